@@ -1,0 +1,117 @@
+/**
+ * What the rest of the agent knows of a Testflinger server: one method per
+ * endpoint, one attempt per call, and an `Answer` that says what happened in a
+ * way that lets the caller decide whether, when, and how carefully to try again.
+ */
+import type {
+  AgentRecord,
+  AgentUpdate,
+  EventsUpdate,
+  LogFragment,
+  ProvisionLogEntry,
+  ResultUpdate,
+} from "./schema.ts";
+import type { Phase } from "../phases.ts";
+
+/** Which of the two generations of servers in the field this one is. */
+export type Generation = "current" | "legacy";
+
+/** A call that did not end in a 2xx. */
+export interface Failure {
+  ok: false;
+  /**
+   * - `unreachable`: no answer (refused, reset, no route, DNS, time-out, cut in the middle)
+   * - `busy`: 408, 429 or any 5xx: the same call may succeed later
+   * - `unauthorised`: 401 that a fresh token and a fresh cookie did not mend
+   * - `forbidden`: 403, the token's role may not do this
+   * - `refused`: any other 4xx (or an unexpected 3xx): the same call will never succeed
+   * - `malformed`: a 2xx whose body is not what it should be (HTML, not JSON, too large)
+   * - `aborted`: the caller's signal
+   */
+  kind:
+    | "unreachable"
+    | "busy"
+    | "unauthorised"
+    | "forbidden"
+    | "refused"
+    | "malformed"
+    | "aborted";
+  /** HTTP status where there was one. */
+  status?: number;
+  /** One line for a log: what was asked of which URL and what came back. Never holds a secret. */
+  message: string;
+  /** From `Retry-After`, in milliseconds. */
+  retryAfterMs?: number;
+}
+
+/** What became of one call. */
+export type Answer<T> = { ok: true; value: T } | Failure;
+
+/** A job as the server handed it out. */
+export type JobOffer =
+  | { kind: "job"; job: Record<string, unknown> }
+  | { kind: "none" }
+  /** The answer was cut off or is not a job, but it carries this id: the server has marked it running. */
+  | { kind: "broken"; jobId: string; reason: string };
+
+/** What the server has of a job's log, for looking before repeating a post. */
+export interface ResultView {
+  /** Undefined when the server does not say. */
+  jobState?: string;
+  /** Length in bytes (as UTF-8) of each `{phase}_output` and `{phase}_serial` that the server has. */
+  logBytes: Partial<Record<`${Phase}_output` | `${Phase}_serial`, number>>;
+}
+
+/** A source of an upload that can be started again from the beginning. */
+export interface Upload {
+  /** Opens the bytes; called once per attempt. */
+  open(): ReadableStream<Uint8Array>;
+}
+
+/** The calls. Each takes an optional signal and never throws for anything a server or a network does. */
+export interface ServerApi {
+  /** The server's address, with scheme, without a slash at the end. */
+  readonly address: string;
+  /** Undefined until something has shown it. */
+  readonly generation: Generation | undefined;
+
+  /** `GET /v1`: any answer below 500 counts. */
+  ping(signal?: AbortSignal): Promise<Answer<void>>;
+
+  postAgent(update: AgentUpdate, signal?: AbortSignal): Promise<Answer<void>>;
+  /** `null`: the server has forgotten this agent (404). */
+  getAgent(signal?: AbortSignal): Promise<Answer<AgentRecord | null>>;
+  postQueues(queues: Record<string, string>, signal?: AbortSignal): Promise<Answer<void>>;
+  postImages(
+    images: Record<string, Record<string, string>>,
+    signal?: AbortSignal,
+  ): Promise<Answer<void>>;
+  postProvisionLog(entry: ProvisionLogEntry, signal?: AbortSignal): Promise<Answer<void>>;
+
+  /** Asks for a job. Posts the agent's data and asks again when the cookie is gone. */
+  nextJob(queues: readonly string[], signal?: AbortSignal): Promise<Answer<JobOffer>>;
+  /** The archive as it comes in; `null` when the job has none (204). */
+  getAttachments(
+    jobId: string,
+    signal?: AbortSignal,
+  ): Promise<Answer<ReadableStream<Uint8Array> | null>>;
+
+  /** Reads the result only as far as `job_state`. `undefined`: the server knows nothing of the job. */
+  getJobState(jobId: string, signal?: AbortSignal): Promise<Answer<string | undefined>>;
+  /** Reads the whole result as a stream, keeping nothing but lengths. */
+  viewResult(jobId: string, signal?: AbortSignal): Promise<Answer<ResultView>>;
+  postResult(jobId: string, update: ResultUpdate, signal?: AbortSignal): Promise<Answer<void>>;
+  /**
+   * Posts a piece of a log: a fragment on a current server, plain text on a legacy one. The first
+   * call finds out which it is.
+   */
+  postLog(
+    jobId: string,
+    log: "output" | "serial",
+    fragment: LogFragment,
+    signal?: AbortSignal,
+  ): Promise<Answer<void>>;
+  /** Uploads a tar.gz as the job's artifact. Time-out is idle time, not total. */
+  postArtifact(jobId: string, upload: Upload, signal?: AbortSignal): Promise<Answer<void>>;
+  postEvents(jobId: string, update: EventsUpdate, signal?: AbortSignal): Promise<Answer<void>>;
+}
