@@ -1,0 +1,220 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { fstatSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { type AgentLogOptions, createAgentLog, stderrIsJournal } from "../../lib/observe/log.ts";
+
+const AT = new Date(2026, 10, 22, 12, 0, 0, 5).getTime();
+const NAME = "testflinger-agent.log";
+
+/** A log into a fresh folder, with a console that is kept. */
+async function withLog(
+  options: Partial<AgentLogOptions>,
+  test: (
+    agentLog: Awaited<ReturnType<typeof createAgentLog>> & {
+      folder: string;
+      screen: string[];
+      file: () => string;
+    },
+  ) => void | Promise<void>,
+) {
+  const folder = await Deno.makeTempDir();
+  const screen: string[] = [];
+  const made = await createAgentLog({
+    level: "INFO",
+    quiet: false,
+    folder,
+    format: "text",
+    agentId: "agent-1",
+    console: (line) => screen.push(line),
+    underSystemd: false,
+    now: () => AT,
+    ...options,
+  });
+  try {
+    const file = () => Deno.readTextFileSync(`${options.folder ?? folder}/${NAME}`);
+    await test({ ...made, folder, screen, file });
+  } finally {
+    await made.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("an event goes to the file and to the console, as the same line", () =>
+  withLog({}, ({ log, screen, file }) => {
+    log.info("Job started", { job_id: "j-1" });
+    assertEquals(screen, ["2026-11-22 12:00:00,005 INFO Job started job_id=j-1"]);
+    assertEquals(file(), screen[0] + "\n");
+  }));
+
+Deno.test("logging_quiet logs to the file only", () =>
+  withLog({ quiet: true }, ({ log, screen, file }) => {
+    log.error("E");
+    assertEquals(screen, []);
+    assertStringIncludes(file(), "ERROR E");
+  }));
+
+for (
+  const [level, expected] of Object.entries({
+    NOTSET: "dIWE",
+    DEBUG: "dIWE",
+    INFO: "IWE",
+    WARNING: "WE",
+    WARN: "WE",
+    ERROR: "E",
+    CRITICAL: "",
+    FATAL: "",
+    verbose: "IWE",
+    debug: "IWE",
+    constructor: "IWE",
+  })
+) {
+  Deno.test(`logging_level ${level} shows ${expected || "nothing"}`, () =>
+    withLog({ level }, ({ log, screen }) => {
+      log.debug("d");
+      log.info("I");
+      log.warning("W");
+      log.error("E");
+      assertEquals(screen.map((line) => line.at(-1)).join(""), expected);
+    }));
+}
+
+Deno.test("under systemd the console has priorities and no time, the file has time", () =>
+  withLog({ underSystemd: true }, ({ log, screen, file }) => {
+    log.warning("careful", { n: 1 });
+    assertEquals(screen, ["<4>careful n=1"]);
+    assertMatch(file(), /^2026-11-22 12:00:00,005 WARNING careful n=1\n$/);
+  }));
+
+Deno.test("log_format json writes JSON lines everywhere", () =>
+  withLog({ format: "json" }, ({ log, screen, file }) => {
+    log.info("m", { k: "v" });
+    assertEquals(JSON.parse(screen[0] ?? ""), {
+      time: new Date(AT).toISOString(),
+      level: "INFO",
+      agent: "agent-1",
+      message: "m",
+      fields: { k: "v" },
+    });
+    assertEquals(file(), screen[0] + "\n");
+  }));
+
+Deno.test("JSON lines carry a priority for the journal", () =>
+  withLog({ format: "json", underSystemd: true }, ({ log, screen }) => {
+    log.error("m");
+    assertMatch(screen[0] ?? "", /^<3>\{"time":/);
+  }));
+
+Deno.test("secrets of the running job are taken out of messages, fields and numbers", () =>
+  withLog({}, ({ log, screen, file, recent, setRedactor }) => {
+    setRedactor((text) => text.replaceAll("hunter2", "**f52fbd**").replaceAll("4711", "**n**"));
+    log.info("password hunter2", { url: "http://u:hunter2@host", pin: 4711, status: 1 });
+    const line = "2026-11-22 12:00:00,005 INFO password **f52fbd** " +
+      "url=http://u:**f52fbd**@host pin=**n** status=1";
+    assertEquals(screen, [line]);
+    assertEquals(file(), line + "\n");
+    assertEquals(recent(), [line]);
+    setRedactor();
+    log.info("hunter2");
+    assertStringIncludes(screen[1] ?? "", "hunter2");
+  }));
+
+Deno.test("a secret is found although it spans lines, which are escaped only afterwards", () =>
+  withLog({ redact: (text) => text.replaceAll("line 1\nline 2", "**s**") }, ({ log, screen }) => {
+    log.info("key: line 1\nline 2\nend");
+    assertMatch(screen[0] ?? "", /INFO key: \*\*s\*\*\\nend$/);
+  }));
+
+Deno.test("braces in a message are text and not a template", () =>
+  withLog({}, ({ log, screen }) => {
+    log.info('answered {"message": "{x}"} and {{y}}', { x: "no" });
+    assertMatch(screen[0] ?? "", / INFO answered {"message": "{x}"} and {{y}} x=no$/);
+  }));
+
+Deno.test("recent() gives the lines since the last call, at most the last hundred", () =>
+  withLog({ quiet: true, format: "json" }, ({ log, recent }) => {
+    log.info("one");
+    log.debug("not shown");
+    assertEquals(recent(), ["2026-11-22 12:00:00,005 INFO one"]);
+    assertEquals(recent(), []);
+    for (let n = 0; n < 250; n++) log.info(`n${n}`);
+    const lines = recent();
+    assertEquals(lines.length, 100);
+    assertMatch(lines[0] ?? "", /n150$/);
+    assertMatch(lines[99] ?? "", /n249$/);
+  }));
+
+Deno.test("a log file that cannot be written is told once, also when quiet, and again when it can", () =>
+  withLog({ quiet: true }, async ({ log, screen, folder, close }) => {
+    await close();
+    const broken = `${folder}/logs`;
+    Deno.writeTextFileSync(broken, "not a folder");
+    await withLog({ quiet: true, folder: broken }, ({ log, screen, file, recent }) => {
+      for (let n = 0; n < 5; n++) log.info(`n${n}`);
+      assertEquals(screen.length, 1);
+      assertMatch(screen[0] ?? "", /ERROR Cannot write the agent's log file; .* reason=/);
+      Deno.removeSync(broken);
+      log.info("n5");
+      assertEquals(screen.length, 2);
+      assertMatch(screen[1] ?? "", /WARNING The agent's log file is written again lost=5$/);
+      assertMatch(file(), /^[^\n]*n5\n$/);
+      assertEquals(recent().length, 6);
+    });
+    log.info("after close()");
+    assertEquals(screen, []);
+  }));
+
+Deno.test("a full disk costs lines and nothing else, and leaves no half line to go on from", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const { code, stderr } = await new Deno.Command("/bin/sh", {
+      args: [
+        "-c",
+        'trap "" XFSZ; exec "$@"',
+        "sh",
+        Deno.execPath(),
+        "run",
+        "--no-check",
+        "--allow-read",
+        "--allow-write",
+        "--allow-env",
+        "--allow-sys",
+        "--allow-run=prlimit",
+        fileURLToPath(new URL("log_child.ts", import.meta.url)),
+        folder,
+      ],
+    }).output();
+    const screen = new TextDecoder().decode(stderr);
+    assertEquals(code, 0, screen);
+    assertEquals(screen.match(/Cannot write the agent's log file/g)?.length, 1, screen);
+    assertStringIncludes(screen, "written again lost=3");
+    const lines = (await Deno.readTextFile(`${folder}/${NAME}`)).trimEnd().split("\n");
+    assertEquals(lines.length, 3, lines.join("\n"));
+    assertMatch(lines[0] ?? "", /INFO before$/);
+    assertMatch(lines[2] ?? "", / INFO after$/);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("several agents in one process keep their logs apart", () =>
+  withLog({ agentId: "a", level: "DEBUG" }, (a) =>
+    withLog({ agentId: "b" }, async (b) => {
+      a.log.debug("of a");
+      b.log.info("of b");
+      b.log.debug("not shown");
+      assertEquals([a.screen.length, b.screen.length], [1, 1]);
+      assertStringIncludes(a.file(), "of a");
+      assertStringIncludes(b.file(), "of b");
+      await b.close();
+      a.log.info("still here");
+      b.log.info("nowhere");
+      assertEquals([a.screen.length, b.screen.length], [2, 1]);
+    })));
+
+Deno.test("the journal is recognised by the device and inode in JOURNAL_STREAM", () => {
+  const { dev, ino } = fstatSync(2);
+  assertEquals(stderrIsJournal(`${dev}:${ino}`), true);
+  assertEquals(stderrIsJournal(`${dev}:${ino + 1}`), false);
+  assertEquals(stderrIsJournal("nonsense"), false);
+  assertEquals(stderrIsJournal(""), false);
+});
