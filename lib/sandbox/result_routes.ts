@@ -1,0 +1,140 @@
+/** `/v1/result...`: outcomes, logs, artifacts. */
+import { type Context, Hono } from "hono";
+import * as z from "zod";
+import { type Phase, PHASES } from "../phases.ts";
+import { LogFragment, ResultUpdate } from "../server/schema.ts";
+import { nothing, Refusal, words } from "./answers.ts";
+import { PEOPLE } from "./auth.ts";
+import { checkJobId, describeIssues, isJobId, readBody } from "./body.ts";
+import { LOG_KEYS, LOG_TYPES, type LogType, streamText } from "./job_log.ts";
+import type { StoredJob } from "./job_store.ts";
+import { logText, resultText } from "./result_text.ts";
+import { readUpload, streamFile } from "./upload.ts";
+import type { World } from "./world.ts";
+
+/** A legacy server takes flat keys, and no `status`. */
+const LegacyResult = z.strictObject({
+  job_state: z.string(),
+  device_info: z.record(z.string(), z.unknown()),
+  ...Object.fromEntries(PHASES.map((phase) => [`${phase}_status`, z.int()])),
+  ...Object.fromEntries([...LOG_KEYS.keys()].map((key) => [key, z.string()])),
+}).partial();
+
+/** The query of `GET /v1/result/{id}/log/{type}`. */
+const LogQuery = z.strictObject({
+  start_fragment: z.string().regex(/^\d+$/, "Not a valid integer.").transform(Number),
+  start_timestamp: z.union([z.iso.datetime({ offset: true }), z.iso.datetime({ local: true })])
+    .transform((text) => Date.parse(/(?:Z|[-+]\d\d:?\d\d)$/.test(text) ? text : `${text}Z`)),
+  phase: z.enum(PHASES),
+}).partial();
+
+/** The endpoints of results. */
+export function resultRoutes(world: World): Hono {
+  const app = new Hono({ strict: false });
+  const { auth, jobs } = world;
+  const everybody = auth.only([...PEOPLE, "agent"]);
+  const isLegacy = world.generation === "legacy";
+
+  app.post("/result/:id", auth.only(["agent"]), async (c) => {
+    const update = await readBody(c, isLegacy ? LegacyResult : ResultUpdate);
+    jobs.merge(checkJobId(c.req.param("id")), update);
+    return words(c, "OK");
+  });
+
+  app.get("/result/:id", everybody, (c) => {
+    const jobId = checkJobId(c.req.param("id"));
+    const job = jobs.get(jobId);
+    if (job === undefined) return nothing(c);
+    return streamed(c, resultText(resultValues(job), isLegacy ? {} : jobs.logs(jobId)));
+  });
+
+  app.post("/result/:id/artifact", auth.only(["agent"]), async (c) => {
+    const jobId = c.req.param("id");
+    if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+    jobs.keepArtifact(jobId, await readUpload(c.req.raw));
+    return words(c, "OK");
+  });
+
+  app.get("/result/:id/artifact", auth.only(PEOPLE), (c) => {
+    const jobId = c.req.param("id");
+    if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+    const file = jobs.artifact(jobId);
+    if (file === undefined) return nothing(c);
+    return c.body(streamFile(file), 200, {
+      "Content-Type": "application/gzip",
+      "Content-Disposition": "inline; filename=artifact.tar.gz",
+      "Content-Length": String(file.size),
+    });
+  });
+
+  if (isLegacy) addLegacyLogs(app, world);
+  else addLogs(app, world);
+  return app;
+}
+
+function addLogs(app: Hono, { auth, clock, jobs }: World): void {
+  app.get("/result/:id/status", auth.only([...PEOPLE, "agent"]), (c) => {
+    const job = jobs.get(checkJobId(c.req.param("id")));
+    if (job === undefined) return nothing(c);
+    const { device_info: _, ...status } = resultValues(job);
+    return streamed(c, resultText(status, {}));
+  });
+
+  for (const type of LOG_TYPES) {
+    app.post(`/result/:id/log/${type}`, auth.only(["agent"]), async (c) => {
+      const fragment = await readBody(c, LogFragment);
+      jobs.append(checkJobId(c.req.param("id")), type, { ...fragment, at: clock.now() });
+      return words(c, "OK");
+    });
+
+    app.get(`/result/:id/log/${type}`, auth.only(PEOPLE), (c) => {
+      const jobId = checkJobId(c.req.param("id"));
+      const query = LogQuery.safeParse(c.req.query());
+      if (!query.success) {
+        throw new Refusal(400, "Validation error", { query: describeIssues(query.error) });
+      }
+      const { start_fragment: first = 0, start_timestamp: since, phase } = query.data;
+      const log = jobs.logs(jobId)[type];
+      const phases = (phase === undefined ? PHASES : [phase]).map((name) => {
+        const fragments = (log?.ofPhase(name) ?? []).filter((fragment) =>
+          fragment.fragment_number >= first &&
+          (since === undefined || Date.parse(fragment.timestamp) >= since)
+        );
+        return [name, fragments] as const;
+      });
+      return streamed(c, logText(type, phases));
+    });
+  }
+}
+
+function addLegacyLogs(app: Hono, { auth, jobs }: World): void {
+  const paths: Record<string, LogType> = { output: "output", serial_output: "serial" };
+  for (const [path, type] of Object.entries(paths)) {
+    app.post(`/result/:id/${path}`, auth.only(["agent"]), async (c) => {
+      const jobId = checkJobId(c.req.param("id"));
+      jobs.appendUnread(jobId, type, await c.req.text());
+      return words(c, "OK");
+    });
+
+    app.get(`/result/:id/${path}`, auth.only(PEOPLE), (c) => {
+      const jobId = c.req.param("id");
+      if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+      const unread = jobs.drain(jobId, type);
+      return unread.length === 0 ? nothing(c) : words(c, unread.join("\n"));
+    });
+  }
+}
+
+/** The result as readers see it, without the logs: `status` becomes `{phase}_status`. */
+export function resultValues(job: StoredJob): Record<string, unknown> {
+  const { status, agent_id: _, ...values } = job.result;
+  // Only `ResultUpdate` has put it there.
+  for (const [phase, code] of Object.entries((status ?? {}) as Partial<Record<Phase, number>>)) {
+    values[`${phase}_status`] = code;
+  }
+  return values;
+}
+
+function streamed(c: Context, text: Generator<string>): Response {
+  return c.body(streamText(text), 200, { "Content-Type": "application/json" });
+}

@@ -1,0 +1,17 @@
+/** What the endpoints of a sandbox share. */
+import type { Clock } from "../clock.ts";
+import type { AgentStore } from "./agent_store.ts";
+import type { Auth } from "./auth.ts";
+import type { DateForm } from "./dates.ts";
+import type { JobStore } from "./job_store.ts";
+
+/** The state of a sandbox, and how it was asked to behave. */
+export interface World {
+  readonly generation: "current" | "legacy";
+  readonly clock: Clock;
+  readonly auth: Auth;
+  readonly jobs: JobStore;
+  readonly agents: AgentStore;
+  readonly updatedAt: DateForm;
+  readonly deliverWebhooks: boolean;
+}
