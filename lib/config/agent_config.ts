@@ -1,0 +1,234 @@
+/** The agent's configuration file: its keys, what they may be, and what they mean. */
+import * as z from "zod";
+import { quoted } from "./mistake.ts";
+import { parseSize } from "./sizes.ts";
+import { didYouMean } from "./spelling.ts";
+import { readYamlFile, type YamlResult } from "./yaml_file.ts";
+
+/** The names of Python's logging levels, as `logging_level` has them. */
+export const LOGGING_LEVELS = [
+  "CRITICAL",
+  "FATAL",
+  "ERROR",
+  "WARN",
+  "WARNING",
+  "INFO",
+  "DEBUG",
+  "NOTSET",
+] as const;
+
+/** A level of `logging_level`. */
+export type LoggingLevel = typeof LOGGING_LEVELS[number];
+
+/** Longer ones make file names that are too long: markers and locks are named after the agent. */
+const LONGEST_AGENT_ID = 200;
+const POLLING_INTERVAL_S = 10;
+const GLOBAL_TIMEOUT_S = 14_400;
+const OUTPUT_TIMEOUT_S = 900;
+const OUTPUT_BYTES = 10_485_760;
+/** What a phase gets between TERM and KILL. */
+const CANCEL_GRACE_S = 10;
+const ATTACHMENTS_MAX_MEMBERS = 10_000;
+/** Text packs 10 to 1; an archive of zeros, which is what a bomb is, 1000 to 1. */
+const ATTACHMENTS_MAX_RATIO = 200;
+/** The longest name of a file that Linux file systems hold (NAME_MAX). */
+const NAME_MAX_BYTES = 255;
+const HIGHEST_PORT = 65_535;
+
+/** Text; without NUL, since most of it ends in an environment or a file name. */
+const text = () => z.string().refine((value) => !value.includes("\0"), "must not contain NUL");
+const filledText = () => text().min(1);
+const wholeSeconds = () => z.int().min(1).meta({ type: "integer, seconds" });
+const command = (when: string) =>
+  text().default("").describe(`Shell command ${when}; empty: the phase is skipped.`);
+
+const agentId = filledText().max(LONGEST_AGENT_ID)
+  .refine((id) => !/[/\p{Cc}]/u.test(id), "must not contain '/' or control characters")
+  .refine((id) => !id.startsWith("."), "must not begin with '.'");
+
+const serverAddress = filledText().transform((address, { issues }) => {
+  const url = addressToUrl(address);
+  const wrong = whyNoServer(url);
+  if (wrong !== undefined) issues.push({ code: "custom", input: address, message: wrong });
+  return url;
+});
+
+function addressToUrl(address: string): string {
+  const withScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(address) ? address : `http://${address}`;
+  return withScheme.replace(/\/+$/, "");
+}
+
+function whyNoServer(address: string): string | undefined {
+  const example = "such as 'https://testflinger.example.com'";
+  const url = URL.parse(address);
+  if (url === null || /[\s\\]/.test(address)) return `must be the URL of a server, ${example}`;
+  if (!["http:", "https:"].includes(url.protocol)) {
+    return `must be an http or https URL, ${example}`;
+  }
+  if (url.username !== "" || url.password !== "") return "must not contain a user or a password";
+  if (/[?#]/.test(address)) return "must not contain '?' or '#'";
+  return undefined;
+}
+
+const queues = z.array(filledText(), {
+  error: ({ input }) =>
+    typeof input === "string"
+      ? `must be a list: write [${quoted(input)}]`
+      : "must be a list of queue names",
+}).min(1, "must name at least one queue");
+
+/** What the server accepts as the name of an image; it refuses the whole list otherwise. */
+const imageName = z.string().min(1, "must not be empty")
+  .refine((name) => !name.startsWith("$"), "must not begin with '$'")
+  .refine((name) => !/[.\0]/.test(name), "must not contain '.' or NUL");
+
+const queueName = z.string().min(1, "must not be empty");
+
+/** A number of bytes, or text with a unit. */
+const bytes = () =>
+  z.union([z.int().min(0), z.string()], { error: SIZE_EXPECTED })
+    .transform((size, { issues }) => {
+      const parsed = typeof size === "number" ? size : parseSize(size);
+      if (parsed !== undefined) return parsed;
+      issues.push({ code: "custom", input: size, message: SIZE_EXPECTED });
+      return z.NEVER;
+    }).meta({ type: "size" });
+const SIZE_EXPECTED = "must be a number of bytes, or a size such as '500 MB' or '1 GiB'";
+
+/** The keys that the established agent knows. */
+const establishedKeys = {
+  agent_id: agentId.describe("Unique name of the agent."),
+  server_address: serverAddress.describe(
+    "URL of the Testflinger server; `http://` is added where no scheme is given.",
+  ),
+  job_queues: queues.describe("Queues to take jobs from."),
+  identifier: text().optional().describe(
+    "Cross-reference such as a serial number, sent to the server.",
+  ),
+  location: text().default("").describe("Where the device is, sent to the server."),
+  provision_type: text().default("").describe(
+    "How the device is provisioned, sent to the server; also in the environment of every phase.",
+  ),
+  polling_interval: z.number().gt(0).default(POLLING_INTERVAL_S).meta({ type: "number, seconds" })
+    .describe("Pause between two questions for a job, when there was none."),
+  execution_basedir: filledText().default("/tmp/testflinger/run").describe(
+    "Folder of the working folders, one for each job.",
+  ),
+  logging_basedir: filledText().default("/tmp/testflinger/logs").describe(
+    "Folder of `testflinger-agent.log`, which is rotated at midnight; 6 old files are kept.",
+  ),
+  results_basedir: filledText().default("/tmp/testflinger/results").describe(
+    "Folder of what could not be delivered yet.",
+  ),
+  logging_level: text().transform((name) => levelOf(name) ?? "INFO").default("INFO").describe(
+    `What is logged: ${LOGGING_LEVELS.join(", ")}; any other name means INFO.`,
+  ),
+  logging_quiet: z.boolean().default(false).describe("Log to the file only."),
+  setup_command: command("of the phase setup"),
+  provision_command: command("of the phase provision"),
+  firmware_update_command: command("of the phase firmware_update"),
+  test_command: command("of the phase test"),
+  allocate_command: command("of the phase allocate"),
+  reserve_command: command("of the phase reserve"),
+  cleanup_command: command("of the phase cleanup, which runs whatever happened before it"),
+  global_timeout: wholeSeconds().default(GLOBAL_TIMEOUT_S).describe(
+    "The longest that a phase may take, whatever its job asks for; not for reserve.",
+  ),
+  output_timeout: wholeSeconds().default(OUTPUT_TIMEOUT_S).describe(
+    "The longest that a test may be silent, whatever its job asks for.",
+  ),
+  output_bytes: z.int().min(0).default(OUTPUT_BYTES).meta({ type: "integer, bytes" }).describe(
+    "With legacy servers: how much of the end of each log the final result carries.",
+  ),
+  advertised_queues: z.record(queueName, text()).optional().describe(
+    "Queues to show to users, each with its description.",
+  ),
+  advertised_images: z.record(queueName, z.record(imageName, text())).optional().describe(
+    "For each queue the images to offer, each with its provision data.",
+  ),
+};
+
+/** Which device connector the phases use; scripts see these too. */
+const connectorKeys = {
+  connector: filledText().optional().describe(
+    "Name of the device connector that runs the phases which have no command.",
+  ),
+  connector_config: filledText().optional().describe(
+    "Path of the device connector's own configuration file.",
+  ),
+};
+
+/** The keys that only this agent knows. */
+const newKeys = {
+  cancel_grace: z.number().min(0).default(CANCEL_GRACE_S).meta({ type: "number, seconds" })
+    .describe("Time between asking a phase's processes to end and killing them."),
+  min_free_space: bytes().prefault("1 GiB").describe(
+    "No job is taken while less than this is free on the disk.",
+  ),
+  max_spool: bytes().prefault("10 GiB").describe(
+    "How much may wait on disk to be delivered to the server.",
+  ),
+  attachments_max_members: z.int().min(1).default(ATTACHMENTS_MAX_MEMBERS).describe(
+    "How many files and folders the attachments of a job may have.",
+  ),
+  attachments_max_size: bytes().prefault("8 GiB").describe(
+    "How large the attachments of a job may be when they are unpacked.",
+  ),
+  attachments_max_ratio: z.number().min(1).default(ATTACHMENTS_MAX_RATIO).describe(
+    "How many times larger than their archive attachments may be, when they are not small.",
+  ),
+  attachments_max_name: z.int().min(1).max(NAME_MAX_BYTES).default(NAME_MAX_BYTES)
+    .meta({ type: "integer, bytes" }).describe(
+      "How long the name of a single file or folder in the attachments may be, without its path.",
+    ),
+  attachments_max_download: bytes().prefault("4 GiB").describe(
+    "How large the archive of a job's attachments may be.",
+  ),
+  metrics_port: z.int().min(1).max(HIGHEST_PORT).optional().describe(
+    "Port of the metrics and the status page; absent: there are none.",
+  ),
+  metrics_host: filledText().default("127.0.0.1").describe(
+    "Address that the metrics and the status page are served on.",
+  ),
+  log_format: z.enum(["text", "json"]).default("text").describe("Form of the agent's log."),
+};
+
+/** What an agent's configuration file holds. */
+export const AgentConfig = z.strictObject({ ...establishedKeys, ...connectorKeys, ...newKeys });
+/** A configuration with defaults filled in. Sizes are in bytes, times in seconds. */
+export type AgentConfig = z.infer<typeof AgentConfig>;
+
+/** Reads an agent's configuration file. All that is wrong with it comes at once. */
+export function loadAgentConfig(file: string): Promise<YamlResult<AgentConfig>> {
+  return readYamlFile(file, AgentConfig, {
+    review(written, warn) {
+      const { logging_level } = WithLevel.parse(written);
+      if (typeof logging_level !== "string" || levelOf(logging_level) !== undefined) return;
+      const meant = didYouMean(logging_level, LOGGING_LEVELS);
+      const hint = meant === undefined
+        ? `must be one of ${LOGGING_LEVELS.join(", ")}`
+        : `did you mean ${quoted(meant)}?`;
+      const found = `is ${quoted(logging_level)}, which is no level and means INFO`;
+      warn(["logging_level"], `${found}, ${hint}`);
+    },
+  });
+}
+
+const WithLevel = z.looseObject({ logging_level: z.unknown() }).partial();
+
+function levelOf(name: string): LoggingLevel | undefined {
+  return LOGGING_LEVELS.find((level) => level === name);
+}
+
+/**
+ * The variables that every phase has in its environment: each key that the established agent
+ * knows, and each connector key, whose value is text. Phase scripts rely on them.
+ */
+export function environmentOf(config: AgentConfig): Record<string, string> {
+  const inEnvironment = new Set(Object.keys({ ...establishedKeys, ...connectorKeys }));
+  const variables: Record<string, string> = {};
+  for (const [key, value] of Object.entries(config)) {
+    if (inEnvironment.has(key) && typeof value === "string") variables[key] = value;
+  }
+  return variables;
+}

@@ -1,0 +1,51 @@
+/** One thing that is wrong with (or odd in) a file that a person wrote, and where. */
+export interface Mistake {
+  /** The file, as it was named to us. */
+  file: string;
+  /** From 1; 0 when the file as a whole is meant. */
+  line: number;
+  /** From 1, in characters; 0 when the file as a whole is meant. */
+  column: number;
+  /** The key, such as `advertised_images.rpi4.core`; empty when no key is meant. */
+  path: string;
+  /** What is wrong, and what is expected. One line. */
+  message: string;
+}
+
+/** The way to a value: names in mappings, numbers (from 0) in lists. */
+export type Path = readonly PropertyKey[];
+
+/** `file:line:column: path: what is wrong, what is expected`, without the parts that do not apply. */
+export function formatMistake({ file, line, column, path, message }: Mistake): string {
+  const place = line > 0 ? `${file}:${line}:${column}` : file;
+  return path === "" ? `${place}: ${message}` : `${place}: ${path}: ${message}`;
+}
+
+/** A path as people write it: `a.b[0]['c.d']`. */
+export function formatPath(path: Path): string {
+  let text = "";
+  for (const step of path) {
+    if (typeof step === "number") text += `[${step}]`;
+    else if (!/^[\w-]+$/.test(String(step))) text += `[${quoted(String(step))}]`;
+    else text += text === "" ? String(step) : `.${String(step)}`;
+  }
+  return text;
+}
+
+/** Longer values are cut in messages: a whole script or picture helps nobody. */
+const LONGEST_SHOWN = 60;
+
+/** A value in single quotes, on one line, without control characters, cut where it is long. */
+export function quoted(text: string): string {
+  const characters = [...text.slice(0, 2 * LONGEST_SHOWN)];
+  const shown = characters.length > LONGEST_SHOWN
+    ? characters.slice(0, LONGEST_SHOWN).join("") + "..."
+    : characters.join("");
+  return `'${shown.replace(/[\p{C}\u2028\u2029]/gu, escaped)}'`;
+}
+
+function escaped(character: string): string {
+  if (character === "\n") return "\\n";
+  if (character === "\t") return "\\t";
+  return `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`;
+}

@@ -1,0 +1,122 @@
+/** A file as text: reading it with a bound, judging its encoding, finding lines and columns. */
+
+/** Where the lines of a text begin. */
+export class Lines {
+  readonly #text: string;
+  readonly #starts = [0];
+  /** The last place asked for: counting goes on from there, since mistakes come in order. */
+  #last = { offset: 0, line: 1, column: 1 };
+
+  constructor(text: string) {
+    this.#text = text;
+    for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) {
+      this.#starts.push(at + 1);
+    }
+  }
+
+  /** The line, from 1, that an offset (in UTF-16 units) is in. */
+  line(offset: number): number {
+    let low = 0;
+    let high = this.#starts.length;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if ((this.#starts[middle] ?? 0) <= offset) low = middle;
+      else high = middle;
+    }
+    return low + 1;
+  }
+
+  /** Line and column, from 1, of an offset. Columns count characters. */
+  place(offset: number): { line: number; column: number } {
+    const line = this.line(offset);
+    const start = { offset: this.#starts[line - 1] ?? 0, line, column: 1 };
+    const from = this.#last.line === line && this.#last.offset <= offset ? this.#last : start;
+    let { column } = from;
+    for (const _character of this.#text.slice(from.offset, offset)) column++;
+    this.#last = { offset, line, column };
+    return { line, column };
+  }
+}
+
+/** Text, or why the bytes are none. */
+type Decoded =
+  | { ok: true; text: string }
+  | { ok: false; mistake: { line: number; column: number; message: string } };
+
+/** Characters that no YAML file may have, by YAML 1.1, section 4.1.1. */
+const NOT_PRINTABLE = /[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/u;
+
+/** Bytes to text that YAML may hold. */
+export function decodeText(bytes: Uint8Array): Decoded {
+  if ((bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff)) {
+    return { ok: false, mistake: { line: 0, column: 0, message: "is UTF-16, must be UTF-8" } };
+  }
+  let text: string;
+  try {
+    // A byte order mark at the start is dropped, as PyYAML drops it.
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return { ok: false, mistake: { ...firstBadByte(bytes), message: "is not UTF-8, must be" } };
+  }
+  const control = NOT_PRINTABLE.exec(text);
+  if (control !== null) {
+    const code = (control[0].codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
+    const message = `the character U+${code} is not allowed: remove it, or write it as an escape`;
+    return { ok: false, mistake: { ...new Lines(text).place(control.index), message } };
+  }
+  return { ok: true, text };
+}
+
+/** The place where bytes stop being UTF-8. */
+function firstBadByte(bytes: Uint8Array): { line: number; column: number } {
+  // The longest good beginning, by halving. A character that the cut splits is not bad, so the
+  // decoder is told that more will come.
+  let good = 0;
+  let bad = bytes.length;
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1;
+    if (beginsWell(bytes.subarray(0, middle))) good = middle;
+    else bad = middle;
+  }
+  const before = new TextDecoder().decode(bytes.subarray(0, good), { stream: true });
+  return new Lines(before).place(before.length);
+}
+
+function beginsWell(bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: true });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The first `limit` bytes of a file, or of a pipe. */
+export async function readAtMost(file: string, limit: number): Promise<Uint8Array> {
+  using handle = await Deno.open(file);
+  const parts: Uint8Array[] = [];
+  let length = 0;
+  while (length < limit) {
+    const part = new Uint8Array(Math.min(64 * 1024, limit - length));
+    const count = await handle.read(part);
+    if (count === null) break;
+    parts.push(part.subarray(0, count));
+    length += count;
+  }
+  const whole = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** Why a file could not be read, in a few words. */
+export function readFailure(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "there is no such file";
+  if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
+  if (error instanceof Deno.errors.IsADirectory) return "it is a directory, must be a file";
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replaceAll(/\s+/g, " ");
+}
