@@ -96,12 +96,12 @@ export function createLogFile(path: string, { onRotationFailed }: LogFileOptions
 function open(path: string, now: number): Open {
   const folder = dirname(path);
   fs.mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
-  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
-  // No link is followed, and a FIFO fails instead of waiting for a reader.
-  const fd = fs.openSync(path, O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_RDWR, FILE_MODE);
+  const fd = openNoLink(path);
   try {
     const stat = fs.fstatSync(fd);
-    if (!stat.isFile()) throw new Error(`${path} is not a regular file: remove it`);
+    if (!stat.isFile() || !isStill(path, stat)) {
+      throw new Error(`${path} is a link or not a regular file: remove it`);
+    }
     if (stat.uid !== Deno.uid() && isOpenToOthers(folder)) {
       throw new Error(
         `${path} belongs to another user in a folder that others may write to: remove it`,
@@ -125,7 +125,26 @@ function isOpenToOthers(folder: string): boolean {
   return (fs.statSync(folder).mode & 0o022) !== 0;
 }
 
-function isStill(path: string, open: Open): boolean {
+/**
+ * Opens or makes the file. O_NOFOLLOW alone does not do: unless everything is permitted, the runtime
+ * resolves links itself before it opens, so the caller must look whether the path is what was opened.
+ */
+function openNoLink(path: string): number {
+  const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
+  try {
+    return fs.openSync(path, O_RDWR | O_APPEND | O_CREAT | O_EXCL, FILE_MODE);
+  } catch (error) {
+    if (!isExistsError(error)) throw error;
+  }
+  // O_NONBLOCK: a FIFO must not make us wait for its other end.
+  return fs.openSync(path, O_RDWR | O_APPEND | O_NOFOLLOW | O_NONBLOCK);
+}
+
+function isExistsError(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "EEXIST";
+}
+
+function isStill(path: string, open: Pick<Open, "dev" | "ino">): boolean {
   const stat = fs.lstatSync(path, { throwIfNoEntry: false });
   return stat !== undefined && stat.ino === open.ino && stat.dev === open.dev;
 }
@@ -155,7 +174,7 @@ function linkOrRename(path: string, aside: string): void {
     fs.linkSync(path, aside);
   } catch (error) {
     // Somebody was quicker; a rename would replace the lines that are there.
-    if (error instanceof Error && "code" in error && error.code === "EEXIST") throw error;
+    if (isExistsError(error)) throw error;
     // No hard links on this file system, or not for us.
     fs.renameSync(path, aside);
   }

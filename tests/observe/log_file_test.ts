@@ -163,8 +163,12 @@ Deno.test("a link in place of the log file is not followed", () =>
     Deno.writeTextFileSync(`${folder}/victim`, "precious\n");
     Deno.symlinkSync(`${folder}/victim`, path);
     const { file } = logFile(path);
-    assertThrows(() => file.write("x", noon()), Error, "symbolic link");
+    assertThrows(() => file.write("x", noon()), Error);
     assertEquals(Deno.readTextFileSync(`${folder}/victim`), "precious\n");
+    Deno.removeSync(path);
+    Deno.symlinkSync(`${folder}/made`, path);
+    assertThrows(() => file.write("x", noon()), Error);
+    assertEquals(names(folder), [NAME, "victim"]);
     Deno.removeSync(path);
     file.write("y", noon());
     file.close();

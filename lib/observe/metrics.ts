@@ -1,0 +1,184 @@
+/**
+ * What the agent counts, as Prometheus reads it. The first four names and their labels are those of
+ * the established agent, which dashboards in the field use; the others are prefixed.
+ */
+import type { Clock } from "../clock.ts";
+import { PHASES } from "../phases.ts";
+import { noObserver, type Observer } from "./observer.ts";
+
+/** Buckets of `phase_duration_seconds`: phases take minutes to hours. */
+const PHASE_BUCKETS_S = [60, 120, 300, 600, 1800, 3600, 7200, 14400];
+
+/** A cancellation is seen within seconds and takes at most the grace of a process to carry out. */
+const CANCELLATION_BUCKETS_S = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60];
+
+/**
+ * What a device calls its release becomes a label, and each value costs a time series for as long
+ * as the agent lives. Labs have a dozen.
+ */
+const MAX_RELEASES = 100;
+const MAX_RELEASE_CHARS = 64;
+
+const MS = 1000;
+
+/** Who is counted, and by which clock. */
+export interface MetricsOptions {
+  agentId: string;
+  /** The configuration's `identifier`; `""` where there is none. */
+  identifier: string;
+  version: string;
+  clock: Clock;
+}
+
+/** An observer that counts, and the page that Prometheus fetches. */
+export interface Metrics {
+  readonly observer: Observer;
+  readonly contentType: string;
+  /** All metrics in Prometheus' text format. */
+  text(): Promise<string>;
+}
+
+/** Makes the metrics. The library is loaded here and not before: it takes longer than all the rest. */
+export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
+  const { Counter, Gauge, Histogram, Registry } = await import("prom-client");
+  const { clock } = options;
+  const agent = { agent_id: options.agentId };
+  const registry = new Registry();
+  const registers = [registry];
+
+  const counter = <T extends string = "agent_id">(name: string, help: string, labels: T[] = []) =>
+    new Counter({ name, help, registers, labelNames: ["agent_id", ...labels] });
+  const gauge = <T extends string = "agent_id">(name: string, help: string, labels: T[] = []) =>
+    new Gauge({ name, help, registers, labelNames: ["agent_id", ...labels] });
+
+  const jobs = counter("jobs_total", "Jobs begun since the agent's last start.");
+  const failures = counter(
+    "failures_total",
+    "Phases that ended with a status other than 0 since the agent's last start.",
+    ["test_phase"],
+  );
+  const recoveryFailures = counter(
+    "recovery_failures_total",
+    "Devices that could not be recovered since the agent's last start.",
+  );
+  const phaseDuration = new Histogram({
+    name: "phase_duration_seconds",
+    help: "How long each phase of a job took, in seconds, since the agent's last start.",
+    labelNames: ["agent_id", "test_phase", "identifier", "release"],
+    buckets: PHASE_BUCKETS_S,
+    registers,
+  });
+
+  const polls = counter("testflinger_agent_polls_total", "Times the server was asked for a job.");
+  const calls = counter(
+    "testflinger_agent_server_calls_total",
+    "Calls to the server, by whether they succeeded.",
+    ["outcome"],
+  );
+  const lastContact = gauge(
+    "testflinger_agent_last_contact_timestamp_seconds",
+    "When a call to the server last succeeded, in seconds since 1970; 0 when none has.",
+  );
+  const retries = counter(
+    "testflinger_agent_retries_total",
+    "Calls and deliveries that were tried again.",
+  );
+  const undeliveredBytes = gauge(
+    "testflinger_agent_undelivered_bytes",
+    "Bytes on disk that the server does not have yet.",
+  );
+  const undeliveredFragments = gauge(
+    "testflinger_agent_undelivered_fragments",
+    "Pieces of logs on disk that the server does not have yet.",
+  );
+  const undeliveredJobs = gauge(
+    "testflinger_agent_undelivered_jobs",
+    "Jobs of which the server does not have everything yet.",
+  );
+  const logBytes = counter(
+    "testflinger_agent_log_bytes_total",
+    "Bytes that phases have printed.",
+  );
+  const cancellation = new Histogram({
+    name: "testflinger_agent_cancellation_latency_seconds",
+    help: "Time from seeing a job's cancellation to the end of its phase.",
+    labelNames: ["agent_id"],
+    buckets: CANCELLATION_BUCKETS_S,
+    registers,
+  });
+  const state = gauge(
+    "testflinger_agent_state",
+    "1 for the state that the agent is in: waiting, offline, maintenance or a phase.",
+    ["state"],
+  );
+  const info = gauge("testflinger_agent_info", "Always 1; the version is a label.", ["version"]);
+  addProcessMetrics();
+
+  // Prometheus sees a first increase only where there was a 0 before it.
+  for (const metric of [jobs, recoveryFailures, polls, retries, logBytes]) metric.inc(agent, 0);
+  for (const metric of [lastContact, undeliveredBytes, undeliveredFragments, undeliveredJobs]) {
+    metric.set(agent, 0);
+  }
+  for (const phase of PHASES) failures.inc({ ...agent, test_phase: phase }, 0);
+  for (const outcome of ["success", "failure"]) calls.inc({ ...agent, outcome }, 0);
+  cancellation.zero(agent);
+  info.set({ ...agent, version: options.version }, 1);
+
+  const releases = new Set<string>();
+  const releaseLabel = (release: string): string => {
+    const label = release.slice(0, MAX_RELEASE_CHARS);
+    if (!releases.has(label) && releases.size >= MAX_RELEASES) return "other";
+    releases.add(label);
+    return label;
+  };
+
+  const observer: Observer = {
+    ...noObserver,
+    mode(mode) {
+      state.reset();
+      state.set({ ...agent, state: mode.state }, 1);
+    },
+    jobStarted: () => jobs.inc(agent),
+    phaseEnded(phase, { status, seconds, release }) {
+      const labels = { ...agent, test_phase: phase };
+      if (status !== 0) failures.inc(labels);
+      phaseDuration.observe(
+        { ...labels, identifier: options.identifier, release: releaseLabel(release) },
+        seconds,
+      );
+    },
+    recoveryFailed: () => recoveryFailures.inc(agent),
+    output: (bytes) => logBytes.inc(agent, bytes.length),
+    polled: () => polls.inc(agent),
+    contact(ok) {
+      calls.inc({ ...agent, outcome: ok ? "success" : "failure" });
+      if (ok) lastContact.set(agent, clock.now() / MS);
+    },
+    retried: () => retries.inc(agent),
+    undelivered({ bytes, fragments, jobs }) {
+      undeliveredBytes.set(agent, bytes);
+      undeliveredFragments.set(agent, fragments);
+      undeliveredJobs.set(agent, jobs);
+    },
+    cancelled: (latencyMs) => cancellation.observe(agent, latencyMs / MS),
+  };
+
+  return { observer, contentType: registry.contentType, text: () => registry.metrics() };
+
+  /** Names that Prometheus' own libraries use; read when the page is fetched. */
+  function addProcessMetrics() {
+    new Gauge({
+      name: "process_resident_memory_bytes",
+      help: "Memory of the agent's process, without its children.",
+      registers,
+      collect() {
+        this.set(Deno.memoryUsage().rss);
+      },
+    });
+    new Gauge({
+      name: "process_start_time_seconds",
+      help: "When the agent's process started, in seconds since 1970.",
+      registers,
+    }).set(performance.timeOrigin / MS);
+  }
+}

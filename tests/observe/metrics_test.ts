@@ -1,0 +1,135 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { createMetrics, type Metrics } from "../../lib/observe/metrics.ts";
+import { FakeClock } from "../support/fake_clock.ts";
+
+const START = Date.UTC(2026, 10, 22, 12);
+
+function make(agentId = "agent-1"): Promise<Metrics> {
+  const clock = new FakeClock(START);
+  return createMetrics({ agentId, identifier: "202011-12345", version: "9.8.7", clock });
+}
+
+/** The value of a series, named as in the text format. */
+async function value(metrics: Metrics, series: string): Promise<number | undefined> {
+  const line = (await metrics.text()).split("\n").find((line) => line.startsWith(`${series} `));
+  return line === undefined ? undefined : Number(line.slice(series.length + 1));
+}
+
+const ended = { status: 0, event: "test_success", seconds: 61, release: "22.04.5" };
+
+Deno.test("the established agent's names, types, labels and buckets are served", async () => {
+  const metrics = await make();
+  metrics.observer.jobStarted({ jobId: "j", queue: "q" });
+  metrics.observer.phaseEnded("test", { ...ended, status: 3 });
+  metrics.observer.recoveryFailed();
+  const text = await metrics.text();
+  for (
+    const line of [
+      "# TYPE jobs_total counter",
+      'jobs_total{agent_id="agent-1"} 1',
+      "# TYPE failures_total counter",
+      'failures_total{agent_id="agent-1",test_phase="test"} 1',
+      "# TYPE recovery_failures_total counter",
+      'recovery_failures_total{agent_id="agent-1"} 1',
+      "# TYPE phase_duration_seconds histogram",
+    ]
+  ) assert(text.split("\n").includes(line), `${line} is not in:\n${text}`);
+  const buckets = text.split("\n").filter((line) =>
+    line.startsWith("phase_duration_seconds_bucket")
+  );
+  const labels = 'agent_id="agent-1",test_phase="test",identifier="202011-12345",release="22.04.5"';
+  assertEquals(
+    buckets,
+    ["60", "120", "300", "600", "1800", "3600", "7200", "14400", "+Inf"].map((le, n) =>
+      `phase_duration_seconds_bucket{le="${le}",${labels}} ${n === 0 ? 0 : 1}`
+    ),
+  );
+  assertStringIncludes(text, `phase_duration_seconds_sum{${labels}} 61`);
+  assertMatch(metrics.contentType, /^text\/plain; version=0\.0\.4/);
+});
+
+Deno.test("counters are there with 0 before anything has happened", async () => {
+  const metrics = await make();
+  for (
+    const series of [
+      'jobs_total{agent_id="agent-1"}',
+      'failures_total{agent_id="agent-1",test_phase="cleanup"}',
+      'recovery_failures_total{agent_id="agent-1"}',
+      'testflinger_agent_polls_total{agent_id="agent-1"}',
+      'testflinger_agent_retries_total{agent_id="agent-1"}',
+      'testflinger_agent_log_bytes_total{agent_id="agent-1"}',
+      'testflinger_agent_undelivered_bytes{agent_id="agent-1"}',
+      'testflinger_agent_undelivered_fragments{agent_id="agent-1"}',
+      'testflinger_agent_undelivered_jobs{agent_id="agent-1"}',
+      'testflinger_agent_last_contact_timestamp_seconds{agent_id="agent-1"}',
+      'testflinger_agent_server_calls_total{agent_id="agent-1",outcome="failure"}',
+      'testflinger_agent_cancellation_latency_seconds_count{agent_id="agent-1"}',
+    ]
+  ) assertEquals(await value(metrics, series), 0, series);
+});
+
+Deno.test("what is told shows up: polls, contact, backlog, retries, bytes, cancellation, state", async () => {
+  const metrics = await make();
+  const { observer } = metrics;
+  observer.polled();
+  observer.polled();
+  observer.contact(true);
+  observer.contact(false, "no route");
+  observer.undelivered({ bytes: 10, fragments: 2, jobs: 1 });
+  observer.retried();
+  observer.output(new Uint8Array(1000));
+  observer.cancelled(1500);
+  observer.mode({ state: "waiting", comment: "" });
+  observer.mode({ state: "provision", comment: "" });
+  const expected: Record<string, number | undefined> = {
+    'testflinger_agent_polls_total{agent_id="agent-1"}': 2,
+    'testflinger_agent_server_calls_total{agent_id="agent-1",outcome="success"}': 1,
+    'testflinger_agent_server_calls_total{agent_id="agent-1",outcome="failure"}': 1,
+    'testflinger_agent_last_contact_timestamp_seconds{agent_id="agent-1"}': START / 1000,
+    'testflinger_agent_undelivered_bytes{agent_id="agent-1"}': 10,
+    'testflinger_agent_undelivered_fragments{agent_id="agent-1"}': 2,
+    'testflinger_agent_undelivered_jobs{agent_id="agent-1"}': 1,
+    'testflinger_agent_retries_total{agent_id="agent-1"}': 1,
+    'testflinger_agent_log_bytes_total{agent_id="agent-1"}': 1000,
+    'testflinger_agent_cancellation_latency_seconds_sum{agent_id="agent-1"}': 1.5,
+    'testflinger_agent_state{agent_id="agent-1",state="provision"}': 1,
+    'testflinger_agent_state{agent_id="agent-1",state="waiting"}': undefined,
+    'testflinger_agent_info{agent_id="agent-1",version="9.8.7"}': 1,
+  };
+  for (const [series, number] of Object.entries(expected)) {
+    assertEquals(await value(metrics, series), number, series);
+  }
+});
+
+Deno.test("memory and start time of the process are served", async () => {
+  const metrics = await make();
+  assert((await value(metrics, "process_resident_memory_bytes") ?? 0) > 1_000_000);
+  assert((await value(metrics, "process_start_time_seconds") ?? 0) > 1_600_000_000);
+});
+
+Deno.test("two agents in one process count apart", async () => {
+  const one = await make("a");
+  const two = await make("b");
+  one.observer.jobStarted({ jobId: "j", queue: "q" });
+  assertEquals(await value(one, 'jobs_total{agent_id="a"}'), 1);
+  assertEquals(await value(two, 'jobs_total{agent_id="b"}'), 0);
+  assertEquals((await two.text()).includes('agent_id="a"'), false);
+});
+
+Deno.test("a device that names its release with quotes and new lines breaks no line", async () => {
+  const metrics = await make();
+  metrics.observer.phaseEnded("provision", { ...ended, release: 'x"\n\\y' });
+  assertStringIncludes(await metrics.text(), 'release="x\\"\\n\\\\y"');
+});
+
+Deno.test("devices that name a new release each time do not fill the memory", async () => {
+  const metrics = await make();
+  for (let n = 0; n < 500; n++) {
+    metrics.observer.phaseEnded("provision", { ...ended, release: `${n}-${"x".repeat(1000)}` });
+  }
+  const text = await metrics.text();
+  const counts = text.split("\n").filter((line) => line.startsWith("phase_duration_seconds_count"));
+  assertEquals(counts.length, 101);
+  assertMatch(counts.at(-1) ?? "", /release="other"} 400$/);
+  assertEquals(counts.every((line) => line.length < 250), true);
+});
