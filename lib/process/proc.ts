@@ -1,0 +1,104 @@
+/**
+ * The list of processes. Deno opens nothing under /proc without `--allow-all`, which the agent is
+ * not given, so small standard tools (`cat`, `grep`) read it on our behalf.
+ */
+
+/** One process, as /proc/<pid>/stat tells it (see proc_pid_stat(5)). */
+export interface ProcessStat {
+  pid: number;
+  /** At most 15 bytes, chosen by the process itself: any characters, also newlines. */
+  name: string;
+  parent: number;
+  /** Id of the process group. */
+  group: number;
+  session: number;
+  /** Ended, and only its exit status is left (a zombie). */
+  dead: boolean;
+  /** Clock ticks from the start of the host to that of the process. */
+  startTime: number;
+}
+
+/** How many fields the line has at least; the kernel has had 44 since 2.6.24 and 52 since 3.5. */
+const FEWEST_FIELDS = 44;
+
+/** Parses one /proc/<pid>/stat; undefined unless it is whole. */
+export function parseStat(text: string): ProcessStat | undefined {
+  const open = text.indexOf(" (");
+  // The name may hold spaces, parentheses and newlines; nothing behind it does.
+  const close = text.lastIndexOf(") ");
+  if (open <= 0 || close < open) return undefined;
+  const pid = Number(text.slice(0, open));
+  const fields = text.slice(close + 2).trimEnd().split(" ");
+  if (fields.length < FEWEST_FIELDS - 2) return undefined;
+  const state = fields[0] ?? "";
+  const numbers = fields.slice(1).map(Number);
+  if (!Number.isInteger(pid) || state.length !== 1 || numbers.some(Number.isNaN)) return undefined;
+  // proc_pid_stat(5) counts from 1: state is field 3, so field n is numbers[n - 4].
+  const field = (n: number) => numbers[n - 4] ?? 0;
+  return {
+    pid,
+    name: text.slice(open + 2, close),
+    parent: field(4),
+    group: field(5),
+    session: field(6),
+    // Other threads may outlive a process's first one, which is then shown as a zombie.
+    dead: state === "X" || (state === "Z" && field(20) <= 1),
+    startTime: field(22),
+  };
+}
+
+/** Parses many /proc/<pid>/stat files, one behind the other. */
+export function parseStats(text: string): ProcessStat[] {
+  const found: ProcessStat[] = [];
+  let record = "";
+  for (const line of text.split("\n")) {
+    // Part of a name that holds a newline: the record goes on in the next line.
+    record = record === "" ? line : `${record}\n${line}`;
+    const stat = parseStat(record);
+    if (stat === undefined) continue;
+    found.push(stat);
+    record = "";
+  }
+  return found;
+}
+
+/**
+ * All processes of this host (or container) that this user may see.
+ *
+ * @throws Error when /proc cannot be read.
+ */
+export async function allProcesses(): Promise<ProcessStat[]> {
+  const { pid, text } = await ask(["/bin/sh", "-c", "exec cat /proc/[0-9]*/stat"]);
+  const found = parseStats(text);
+  // The tool sees itself, or what it says is not the whole list.
+  const self = found.findIndex((process) => process.pid === pid);
+  if (self < 0) throw new Error("Cannot list the processes of this host: is /proc mounted?");
+  found.splice(self, 1);
+  return found;
+}
+
+/** Those of `pids` that exist. */
+export async function processesOf(pids: readonly number[]): Promise<ProcessStat[]> {
+  if (pids.length === 0) return [];
+  const { text } = await ask(["cat", ...pids.map((pid) => `/proc/${pid}/stat`)]);
+  return parseStats(text);
+}
+
+/** Output of a tool that reads /proc. Its own environment carries nothing of ours. */
+export async function ask(
+  argv: readonly [string, ...string[]],
+): Promise<{ pid: number; text: string }> {
+  const child = new Deno.Command(argv[0], {
+    args: argv.slice(1),
+    clearEnv: true,
+    env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
+    cwd: "/",
+    stdin: "null",
+    stdout: "piped",
+    stderr: "null",
+    // A Ctrl-C on the agent's terminal must not blind it while it ends what it started.
+    detached: true,
+  }).spawn();
+  const { stdout } = await child.output();
+  return { pid: child.pid, text: new TextDecoder().decode(stdout) };
+}
