@@ -15,7 +15,12 @@ export interface KeyReference {
 
 /** Every key of an agent's configuration file, in the order in which to explain them. */
 export function configReference(): KeyReference[] {
-  return Object.entries<z.ZodType>(AgentConfig.shape).map(([key, schema]) => ({
+  return keyReferences(AgentConfig.shape);
+}
+
+/** Every key of a mapping, from its schemas. */
+export function keyReferences(shape: Readonly<Record<string, z.ZodType>>): KeyReference[] {
+  return Object.entries(shape).map(([key, schema]) => ({
     key,
     type: typeText(schema),
     required: !acceptsNothing(schema),

@@ -1,0 +1,166 @@
+import { z } from "zod";
+import { type ConnectorContext, defineConnector } from "./connector.ts";
+import { ProvisioningError } from "./support/errors.ts";
+import { credentials } from "./support/job.ts";
+import { hardReset } from "./support/reboot.ts";
+import { type CommandResult, failureText, succeeded } from "./support/runner.ts";
+import { deviceTarget, ssh, type SshTarget } from "./support/ssh.ts";
+import { copySshKey } from "./support/ssh_keys.ts";
+
+const KEY_TIMEOUT_MS = 60_000;
+const COMMAND_TIMEOUT_MS = 600_000;
+const QUERY_TIMEOUT_MS = 15_000;
+const READY_CMD_TIMEOUT_MS = 60_000;
+const READY_LIMIT_MS = 3_600_000;
+const READY_PAUSE_MS = 90_000;
+
+/** What ssh itself returns when the connection could not be had, or was lost. */
+const SSH_FAILED = 255;
+
+/** Differs after every boot. */
+const BOOT_ID = "cat /proc/sys/kernel/random/boot_id";
+
+/** For devices that reset themselves to their original image when they are told to. */
+export const oemrecovery = defineConnector({
+  name: "oemrecovery",
+  summary: "Runs recovery commands on the device, which reset it to its original image.",
+  config: {
+    recovery_cmds: z.union([z.string(), z.array(z.string())], {
+      error: "must be a list of commands (strings)",
+    }).transform((value) => typeof value === "string" ? [value] : value).optional()
+      .describe("Commands that start the recovery, run on the device by ssh, in order."),
+    recovery_disconnect_ok: z.boolean().default(true).describe(
+      "The last recovery command may lose the connection, as the device goes away.",
+    ),
+    ready_cmd: z.string().optional().describe(
+      "Command on the device whose exit status 0 says that recovery is complete; unset: asks snapd.",
+    ),
+  },
+  provisionData: {},
+  needs: ["device_ip"],
+  setupBody: { usb: "DUT" },
+  async provision(ctx, { job }) {
+    const commands = ctx.config.recovery_cmds ?? [];
+    if (commands.length === 0) {
+      throw new ProvisioningError(
+        "'recovery_cmds' is missing or empty in the device configuration: nothing would recover " +
+          "the device",
+      );
+    }
+    const recovery: Recovery = {
+      target: deviceTarget(ctx, credentials(job)),
+      readyCommand: ctx.config.ready_cmd,
+    };
+    if (!await copyKey(ctx, recovery.target)) {
+      ctx.log.warning("The device does not take the ssh key: resetting it");
+      await hardReset(ctx);
+      await waitUntilReady(ctx, recovery, undefined);
+    }
+    const bootId = await bootIdOf(ctx, recovery.target);
+    for (const [index, command] of commands.entries()) {
+      const mayDisconnect = ctx.config.recovery_disconnect_ok && index === commands.length - 1;
+      await runRecoveryCommand(ctx, keysOnly(recovery.target), { command, mayDisconnect });
+    }
+    await waitUntilReady(ctx, recovery, bootId);
+  },
+});
+
+interface Recovery {
+  readonly target: SshTarget;
+  readonly readyCommand: string | undefined;
+}
+
+function keysOnly({ password: _, ...target }: SshTarget): SshTarget {
+  return target;
+}
+
+async function copyKey(ctx: ConnectorContext, target: SshTarget): Promise<boolean> {
+  const copied = await copySshKey(ctx, target, { attempts: 1, timeoutMs: KEY_TIMEOUT_MS });
+  if (!copied.ok) ctx.log.warning(`Cannot copy the ssh key: ${copied.why}`);
+  return copied.ok;
+}
+
+async function bootIdOf(ctx: ConnectorContext, target: SshTarget): Promise<string | undefined> {
+  const result = await ssh(ctx, target, BOOT_ID, { timeoutMs: QUERY_TIMEOUT_MS });
+  return succeeded(result) ? result.stdout.trim() || undefined : undefined;
+}
+
+async function runRecoveryCommand(
+  ctx: ConnectorContext,
+  target: SshTarget,
+  { command, mayDisconnect }: { readonly command: string; readonly mayDisconnect: boolean },
+): Promise<void> {
+  ctx.log.info(`Running on the device: ${command}`);
+  const result = await ssh(ctx, target, command, {
+    timeoutMs: COMMAND_TIMEOUT_MS,
+    onOutput: (bytes) => ctx.print(bytes),
+  });
+  if (succeeded(result)) return;
+  const gone = result.ended === "timeout" ||
+    (result.ended === "exited" && result.status === SSH_FAILED);
+  // Still there, so it was not the recovery that ended the connection.
+  if (mayDisconnect && gone && !await answers(ctx, target)) {
+    ctx.log.info("The device has gone away, as it should");
+    return;
+  }
+  throw new ProvisioningError(`Cannot recover the device: ${failureText(command, result)}`);
+}
+
+async function answers(ctx: ConnectorContext, target: SshTarget): Promise<boolean> {
+  return succeeded(await ssh(ctx, target, "/bin/true", { timeoutMs: QUERY_TIMEOUT_MS }));
+}
+
+/**
+ * Waits until the device is ready and has the agent's key, which it would lose if it got it before
+ * its first boot is complete.
+ *
+ * @param oldBootId of the system that was told to recover: as long as it answers, nothing has
+ *   happened.
+ */
+async function waitUntilReady(
+  ctx: ConnectorContext,
+  recovery: Recovery,
+  oldBootId: string | undefined,
+): Promise<void> {
+  const { clock, signal } = ctx;
+  const deadline = clock.monotonic() + READY_LIMIT_MS;
+  let last = "it has never answered";
+  while (clock.monotonic() < deadline) {
+    await clock.sleep(READY_PAUSE_MS, signal);
+    const state = await readiness(ctx, recovery, oldBootId);
+    if (state === "ready" && await copyKey(ctx, recovery.target)) return;
+    last = state === "ready" ? "it does not take the ssh key" : state;
+  }
+  throw new ProvisioningError(
+    `The device was not ready ${READY_LIMIT_MS / 1000} s after its recovery: ${last}`,
+  );
+}
+
+/** "ready", or what is still missing. */
+async function readiness(
+  ctx: ConnectorContext,
+  { target, readyCommand }: Recovery,
+  oldBootId: string | undefined,
+): Promise<string> {
+  if (oldBootId !== undefined) {
+    const bootId = await bootIdOf(ctx, target);
+    if (bootId === oldBootId) return "the old system is still running";
+  }
+  if (readyCommand !== undefined) {
+    const result = await ssh(ctx, target, readyCommand, { timeoutMs: READY_CMD_TIMEOUT_MS });
+    return succeeded(result) ? "ready" : failureText("ready_cmd", result);
+  }
+  const model = await ssh(ctx, target, "snap model", { timeoutMs: QUERY_TIMEOUT_MS });
+  if (lineHas(model, "model", "generic-classic")) return "ready";
+  const changes = await ssh(ctx, target, "snap changes", { timeoutMs: QUERY_TIMEOUT_MS });
+  if (lineHas(changes, "Initialize device", "Done")) return "ready";
+  return succeeded(changes)
+    ? "snapd has not initialized the device"
+    : failureText("snap changes", changes);
+}
+
+/** Does a line with the first text also have the second? */
+function lineHas(result: CommandResult, first: string, second: string): boolean {
+  return succeeded(result) &&
+    result.stdout.split("\n").some((line) => line.includes(first) && line.includes(second));
+}

@@ -1,0 +1,121 @@
+import { isAbsolute, join } from "node:path";
+import * as z from "zod";
+import type { Clock } from "../lib/clock.ts";
+import { formatMistake, type Mistake } from "../lib/config/mistake.ts";
+import { readYamlFile } from "../lib/config/yaml_file.ts";
+import type { Connector, Stage } from "./connector.ts";
+import type { CommonConfig } from "./support/config.ts";
+import { makeContext } from "./support/context.ts";
+import { writeDeviceInfo } from "./support/device_info.ts";
+import { recordFailure } from "./support/error_file.ts";
+import {
+  ConfigurationError,
+  messageOf,
+  RECOVERY_STATUS,
+  RecoveryError,
+  Stopped,
+} from "./support/errors.ts";
+import { connectorLog } from "./support/log.ts";
+
+/** One run of a connector. */
+export interface StageRun {
+  readonly connector: Connector;
+  readonly stage: Stage;
+  /** Path of the device configuration, relative to `cwd`. */
+  readonly configFile: string;
+  /** Path of the job, relative to `cwd`. */
+  readonly jobFile: string;
+}
+
+/** What a run has of the world. */
+export interface StageWorld {
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly clock: Clock;
+  readonly limits: Clock;
+  readonly signal: AbortSignal;
+  readonly hasten: AbortSignal;
+  readonly stdout: (bytes: Uint8Array) => Promise<void>;
+  readonly stderr: (text: string) => void;
+}
+
+const FAILED_STATUS = 1;
+/** What shells add to a signal's number. */
+const SIGNAL_STATUS = 128;
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 };
+
+/**
+ * Runs one stage from reading the configuration to its end. Whatever goes wrong is logged, and
+ * left for the agent in `device-connector-error.json`.
+ *
+ * @returns the exit status.
+ */
+export async function runStage(run: StageRun, world: StageWorld): Promise<number> {
+  const { stage } = run;
+  const { cwd, clock } = world;
+  let log = connectorLog({ write: world.stderr, clock, agentName: "" });
+  try {
+    const { config, configValues, warnings } = await readConfig(run, world);
+    log = connectorLog({ write: world.stderr, clock, agentName: config.agent_name ?? "" });
+    for (const warning of warnings) log.warning(warning);
+    const { ctx, putBack } = makeContext({
+      ...world,
+      connector: run.connector.name,
+      stage,
+      config,
+      configValues,
+      jobFile: run.jobFile,
+      log,
+      print: world.stdout,
+    });
+    try {
+      await writeDeviceInfo(ctx);
+      return await run.connector.run(ctx);
+    } finally {
+      await putBack.runAll();
+    }
+  } catch (error) {
+    if (world.signal.aborted && world.signal.reason instanceof Stopped) {
+      log.warning(`The ${stage} stage was ${world.signal.reason.message}`);
+      // A reservation has no other end before its time.
+      return stage === "reserve" ? 0 : SIGNAL_STATUS + SIGNALS[world.signal.reason.signal];
+    }
+    log.error(`${error instanceof Error ? `${error.name}: ` : ""}${messageOf(error)}`);
+    await recordFailure({ cwd, log }, { stage, error });
+    return error instanceof RecoveryError ? RECOVERY_STATUS : FAILED_STATUS;
+  }
+}
+
+interface ConfigRead {
+  readonly config: CommonConfig;
+  readonly configValues: Readonly<Record<string, unknown>>;
+  readonly warnings: readonly string[];
+}
+
+async function readConfig(
+  { connector, configFile }: StageRun,
+  { cwd }: StageWorld,
+): Promise<ConfigRead> {
+  const file = isAbsolute(configFile) ? configFile : join(cwd, configFile);
+  let written: Record<string, unknown> = {};
+  // The file is named as the command line named it.
+  const shown = (mistake: Mistake) => formatMistake({ ...mistake, file: configFile });
+  const result = await readYamlFile(file, z.looseObject(connector.configShape), {
+    // `env: {VERSION: 1.10}` means the text 1.10.
+    numbersAsText: (path) => path[0] === "env",
+    review: (value) => {
+      if (typeof value === "object" && value !== null) written = { ...value };
+    },
+  });
+  if (!result.ok) {
+    throw new ConfigurationError(
+      `The device configuration cannot be used:\n${result.mistakes.map(shown).join("\n")}`,
+    );
+  }
+  return {
+    // The connector's shape has all the common keys in it, by construction.
+    config: result.value as CommonConfig,
+    configValues: written,
+    warnings: result.warnings.map(shown),
+  };
+}

@@ -1,0 +1,114 @@
+import { z } from "zod";
+import { ProvisioningError } from "./errors.ts";
+
+/** One name or address that can never be taken for an option of a program. */
+const HOST = /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$/;
+
+/** The port of the control host's REST service, where `control_host_port` says nothing else. */
+const CONTROL_HOST_PORT = 8000;
+
+const SSH_PORT = 22;
+
+/** A list of commands; one string is taken as a list of one. */
+export const script = z.union([z.string(), z.array(z.string())], {
+  error: "must be a list of commands (strings)",
+}).transform((value) => typeof value === "string" ? [value] : value);
+
+/** An IP address or a host name. */
+export const host = z.string({ error: "must be an address or a host name, in quotes" })
+  .regex(HOST, "must be an IP address or a host name");
+
+/** A TCP port; numbers written as text are accepted. */
+export const port = z.union([z.number(), z.string().regex(/^\d+$/)], {
+  error: "must be a port number, 1 to 65535",
+}).transform(Number).pipe(
+  z.int("must be a port number, 1 to 65535").min(1, "must be a port number, 1 to 65535")
+    .max(65535, "must be a port number, 1 to 65535"),
+);
+
+/** Values for environment variables; numbers and booleans become their text. */
+const environment = z.record(
+  z.string().regex(/^[^=\0]+$/, "must not be empty and have no '='"),
+  z.union([z.string(), z.number(), z.boolean()], {
+    error: "must be text, a number or a boolean",
+  }).transform(String),
+  { error: "must be a mapping of variable names to values" },
+);
+
+/** Keys of the device configuration that every connector knows. */
+export const commonShape = {
+  agent_name: z.string({ error: "must be a short name without spaces, in quotes" }).optional()
+    .describe("Name of the agent, without spaces: in log lines, in device-info.json, in paths."),
+  device_ip: host.optional()
+    .describe("Address of the device, for ssh and for device-info.json."),
+  ssh_port: port.default(SSH_PORT).describe("Port of the device's ssh server."),
+  ssh_public_key: z.string().optional().describe(
+    "Public key to install on devices; otherwise the first of id_ed25519.pub, id_ecdsa.pub, " +
+      "id_rsa.pub in ~/.ssh.",
+  ),
+  reboot_script: script.optional()
+    .describe("Commands that hard-reset the device, each run by /bin/sh -c."),
+  poweroff_script: script.optional()
+    .describe("Commands that cut the device's power while its control host is power-cycled."),
+  poweron_script: script.optional()
+    .describe("Commands that give the power back; used only together with poweroff_script."),
+  serial_host: host.optional().describe("Host of a raw TCP serial server (ser2net)."),
+  serial_port: port.optional().describe("Port of the serial server."),
+  serial_protocol: z.enum(["raw", "telnet"]).default("raw")
+    .describe("telnet: strip the telnet negotiation from the serial log."),
+  env: environment.default({}).describe("Environment variables for the test commands."),
+  test_cmds_list_status: z.enum(["first", "last"]).default("first").describe(
+    "Exit status of a list of test_cmds: that of the first command that failed, or of the last one.",
+  ),
+  control_host: host.optional().describe("Helper computer beside the device."),
+  control_host_port: port.default(CONTROL_HOST_PORT)
+    .describe("Port of the control host's REST service."),
+  control_user: z.string().default("ubuntu").describe("User for ssh to the control host."),
+  control_host_ssh_port: port.default(SSH_PORT).describe("Port of the control host's ssh server."),
+  control_host_known_hosts: z.string().optional()
+    .describe("known_hosts file to check the control host's key against; unset: not checked."),
+  control_host_reboot_script: script.optional()
+    .describe("Commands that power-cycle the control host before each provision."),
+  control_host_unready_is_recovery_error: z.boolean().default(false).describe(
+    "A control host that does not come back after its power cycle takes the agent offline.",
+  ),
+  allow_file_urls: z.boolean().default(false)
+    .describe("Also take images from file: URLs, which read this host's files."),
+  verify_images: z.boolean().default(false)
+    .describe("Check downloads against the SHA256SUMS file beside them."),
+};
+
+/** The validated configuration that every connector has at least. */
+export type CommonConfig = z.output<z.ZodObject<typeof commonShape>>;
+
+/** A schema's keys with their schemas. */
+export type Shape = Readonly<Record<string, z.ZodType>>;
+
+/** What a shape's values are after validation. */
+export type ShapeOutput<S extends Shape> = z.output<z.ZodObject<S>>;
+
+/**
+ * The schema of a section of a job: known keys are validated, unknown ones kept, and a known key
+ * that is null counts as absent.
+ */
+export function sectionSchema(shape: Shape): z.ZodType<Record<string, unknown>> {
+  return z.preprocess((value) => {
+    if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
+    return Object.fromEntries(
+      Object.entries(value).filter(([key, inner]) => inner !== null || !Object.hasOwn(shape, key)),
+    );
+  }, z.looseObject(shape));
+}
+
+/**
+ * The value of a configuration key that this step cannot do without.
+ *
+ * @throws ProvisioningError naming the key, when it is absent or empty.
+ */
+export function need<C, K extends keyof C & string>(config: C, key: K): NonNullable<C[K]> {
+  const value = config[key];
+  if (value === undefined || value === null || value === "") {
+    throw new ProvisioningError(`'${key}' is missing in the device configuration: set it`);
+  }
+  return value;
+}

@@ -1,0 +1,91 @@
+import { isAbsolute, join } from "node:path";
+import type { Clock } from "../../lib/clock.ts";
+import type { Log } from "../../lib/log.ts";
+import type { ConnectorContext, Stage } from "../connector.ts";
+import type { CommonConfig } from "./config.ts";
+import { httpClient } from "./http.ts";
+import { type Job, readJobFile } from "./job.ts";
+import { processRunner } from "./process_runner.ts";
+import { type PutBackStack, putBackStack } from "./put_back.ts";
+
+/**
+ * How long putting the hardware back may take once the connector has been asked to stop. The
+ * agent kills what is still there after its own grace.
+ */
+const PUT_BACK_LIMIT_MS = 30_000;
+
+/** What a context is made of. */
+export interface ContextParts {
+  readonly connector: string;
+  readonly stage: Stage;
+  readonly config: CommonConfig;
+  readonly configValues: Readonly<Record<string, unknown>>;
+  /** As given on the command line, relative to `cwd`. */
+  readonly jobFile: string;
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly clock: Clock;
+  readonly limits: Clock;
+  readonly log: Log;
+  /** Stops the stage. */
+  readonly signal: AbortSignal;
+  /** Makes the end of programs quick: KILL at once. */
+  readonly hasten: AbortSignal;
+  readonly print: (bytes: Uint8Array) => Promise<void>;
+}
+
+/** A context, and what must be put back when its stage is over. */
+export function makeContext(
+  parts: ContextParts,
+): { readonly ctx: ConnectorContext; readonly putBack: PutBackStack } {
+  const stack = putBackStack(parts.log);
+  let job: Promise<Job> | undefined;
+
+  function build(signal: AbortSignal): ConnectorContext {
+    const { cwd, env, limits, hasten } = parts;
+    return {
+      connector: parts.connector,
+      stage: parts.stage,
+      config: parts.config,
+      configValues: parts.configValues,
+      cwd,
+      env,
+      clock: parts.clock,
+      limits,
+      log: parts.log,
+      signal,
+      runner: processRunner({ cwd, env, clock: limits, signal, hasten }),
+      http: httpClient(limits, signal),
+      print: (text) => parts.print(typeof text === "string" ? encoder.encode(text) : text),
+      readJob() {
+        job ??= readJobFile(isAbsolute(parts.jobFile) ? parts.jobFile : join(cwd, parts.jobFile));
+        return job;
+      },
+      putBack: (name, action) => stack.add(name, () => unhindered((own) => action(build(own)))),
+    };
+  }
+
+  /** Gives `action` a signal that does not abort with the stage, but some time after it. */
+  async function unhindered(action: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const own = new AbortController();
+    const done = new AbortController();
+    const limit = () => {
+      parts.limits.sleep(PUT_BACK_LIMIT_MS, done.signal).then(
+        () => own.abort(new Error(`not done within ${PUT_BACK_LIMIT_MS / 1000} s`)),
+        () => {},
+      );
+    };
+    if (parts.signal.aborted) limit();
+    else parts.signal.addEventListener("abort", limit, { once: true });
+    try {
+      await action(own.signal);
+    } finally {
+      parts.signal.removeEventListener("abort", limit);
+      done.abort();
+    }
+  }
+
+  return { ctx: build(parts.signal), putBack: stack };
+}
+
+const encoder = new TextEncoder();

@@ -1,0 +1,53 @@
+import { join } from "node:path";
+import type { Log } from "../../lib/log.ts";
+import type { Stage } from "../connector.ts";
+import { messageOf } from "./errors.ts";
+
+const FILE_NAME = "device-connector-error.json";
+
+/**
+ * Leaves the reason of a failure for the agent. The file is one JSON object; it is rewritten in
+ * place, since in a container it is a mount that cannot be replaced. Never throws: a failure to
+ * write must not hide the failure that is written about.
+ */
+export async function recordFailure(
+  { cwd, log }: { readonly cwd: string; readonly log: Log },
+  failure: { readonly stage: Stage; readonly error: unknown },
+): Promise<void> {
+  const path = join(cwd, FILE_NAME);
+  const info = exceptionInfo(failure.error);
+  // The agent calls the phase `test`.
+  const names = failure.stage === "runtest" ? ["runtest", "test"] : [failure.stage];
+  const entries = Object.fromEntries(names.map((name) => [`${name}_exception_info`, info]));
+  try {
+    const content = { ...await existing(path), ...entries };
+    await Deno.writeTextFile(path, JSON.stringify(content));
+  } catch (error) {
+    log.error(`Cannot write ${FILE_NAME}: ${messageOf(error)}`);
+  }
+}
+
+async function existing(path: string): Promise<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(await Deno.readTextFile(path));
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : {};
+  } catch {
+    // Absent, empty (as the agent makes it), or written by somebody else: begin anew.
+    return {};
+  }
+}
+
+function exceptionInfo(error: unknown): Record<string, string | null> {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return {
+    exception_name: nameOf(error),
+    exception_message: messageOf(error).trim() || nameOf(error),
+    exception_cause: cause === undefined || cause === null
+      ? null
+      : `${nameOf(cause)}('${messageOf(cause).trim()}')`,
+  };
+}
+
+function nameOf(error: unknown): string {
+  return error instanceof Error ? error.name : "Error";
+}

@@ -1,0 +1,87 @@
+import { z } from "zod";
+import { JobError, messageOf } from "./errors.ts";
+
+/** Local user names, and the addresses that single sign-on accounts have. Never an option. */
+const USER_NAME = /^[a-z_][a-z0-9_.@-]*[$]?$/;
+
+const section = z.record(z.string(), z.unknown(), { error: "expected an object" });
+
+/** `null` is the same as absent throughout. */
+const jobSchema = z.looseObject({
+  job_id: z.union([z.string(), z.number()]).transform(String).nullish(),
+  debug: z.boolean().nullish(),
+  allocation_timeout: z.number().nullish(),
+  provision_data: section.nullish(),
+  reserve_data: section.nullish(),
+  test_data: z.looseObject({
+    // Checked by the stage that needs it, which has its own words for what is wrong.
+    test_cmds: z.unknown(),
+    secrets: z.record(z.string(), z.unknown()).nullish(),
+    test_username: z.string().nullish(),
+    test_password: z.union([z.string(), z.number()]).transform(String).nullish(),
+  }).nullish(),
+}, { error: "expected an object" });
+
+/** What connectors read of a job. A section that is missing or null is undefined. */
+export type Job = z.output<typeof jobSchema>;
+
+/**
+ * Reads a job file.
+ *
+ * @throws JobError naming the file and what is wrong with it.
+ */
+export async function readJobFile(file: string): Promise<Job> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(file);
+  } catch (error) {
+    throw new JobError(`Cannot read the job file '${file}': ${messageOf(error)}`, { cause: error });
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new JobError(`The job file '${file}' is not JSON: ${messageOf(error)}`, { cause: error });
+  }
+  const job = jobSchema.safeParse(value);
+  if (job.success) return job.data;
+  throw new JobError(`The job file '${file}' cannot be used: ${issuesText(job.error)}`);
+}
+
+/** All that zod found wrong, in one line: `path: message; path: message`. */
+export function issuesText(error: z.ZodError): string {
+  return error.issues.map((issue) => {
+    const path = issue.path.map(String).join(".");
+    return path === "" ? issue.message : `${path}: ${issue.message}`;
+  }).join("; ");
+}
+
+/** Who logs in on the device. */
+export interface Credentials {
+  readonly user: string;
+  readonly password: string;
+}
+
+/**
+ * The user and password of `test_data`, else `defaults`.
+ *
+ * @throws JobError when the user name is none: it could be taken for an option of ssh.
+ */
+export function credentials(
+  job: Job,
+  defaults: Credentials = { user: "ubuntu", password: "ubuntu" },
+): Credentials {
+  const user = job.test_data?.test_username ?? defaults.user;
+  checkUserName(user);
+  return { user, password: job.test_data?.test_password ?? defaults.password };
+}
+
+/** @throws JobError when `user` is not a user name. */
+export function checkUserName(user: string): void {
+  if (!USER_NAME.test(user)) {
+    throw new JobError(
+      `'${user}' is not a user name: expected lower-case letters, digits, '_', '-', '.', '@', ` +
+        `beginning with a letter`,
+    );
+  }
+}

@@ -1,0 +1,123 @@
+import { join } from "node:path";
+import type { ConnectorContext } from "../connector.ts";
+import { ProvisioningError } from "./errors.ts";
+import { failureText, succeeded } from "./runner.ts";
+import { destination, hostKeyOptions, portOption, type SshTarget, withPassword } from "./ssh.ts";
+
+const COPY_ATTEMPTS = 10;
+const COPY_PAUSE_MS = 60_000;
+const COPY_TIMEOUT_MS = 30_000;
+
+const IMPORT_ATTEMPTS = 10;
+const IMPORT_TIMEOUT_MS = 30_000;
+const IMPORT_LONGEST_PAUSE_MS = 100_000;
+
+/** What ssh-import-id prints for a user that does not exist: trying again is no use. */
+const NO_SUCH_USER = "status_code=404";
+
+/** The agent's own public keys, best first. */
+const KEY_NAMES = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
+
+/** How to install a public key on a target. */
+export interface CopyKeyOptions {
+  /** Public key file. Unset: whatever ssh-copy-id takes by default. */
+  readonly keyFile?: string;
+  /** `-f`: do not look whether the key works already. @default false */
+  readonly force?: boolean;
+  /** For one attempt. @default 30 s */
+  readonly timeoutMs?: number;
+  /** @default 10 */
+  readonly attempts?: number;
+  /** Between attempts. @default 60 s */
+  readonly pauseMs?: number;
+}
+
+/** Whether it worked, and if not, why not. */
+export type CopyKeyResult = { readonly ok: true } | { readonly ok: false; readonly why: string };
+
+/** Installs a public key on a target with ssh-copy-id. A password goes by `sshpass -e`. */
+export async function copySshKey(
+  ctx: ConnectorContext,
+  target: SshTarget,
+  options: CopyKeyOptions = {},
+): Promise<CopyKeyResult> {
+  const attempts = options.attempts ?? COPY_ATTEMPTS;
+  const { argv, env } = withPassword([
+    "ssh-copy-id",
+    ...(options.force ? ["-f"] : []),
+    ...(options.keyFile === undefined ? [] : ["-i", options.keyFile]),
+    ...hostKeyOptions(target),
+    "-o",
+    "ConnectTimeout=10",
+    "-o",
+    "NumberOfPasswordPrompts=1",
+    ...portOption(target, "-p"),
+    destination(target),
+  ], target.password);
+  for (let attempt = 1;; attempt++) {
+    const result = await ctx.runner.run(argv, {
+      timeoutMs: options.timeoutMs ?? COPY_TIMEOUT_MS,
+      env,
+    });
+    if (succeeded(result)) return { ok: true };
+    const why = failureText(argv[0] ?? "ssh-copy-id", result);
+    if (attempt >= attempts || result.ended === "not_started") return { ok: false, why };
+    ctx.log.warning(`Cannot copy the ssh key to ${destination(target)} yet: ${why}`);
+    await ctx.clock.sleep(options.pauseMs ?? COPY_PAUSE_MS, ctx.signal);
+  }
+}
+
+/** Whether a key could be had, and if not, why not. */
+export type ImportKeyResult =
+  | { readonly ok: true; readonly keys: string }
+  | { readonly ok: false; readonly why: string };
+
+/**
+ * Gets somebody's public keys with ssh-import-id.
+ *
+ * @param options.entry `lp:name` or `gh:name`.
+ * @param options.file where to put them, relative to the job's folder; overwritten.
+ */
+export async function importSshKey(
+  ctx: ConnectorContext,
+  options: { readonly entry: string; readonly file: string },
+): Promise<ImportKeyResult> {
+  const path = join(ctx.cwd, options.file);
+  for (let attempt = 0;; attempt++) {
+    await Deno.remove(path).catch(() => {});
+    const result = await ctx.runner.run(
+      ["ssh-import-id", "-o", options.file, "--", options.entry],
+      { timeoutMs: IMPORT_TIMEOUT_MS },
+    );
+    if (succeeded(result)) {
+      const keys = await Deno.readTextFile(path).catch(() => "");
+      if (keys.trim() !== "") return { ok: true, keys };
+      return { ok: false, why: "'ssh-import-id' brought no key" };
+    }
+    const why = failureText("ssh-import-id", result);
+    const hopeless = result.ended === "not_started" || why.includes(NO_SUCH_USER) ||
+      (result.ended === "exited" && `${result.stdout}${result.stderr}`.includes(NO_SUCH_USER));
+    if (hopeless || attempt + 1 >= IMPORT_ATTEMPTS) return { ok: false, why };
+    ctx.log.warning(`Cannot import ssh key '${options.entry}' yet: ${why}`);
+    await ctx.clock.sleep(Math.min(2 ** attempt * 1000, IMPORT_LONGEST_PAUSE_MS), ctx.signal);
+  }
+}
+
+/**
+ * The agent's own public key file.
+ *
+ * @throws ProvisioningError when there is none, saying where it was looked for.
+ */
+export async function publicKeyFile(ctx: ConnectorContext): Promise<string> {
+  const folder = join(ctx.env.HOME ?? "/", ".ssh");
+  const files = ctx.config.ssh_public_key === undefined
+    ? KEY_NAMES.map((name) => join(folder, name))
+    : [ctx.config.ssh_public_key];
+  for (const file of files) {
+    if (await Deno.stat(file).then((info) => info.isFile, () => false)) return file;
+  }
+  throw new ProvisioningError(
+    `There is no public key to install: looked for ${files.join(", ")}; make one with ` +
+      `ssh-keygen, or set 'ssh_public_key' in the device configuration`,
+  );
+}

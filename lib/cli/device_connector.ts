@@ -1,0 +1,242 @@
+/**
+ * `testflinger-agent device-connector`, also known as `testflinger-device-connector` and
+ * `snappy-device-agent`: runs one stage of a device connector, as the phase commands of agents do.
+ */
+import { type Clock, systemClock } from "../clock.ts";
+import { type Connector, type Stage, STAGES } from "../../connectors/connector.ts";
+import { CONNECTORS, NOT_IN_THIS_VERSION } from "../../connectors/registry.ts";
+import { runStage } from "../../connectors/run_stage.ts";
+import { Stopped } from "../../connectors/support/errors.ts";
+import { describeConnector, listConnectors } from "../../connectors/support/reference.ts";
+import { clockFor } from "../../connectors/support/time_scale.ts";
+
+/** What the command has of the world. Whatever is left out is the process's own. */
+export interface DeviceConnectorIo {
+  readonly stdout?: (bytes: Uint8Array) => Promise<void>;
+  readonly stderr?: (text: string) => void;
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  /** For pauses and deadlines. @default the clock on the wall */
+  readonly clock?: Clock;
+  /** For the time limits of programs and requests. @default the clock on the wall */
+  readonly limits?: Clock;
+  /** Stops the stage; without it the command listens to SIGTERM, SIGINT and SIGHUP. */
+  readonly signal?: AbortSignal;
+}
+
+const PROGRAM = "testflinger-device-connector";
+const USAGE_STATUS = 2;
+const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
+
+/** What people in the field call the stage of the phase `test`. */
+const STAGE_ALIASES: Readonly<Record<string, Stage>> = { test: "runtest" };
+
+type Command =
+  | { readonly kind: "help"; readonly text: string }
+  | { readonly kind: "wrong"; readonly message: string; readonly usage: string }
+  | {
+    readonly kind: "run";
+    readonly connector: Connector;
+    readonly stage: Stage;
+    readonly configFile: string;
+    readonly jobFile: string;
+  };
+
+/**
+ * Runs the command.
+ *
+ * @param args what follows the command's name: `<device> <stage> -c FILE JOB`, `list`, or
+ *   `describe <type>`.
+ * @returns the exit status: the stage's, 1 for a failure, 46 for a device that needs a person, 2
+ *   for a wrong command line.
+ */
+export async function runDeviceConnector(
+  args: readonly string[],
+  io: DeviceConnectorIo = {},
+): Promise<number> {
+  const stdout = io.stdout ?? writeAll;
+  const stderr = io.stderr ?? writeError;
+  const command = parse(args);
+  if (command.kind === "help") {
+    await stdout(new TextEncoder().encode(command.text));
+    return 0;
+  }
+  if (command.kind === "wrong") {
+    stderr(`${command.usage}${PROGRAM}: error: ${command.message}\n`);
+    return USAGE_STATUS;
+  }
+  const env = io.env ?? Deno.env.toObject();
+  using stop = io.signal === undefined ? stopSignals() : given(io.signal);
+  return await runStage(command, {
+    cwd: io.cwd ?? Deno.cwd(),
+    env,
+    clock: io.clock ?? clockFor(env),
+    limits: io.limits ?? systemClock,
+    signal: stop.signal,
+    hasten: stop.hasten,
+    stdout,
+    stderr,
+  });
+}
+
+function parse(args: readonly string[]): Command {
+  const [first, ...rest] = args;
+  const usage = programUsage();
+  if (first === undefined) return { kind: "wrong", message: "a device type is needed", usage };
+  if (isHelp(first)) return { kind: "help", text: programHelp() };
+  if (first === "list") return parseList(rest);
+  if (first === "describe") return parseDescribe(rest);
+  const found = findConnector(first);
+  if (typeof found === "string") return { kind: "wrong", message: found, usage };
+  return parseStage(found, rest);
+}
+
+function parseList(rest: readonly string[]): Command {
+  const usage = `usage: ${PROGRAM} list [-h]\n`;
+  if (rest.some(isHelp)) return { kind: "help", text: `${usage}\nLists the device types.\n` };
+  if (rest.length > 0) return { kind: "wrong", message: `unexpected '${rest[0]}'`, usage };
+  return { kind: "help", text: listConnectors([...CONNECTORS.values()]) };
+}
+
+function parseDescribe(rest: readonly string[]): Command {
+  const usage = `usage: ${PROGRAM} describe [-h] <device>\n`;
+  if (rest.some(isHelp)) {
+    return {
+      kind: "help",
+      text:
+        `${usage}\nSays what a device type does, and which keys its configuration and its jobs ` +
+        `have.\n`,
+    };
+  }
+  const [name, more] = rest;
+  if (name === undefined) return { kind: "wrong", message: "a device type is needed", usage };
+  if (more !== undefined) return { kind: "wrong", message: `unexpected '${more}'`, usage };
+  const found = findConnector(name);
+  if (typeof found === "string") return { kind: "wrong", message: found, usage };
+  return { kind: "help", text: describeConnector(found) };
+}
+
+/** The connector of that name, or why there is none. */
+function findConnector(name: string): Connector | string {
+  const connector = CONNECTORS.get(name);
+  if (connector !== undefined) return connector;
+  const names = `there are: ${[...CONNECTORS.keys()].join(", ")}`;
+  return NOT_IN_THIS_VERSION.includes(name)
+    ? `the device type '${name}' is not in this version; ${names}`
+    : `there is no device type '${name}'; ${names}`;
+}
+
+function parseStage(connector: Connector, args: readonly string[]): Command {
+  const [name, ...rest] = args;
+  const usage = deviceUsage(connector);
+  const stages = `the stages are: ${STAGES.join(", ")}`;
+  if (name === undefined) return { kind: "wrong", message: `a stage is needed; ${stages}`, usage };
+  if (isHelp(name)) return { kind: "help", text: deviceHelp(connector) };
+  const stage = STAGE_ALIASES[name] ?? STAGES.find((stage) => stage === name);
+  if (stage === undefined) {
+    return { kind: "wrong", message: `there is no stage '${name}'; ${stages}`, usage };
+  }
+  return parseFiles(connector, stage, rest);
+}
+
+function parseFiles(connector: Connector, stage: Stage, args: readonly string[]): Command {
+  const usage = `usage: ${PROGRAM} ${connector.name} ${stage} [-h] -c CONFIG JOB\n`;
+  const wrong = (message: string): Command => ({ kind: "wrong", message, usage });
+  let configFile: string | undefined;
+  const positional: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i] ?? "";
+    if (isHelp(arg)) {
+      return {
+        kind: "help",
+        text: `${usage}\n  -c, --config CONFIG  the device configuration (YAML)\n` +
+          `  JOB                  the job (JSON), normally testflinger.json\n`,
+      };
+    } else if (arg === "-c" || arg === "--config") {
+      configFile = args[++i];
+      if (configFile === undefined) return wrong(`${arg} needs a file`);
+    } else if (arg.startsWith("--config=")) {
+      configFile = arg.slice("--config=".length);
+    } else if (arg === "--") {
+      positional.push(...args.slice(i + 1));
+      break;
+    } else if (arg.startsWith("-c")) {
+      configFile = arg.slice("-c".length);
+    } else if (arg.startsWith("-") && arg !== "-") {
+      return wrong(`there is no option '${arg}'`);
+    } else {
+      positional.push(arg);
+    }
+  }
+  const [jobFile, more] = positional;
+  if (!configFile) return wrong("the device configuration is needed: -c CONFIG");
+  if (!jobFile) return wrong("the job file is needed");
+  if (more !== undefined) return wrong(`unexpected '${more}'`);
+  return { kind: "run", connector, stage, configFile, jobFile };
+}
+
+function isHelp(arg: string): boolean {
+  return arg === "-h" || arg === "--help";
+}
+
+function programUsage(): string {
+  return `usage: ${PROGRAM} [-h] <device> <stage> -c CONFIG JOB\n` +
+    `       ${PROGRAM} list\n` +
+    `       ${PROGRAM} describe <device>\n`;
+}
+
+function programHelp(): string {
+  return `${programUsage()}\nRuns one stage of a device connector in the current folder.\n\n` +
+    `Devices:\n${listConnectors([...CONNECTORS.values()])}\nStages: ${STAGES.join(", ")}\n`;
+}
+
+function deviceUsage(connector: Connector): string {
+  return `usage: ${PROGRAM} ${connector.name} [-h] <stage> -c CONFIG JOB\n`;
+}
+
+function deviceHelp(connector: Connector): string {
+  return `${deviceUsage(connector)}\n${connector.summary}\n\nStages: ${STAGES.join(", ")}\n`;
+}
+
+interface Stop extends Disposable {
+  readonly signal: AbortSignal;
+  readonly hasten: AbortSignal;
+}
+
+/** The first signal stops the stage, the second makes short work of what is still running. */
+function stopSignals(): Stop {
+  const stop = new AbortController();
+  const hasten = new AbortController();
+  const handlers = STOP_SIGNALS.map((name) => {
+    const handler = () => {
+      if (stop.signal.aborted) hasten.abort();
+      else stop.abort(new Stopped(name));
+    };
+    Deno.addSignalListener(name, handler);
+    return { name, handler };
+  });
+  return {
+    signal: stop.signal,
+    hasten: hasten.signal,
+    [Symbol.dispose]() {
+      for (const { name, handler } of handlers) Deno.removeSignalListener(name, handler);
+    },
+  };
+}
+
+function given(signal: AbortSignal): Stop {
+  return { signal, hasten: new AbortController().signal, [Symbol.dispose]() {} };
+}
+
+async function writeAll(bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) done += await Deno.stdout.write(bytes.subarray(done));
+}
+
+function writeError(text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  try {
+    for (let done = 0; done < bytes.length;) done += Deno.stderr.writeSync(bytes.subarray(done));
+  } catch {
+    // Nobody reads the log any more; the stage still has to come to its end.
+  }
+}
