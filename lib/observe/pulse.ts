@@ -1,0 +1,81 @@
+/**
+ * Whether the agent turns. Its loop says "I turned" each time round, and says beforehand what may
+ * take long; who asks (systemd's watchdog, the health endpoint) learns whether it hangs.
+ *
+ * An outage is no hang: each attempt to reach the server, and each pause between attempts, is short.
+ * A phase is none either, as long as it keeps to its limits. An await that never comes back is one,
+ * and so is a loop that lets nothing else run: then nobody is left to answer at all.
+ */
+import type { Clock } from "../clock.ts";
+
+/**
+ * The longest that an agent is silent when all is well: a pause of 180 s between two attempts, plus
+ * an attempt of 30 s, twice over because nobody should be restarted on a tight figure.
+ */
+const SILENCE_LIMIT_MS = 420_000;
+
+/** Options of {@link createPulse}. */
+export interface PulseOptions {
+  clock: Clock;
+  /** @default 420000 */
+  silenceLimitMs?: number;
+}
+
+/** The pulse of one agent. */
+export interface Pulse {
+  /** The loop turned. */
+  beat(): void;
+  /**
+   * Something begins that may take long without a beat; it ends when the result is disposed of.
+   *
+   * @param what for people: `phase test`.
+   * @param limitMs how long it may take; without it, as long as it likes.
+   */
+  hold(what: string, limitMs?: number): Disposable;
+  /** Why the agent is thought to hang, in one line; `undefined` when all is well. */
+  trouble(): string | undefined;
+}
+
+interface Hold {
+  what: string;
+  since: number;
+  limitMs: number;
+}
+
+/** Makes a pulse that has just beaten. */
+export function createPulse({ clock, silenceLimitMs = SILENCE_LIMIT_MS }: PulseOptions): Pulse {
+  let last = clock.monotonic();
+  const holds = new Set<Hold>();
+  const beat = () => {
+    last = clock.monotonic();
+  };
+  return {
+    beat,
+    hold(what, limitMs = Infinity) {
+      const hold = { what, since: clock.monotonic(), limitMs };
+      holds.add(hold);
+      return {
+        [Symbol.dispose]() {
+          if (holds.delete(hold)) beat();
+        },
+      };
+    },
+    trouble() {
+      const now = clock.monotonic();
+      if (now - last <= silenceLimitMs) return undefined;
+      const overdue = [...holds].filter(({ since, limitMs }) => now - since > limitMs);
+      if (overdue.length < holds.size) return undefined;
+      const silent = `the agent's loop has not turned for ${seconds(now - last)} s`;
+      const late = overdue.map(({ what, since, limitMs }) =>
+        `${what} has not ended in ${seconds(now - since)} s although its limit is ${
+          seconds(limitMs)
+        } s`
+      );
+      return [silent, ...late].join("; ");
+    },
+  };
+}
+
+function seconds(ms: number): number {
+  return Math.round(ms / 1000);
+}

@@ -1,0 +1,170 @@
+/**
+ * Tells systemd how the service does: ready, status, stopping, and the watchdog. (Not reloading: a new
+ * configuration takes a restart.)
+ *
+ * systemd listens on a datagram socket (`NOTIFY_SOCKET`). Without an unstable flag the runtime has
+ * no way to it: `Deno.connect` and `node:net` make stream sockets (EPROTOTYPE, "wrong type for
+ * socket"), a socket cannot be opened as a file (ENXIO), `node:dgram` knows only UDP, and
+ * `Deno.listenDatagram` is there with `--unstable-net` only, and does not reach abstract addresses
+ * even then. So each message is one run of `systemd-notify`, which is wherever systemd is. It takes
+ * milliseconds, and there is one at a change of state and one a third of `WatchdogSec=`.
+ *
+ * The message then comes from a child: the unit needs `NotifyAccess=all`. Lest the programs of a job
+ * speak in the agent's name, the variables are taken out of the environment.
+ */
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { escapeText } from "./log_format.ts";
+import { noObserver, type Observer } from "./observer.ts";
+import type { Pulse } from "./pulse.ts";
+
+/** A ping may get lost without the service being killed. */
+const PINGS_A_PERIOD = 3;
+
+/** `systemd-notify` waits 5 s for systemd to have read the message. */
+const NOTIFY_LIMIT_MS = 10_000;
+
+/** Options of {@link createSystemd}. */
+export interface SystemdOptions {
+  clock: Clock;
+  log: Log;
+  /** What the watchdog is fed by. */
+  pulse: Pulse;
+  /** @default Deno.env */
+  env?: { get(name: string): string | undefined; delete(name: string): void };
+  /** @default Deno.pid */
+  pid?: number;
+}
+
+/** The service as systemd sees it. */
+export interface Systemd {
+  /** Turns what happens into `STATUS=`, and the end of it into `STOPPING=1`. */
+  readonly observer: Observer;
+  /** The service is up. An outage of the server must not delay this: systemd would kill the agent. */
+  ready(): void;
+  /** Stops the watchdog's pings and waits for the last message to be sent. */
+  close(): Promise<void>;
+}
+
+/** Makes the link to systemd; `undefined` where no systemd waits for messages. */
+export function createSystemd(options: SystemdOptions): Systemd | undefined {
+  const { clock, log, pulse, env = Deno.env, pid = Deno.pid } = options;
+  const socket = env.get("NOTIFY_SOCKET");
+  const watchdogMs = readWatchdog(env, pid);
+  for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) env.delete(name);
+  if (!socket) return undefined;
+
+  /** Not sent yet, by name: only the latest word of each counts. */
+  const waiting = new Map<string, string>();
+  let sending: Promise<void> | undefined;
+  let failed = false;
+  let jobId: string | undefined;
+  const closing = new AbortController();
+
+  const tell = (name: string, argument: string) => {
+    waiting.delete(name);
+    waiting.set(name, argument);
+    sending ??= sendAll().finally(() => sending = undefined);
+  };
+
+  const sendAll = async () => {
+    // What is told in the same breath goes in one message.
+    await Promise.resolve();
+    while (waiting.size > 0) {
+      const message = [...waiting.values()];
+      waiting.clear();
+      const problem = await runNotify(socket, message, clock);
+      if (problem !== undefined && !failed) {
+        log.warning(
+          "systemd does not get the agent's messages; install systemd-notify, and set " +
+            "NotifyAccess=all in the unit",
+          { reason: problem },
+        );
+      }
+      failed = problem !== undefined;
+    }
+  };
+
+  const status = (text: string) => tell("STATUS", `STATUS=${escapeText(text)}`);
+
+  const feedWatchdog = async (periodMs: number) => {
+    let reported = false;
+    while (true) {
+      try {
+        await clock.sleep(periodMs / PINGS_A_PERIOD, closing.signal);
+      } catch {
+        return;
+      }
+      const trouble = pulse.trouble();
+      if (trouble === undefined) {
+        tell("WATCHDOG", "WATCHDOG=1");
+      } else if (!reported) {
+        log.error("The agent hangs and systemd's watchdog will restart it; please report this", {
+          reason: trouble,
+        });
+      }
+      reported = trouble !== undefined;
+    }
+  };
+  const feeding = watchdogMs === undefined ? Promise.resolve() : feedWatchdog(watchdogMs);
+
+  return {
+    observer: {
+      ...noObserver,
+      mode({ state, comment }) {
+        const what = jobId === undefined ? state : `job ${jobId}: ${state}`;
+        status(comment === "" ? what : `${what} (${comment})`);
+        if (state === "stopping" || state === "restart") tell("STOPPING", "STOPPING=1");
+      },
+      jobStarted(job) {
+        jobId = job.jobId;
+        status(`job ${jobId}`);
+      },
+      jobEnded() {
+        jobId = undefined;
+      },
+    },
+    ready: () => tell("READY", "READY=1"),
+    async close() {
+      closing.abort();
+      await feeding;
+      await sending;
+    },
+  };
+}
+
+/** The watchdog's period in milliseconds; `undefined` when there is none, or it is not for us. */
+function readWatchdog(env: { get(name: string): string | undefined }, pid: number) {
+  const microseconds = Number(env.get("WATCHDOG_USEC"));
+  const forPid = env.get("WATCHDOG_PID");
+  if (forPid !== undefined && forPid !== `${pid}`) return undefined;
+  return Number.isSafeInteger(microseconds) && microseconds > 0 ? microseconds / 1000 : undefined;
+}
+
+/** Sends one message. Returns what went wrong, if anything did. */
+async function runNotify(
+  socket: string,
+  message: string[],
+  clock: Clock,
+): Promise<string | undefined> {
+  const ended = new AbortController();
+  const limit = new AbortController();
+  clock.sleep(NOTIFY_LIMIT_MS, ended.signal).then(() => limit.abort(), () => {});
+  try {
+    const { success, code, stderr } = await new Deno.Command("systemd-notify", {
+      args: message,
+      env: { NOTIFY_SOCKET: socket },
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+      signal: limit.signal,
+    }).output();
+    if (success) return undefined;
+    const said = new TextDecoder().decode(stderr).trim();
+    return said === "" ? `systemd-notify ended with status ${code}` : said;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  } finally {
+    ended.abort();
+  }
+}

@@ -1,0 +1,59 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { createPulse } from "../../lib/observe/pulse.ts";
+import { FakeClock } from "../support/fake_clock.ts";
+
+function make() {
+  const clock = new FakeClock();
+  return { clock, pulse: createPulse({ clock, silenceLimitMs: 60_000 }) };
+}
+
+Deno.test("a loop that turns is well, however long it does so", async () => {
+  const { clock, pulse } = make();
+  for (let n = 0; n < 10; n++) {
+    await clock.advance(60_000);
+    assertEquals(pulse.trouble(), undefined);
+    pulse.beat();
+  }
+});
+
+Deno.test("a loop that has not turned for longer than the limit hangs, and recovers with a beat", async () => {
+  const { clock, pulse } = make();
+  await clock.advance(61_000);
+  assertEquals(pulse.trouble(), "the agent's loop has not turned for 61 s");
+  pulse.beat();
+  assertEquals(pulse.trouble(), undefined);
+});
+
+Deno.test("a phase may take as long as its limit, and not longer", async () => {
+  const { clock, pulse } = make();
+  {
+    using _phase = pulse.hold("phase test", 3_600_000);
+    await clock.advance(3_600_000);
+    assertEquals(pulse.trouble(), undefined);
+    await clock.advance(1_000);
+    assertStringIncludes(
+      pulse.trouble() ?? "",
+      "phase test has not ended in 3601 s although its limit is 3600 s",
+    );
+  }
+  assertEquals(pulse.trouble(), undefined);
+});
+
+Deno.test("a phase without a limit may take for ever", async () => {
+  const { clock, pulse } = make();
+  using _phase = pulse.hold("phase reserve");
+  await clock.advance(30 * 24 * 3_600_000);
+  assertEquals(pulse.trouble(), undefined);
+});
+
+Deno.test("as long as one of two things keeps to its limit nothing hangs", async () => {
+  const { clock, pulse } = make();
+  const job = pulse.hold("delivery");
+  using _phase = pulse.hold("phase test", 1_000);
+  await clock.advance(100_000);
+  assertEquals(pulse.trouble(), undefined);
+  job[Symbol.dispose]();
+  assertEquals(pulse.trouble(), undefined);
+  await clock.advance(61_000);
+  assertStringIncludes(pulse.trouble() ?? "", "phase test");
+});
