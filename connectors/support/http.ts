@@ -1,5 +1,6 @@
 import type { Clock } from "../../lib/clock.ts";
 import { messageOf } from "./errors.ts";
+import { timeLimit } from "./time_limit.ts";
 
 /** Longest answer that is read; what is beyond is cut off. */
 const ANSWER_MAX_BYTES = 4 * 1024 * 1024;
@@ -35,12 +36,10 @@ export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
   return {
     async send(url, request) {
       signal.throwIfAborted();
-      const done = new AbortController();
-      const over = new AbortController();
-      const timer = limits.sleep(request.timeoutMs, done.signal).then(
-        () => over.abort(new Error(`no answer within ${request.timeoutMs / 1000} s`)),
-        () => {},
-      );
+      using limit = timeLimit({ limits, signal }, {
+        ms: request.timeoutMs,
+        message: `no answer within ${request.timeoutMs / 1000} s`,
+      });
       try {
         const answer = await fetch(url, {
           method: request.method ?? "GET",
@@ -49,29 +48,27 @@ export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
             ...(request.json === undefined ? {} : { "content-type": "application/json" }),
           },
           body: request.json === undefined ? null : JSON.stringify(request.json),
-          signal: AbortSignal.any([signal, over.signal]),
+          signal: limit.signal,
         });
         const body = await readText(answer);
         return { ended: "answered", status: answer.status, ok: answer.ok, body };
       } catch (error) {
         signal.throwIfAborted();
-        const cause = over.signal.aborted ? over.signal.reason : error;
+        const cause = limit.signal.aborted ? limit.signal.reason : error;
         return { ended: "failed", message: messageOf(cause) };
-      } finally {
-        done.abort();
-        await timer;
       }
     },
   };
 }
 
 async function readText(answer: Response): Promise<string> {
-  const parts: Uint8Array[] = [];
+  const decoder = new TextDecoder();
+  let text = "";
   let size = 0;
   for await (const part of answer.body ?? []) {
-    parts.push(part);
+    text += decoder.decode(part, { stream: true });
     size += part.length;
     if (size >= ANSWER_MAX_BYTES) break;
   }
-  return new TextDecoder().decode(await new Blob(parts as BlobPart[]).arrayBuffer());
+  return text + decoder.decode();
 }

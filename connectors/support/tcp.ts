@@ -1,5 +1,6 @@
 import { connect, type Socket } from "node:net";
 import type { ConnectorContext } from "../connector.ts";
+import { timeLimit, unlessAborted } from "./time_limit.ts";
 
 /** Where to connect, and for how long to try. */
 export interface TcpAddress {
@@ -19,25 +20,24 @@ export async function openTcp(
 ): Promise<Socket> {
   signal.throwIfAborted();
   const socket = connect({ host, port });
-  const done = new AbortController();
+  using limit = timeLimit({ limits, signal }, {
+    ms: timeoutMs,
+    message: `${host}:${port} did not answer within ${timeoutMs / 1000} s`,
+  });
   try {
-    await Promise.race([
+    await unlessAborted(
       new Promise<void>((resolve, reject) => {
         socket.once("connect", () => resolve());
         socket.once("error", reject);
       }),
-      limits.sleep(timeoutMs, AbortSignal.any([signal, done.signal])).then(() => {
-        throw new Error(`${host}:${port} did not answer within ${timeoutMs / 1000} s`);
-      }),
-    ]);
+      limit.signal,
+    );
     return socket;
   } catch (error) {
     // destroy() may still report an error that nobody is interested in any more.
     socket.on("error", () => {});
     socket.destroy();
     throw error;
-  } finally {
-    done.abort();
   }
 }
 
