@@ -8,6 +8,8 @@ export interface ServeOptions extends SandboxOptions {
   port?: number;
   /** @default "127.0.0.1" */
   hostname?: string;
+  /** One that exists, to come back with after an outage; the other options are then its own. */
+  sandbox?: Sandbox;
 }
 
 /** A sandbox that listens. */
@@ -25,8 +27,7 @@ export interface ServedSandbox {
  * @throws Deno.errors.AddrInUse when the port is taken.
  */
 export function serveSandbox(options: ServeOptions = {}): ServedSandbox {
-  const { port = 0, hostname = "127.0.0.1" } = options;
-  const sandbox = createSandbox(options);
+  const { port = 0, hostname = "127.0.0.1", sandbox = createSandbox(options) } = options;
   const stop = new AbortController();
   const server = Deno.serve(
     { port, hostname, signal: stop.signal, onListen() {} },

@@ -12,6 +12,18 @@ Deno.test("a served sandbox answers on its address, and its connections end with
   await assertRejects(() => fetch(`${url}/v1/`), TypeError);
 });
 
+Deno.test("a sandbox comes back after an outage with all it knew, on the same port", async () => {
+  const before = serveSandbox();
+  const jobId = before.sandbox.submit({ job_queue: "q" });
+  await before.close();
+  const port = Number(new URL(before.url).port);
+  const after = serveSandbox({ port, sandbox: before.sandbox });
+  assertEquals(after.url, before.url);
+  const result = await (await fetch(`${after.url}/v1/result/${jobId}`)).json();
+  assertEquals(result, { job_state: "waiting" });
+  await after.close();
+});
+
 Deno.test("close() does not wait for a reader who reads no further", async () => {
   const { sandbox, url, close } = serveSandbox();
   sandbox.intercept(() =>
