@@ -1,0 +1,253 @@
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import type { AgentCookie } from "./cookies.ts";
+import { type CallFailure, httpFailure, noAnswer, oneLine } from "./failure.ts";
+import { Outgoing } from "./outgoing.ts";
+import { Received } from "./received.ts";
+import { certificatesOfEnvironment } from "./trust.ts";
+import { Watch } from "./watch.ts";
+
+/** One request. */
+export interface Call {
+  method: "GET" | "POST";
+  /** Below the server's address, with a leading slash, percent-encoded. */
+  path: string;
+  body?: RequestBody;
+  /** Milliseconds. */
+  limitMs: number;
+  /** Count the limit since the last byte instead of over the whole exchange. */
+  idle?: boolean;
+  headers?: Record<string, string>;
+  /** Goes out without `Authorization`. */
+  anonymous?: boolean;
+  /** What must not be repeated in a message even if the server does. */
+  secret?: string;
+  signal?: AbortSignal | undefined;
+}
+
+/** What a request carries. */
+export interface RequestBody {
+  type: string;
+  /** A text, or the start of a stream, once per attempt. */
+  content: string | (() => ReadableStream<Uint8Array>);
+}
+
+/** How a request whose body is a stream is sent when `fetch` cannot do it. */
+export type SendStream = (request: StreamRequest) => Promise<Response>;
+
+/** A request whose body is a stream. */
+export interface StreamRequest {
+  url: URL;
+  headers: Headers;
+  body: Outgoing;
+  signal: AbortSignal;
+}
+
+/** What a `Transport` needs. */
+export interface TransportOptions {
+  /** Without user and password, without a slash at the end. */
+  address: string;
+  /** `Authorization` for where there is no token: user and password of the address. */
+  basic: string | undefined;
+  clock: Clock;
+  log: Log;
+  cookie: AgentCookie;
+  onContact: ((ok: boolean) => void) | undefined;
+}
+
+/** More than that is a loop. */
+const MOST_REDIRECTS = 5;
+
+/** Of an answer that is not a 2xx: a message for people. */
+const ERROR_TEXT_BYTES = 16_384;
+
+/** Shorter than the 60 s after which usual proxies close a connection: not to send into a closing one. */
+const POOL_IDLE_MS = 50_000;
+
+/**
+ * A body of more than 1 MiB gets more time, as if the link carried 64 KiB a second: a slow link is
+ * not a dead one.
+ */
+const LARGE_BODY_CHARS = 1_048_576;
+const SLOW_LINK_CHARS_PER_MS = 64;
+
+/** HTTP over `fetch`: redirects, time limits, credentials by origin, and words for what goes wrong. */
+export class Transport {
+  readonly #options: TransportOptions;
+  readonly #origin: string;
+  readonly #client: Deno.HttpClient;
+  readonly #closing = new AbortController();
+
+  constructor(options: TransportOptions) {
+    this.#options = options;
+    this.#origin = new URL(options.address).origin;
+    this.#client = Deno.createHttpClient({
+      poolIdleTimeout: POOL_IDLE_MS,
+      caCerts: certificatesOfEnvironment(options.log),
+    });
+  }
+
+  /** Gives up what is under way and closes the connections. */
+  close(): void {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort(new Error("The client is closed"));
+    this.#client.close();
+  }
+
+  /**
+   * Sends a request and waits for the head of the answer.
+   *
+   * @param call the request.
+   * @param extra `token`: the access token; `sendStream`: instead of `fetch`.
+   * @returns a 2xx whose body has yet to be read, or why there is none.
+   * @throws what the body's own source throws.
+   */
+  async send(
+    call: Call,
+    extra: { token?: string | undefined; sendStream?: SendStream | undefined } = {},
+  ): Promise<Received | CallFailure> {
+    const what = `${call.method} ${this.#options.address}${call.path}`;
+    const { content } = call.body ?? {};
+    const excess = typeof content === "string" ? content.length - LARGE_BODY_CHARS : 0;
+    const watch = new Watch({
+      clock: this.#options.clock,
+      limitMs: call.limitMs + Math.max(0, Math.round(excess / SLOW_LINK_CHARS_PER_MS)),
+      idle: call.idle ?? false,
+      signals: [this.#closing.signal, call.signal],
+    });
+    let handedOn = false;
+    try {
+      const response = await this.#follow({ call, what, watch, ...extra });
+      if (!(response instanceof Response)) return response;
+      const received = new Received({ what, response, watch, clock: this.#options.clock });
+      if (response.ok) {
+        handedOn = true;
+        return received;
+      }
+      const text = new TextDecoder().decode(await received.readSome(ERROR_TEXT_BYTES));
+      const failure = httpFailure({
+        what,
+        status: response.status,
+        statusText: response.statusText,
+        headers: response.headers,
+        text,
+        now: this.#options.clock.now(),
+      });
+      for (const secret of [call.secret, extra.token]) {
+        if (secret) failure.message = failure.message.replaceAll(secret, "***");
+      }
+      return failure;
+    } finally {
+      if (!handedOn) watch[Symbol.dispose]();
+    }
+  }
+
+  /** Goes from redirect to redirect. */
+  async #follow(sending: Sending): Promise<Response | CallFailure> {
+    const { call, what, watch } = sending;
+    let url = new URL(this.#options.address + call.path);
+    for (let redirects = 0;; redirects++) {
+      const response = await this.#once(url, sending);
+      if (!(response instanceof Response)) return response;
+      const location = response.headers.get("location");
+      if (![301, 302, 303, 307, 308].includes(response.status) || location === null) {
+        return response;
+      }
+      await response.body?.cancel();
+      const refuse = (why: string): CallFailure => ({
+        ok: false,
+        kind: "refused",
+        status: response.status,
+        body: "empty",
+        message: `${what}: ${response.status}: ${why}`,
+      });
+      const next = URL.canParse(location, url) ? new URL(location, url) : undefined;
+      if (next === undefined || !/^https?:$/.test(next.protocol)) {
+        return refuse("redirected to what is not an HTTP address");
+      }
+      next.username = next.password = next.hash = "";
+      const shown = oneLine(`${next.origin}${next.pathname}`);
+      if (redirects === MOST_REDIRECTS) return refuse(`redirected too often, last to ${shown}`);
+      if (call.method === "POST") {
+        const keepsBody = response.status === 307 || response.status === 308;
+        if (!keepsBody || next.origin !== this.#origin) {
+          const hint = next.origin === this.#origin
+            ? ""
+            : `; if that is the server, server_address should say ${next.origin}`;
+          return refuse(`redirected to ${shown}, where a POST does not follow${hint}`);
+        }
+      }
+      url = next;
+      watch.touch();
+    }
+  }
+
+  async #once(url: URL, sending: Sending): Promise<Response | CallFailure> {
+    const { call, what, watch } = sending;
+    const headers = this.#headers(url, sending);
+    const { content } = call.body ?? {};
+    const outgoing = typeof content === "function"
+      ? new Outgoing(content(), () => watch.touch())
+      : undefined;
+    try {
+      let response: Response;
+      if (outgoing !== undefined && sending.sendStream !== undefined) {
+        const { signal } = watch;
+        response = await sending.sendStream({ url, headers, body: outgoing, signal });
+      } else {
+        response = await fetch(url, {
+          method: call.method,
+          headers,
+          redirect: "manual",
+          signal: watch.signal,
+          client: this.#client,
+          ...(outgoing ? { body: outgoing.stream } : {}),
+          ...(typeof content === "string" ? { body: content } : {}),
+        });
+      }
+      this.#tellContact(call, response.status);
+      watch.touch();
+      return response;
+    } catch (error) {
+      if (outgoing?.fault !== undefined) throw outgoing.fault.error;
+      const failure: CallFailure = noAnswer({ what, error, signal: watch.signal });
+      if (failure.kind === "aborted") return failure;
+      this.#options.onContact?.(false);
+      if (outgoing !== undefined && outgoing.sent > 0) {
+        failure.message += ` (after ${outgoing.sent} bytes of the upload)`;
+        failure.brokenUpload = !watch.signal.aborted;
+      }
+      return failure;
+    } finally {
+      await outgoing?.cancel();
+    }
+  }
+
+  #headers(url: URL, { call, token }: Sending): Headers {
+    const headers = new Headers({ "Accept": "application/json, */*;q=0.5", ...call.headers });
+    if (call.body !== undefined) headers.set("Content-Type", call.body.type);
+    if (url.origin !== this.#origin) return headers;
+    const { basic, cookie } = this.#options;
+    const authorization = token === undefined ? basic : `Bearer ${token}`;
+    if (authorization !== undefined && !call.anonymous) {
+      headers.set("Authorization", authorization);
+    }
+    if (cookie.header !== undefined) headers.set("Cookie", cookie.header);
+    return headers;
+  }
+
+  /** A gateway that speaks for a server which is away is no contact with it. */
+  #tellContact(call: Call, status: number): void {
+    // What is reported there is the trouble of somebody's webhook.
+    const speaksForOthers = call.path.endsWith("/events");
+    this.#options.onContact?.(speaksForOthers || ![502, 503, 504].includes(status));
+  }
+}
+
+interface Sending {
+  call: Call;
+  what: string;
+  watch: Watch;
+  token?: string | undefined;
+  sendStream?: SendStream | undefined;
+}
