@@ -4,7 +4,7 @@ import type * as z from "zod";
 import { Refusal } from "./answers.ts";
 
 /** The server's store takes no document of this size or more. */
-export const BODY_LIMIT_BYTES = 16 * 1024 * 1024;
+const BODY_LIMIT_BYTES = 16 * 1024 * 1024;
 
 const JSON_TYPE = /^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i;
 

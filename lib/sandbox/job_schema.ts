@@ -10,7 +10,7 @@ const DURATION = /^(?:\d+\s*(?:secs?|mins?|hours?|days?|[smhd])\s*)+$/;
 const DURATION_PART = /(\d+)\s*([smhd])/g;
 
 /** Seconds of `3600`, `"3600"`, `"90m"`, `"2h30m"`, `"1 day"`; undefined when it is none of these. */
-export function parseDuration(value: string | number): number | undefined {
+function parseDuration(value: string | number): number | undefined {
   const text = String(value).trim().toLowerCase();
   if (/^\d+$/.test(text)) return Number(text);
   if (!DURATION.test(text)) return undefined;

@@ -44,8 +44,9 @@ Deno.test("a job is handed out once: the next one to ask gets 204 with an empty 
 Deno.test("an agent that has no cookie is told 'Agent not identified', and the job stays", async () => {
   const sandbox = createSandbox();
   const jobId = sandbox.submit({ job_queue: "rpi4" });
-  for (const headers of [{}, { Cookie: "other=1" }, { Cookie: "agent_name=" }]) {
-    const response = await get(sandbox, "/v1/job?queue=rpi4", headers as Record<string, string>);
+  const without: Record<string, string>[] = [{}, { Cookie: "other=1" }, { Cookie: "agent_name=" }];
+  for (const headers of without) {
+    const response = await get(sandbox, "/v1/job?queue=rpi4", headers);
     assertEquals(response.status, 401);
     assertEquals(await response.json(), { detail: {}, message: "Agent not identified" });
   }

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { createSandbox } from "../../lib/sandbox/sandbox.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { PHASES } from "../../lib/phases.ts";
+import { settle } from "../support/fake_clock.ts";
 import { fragment, get, post, UNKNOWN_JOB, upload } from "./call.ts";
 
 const MIB = 1024 * 1024;
@@ -351,8 +352,10 @@ Deno.test("a reader who leaves early stops the server from producing the rest", 
     Object.defineProperty(kept, "log_data", { get: () => (read++, text) });
   }
   const answer = await get(sandbox, `/v1/result/${jobId}`);
+  await settle();
   const reader = answer.body?.getReader();
   assertStringIncludes(new TextDecoder().decode((await reader?.read())?.value), '"job_state"');
   await reader?.cancel();
+  await settle();
   assert(read < COUNT / 4, `${read} of ${COUNT} fragments were produced`);
 });
