@@ -6,7 +6,7 @@ import { didYouMean } from "./spelling.ts";
 import { readYamlFile, type YamlResult } from "./yaml_file.ts";
 
 /** The names of Python's logging levels, as `logging_level` has them. */
-export const LOGGING_LEVELS = [
+const LOGGING_LEVELS = [
   "CRITICAL",
   "FATAL",
   "ERROR",
@@ -17,8 +17,7 @@ export const LOGGING_LEVELS = [
   "NOTSET",
 ] as const;
 
-/** A level of `logging_level`. */
-export type LoggingLevel = typeof LOGGING_LEVELS[number];
+type LoggingLevel = typeof LOGGING_LEVELS[number];
 
 /** Longer ones make file names that are too long: markers and locks are named after the agent. */
 const LONGEST_AGENT_ID = 200;

@@ -41,7 +41,12 @@ export function quoted(text: string): string {
   const shown = characters.length > LONGEST_SHOWN
     ? characters.slice(0, LONGEST_SHOWN).join("") + "..."
     : characters.join("");
-  return `'${shown.replace(/[\p{C}\u2028\u2029]/gu, escaped)}'`;
+  return `'${oneLine(shown)}'`;
+}
+
+/** Text with its control characters, line ends included, written as escapes. */
+export function oneLine(text: string): string {
+  return text.replace(/[\p{C}\u2028\u2029]/gu, escaped);
 }
 
 function escaped(character: string): string {

@@ -12,6 +12,8 @@ type Issue = z.core.$ZodIssue;
 
 /** Schemas with no more keys than this have them all listed when one is not known. */
 const MOST_KEYS_LISTED = 8;
+/** `user:password@` of a URL is as secret. */
+const USER_IN_URL = /:\/\/[^\s/]*@/;
 /** Values of such keys are never repeated in a message, which may end in a log. */
 const SECRET_KEY = /pass|secret|token|credential|_pw$|api_?key/i;
 
@@ -22,7 +24,7 @@ const SECRET_KEY = /pass|secret|token|credential|_pw$|api_?key/i;
 export function expectation(issue: z.core.$ZodRawIssue): string {
   switch (issue.code) {
     case "invalid_type":
-      return `must be ${typeExpected(issue.expected, issue.input)}`;
+      return `must be ${typeExpected(issue)}`;
     case "invalid_value":
       return `must be ${either(issue.values.map((value) => quoted(String(value))))}`;
     case "too_small":
@@ -71,9 +73,14 @@ const TYPE_WORDS: Record<string, string> = {
   nonoptional: "present",
 };
 
-function typeExpected(expected: string, input: unknown): string {
-  if (expected === "number" && typeof input === "number") return "a finite number";
-  return TYPE_WORDS[expected] ?? expected;
+function typeExpected({ expected, input, inst }: z.core.$ZodRawIssue): string {
+  if (expected === "number") {
+    const definition = inst?._zod.def;
+    // zod asks for a number first, and only then for a whole one.
+    if (definition !== undefined && "format" in definition) return "a whole number";
+    if (typeof input === "number") return "a finite number";
+  }
+  return TYPE_WORDS[String(expected)] ?? String(expected);
 }
 
 function sizeExpected(origin: string, limit: number | bigint, comparison: string): string {
@@ -141,7 +148,10 @@ function aboutValue(issue: Issue, tree: Placed, path: Path): Remark {
   if (node === undefined) return { offset, path, message: `is missing, ${issue.message}` };
   if (node.kind === "null") return { offset, path, message: `is empty, ${issue.message}` };
   const isSecret = path.some((step) => SECRET_KEY.test(String(step)));
-  const found = isSecret ? describeKind(node).replace(/ '.*/, "") : describeKind(node);
+  const described = describeKind(node);
+  const found = isSecret
+    ? described.replace(/ '.*/, "")
+    : described.replace(USER_IN_URL, "://***@");
   const hint = hintFor(issue, node, isSecret);
   return { offset, path, message: `is ${found}, ${issue.message}${hint}` };
 }

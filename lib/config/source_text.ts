@@ -118,5 +118,6 @@ export function readFailure(error: unknown): string {
   if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.IsADirectory) return "it is a directory, must be a file";
   const text = error instanceof Error ? error.message : String(error);
-  return text.replaceAll(/\s+/g, " ");
+  // The runtime appends what it did, and to which file; the file is named already.
+  return text.replace(/: open '.*'$/s, "").replaceAll(/\s+/g, " ");
 }

@@ -4,7 +4,7 @@
  */
 import { parseDocument, type YAMLError } from "yaml";
 import * as z from "zod";
-import { formatPath, type Mistake, type Path } from "./mistake.ts";
+import { formatPath, type Mistake, oneLine, type Path } from "./mistake.ts";
 import { decodeText, Lines, readAtMost, readFailure } from "./source_text.ts";
 import { expectation, remarksOf } from "./schema_issues.ts";
 import { findPlaced, type Placed, placeTree, type Remark } from "./yaml_tree.ts";
@@ -28,6 +28,9 @@ export interface YamlOptions {
 
 /** No configuration is larger; a disk image or a log given by mistake is. */
 const MAX_FILE_BYTES = 1024 * 1024;
+
+/** One slip of syntax makes others look wrong: a file of commas would bring a million lines. */
+const MAX_SYNTAX_MISTAKES = 100;
 
 /**
  * Reads a YAML file whose top level is a mapping, and validates it.
@@ -98,7 +101,7 @@ function parse(text: string, lines: Lines): Parsed {
     prettyErrors: false,
   });
   if (document.errors.length > 0) {
-    return { ok: false, mistakes: document.errors.map(syntaxMistake) };
+    return { ok: false, mistakes: syntaxMistakes(document.errors) };
   }
   if (document.contents === null) {
     return wrongText(0, "is empty, must be a mapping (lines of 'key: value')");
@@ -119,8 +122,19 @@ function wrongText(offset: number, message: string): Parsed {
   return { ok: false, mistakes: [{ offset, path: [], message }] };
 }
 
+function syntaxMistakes(errors: YAMLError[]): Remark[] {
+  const mistakes = errors.slice(0, MAX_SYNTAX_MISTAKES).map(syntaxMistake);
+  const next = errors[MAX_SYNTAX_MISTAKES];
+  if (next !== undefined) {
+    const left = errors.length - MAX_SYNTAX_MISTAKES;
+    const message = `and ${left} more from here on: correct the ones above first`;
+    mistakes.push({ offset: next.pos[0], path: [], message });
+  }
+  return mistakes;
+}
+
 function syntaxMistake({ code, message, pos }: YAMLError): Remark {
-  return { offset: pos[0], path: [], message: syntaxMessage(code, message) };
+  return { offset: pos[0], path: [], message: oneLine(syntaxMessage(code, message)) };
 }
 
 function syntaxMessage(code: YAMLError["code"], message: string): string {
@@ -135,6 +149,9 @@ function syntaxMessage(code: YAMLError["code"], message: string): string {
       return "': ' inside of a value, or a wrong indentation: put the value in quotes or indent it";
     case "RESOURCE_EXHAUSTION":
       return "lists or mappings are nested too deeply";
+    case "UNEXPECTED_TOKEN":
+      // What follows the colon is the file's text, of any length, perhaps a password.
+      return `not valid YAML: ${lowerFirst(message).replace(/:.*/s, "")}`;
     default:
       return `not valid YAML: ${lowerFirst(message)}`;
   }

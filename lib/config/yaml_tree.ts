@@ -19,20 +19,20 @@ import { resolvePlain, type ScalarValue } from "./yaml_scalar.ts";
 
 /** A value and its offset in the text. `size` counts the values in it, aliases expanded. */
 export type Placed = PlacedScalar | PlacedList | PlacedMapping;
-export type PlacedScalar = ScalarValue & { offset: number; size: number };
-export interface PlacedList {
+type PlacedScalar = ScalarValue & { offset: number; size: number };
+interface PlacedList {
   kind: "list";
   items: Placed[];
   offset: number;
   size: number;
 }
-export interface PlacedMapping {
+interface PlacedMapping {
   kind: "mapping";
   entries: Map<string, PlacedEntry>;
   offset: number;
   size: number;
 }
-export interface PlacedEntry {
+interface PlacedEntry {
   keyOffset: number;
   node: Placed;
 }
@@ -45,7 +45,7 @@ export interface Remark {
 }
 
 /** What became of the nodes. `mistakes` empty means that `tree` can be trusted. */
-export interface Tree {
+interface Tree {
   tree: Placed;
   mistakes: Remark[];
   warnings: Remark[];
