@@ -17,19 +17,31 @@ const UNPRINTABLE = /[\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069
  */
 export type RefusalKind = "archive" | "source" | "disk" | "stopped";
 
+/** What a {@linkcode Refusal} may say beyond its reason. */
+interface RefusalOptions extends ErrorOptions {
+  /** The member whose fault it is, where the reason names it. */
+  member?: string;
+}
+
 /** Why an archive is not unpacked; the message is one line for a log. */
 export class Refusal extends Error {
   readonly kind: RefusalKind;
+  readonly member: string | undefined;
 
-  constructor(kind: RefusalKind, reason: string, options?: ErrorOptions) {
+  constructor(kind: RefusalKind, reason: string, options: RefusalOptions = {}) {
     super(reason, options);
     this.kind = kind;
+    this.member = options.member;
   }
 }
 
-/** A refusal for what one member of the archive is. */
-export function refuseMember(name: string, why: string): Refusal {
-  return new Refusal("archive", `${quoteName(name)}: ${why}`);
+/** A refusal for one member of the archive, by default for what it is. */
+export function refuseMember(
+  name: string,
+  why: string,
+  { kind = "archive", cause }: { kind?: RefusalKind; cause?: unknown } = {},
+): Refusal {
+  return new Refusal(kind, `${quoteName(name)}: ${why}`, { member: name, cause });
 }
 
 /** A name from an archive as it can be shown on one line, whatever is in it. */

@@ -31,8 +31,8 @@ export interface TarHeader {
   target: Uint8Array;
   /** The type flag as a character; `0` for NUL, which older tools write for a regular file. */
   type: string;
-  /** In bytes. */
-  size: number;
+  /** In bytes; undefined when the field holds nothing readable. */
+  size: number | undefined;
   mode: number;
   /** Seconds since 1970; undefined when the field holds nothing readable. */
   mtime: number | undefined;
@@ -40,7 +40,10 @@ export interface TarHeader {
 
 /** Tells whether a block is one of the two that end an archive, or padding. */
 export function isZero(bytes: Uint8Array): boolean {
-  return bytes.every((byte) => byte === 0);
+  for (let i = 0; i < bytes.length; i++) {
+    if (bytes[i] !== 0) return false;
+  }
+  return true;
 }
 
 /**
@@ -57,9 +60,6 @@ export function readHeader(block: Uint8Array): TarHeader {
   if (magic !== POSIX_MAGIC && magic !== GNU_MAGIC && magic !== V7_MAGIC) {
     throw new Refusal("archive", "a header of an unknown tar format");
   }
-  const size = readNumber(field(block, "size"));
-  if (size === undefined) throw new Refusal("archive", "a header without a readable size");
-
   const typeByte = block[FIELDS.type[0]] ?? 0;
   let name = upToNul(field(block, "name"), "name");
   if (magic === POSIX_MAGIC) {
@@ -70,7 +70,7 @@ export function readHeader(block: Uint8Array): TarHeader {
     name,
     target: upToNul(field(block, "target"), "link target"),
     type: typeByte === 0 ? "0" : String.fromCharCode(typeByte),
-    size,
+    size: readNumber(field(block, "size")),
     mode: readOctal(field(block, "mode")) ?? 0,
     mtime: readNumber(field(block, "mtime")),
   };

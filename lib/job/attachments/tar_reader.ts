@@ -162,14 +162,18 @@ export class TarReader {
   }
 
   async #extensionBody(header: TarHeader): Promise<Uint8Array> {
-    if (header.size > MAX_EXTENSION_BYTES) {
+    const size = header.size;
+    if (size === undefined) {
+      throw new Refusal("archive", "an extended header without a readable size");
+    }
+    if (size > MAX_EXTENSION_BYTES) {
       throw new Refusal(
         "archive",
-        `an extended header of ${header.size} bytes (at most ${MAX_EXTENSION_BYTES} are read)`,
+        `an extended header of ${size} bytes (at most ${MAX_EXTENSION_BYTES} are read)`,
       );
     }
-    const body = await this.#block(header.size);
-    await this.#block(paddingOf(header.size));
+    const body = await this.#block(size);
+    await this.#block(paddingOf(size));
     return body;
   }
 
@@ -225,7 +229,12 @@ function memberType(flag: string, name: string): MemberType {
  * member's own header where that has no room for it: a reader that ignores PAX would take a
  * file's contents for headers.
  */
-function memberSize(name: string, own: number, pax: Uint8Array | undefined): number {
+function memberSize(
+  name: string,
+  own: number | undefined,
+  pax: Uint8Array | undefined,
+): number {
+  if (own === undefined) throw refuseMember(name, "has no readable size");
   if (pax === undefined) return own;
   const text = decodeUtf8(pax) ?? "";
   const size = /^[0-9]{1,16}$/.test(text) ? Number(text) : NaN;

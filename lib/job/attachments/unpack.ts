@@ -105,12 +105,9 @@ class Unpacking {
       }
     } catch (error) {
       const refusal = asRefusal(error);
-      const named = last === "" || refusal.message.startsWith(quoteName(last));
-      throw named ? refusal : new Refusal(
-        refusal.kind,
-        `${refusal.message} (after ${quoteName(last)})`,
-        { cause: refusal },
-      );
+      if (last === "" || refusal.member !== undefined) throw refusal;
+      const reason = `${refusal.message} (last member: ${quoteName(last)})`;
+      throw new Refusal(refusal.kind, reason, { cause: refusal });
     }
     return { members, bytes };
   }
@@ -177,9 +174,7 @@ async function onDisk<T>(name: string, step: () => Promise<T>): Promise<T> {
   try {
     return await step();
   } catch (cause) {
-    throw new Refusal("disk", `${quoteName(name)}: cannot be written: ${oneLine(cause)}`, {
-      cause,
-    });
+    throw refuseMember(name, `cannot be written: ${oneLine(cause)}`, { kind: "disk", cause });
   }
 }
 
