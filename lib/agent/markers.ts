@@ -1,0 +1,114 @@
+/**
+ * The files by which an administrator on the host asks an agent to restart or to go offline. `/tmp`
+ * is everybody's: a marker counts only if it is a regular file of root's or of the agent's own user.
+ */
+import { join } from "node:path";
+import type { Log } from "../log.ts";
+
+/** More of an offline marker's first line than this is nobody's comment. */
+const LONGEST_COMMENT_BYTES = 1024;
+
+/** The two requests. */
+export type MarkerKind = "RESTART" | "OFFLINE";
+
+/** Where markers are looked for, and who may have made them. */
+export interface MarkersOptions {
+  agentId: string;
+  log: Log;
+  /** @default "/tmp" */
+  folder?: string;
+  /** The agent's user id. @default the process's */
+  uid?: number;
+}
+
+/** The markers of one agent. */
+export class Markers {
+  readonly #options: MarkersOptions;
+  readonly #folder: string;
+  readonly #uid: number;
+  /** Files that were reported as ignored, so that each is reported once. */
+  readonly #reported = new Set<string>();
+
+  constructor(options: MarkersOptions) {
+    this.#options = options;
+    this.#folder = options.folder ?? "/tmp";
+    this.#uid = options.uid ?? Deno.uid() ?? 0;
+  }
+
+  /** The paths that count: the agent's id as it is, and with every dash removed. */
+  paths(kind: MarkerKind): string[] {
+    const { agentId } = this.#options;
+    const ids = new Set([agentId, agentId.replaceAll("-", "")]);
+    return [...ids].map((id) => join(this.#folder, `TESTFLINGER-DEVICE-${kind}-${id}`));
+  }
+
+  /** The markers that are there and count. */
+  async #present(kind: MarkerKind): Promise<string[]> {
+    const present: string[] = [];
+    for (const path of this.paths(kind)) {
+      const info = await Deno.lstat(path).catch(() => undefined);
+      if (info === undefined) {
+        this.#reported.delete(path);
+        continue;
+      }
+      const isOurs = info.uid === 0 || info.uid === this.#uid;
+      if (info.isFile && isOurs) present.push(path);
+      else {this.#report(
+          path,
+          info.isFile ? `belongs to user ${info.uid}` : "is not a regular file",
+        );}
+    }
+    return present;
+  }
+
+  #report(path: string, why: string): void {
+    if (this.#reported.has(path)) return;
+    this.#reported.add(path);
+    this.#options.log.warning(
+      `The marker ${path} is ignored: it ${why}; it must be a regular file of root or of the agent's user`,
+    );
+  }
+
+  /** Whether a restart is asked for. */
+  async wantsRestart(): Promise<boolean> {
+    return (await this.#present("RESTART")).length > 0;
+  }
+
+  /** The comment of an offline marker, perhaps empty; undefined when there is none. */
+  async offlineComment(): Promise<string | undefined> {
+    const path = (await this.#present("OFFLINE"))[0];
+    if (path === undefined) return undefined;
+    try {
+      using file = await Deno.open(path, { read: true });
+      const bytes = new Uint8Array(LONGEST_COMMENT_BYTES);
+      const read = await file.read(bytes) ?? 0;
+      return new TextDecoder().decode(bytes.subarray(0, read)).split("\n")[0]?.trim() ?? "";
+    } catch {
+      return "";
+    }
+  }
+
+  /**
+   * Removes the restart markers, before the restart is carried out.
+   *
+   * @returns false when one of them stays: restarting would then go on for ever.
+   */
+  async removeRestart(): Promise<boolean> {
+    for (const path of await this.#present("RESTART")) {
+      try {
+        await Deno.remove(path);
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        if (!this.#reported.has(`${path} stays`)) {
+          this.#reported.add(`${path} stays`);
+          this.#options.log.error(
+            `Cannot remove the marker ${path}, so the agent does not restart (it would do so for ever): ` +
+              `${reason}. Remove the file by hand.`,
+          );
+        }
+        return false;
+      }
+    }
+    return true;
+  }
+}

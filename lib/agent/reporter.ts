@@ -1,0 +1,205 @@
+/**
+ * Keeps the agent's record on the server true and fresh. Whoever reports never waits: what is to be
+ * shown is noted, and posted as soon as the server takes it; only the latest counts.
+ */
+import type { Clock } from "../clock.ts";
+import type { AgentConfig } from "../config/agent_config.ts";
+import type { Log } from "../log.ts";
+import type { Observer } from "../observe/observer.ts";
+import type { Contact } from "../outbox/contact.ts";
+import type { Answer, ServerApi } from "../server/api.ts";
+import { Backoff } from "../server/backoff.ts";
+import type { AgentUpdate } from "../server/schema.ts";
+import type { Wishes } from "./wishes.ts";
+
+/** The record's `updated_at` must move once a minute; this leaves time for one try that fails. */
+const HEARTBEAT_MS = 50_000;
+/** The server forgets queues and images after seven days. */
+const ADVERTISE_MS = 24 * 60 * 60 * 1000;
+
+/** What a reporter needs. */
+export interface ReporterOptions {
+  config: AgentConfig;
+  server: ServerApi;
+  contact: Contact;
+  clock: Clock;
+  log: Log;
+  observer: Observer;
+  wishes: Wishes;
+  /** The agent's own log lines since the last call. */
+  recentLog(): string[];
+}
+
+/** The agent's record on the server, as it should be. */
+export class Reporter {
+  readonly #options: ReporterOptions;
+  /** What the server should show. */
+  readonly #wanted: AgentUpdate;
+  /** Parts of it that the server has not taken yet. */
+  readonly #dirty = new Set<keyof AgentUpdate>();
+  #advertiseAt = -Infinity;
+  #inJob = false;
+  #wake = Promise.withResolvers<void>();
+  #complaints = new Map<string, string>();
+
+  constructor(options: ReporterOptions) {
+    this.#options = options;
+    const { config } = options;
+    this.#wanted = {
+      state: "waiting",
+      comment: "",
+      job_id: "",
+      queues: config.job_queues,
+      location: config.location,
+      provision_type: config.provision_type,
+      ...(config.identifier !== undefined && { identifier: config.identifier }),
+    };
+  }
+
+  /** The state and the comment that the server should show. */
+  get shown(): { state: string; comment: string } {
+    return { state: this.#wanted.state ?? "", comment: this.#wanted.comment ?? "" };
+  }
+
+  /** Everything is to be posted anew: at start, and when the server has forgotten the agent. */
+  register(): void {
+    for (const key of Object.keys(this.#wanted) as (keyof AgentUpdate)[]) this.#dirty.add(key);
+    this.#advertiseAt = -Infinity;
+    this.#wakeUp();
+  }
+
+  /** The server should show this state, whatever it shows now. */
+  setState(state: string, comment: string): void {
+    this.#wanted.state = state;
+    this.#wanted.comment = comment;
+    this.#options.observer.mode({ state, comment });
+    this.#dirty.add("state").add("comment");
+    this.#wakeUp();
+  }
+
+  /** A job begins, or with `""` has ended. */
+  setJob(jobId: string): void {
+    this.#wanted.job_id = jobId;
+    this.#inJob = jobId !== "";
+    this.#dirty.add("job_id");
+    this.#wakeUp();
+  }
+
+  /** While a job runs, phases are shown; with what is asked of the agent when it has ended. */
+  showPhase(phase: string): void {
+    const { wishes } = this.#options;
+    const pending = wishes.offline !== undefined
+      ? `Going ${wishes.offline.state} after this job: ${wishes.offline.comment}`
+      : wishes.restart !== undefined
+      ? `Restart pending: ${wishes.restart.comment}`
+      : "";
+    this.setState(phase, pending);
+  }
+
+  #wakeUp(): void {
+    this.#wake.resolve();
+  }
+
+  /** Resolves when nothing is left to be posted, or after `ms`. */
+  async flush(ms: number, hasten: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const deadline = clock.monotonic() + ms;
+    while (this.#dirty.size > 0 && clock.monotonic() < deadline && !hasten.aborted) {
+      this.#wakeUp();
+      await clock.sleep(20, hasten).catch(() => {});
+    }
+  }
+
+  /** Posts what there is, and a sign of life now and then, until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, contact, observer } = this.#options;
+    const backoff = new Backoff();
+    try {
+      while (true) {
+        signal.throwIfAborted();
+        this.#wake = Promise.withResolvers<void>();
+        const answer = await this.#post(signal);
+        if (!answer.ok) {
+          observer.retried();
+          await contact.pause(backoff.next(answer.retryAfterMs), signal);
+          continue;
+        }
+        backoff.reset();
+        await this.#advertise(signal);
+        if (this.#dirty.size > 0) continue;
+        const over = new AbortController();
+        const slept = clock.sleep(HEARTBEAT_MS, AbortSignal.any([signal, over.signal]));
+        await Promise.race([this.#wake.promise, slept]).finally(() => over.abort());
+        await slept.catch(() => {});
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  /** Posts what the server has not taken yet, or just that the agent is alive. */
+  async #post(signal: AbortSignal): Promise<Answer<void>> {
+    const { server, wishes } = this.#options;
+    if (this.#inJob && this.#dirty.has("state")) {
+      // An administrator's wish stands in the same field and would be overwritten unread.
+      const record = await server.getAgent(signal);
+      if (!record.ok) return this.#failed("agent's record", record);
+      wishes.learn(record.value);
+    }
+    const keys = [...this.#dirty];
+    this.#dirty.clear();
+    const update: AgentUpdate = Object.fromEntries(keys.map((key) => [key, this.#wanted[key]]));
+    const log = this.#options.recentLog();
+    if (log.length > 0) update.log = log;
+    // A post needs some content to count as a sign of life.
+    if (Object.keys(update).length === 0) update.location = this.#wanted.location ?? "";
+    const { state, comment = "" } = update;
+    if (state !== undefined) wishes.aboutToPost(state, comment);
+    const answer = await server.postAgent(update, signal);
+    if (answer.ok) {
+      this.#complaints.delete("agent's record");
+      if (state !== undefined) wishes.posted(state, comment);
+      return answer;
+    }
+    if (answer.kind === "refused") {
+      // The same post will never be taken; what it said is not worth the agent's life.
+      this.#failed("agent's record", answer);
+      return { ok: true, value: undefined };
+    }
+    for (const key of keys) this.#dirty.add(key);
+    return this.#failed("agent's record", answer);
+  }
+
+  async #advertise(signal: AbortSignal): Promise<void> {
+    const { clock, config, server } = this.#options;
+    if (clock.monotonic() < this.#advertiseAt) return;
+    if (config.advertised_queues !== undefined) {
+      this.#advertised(
+        "advertised queues",
+        await server.postQueues(config.advertised_queues, signal),
+      );
+    }
+    if (config.advertised_images !== undefined) {
+      this.#advertised(
+        "advertised images",
+        await server.postImages(config.advertised_images, signal),
+      );
+    }
+    this.#advertiseAt = clock.monotonic() + ADVERTISE_MS;
+  }
+
+  #advertised(what: string, answer: Answer<void>): void {
+    if (answer.ok) this.#complaints.delete(what);
+    else this.#failed(what, answer);
+  }
+
+  /** Says once, not at each try, what the server does not take. */
+  #failed<T extends Answer<unknown> & { ok: false }>(what: string, failure: T): T {
+    if (failure.kind === "aborted" || failure.kind === "unreachable") return failure;
+    if (this.#complaints.get(what) !== failure.message) {
+      this.#complaints.set(what, failure.message);
+      this.#options.log.error(`The server does not take the ${what}: ${failure.message}`);
+    }
+    return failure;
+  }
+}

@@ -1,0 +1,55 @@
+/** What a command of the program is, and what it has of the world. */
+import type { Signals } from "../agent/signals.ts";
+
+/** The world, as a command sees it. */
+export interface Io {
+  stdout(text: string): void;
+  stderr(text: string): void;
+  signals: Signals;
+}
+
+/** An option of a command. */
+export interface Flag {
+  /** Without dashes: `config` for `--config`. */
+  name: string;
+  /** One letter, without a dash. */
+  short?: string;
+  /** Other spellings of the long name that exist in the field. */
+  aliases?: readonly string[];
+  /** What stands for the value in the help; a flag without one is a switch. */
+  value?: string;
+  /** May be given more than once. */
+  repeats?: boolean;
+  /** Half a sentence for the help. */
+  help: string;
+}
+
+/** What stood on the command line, as `parseCommandLine()` read it. */
+export interface CommandLine {
+  /** The last value of each flag that was given, by its name. */
+  values: Readonly<Record<string, string>>;
+  switches: ReadonlySet<string>;
+  positionals: readonly string[];
+}
+
+/** A command. */
+export interface Command {
+  name: string;
+  /** One line. */
+  summary: string;
+  /** What stands behind the name on the usage line, flags apart: `JOB.yaml`. */
+  operands?: string;
+  /** How many positional arguments it takes. */
+  positionals: { least: number; most: number };
+  flags: readonly Flag[];
+  /** Complete command lines, each with what it does. */
+  examples: readonly { line: string; does: string }[];
+  /** Runs it; resolves with the exit status. */
+  run(line: CommandLine, io: Io): Promise<number>;
+}
+
+/** The command line is wrong: usage goes to standard error, exit status 2. */
+export const USAGE_STATUS = 2;
+
+/** The name by which people call the program. */
+export const PROGRAM = "testflinger-agent";

@@ -1,0 +1,73 @@
+/** Reading a command line against the flags that a command has. */
+import { parseArgs } from "@std/cli/parse-args";
+import * as z from "zod";
+import { didYouMean } from "../config/spelling.ts";
+import type { Command, CommandLine, Flag } from "./command.ts";
+
+/** A command line, or what is wrong with it in one line. */
+export type Parsed = { ok: true; line: CommandLine; help: boolean } | {
+  ok: false;
+  message: string;
+};
+
+/** What parseArgs() gives: it comes without types. */
+const Arguments = z.looseObject({ _: z.array(z.union([z.string(), z.number()])) });
+const Values = z.array(z.string());
+
+/** Every spelling of a flag, without dashes. */
+function spellings(flag: Flag): string[] {
+  return [flag.name, ...flag.aliases ?? [], ...flag.short === undefined ? [] : [flag.short]];
+}
+
+/** Reads `args`, the command's name not among them. */
+export function parseCommandLine(command: Command, args: readonly string[]): Parsed {
+  const help: Flag = { name: "help", short: "h", help: "show this help" };
+  const flags = [...command.flags, help];
+  const unknown: string[] = [];
+  const raw = Arguments.parse(parseArgs([...args], {
+    string: ["_", ...flags.filter((flag) => flag.value !== undefined).map((flag) => flag.name)],
+    boolean: flags.filter((flag) => flag.value === undefined).map((flag) => flag.name),
+    collect: flags.filter((flag) => flag.value !== undefined).map((flag) => flag.name),
+    alias: Object.fromEntries(flags.map((flag) => [flag.name, spellings(flag).slice(1)])),
+    unknown: (written: string) => {
+      if (written.startsWith("-") && written !== "-") unknown.push(written);
+    },
+  }));
+  const first = unknown[0];
+  if (first !== undefined) return { ok: false, message: unknownFlag(first, flags) };
+  if (raw.help === true) return { ok: true, line: empty(), help: true };
+
+  const values: Record<string, string> = {};
+  const switches = new Set<string>();
+  for (const flag of command.flags) {
+    if (flag.value === undefined) {
+      if (raw[flag.name] === true) switches.add(flag.name);
+      continue;
+    }
+    const given = Values.safeParse(raw[flag.name]);
+    const last = given.success ? given.data.at(-1) : undefined;
+    if (last === undefined) continue;
+    if (last === "") return { ok: false, message: `--${flag.name} needs a ${flag.value}` };
+    values[flag.name] = last;
+  }
+  const positionals = raw._.map(String);
+  const { least, most } = command.positionals;
+  if (positionals.length > most) {
+    return { ok: false, message: `'${positionals[most]}' is one argument too many` };
+  }
+  if (positionals.length < least) {
+    return { ok: false, message: `${command.operands ?? "an argument"} is missing` };
+  }
+  return { ok: true, line: { values, switches, positionals }, help: false };
+}
+
+function empty(): CommandLine {
+  return { values: {}, switches: new Set(), positionals: [] };
+}
+
+function unknownFlag(written: string, flags: readonly Flag[]): string {
+  const name = written.replace(/^-+/, "").split("=")[0] ?? "";
+  const meant = didYouMean(name, flags.flatMap(spellings));
+  const hint = meant === undefined ? "" : `; did you mean --${meant}?`;
+  return `unknown option ${written}${hint}`;
+}

@@ -1,0 +1,45 @@
+/** What `--help` says, from the table of commands. */
+import { type Command, type Flag, PROGRAM } from "./command.ts";
+
+/** Width of the column of flags and names. */
+const COLUMN = 28;
+
+/** The line that begins the help of a command, and a complaint about its command line. */
+export function usageLine(command: Command): string {
+  const operands = command.operands === undefined ? "" : ` ${command.operands}`;
+  const name = command.name === "" ? "" : ` ${command.name}`;
+  return `usage: ${PROGRAM}${name} [options]${operands}\n`;
+}
+
+function row(left: string, right: string): string {
+  return left.length >= COLUMN
+    ? `  ${left}\n  ${" ".repeat(COLUMN)}${right}\n`
+    : `  ${left.padEnd(COLUMN)}${right}\n`;
+}
+
+function spelled(flag: Flag): string {
+  const short = flag.short === undefined ? "" : `-${flag.short}, `;
+  return `${short}--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}`;
+}
+
+/** The whole help of one command. */
+export function commandHelp(command: Command): string {
+  const flags = [...command.flags, { name: "help", short: "h", help: "show this help" }];
+  return `${usageLine(command)}\n${command.summary}\n\nOptions:\n` +
+    flags.map((flag) => row(spelled(flag), flag.help)).join("") +
+    `\nExamples:\n` +
+    command.examples.map(({ line, does }) => `  ${line}\n      ${does}\n`).join("");
+}
+
+/** The help of the program. */
+export function programHelp(commands: readonly Command[], bare: Command): string {
+  return `usage: ${PROGRAM} [-c FILE] [options]      run the agent\n` +
+    `       ${PROGRAM} COMMAND [options]        do something else\n\n` +
+    `A Testflinger agent: takes jobs from a Testflinger server and runs them on a device.\n\n` +
+    `Commands:\n` +
+    commands.map(({ name, summary }) => row(name, summary)).join("") +
+    `\nOptions of the agent:\n` +
+    bare.flags.map((flag) => row(spelled(flag), flag.help)).join("") +
+    row("-h, --help", "show this help") +
+    `\n'${PROGRAM} COMMAND --help' tells more about a command.\n`;
+}

@@ -1,0 +1,24 @@
+/** How this program starts itself again, as a child process. */
+
+/** Set by the launcher of a packaged program: the one file that people call. */
+export const SELF_VARIABLE = "TESTFLINGER_AGENT_PROGRAM";
+
+/** What main.ts is started with when it is not packaged; what the tasks in deno.json ask for too. */
+export const PERMISSIONS = ["env", "net", "read", "run", "sys", "write"]
+  .map((permission) => `--allow-${permission}`);
+
+/** Program and first arguments, to which a command is appended. */
+export function selfCommand(): string[] {
+  const launcher = Deno.env.get(SELF_VARIABLE);
+  if (launcher !== undefined && launcher !== "") return [launcher];
+  if (Deno.build.standalone) return [Deno.execPath()];
+  return [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, Deno.mainModule];
+}
+
+/** `argv` as a POSIX shell command. */
+export function shellCommand(argv: readonly string[]): string {
+  return argv.map((word) =>
+    /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
+  )
+    .join(" ");
+}

@@ -1,0 +1,39 @@
+/** The table of phases that `try` ends with. */
+import { noObserver, type Observer } from "../../observe/observer.ts";
+import { type Phase, PHASES } from "../../phases.ts";
+
+type Row = { status: number; seconds: number; event: string } | { skipped: string };
+
+/** Keeps what becomes of each phase. */
+export class PhaseTable {
+  readonly #rows = new Map<Phase, Row>();
+
+  /** What is to be told. */
+  readonly observer: Observer = {
+    ...noObserver,
+    phaseSkipped: (phase, reason) => void this.#rows.set(phase, { skipped: reason }),
+    phaseEnded: (phase, result) => void this.#rows.set(phase, result),
+  };
+
+  /** Whether at least one phase ran and each that ran has status 0. */
+  get passed(): boolean {
+    const ran = [...this.#rows.values()].filter((row) => "status" in row);
+    return ran.length > 0 && ran.every((row) => row.status === 0);
+  }
+
+  /** One line per phase. */
+  toString(): string {
+    const lines = PHASES.map((phase) => {
+      const row = this.#rows.get(phase);
+      const name = phase.padEnd(16);
+      if (row === undefined) return `${name} did not run`;
+      if ("skipped" in row) return `${name} skipped: ${row.skipped}`;
+      const verdict = row.status === 0 ? "passed" : "failed";
+      const why = row.event === "normal_exit" ? "" : ` (${row.event})`;
+      return `${name} ${verdict}   status ${String(row.status).padStart(3)}   ${
+        row.seconds.toFixed(2)
+      } s${why}`;
+    });
+    return lines.join("\n");
+  }
+}

@@ -1,0 +1,21 @@
+/** A job's artifacts on their way to the server. */
+import { join } from "node:path";
+import type { Spool } from "../outbox/spool.ts";
+import type { Upload } from "../server/api.ts";
+import { packArtifacts } from "./artifacts/pack.ts";
+
+/**
+ * The folder `artifacts` in `folder` as an upload. It is packed as it is sent, and anew when it has to
+ * be sent again. What cannot be packed is left out, and the job's log says so once.
+ */
+export function artifactUpload(spool: Spool, folder: string): Upload {
+  const reported = new Set<string>();
+  const report = (path: string, reason: string) => {
+    if (reported.has(path)) return;
+    reported.add(path);
+    const phase = spool.standing.logs.output.regions.at(-1)?.phase ?? "cleanup";
+    const line = `WARNING: The artifact ${JSON.stringify(path)} is left out: ${reason}\n`;
+    spool.appendLog("output", phase, new TextEncoder().encode(line)).catch(() => {});
+  };
+  return { open: () => packArtifacts(join(folder, "artifacts"), { onSkipped: report }) };
+}

@@ -1,0 +1,105 @@
+/** Learns from the server that the job was cancelled: there is no other way for an agent to know. */
+import type { Clock } from "../clock.ts";
+import type { Contact } from "../outbox/contact.ts";
+import type { ServerApi } from "../server/api.ts";
+import { Backoff } from "../server/backoff.ts";
+import type { EndReason } from "./end_reason.ts";
+
+/** People wait for a cancellation; the server must not be asked more often than this. */
+const ASK_EVERY_MS = 1000;
+/** A server that is slow to say whether the job was cancelled does not hold up its next phase. */
+const LONGEST_CHECK_MS = 2000;
+
+/** What a watch needs. */
+export interface CancellationWatchOptions {
+  server: ServerApi;
+  contact: Contact;
+  clock: Clock;
+  jobId: string;
+}
+
+/** Watches the state of one job from its beginning to its cleanup. */
+export class CancellationWatch implements AsyncDisposable {
+  readonly #options: CancellationWatchOptions;
+  readonly #cancelled = new AbortController();
+  readonly #over = new AbortController();
+  readonly #watching: Promise<void>;
+
+  constructor(options: CancellationWatchOptions) {
+    this.#options = options;
+    this.#watching = this.#watch();
+  }
+
+  /** Aborts, with an `EndReason`, once the job is known to be cancelled. */
+  get signal(): AbortSignal {
+    return this.#cancelled.signal;
+  }
+
+  /** Whether the job is known to be cancelled. */
+  get isCancelled(): boolean {
+    return this.#cancelled.signal.aborted;
+  }
+
+  /** Told by whoever learns of the cancellation otherwise. */
+  noteCancelled(): void {
+    if (this.isCancelled) return;
+    const reason: EndReason = { kind: "cancelled", seenAt: this.#options.clock.monotonic() };
+    this.#cancelled.abort(reason);
+  }
+
+  /**
+   * Asks now. What the server does not answer in time counts as no cancellation: a job is not held
+   * up by an outage.
+   */
+  async check(): Promise<boolean> {
+    if (this.isCancelled || !this.#options.contact.isUp) return this.isCancelled;
+    const over = new AbortController();
+    const limit = this.#options.clock.sleep(LONGEST_CHECK_MS, over.signal);
+    try {
+      await Promise.race([this.#ask(over.signal), limit, this.#whenCancelled(over.signal)]);
+    } finally {
+      over.abort();
+      await limit.catch(() => {});
+    }
+    return this.isCancelled;
+  }
+
+  #whenCancelled(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      this.#cancelled.signal.addEventListener("abort", () => resolve(), { once: true, signal });
+    });
+  }
+
+  /** Asks once; undefined when there was no answer, or none that helps, with the time to wait. */
+  async #ask(signal: AbortSignal): Promise<{ retryAfterMs?: number } | undefined> {
+    const { server, jobId } = this.#options;
+    const answer = await server.getJobState(jobId, signal);
+    if (!answer.ok) {
+      return answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs };
+    }
+    if (answer.value === "cancelled") this.noteCancelled();
+    return undefined;
+  }
+
+  async #watch(): Promise<void> {
+    const { clock, contact } = this.#options;
+    const signal = AbortSignal.any([this.#over.signal, this.#cancelled.signal]);
+    const backoff = new Backoff();
+    try {
+      while (true) {
+        await clock.sleep(ASK_EVERY_MS, signal);
+        const failure = await this.#ask(signal);
+        if (failure === undefined) backoff.reset();
+        else await contact.pause(backoff.next(failure.retryAfterMs), signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  /** Stops watching. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#over.abort();
+    await this.#watching;
+  }
+}

@@ -1,0 +1,45 @@
+/**
+ * The files through which a device connector speaks to the agent. A job's own commands can write
+ * them too, so they are read with care: regular files only, and no more than is reasonable.
+ */
+import { join } from "node:path";
+import type { Phase } from "../phases.ts";
+
+/** Either file is a few hundred bytes. */
+const LARGEST_FILE_BYTES = 1024 * 1024;
+
+type JsonObject = Record<string, unknown>;
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+async function readObject(path: string): Promise<JsonObject | undefined> {
+  try {
+    const info = await Deno.lstat(path);
+    if (!info.isFile || info.size > LARGEST_FILE_BYTES) return undefined;
+    const value: unknown = JSON.parse(await Deno.readTextFile(path));
+    return isObject(value) ? value : undefined;
+  } catch {
+    return undefined; // Absent, empty, half-written, not JSON: nothing was said.
+  }
+}
+
+/** The content of `device-info.json`: `{device_ip, agent_name, ...}`; undefined when there is none. */
+export async function readDeviceInfo(folder: string): Promise<JsonObject | undefined> {
+  const content = await readObject(join(folder, "device-info.json"));
+  return isObject(content?.device_info) ? content.device_info : undefined;
+}
+
+/**
+ * What `device-connector-error.json` says of a phase: `Name: message`, with ` caused by ...` where
+ * there is a cause; empty when it says nothing.
+ */
+export async function readFailure(folder: string, phase: Phase): Promise<string> {
+  const content = await readObject(join(folder, "device-connector-error.json"));
+  const info = content?.[`${phase}_exception_info`];
+  if (!isObject(info)) return "";
+  const detail = `${info.exception_name}: ${info.exception_message}`;
+  const cause = info.exception_cause;
+  return cause === null || cause === undefined ? detail : `${detail} caused by ${cause}`;
+}

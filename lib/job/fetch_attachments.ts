@@ -1,0 +1,84 @@
+/** Brings a job's attachments from the server to a file. */
+import type { Clock } from "../clock.ts";
+import type { Contact } from "../outbox/contact.ts";
+import type { Failure, ServerApi } from "../server/api.ts";
+import { Backoff } from "../server/backoff.ts";
+
+/** A job cannot begin without its attachments; an outage of half an hour it sits out. */
+const PATIENCE_MS = 30 * 60 * 1000;
+
+/** What a fetch needs. */
+export interface FetchOptions {
+  /** Where the archive goes; mode 0600. */
+  path: string;
+  server: ServerApi;
+  contact: Contact;
+  clock: Clock;
+  signal: AbortSignal;
+  /** Largest archive that is accepted, in bytes. */
+  largestBytes: number;
+}
+
+/** What became of it. */
+export type Fetched = { ok: true; hasAny: boolean } | { ok: false; reason: string };
+
+/**
+ * Fetches the archive, again from the beginning when the connection is lost on the way.
+ *
+ * The archive is kept in a file first, so that a connection that is cut and an archive that is cut
+ * are two different things.
+ */
+export async function fetchAttachments(jobId: string, options: FetchOptions): Promise<Fetched> {
+  const { clock, contact, signal } = options;
+  const deadline = clock.monotonic() + PATIENCE_MS;
+  const backoff = new Backoff();
+  try {
+    while (true) {
+      const tried = await tryOnce(jobId, options);
+      if ("ok" in tried) return tried;
+      const isWorthATry = tried.again.kind === "unreachable" || tried.again.kind === "busy" ||
+        tried.again.kind === "unauthorised";
+      if (!isWorthATry || clock.monotonic() >= deadline) {
+        return { ok: false, reason: tried.again.message };
+      }
+      await contact.pause(backoff.next(tried.again.retryAfterMs), signal);
+    }
+  } catch (error) {
+    if (signal.aborted) return { ok: false, reason: "the job is being ended" };
+    return { ok: false, reason: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+async function tryOnce(
+  jobId: string,
+  { path, server, signal, largestBytes }: FetchOptions,
+): Promise<Fetched | { again: Failure }> {
+  const answer = await server.getAttachments(jobId, signal);
+  if (!answer.ok) return { again: answer };
+  if (answer.value === null) return { ok: true, hasAny: false };
+  await Deno.remove(path).catch(() => {});
+  using file = await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
+  const reader = answer.value.getReader();
+  let size = 0;
+  while (true) {
+    let chunk;
+    try {
+      chunk = await reader.read();
+    } catch (error) {
+      signal.throwIfAborted();
+      const message = `GET /v1/job/${jobId}/attachments was cut off after ${size} bytes: ` +
+        (error instanceof Error ? error.message : String(error));
+      return { again: { ok: false, kind: "unreachable", message } };
+    }
+    if (chunk.done) return { ok: true, hasAny: true };
+    size += chunk.value.length;
+    if (size > largestBytes) {
+      await reader.cancel();
+      const reason = `the archive is larger than attachments_max_download (${largestBytes} bytes)`;
+      return { ok: false, reason };
+    }
+    for (let written = 0; written < chunk.value.length;) {
+      written += await file.write(chunk.value.subarray(written));
+    }
+  }
+}

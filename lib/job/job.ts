@@ -1,0 +1,140 @@
+/**
+ * A job as the server handed it out. Only `job_id` and `job_queue` are certain to be there; fields
+ * come and go between versions of the server, and none of them is a reason to refuse a job.
+ */
+import type { Phase } from "../phases.ts";
+
+/** How long a phase may take when neither job nor configuration says, in seconds. */
+const DEFAULT_GLOBAL_TIMEOUT_S = 14400;
+/** How long a test may be silent when neither job nor configuration says, in seconds. */
+const DEFAULT_OUTPUT_TIMEOUT_S = 900;
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** The phases for which a job must bring `{phase}_data` if they are to run. */
+const PHASES_WITH_DATA: readonly Phase[] = [
+  "provision",
+  "firmware_update",
+  "test",
+  "allocate",
+  "reserve",
+];
+
+/** The phases that attachments can belong to. */
+const PHASES_WITH_ATTACHMENTS = ["provision", "firmware_update", "test"] as const;
+
+type JsonObject = Record<string, unknown>;
+
+/** Whether `value` is a job id, which is the only thing that becomes the name of a folder. */
+export function isJobId(value: unknown): value is string {
+  return typeof value === "string" && UUID.test(value);
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === "string" && value !== "" ? value : undefined;
+}
+
+/** A number of seconds; numeric strings count, anything else is as good as absent. */
+function secondsOf(value: unknown): number | undefined {
+  const seconds = typeof value === "string" && value.trim() !== "" ? Number(value) : value;
+  return typeof seconds === "number" && Number.isFinite(seconds) && seconds >= 0
+    ? seconds
+    : undefined;
+}
+
+/** What the established agent, being Python, takes for empty. */
+function isEmpty(value: unknown): boolean {
+  if (Array.isArray(value)) return value.length === 0;
+  if (isObject(value)) return Object.keys(value).length === 0;
+  return !value;
+}
+
+/** One job. */
+export class Job {
+  readonly jobId: string;
+  readonly queue: string;
+  readonly name: string | undefined;
+  readonly parentJobId: string | undefined;
+  readonly webhook: string | undefined;
+  readonly hasAttachments: boolean;
+  /** As it was received, whole. */
+  readonly received: JsonObject;
+  /** Like `received`, less what has been dealt with. */
+  readonly #data: JsonObject;
+
+  /**
+   * @param received a job whose `job_id` is a UUID.
+   * @throws {TypeError} if it is not.
+   */
+  constructor(received: JsonObject) {
+    if (!isJobId(received.job_id)) {
+      throw new TypeError(
+        `Cannot take a job whose 'job_id' is not a UUID: ${JSON.stringify(received.job_id)}`,
+      );
+    }
+    this.received = received;
+    this.#data = structuredClone(received);
+    this.jobId = received.job_id.toLowerCase();
+    this.queue = textOf(received.job_queue) ?? "";
+    this.name = textOf(received.name);
+    this.parentJobId = isJobId(received.parent_job_id) ? received.parent_job_id : undefined;
+    this.webhook = textOf(received.job_status_webhook);
+    this.hasAttachments = received.attachments_status === "complete";
+  }
+
+  /** Upper limit for each phase but reserve, in seconds. */
+  globalTimeout(configured: number | undefined): number {
+    return Math.min(
+      secondsOf(this.received.global_timeout) ?? DEFAULT_GLOBAL_TIMEOUT_S,
+      configured ?? DEFAULT_GLOBAL_TIMEOUT_S,
+    );
+  }
+
+  /** Upper limit for the silence of a test, in seconds. */
+  outputTimeout(configured: number | undefined): number {
+    return Math.min(
+      secondsOf(this.received.output_timeout) ?? DEFAULT_OUTPUT_TIMEOUT_S,
+      configured ?? DEFAULT_OUTPUT_TIMEOUT_S,
+    );
+  }
+
+  /** Why the job itself does not want `phase` to run; undefined when it does. */
+  reasonToSkip(phase: Phase): string | undefined {
+    if (!PHASES_WITH_DATA.includes(phase)) return undefined;
+    const data = this.#data[`${phase}_data`];
+    if (isEmpty(data)) return `the job has no ${phase}_data`;
+    if (isObject(data) && !isEmpty(data.skip)) return "the job asks for it";
+    return undefined;
+  }
+
+  /** The secrets of `phase`, by name. Values that are not text are given as JSON. */
+  secrets(phase: Phase): Record<string, string> {
+    const data = this.#data[`${phase}_data`];
+    const secrets = isObject(data) && isObject(data.secrets) ? data.secrets : {};
+    return Object.fromEntries(
+      Object.entries(secrets)
+        .filter(([, value]) => value !== null)
+        .map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
+    );
+  }
+
+  /** The user name with which the device is reached. */
+  get testUsername(): string {
+    const data = this.#data.test_data;
+    return (isObject(data) ? textOf(data.test_username) : undefined) ?? "ubuntu";
+  }
+
+  /** The attachments are in place: a phase that had nothing else has nothing to do. */
+  dropAttachments(): void {
+    for (const phase of PHASES_WITH_ATTACHMENTS) {
+      const data = this.#data[`${phase}_data`];
+      if (!isObject(data)) continue;
+      delete data.attachments;
+      if (isEmpty(data)) delete this.#data[`${phase}_data`];
+    }
+  }
+}

@@ -1,0 +1,604 @@
+/**
+ * The life of one job, from the moment the server handed it out until nothing of it is left but
+ * what is on its way to the server. Read `run()` from top to bottom.
+ */
+import { join } from "node:path";
+import type { Clock } from "../clock.ts";
+import type { AgentConfig } from "../config/agent_config.ts";
+import { environmentOf } from "../config/agent_config.ts";
+import type { Log } from "../log.ts";
+import type { Observer } from "../observe/observer.ts";
+import type { Contact } from "../outbox/contact.ts";
+import type { Spool } from "../outbox/spool.ts";
+import { interruptedPhase, statusesOf } from "../outbox/standing.ts";
+import { type Phase, PHASES } from "../phases.ts";
+import { compileSecrets, type Secrets } from "../process/redactor.ts";
+import { endSurvivors } from "../process/survivors.ts";
+import type { ServerApi } from "../server/api.ts";
+import { unpackAttachments } from "./attachments/unpack.ts";
+import { CancellationWatch } from "./cancellation.ts";
+import { readDeviceInfo, readFailure } from "./connector_files.ts";
+import type { EndReason } from "./end_reason.ts";
+import { JOB_VARIABLE, phaseEnvironment } from "./environment.ts";
+import { type EventName, Events } from "./events.ts";
+import { fetchAttachments } from "./fetch_attachments.ts";
+import { fillJobFolder, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
+import type { Job } from "./job.ts";
+import { PhaseLog } from "./log.ts";
+import { readRelease } from "./os_release.ts";
+import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
+
+/** A device connector's way of saying that the device could not be brought back. */
+const RECOVERY_FAILED_STATUS = 46;
+/** A multi-device job's parent is asked for at this pace while a child waits for it. */
+const ALLOCATED_POLL_MS = 5_000;
+/** systemd gives 90 s from SIGTERM to SIGKILL: 10 s for the phase, this for cleanup, 10 s to deliver. */
+const CLEANUP_WHEN_STOPPED_S = 45;
+/** Nobody hears of a step of ours that failed but the log; so the message says which it was. */
+const UNKNOWN_RELEASE = "unknown";
+
+/** The signals by which an agent is told to stop. */
+export interface StopSignals {
+  /** In order: end the phase, clean up, deliver. */
+  stop: AbortSignal;
+  /** At once. */
+  hasten: AbortSignal;
+}
+
+/** What a job needs of its agent. */
+export interface JobContext {
+  config: AgentConfig;
+  server: ServerApi;
+  contact: Contact;
+  clock: Clock;
+  log: Log;
+  observer: Observer;
+  signals: StopSignals;
+  /** Whether somebody reads the `release` label of the metrics. */
+  wantsRelease: boolean;
+  /** Forgets the job as it was received, when it has ended. */
+  forgetReceived(spool: Spool): void;
+}
+
+/** How a job ended. */
+export interface JobEnd {
+  /** The detail of the event `job_end`. */
+  reason: string;
+  /** The device could not be brought back: the agent must not take another job. */
+  recoveryFailed: boolean;
+}
+
+/** Runs one job. */
+export class JobRun {
+  readonly #job: Job;
+  readonly #spool: Spool;
+  readonly #context: JobContext;
+  readonly #secrets: Secrets;
+  readonly #events: Events;
+  readonly #folder: string;
+  /** As last sent, so that it is sent again only when it has changed. */
+  #deviceInfo = "";
+  #release = UNKNOWN_RELEASE;
+  #watch: CancellationWatch | undefined;
+
+  constructor(job: Job, spool: Spool, context: JobContext) {
+    this.#job = job;
+    this.#spool = spool;
+    this.#context = context;
+    this.#secrets = compileSecrets(PHASES.flatMap((phase) => Object.values(job.secrets(phase))));
+    this.#events = new Events(spool, this.#secrets, context.clock);
+    this.#folder = join(context.config.execution_basedir, job.jobId);
+  }
+
+  /** What masks the job's secrets, for the agent's own log. */
+  get secrets(): Secrets {
+    return this.#secrets;
+  }
+
+  /** Told by whoever learns that the job was cancelled. */
+  noteCancelled(): void {
+    this.#watch?.noteCancelled();
+  }
+
+  /**
+   * Runs the job. Whatever happens, it is brought to its end.
+   *
+   * @param broken why the job as it came cannot be run: it is ended as failed in setup.
+   */
+  async run(broken?: string): Promise<JobEnd> {
+    const { log, server, observer } = this.#context;
+    const job = this.#job;
+    log.info(`Job ${job.jobId} begins`, { queue: job.queue });
+    observer.jobStarted({
+      jobId: job.jobId,
+      queue: job.queue,
+      ...(job.name !== undefined && { name: job.name }),
+    });
+    this.#events.emit("job_start", `${server.address}/jobs/${job.jobId}`);
+    let reason: string;
+    try {
+      await using watch = this.#startWatch();
+      reason = await this.#prepareAndRunPhases(watch, broken);
+    } catch (error) {
+      reason = await this.#internalError(error);
+    }
+    return await this.#end(reason);
+  }
+
+  /**
+   * Brings to its end a job that an earlier process left: says where it was interrupted, cleans up
+   * if that was not done, and delivers what there is.
+   */
+  async resume(): Promise<JobEnd> {
+    const { standing } = this.#spool;
+    const interrupted = interruptedPhase(standing);
+    await this.#endSurvivors();
+    await this.#remakeFolder();
+    const message = interrupted === undefined
+      ? "The agent was interrupted between phases"
+      : `The agent was interrupted during ${interrupted}`;
+    this.#context.log.warning(`${message} of job ${this.#job.jobId}, which is brought to its end`);
+    const lastPhase = interrupted ?? [...standing.phases.keys()].at(-1) ?? "setup";
+    const cleanupEnded = standing.phases.get("cleanup")?.status !== undefined;
+    if (!cleanupEnded) await this.#sayOnce(lastPhase, message);
+    if (interrupted !== undefined && interrupted !== "cleanup") {
+      this.#recordEnd(interrupted, INTERNAL_ERROR_STATUS);
+      this.#events.emit(`${interrupted}_fail`, message);
+    }
+    return await this.#end(message);
+  }
+
+  #startWatch(): CancellationWatch {
+    const { server, contact, clock } = this.#context;
+    this.#watch = new CancellationWatch({ server, contact, clock, jobId: this.#job.jobId });
+    return this.#watch;
+  }
+
+  /** Steps 1 to 3: the folder, the attachments, the phases. Returns what `job_end` will say. */
+  async #prepareAndRunPhases(watch: CancellationWatch, broken?: string): Promise<string> {
+    await this.#makeFolder();
+    if (broken !== undefined) return await this.#failSetup(broken);
+    const { stop } = this.#context.signals;
+    const refused = await this.#unpackAttachments(AbortSignal.any([stop, watch.signal]));
+    if (watch.isCancelled) return this.#cancelled();
+    if (stop.aborted) return "stopped";
+    if (refused !== undefined) return await this.#failSetup(refused);
+
+    for (const phase of PHASES) {
+      if (phase === "cleanup") break;
+      if (stop.aborted) return "stopped";
+      const skip = this.#reasonToSkip(phase);
+      if (skip === undefined && await watch.check() || watch.isCancelled) return this.#cancelled();
+      const end = await this.#runOrSkip(phase, skip, watch);
+      if (watch.isCancelled) return this.#cancelled(end);
+      if (end.event === "stopped") return "stopped";
+      if (end.status !== 0 && phase !== "test") return end.outcome;
+    }
+    return "normal_exit";
+  }
+
+  #cancelled(end?: PhaseEnd): string {
+    this.#context.log.info(`Job ${this.#job.jobId} was cancelled`);
+    // A phase that was ended by the cancellation has said so already.
+    if (end?.event !== "cancelled") this.#events.emit("cancelled");
+    return "cancelled";
+  }
+
+  #reasonToSkip(phase: Phase): string | undefined {
+    if (this.#command(phase) === "") return `there is no ${phase}_command in the configuration`;
+    return this.#job.reasonToSkip(phase);
+  }
+
+  #command(phase: Phase): string {
+    return this.#context.config[`${phase}_command`];
+  }
+
+  /** One phase, from its start event to its status on the server. */
+  async #runOrSkip(
+    phase: Phase,
+    skip: string | undefined,
+    watch: CancellationWatch,
+  ): Promise<PhaseEnd & { outcome: EventName }> {
+    const { observer, log, signals } = this.#context;
+    if (skip !== undefined) {
+      log.debug(`Phase ${phase} is skipped: ${skip}`);
+      observer.phaseSkipped(phase, skip);
+      this.#events.emit(`${phase}_start`);
+      this.#events.emit(`${phase}_success`);
+      return { status: 0, event: "normal_exit", detail: "", outcome: `${phase}_success` };
+    }
+    this.#spool.append({ t: "phase_started", phase });
+    this.#spool.send({ kind: "state", state: phase });
+    this.#events.emit(`${phase}_start`);
+    // Interrupting a provision could brick the device: it is ended by a stop of the agent only.
+    const ends = phase === "provision" ? [signals.stop] : [watch.signal, signals.stop];
+    const end = await this.#runCommand(phase, ends);
+    if (phase === "allocate" && end.event === "normal_exit") await this.#waitWhileAllocated(ends);
+    const outcome = await this.#reportEnd(phase, end);
+    return { ...end, outcome };
+  }
+
+  async #runCommand(phase: Phase, ends: readonly AbortSignal[], note?: string): Promise<PhaseEnd> {
+    const { config, clock, observer, log, signals } = this.#context;
+    const { env, problems } = phaseEnvironment(this.#job, phase, environmentOf(config));
+    const limits = this.#limits(phase);
+    const started = clock.monotonic();
+    log.info(`Phase ${phase} begins`, { job_id: this.#job.jobId });
+    observer.phaseStarted(phase, {
+      ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
+      ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
+    });
+    await Deno.mkdir(this.#folder, { recursive: true, mode: 0o700 }).catch(() => {});
+    await this.#sendDeviceInfo();
+    const notes = [...problems, ...(note === undefined ? [] : [note])];
+    const end = await runPhase({
+      phase,
+      command: this.#command(phase),
+      folder: this.#folder,
+      env,
+      agentId: config.agent_id,
+      secrets: this.#secrets,
+      spool: this.#spool,
+      observer,
+      clock,
+      limits,
+      graceMs: config.cancel_grace * 1000,
+      signal: AbortSignal.any([...ends]),
+      hasten: signals.hasten,
+      ...(notes.length > 0 && { note: notes.join("\n") }),
+    });
+    await this.#sendDeviceInfo();
+    if (phase === "provision" && end.status === 0) this.#release = await this.#readRelease();
+    const seconds = (clock.monotonic() - started) / 1000;
+    observer.phaseEnded(phase, {
+      status: end.status,
+      event: end.event,
+      seconds,
+      release: this.#release,
+    });
+    log.info(`Phase ${phase} ended`, {
+      job_id: this.#job.jobId,
+      status: end.status,
+      seconds: Math.round(seconds * 10) / 10,
+      ...(end.event !== "normal_exit" && { because: end.event }),
+    });
+    this.#noteCancelLatency(end);
+    return end;
+  }
+
+  #noteCancelLatency(end: PhaseEnd): void {
+    const reason: EndReason | undefined = this.#watch?.signal.reason;
+    if (end.event !== "cancelled" || reason?.kind !== "cancelled") return;
+    this.#context.observer.cancelled(this.#context.clock.monotonic() - reason.seenAt);
+  }
+
+  #limits(phase: Phase): { global?: number; output?: number } {
+    const { config, signals } = this.#context;
+    if (phase === "reserve") return {};
+    const global = this.#job.globalTimeout(config.global_timeout);
+    if (phase === "cleanup" && signals.stop.aborted) {
+      return { global: Math.min(global, CLEANUP_WHEN_STOPPED_S) };
+    }
+    if (phase !== "test") return { global };
+    return { global, output: this.#job.outputTimeout(config.output_timeout) };
+  }
+
+  /** Writes down and sends how a phase ended. */
+  async #reportEnd(phase: Phase, end: PhaseEnd): Promise<EventName> {
+    const { event, detail, status } = end;
+    if (event !== "stopped" && event !== "error") this.#events.emit(event, detail);
+    const recoveryFailed = status === RECOVERY_FAILED_STATUS;
+    const outcome: EventName = recoveryFailed
+      ? "recovery_fail"
+      : `${phase}_${status === 0 ? "success" : "fail"}`;
+    if (recoveryFailed) this.#context.observer.recoveryFailed();
+    const failure = status === 0 ? "" : await readFailure(this.#folder, phase) || detail;
+    this.#events.emit(outcome, failure);
+    this.#recordEnd(phase, status);
+    if (phase === "provision") {
+      this.#spool.send({ kind: "provision_log", exitCode: status, detail: outcome });
+    }
+    return outcome;
+  }
+
+  /** A phase's status: in the record, in `testflinger-outcome.json`, on the server. */
+  #recordEnd(phase: Phase, status: number): void {
+    this.#spool.append({ t: "phase_ended", phase, status });
+    const statuses = statusesOf(this.#spool.standing);
+    try {
+      Deno.writeTextFileSync(
+        join(this.#folder, "testflinger-outcome.json"),
+        JSON.stringify({ status: statuses }),
+      );
+    } catch {
+      // A job may remove its own folder; what counts is the record.
+    }
+    this.#spool.send({ kind: "status", status: statuses });
+  }
+
+  async #sendDeviceInfo(): Promise<void> {
+    const info = await readDeviceInfo(this.#folder);
+    if (info === undefined) return;
+    const deviceInfo = redactStrings(info, this.#secrets);
+    const text = JSON.stringify(deviceInfo);
+    if (text === this.#deviceInfo) return;
+    this.#deviceInfo = text;
+    this.#spool.send({ kind: "device_info", deviceInfo });
+  }
+
+  async #readRelease(): Promise<string> {
+    if (!this.#context.wantsRelease) return UNKNOWN_RELEASE;
+    const info = await readDeviceInfo(this.#folder);
+    const deviceIp = info?.device_ip;
+    if (typeof deviceIp !== "string") return UNKNOWN_RELEASE;
+    const { clock, signals } = this.#context;
+    return await readRelease(deviceIp, {
+      username: this.#job.testUsername,
+      clock,
+      signal: signals.stop,
+    });
+  }
+
+  /**
+   * The multi-device hand-shake: the parent's agent reads the device's address from the result, so
+   * it must be there before the state says `allocated`; then the device is the parent's until the
+   * parent or this job is over.
+   */
+  async #waitWhileAllocated(ends: readonly AbortSignal[]): Promise<void> {
+    const { server, clock, log } = this.#context;
+    const signal = AbortSignal.any([...ends]);
+    try {
+      const allocated = this.#spool.send({ kind: "state", state: "allocated" });
+      await this.#spool.settled(allocated, signal);
+      log.info("The device is allocated until the job or its parent ends", {
+        job_id: this.#job.jobId,
+      });
+      const jobIds = [this.#job.jobId, this.#job.parentJobId].filter((id) => id !== undefined);
+      while (true) {
+        for (const jobId of jobIds) {
+          const state = await server.getJobState(jobId, signal);
+          if (state.ok && isOver(state.value)) return;
+        }
+        await clock.sleep(ALLOCATED_POLL_MS, signal);
+      }
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
+  /** Cleanup, the end of all processes, artifacts, outcome: always, and in this order. */
+  async #end(reason: string): Promise<JobEnd> {
+    await this.#cleanUp();
+    await this.#endSurvivors();
+    this.#events.emit("job_end", reason);
+    const { standing } = this.#spool;
+    const leftIn = await this.#handOverArtifacts();
+    if (!standing.sent.has("outcome")) {
+      this.#spool.send({ kind: "outcome", status: statusesOf(standing) });
+    }
+    await this.#spool.sync().catch(() => {});
+    await this.#removeFolder(leftIn);
+    this.#context.forgetReceived(this.#spool);
+    this.#spool.append({
+      t: "finished",
+      at: this.#context.clock.now(),
+      ...(leftIn !== undefined && { folder: leftIn }),
+    });
+    this.#context.observer.jobEnded({ reason });
+    this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
+    const recoveryFailed = [...standing.phases.values()]
+      .some(({ status }) => status === RECOVERY_FAILED_STATUS);
+    return { reason, recoveryFailed };
+  }
+
+  /** The cleanup phase; never cancelled, and run again when an earlier process did not end it. */
+  async #cleanUp(): Promise<void> {
+    const { standing } = this.#spool;
+    if (standing.phases.get("cleanup")?.status !== undefined) return;
+    const isAgain = standing.phases.has("cleanup");
+    this.#events.emit("cleanup_start");
+    const skip = this.#reasonToSkip("cleanup");
+    if (skip !== undefined) {
+      this.#context.observer.phaseSkipped("cleanup", skip);
+      this.#events.emit("cleanup_success");
+      return;
+    }
+    this.#spool.append({ t: "phase_started", phase: "cleanup" });
+    if (this.#watch?.isCancelled !== true) this.#spool.send({ kind: "state", state: "cleanup" });
+    // A first stop waits for the cleanup, a second one does not.
+    const note = isAgain ? "Cleanup is run again, since it was interrupted." : undefined;
+    const end = await this.#runCommand("cleanup", [this.#context.signals.hasten], note)
+      .catch((error) => internalEnd(error));
+    this.#events.emit(end.status === 0 ? "cleanup_success" : "cleanup_fail", end.detail);
+    this.#recordEnd("cleanup", end.status);
+  }
+
+  /** Nothing of a job outlives it: not what left its process group, not what became a daemon. */
+  async #endSurvivors(): Promise<void> {
+    const { clock, config, log, signals } = this.#context;
+    const { ended, left } = await endSurvivors({
+      variable: JOB_VARIABLE,
+      value: this.#job.jobId,
+      groups: this.#spool.standing.groups.map((group) => group.identity),
+      graceMs: config.cancel_grace * 1000,
+      clock,
+      hasten: signals.hasten,
+    });
+    if (ended.length > 0) {
+      log.info(`Ended ${ended.length} processes that job ${this.#job.jobId} had left`);
+    }
+    for (const process of left) {
+      log.error(
+        `Cannot end process ${process.pid} (${process.name}), which job ${this.#job.jobId} left; ` +
+          "it belongs to another user: end it by hand",
+      );
+    }
+  }
+
+  /**
+   * Moves the artifacts to where they wait for their delivery.
+   *
+   * @returns the job's folder when they cannot be moved out of it: it is on another file system.
+   */
+  async #handOverArtifacts(): Promise<string | undefined> {
+    if (this.#spool.standing.sent.has("artifacts")) return undefined;
+    const from = join(this.#folder, "artifacts");
+    const to = join(this.#spool.folder, "artifacts");
+    if (await isFolder(from) && !await isFolder(to)) {
+      if (!await moveFolder(from, to)) {
+        this.#spool.send({ kind: "artifacts", folder: this.#folder });
+        return this.#folder;
+      }
+    }
+    if (await isFolder(to)) {
+      this.#spool.send({ kind: "artifacts", folder: this.#spool.folder });
+    }
+    return undefined;
+  }
+
+  async #makeFolder(): Promise<void> {
+    const { config, log } = this.#context;
+    await makeJobFolder(config.execution_basedir, this.#job.jobId, { log });
+    await fillJobFolder(this.#folder, JSON.stringify(this.#job.received));
+  }
+
+  /** A cleanup command finds its folder and `testflinger.json`, whatever became of them. */
+  async #remakeFolder(): Promise<void> {
+    if (await isFolder(this.#folder)) return;
+    await this.#makeFolder().catch((error) => {
+      this.#context.log.error(
+        `Cannot make the folder ${this.#folder} again, cleanup will fail: ${messageOf(error)}`,
+      );
+    });
+  }
+
+  /** Removes the job's folder, or all but the artifacts in it. Its secrets go first of all. */
+  async #removeFolder(keepArtifactsIn: string | undefined): Promise<void> {
+    const { config, log } = this.#context;
+    const trash = join(config.execution_basedir, `.trash-${encodeURIComponent(config.agent_id)}`);
+    await Deno.remove(join(this.#folder, "testflinger.json")).catch(() => {});
+    if (keepArtifactsIn === undefined) {
+      if (await isFolder(this.#folder)) await removeFolder(this.#folder, { trash, log });
+      return;
+    }
+    for await (const entry of Deno.readDir(this.#folder)) {
+      if (entry.name !== "artifacts") {
+        await removeFolder(join(this.#folder, entry.name), { trash, log });
+      }
+    }
+  }
+
+  /** Fetches and unpacks the attachments. Returns why that failed. */
+  async #unpackAttachments(signal: AbortSignal): Promise<string | undefined> {
+    const job = this.#job;
+    if (!job.hasAttachments) return undefined;
+    const { config, server, clock, contact } = this.#context;
+    const path = join(this.#spool.folder, "attachments.tar.gz");
+    const fetched = await fetchAttachments(job.jobId, {
+      path,
+      server,
+      clock,
+      contact,
+      signal,
+      largestBytes: config.attachments_max_download,
+    });
+    if (!fetched.ok) return `Cannot fetch the attachments: ${fetched.reason}`;
+    if (fetched.hasAny) {
+      const archive = (await Deno.open(path)).readable;
+      const unpacked = await unpackAttachments(archive, join(this.#folder, "attachments"), {
+        limits: {
+          maxMembers: config.attachments_max_members,
+          maxSize: config.attachments_max_size,
+          maxRatio: config.attachments_max_ratio,
+          maxName: config.attachments_max_name,
+          maxDownload: config.attachments_max_download,
+        },
+        signal,
+      });
+      await Deno.remove(path);
+      if (!unpacked.ok) return `The attachments are refused: ${unpacked.reason}`;
+    }
+    job.dropAttachments();
+    return undefined;
+  }
+
+  /** The job cannot even begin: that is a failure of its setup. */
+  async #failSetup(reason: string): Promise<string> {
+    this.#context.log.warning(`Job ${this.#job.jobId} fails in setup: ${reason}`);
+    this.#spool.append({ t: "phase_started", phase: "setup" });
+    this.#spool.send({ kind: "state", state: "setup" });
+    this.#events.emit("setup_start");
+    await this.#say("setup", `ERROR: ${reason}`);
+    this.#events.emit("setup_fail", reason);
+    this.#recordEnd("setup", 1);
+    return "setup_fail";
+  }
+
+  /** Something that nobody planned. The phase that ran, or setup, has failed with it. */
+  async #internalError(error: unknown): Promise<string> {
+    const reason = `The agent failed inside: ${messageOf(error)}`;
+    this.#context.log.error(
+      `Job ${this.#job.jobId} is brought to its end, please report this: ${reason}`,
+      { stack: error instanceof Error ? error.stack : undefined },
+    );
+    const phase = interruptedPhase(this.#spool.standing) ?? "setup";
+    await this.#say(phase, `ERROR: ${reason}`);
+    this.#events.emit(`${phase}_fail`, reason);
+    this.#recordEnd(phase, INTERNAL_ERROR_STATUS);
+    return `${phase}_fail`;
+  }
+
+  async #say(phase: Phase, line: string): Promise<void> {
+    await using log = await PhaseLog.open({
+      spool: this.#spool,
+      phase,
+      folder: this.#folder,
+      secrets: this.#secrets,
+      observer: this.#context.observer,
+    });
+    await log.say(line);
+  }
+
+  /** Says it unless the log ends with it: the process before this one may have died right after. */
+  async #sayOnce(phase: Phase, line: string): Promise<void> {
+    const length = this.#spool.length("output");
+    const end = `${line}\n`;
+    const from = Math.max(0, length - new TextEncoder().encode(end).length);
+    const tail = new TextDecoder().decode(await this.#spool.readLog("output", from, length));
+    if (tail === end) return;
+    const lastByte = await this.#spool.readLog("output", Math.max(0, length - 1), length);
+    const isMidLine = lastByte.length === 1 && lastByte[0] !== 0x0a;
+    await this.#spool.appendLog(
+      "output",
+      phase,
+      new TextEncoder().encode(`${isMidLine ? "\n" : ""}${end}`),
+    ).catch(() => {});
+  }
+}
+
+function isOver(state: string | undefined): boolean {
+  return state === "complete" || state === "completed" || state === "cancelled";
+}
+
+function internalEnd(error: unknown): PhaseEnd {
+  return { status: INTERNAL_ERROR_STATUS, event: "error", detail: messageOf(error) };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return await Deno.lstat(path).then((info) => info.isDirectory, () => false);
+}
+
+/** A copy of `value` in which every text has its secrets masked. */
+function redactStrings(value: Record<string, unknown>, secrets: Secrets): Record<string, unknown> {
+  const redact = (part: unknown): unknown => {
+    if (typeof part === "string") return secrets.redactText(part);
+    if (Array.isArray(part)) return part.map(redact);
+    if (typeof part !== "object" || part === null) return part;
+    return Object.fromEntries(Object.entries(part).map(([key, inner]) => [key, redact(inner)]));
+  };
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, redact(inner)]));
+}

@@ -1,0 +1,101 @@
+/**
+ * The log of one phase: what its command prints and what the agent has to say of it. The way of
+ * the bytes: cleaned to UTF-8, secrets masked, then to `<phase>.log` and to the outbox.
+ */
+import { join } from "node:path";
+import type { Observer } from "../observe/observer.ts";
+import type { Spool } from "../outbox/spool.ts";
+import type { Phase } from "../phases.ts";
+import type { RedactorStream, Secrets } from "../process/redactor.ts";
+import { Utf8Cleaner } from "../process/utf8.ts";
+
+const NEWLINE = 0x0a;
+const encoder = new TextEncoder();
+
+/** Where a phase's log goes, and what must not be in it. */
+export interface PhaseLogOptions {
+  spool: Spool;
+  phase: Phase;
+  /** The job's folder. */
+  folder: string;
+  secrets: Secrets;
+  observer: Observer;
+}
+
+/** The log of one phase, open for writing. */
+export class PhaseLog implements AsyncDisposable {
+  readonly #options: PhaseLogOptions;
+  readonly #cleaner = new Utf8Cleaner();
+  readonly #redactor: RedactorStream;
+  #file: Deno.FsFile | undefined;
+  #atLineStart = true;
+  /** The end of the writes under way: the command and the agent write to the same log. */
+  #tail: Promise<void> = Promise.resolve();
+
+  private constructor(options: PhaseLogOptions, file: Deno.FsFile | undefined) {
+    this.#options = options;
+    this.#file = file;
+    this.#redactor = options.secrets.stream();
+  }
+
+  /** Opens the log; without `<phase>.log` if that cannot be made, since the server's copy counts. */
+  static async open(options: PhaseLogOptions): Promise<PhaseLog> {
+    const path = join(options.folder, `${options.phase}.log`);
+    const file = await Deno.open(path, { create: true, append: true, mode: 0o644 })
+      .catch(() => undefined);
+    return new PhaseLog(options, file);
+  }
+
+  /**
+   * Takes what the command printed. The end of it may be held back while it could be the beginning
+   * of a secret.
+   *
+   * @throws {Error} what the file system says when the disk is full.
+   */
+  write(bytes: Uint8Array): Promise<void> {
+    return this.#inOrder(() => this.#emit(this.#redactor.push(this.#cleaner.push(bytes))));
+  }
+
+  /**
+   * Adds a line of the agent's own, on a line of its own. A disk that is full takes it too, as long
+   * as there is ballast; after that it is lost, which must not be the end of a job.
+   */
+  say(line: string): Promise<void> {
+    return this.#inOrder(async () => {
+      await this.#releaseHeld();
+      const text = this.#options.secrets.redactText(line);
+      await this.#emit(encoder.encode(`${this.#atLineStart ? "" : "\n"}${text}\n`));
+    }).catch(() => {});
+  }
+
+  async #releaseHeld(): Promise<void> {
+    const cleaned = this.#redactor.push(this.#cleaner.flush());
+    await this.#emit(cleaned);
+    await this.#emit(this.#redactor.flush());
+  }
+
+  async #emit(bytes: Uint8Array): Promise<void> {
+    if (bytes.length === 0) return;
+    const { spool, phase, observer } = this.#options;
+    await spool.appendLog("output", phase, bytes);
+    this.#atLineStart = bytes.at(-1) === NEWLINE;
+    observer.output(bytes);
+    if (this.#file === undefined) return;
+    for (let written = 0; written < bytes.length;) {
+      written += await this.#file.write(bytes.subarray(written));
+    }
+  }
+
+  #inOrder(task: () => Promise<void>): Promise<void> {
+    const done = this.#tail.then(task);
+    this.#tail = done.catch(() => {});
+    return done;
+  }
+
+  /** Lets go of what was held back, and closes the file. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#inOrder(() => this.#releaseHeld()).catch(() => {});
+    this.#file?.close();
+    this.#file = undefined;
+  }
+}

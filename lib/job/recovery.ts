@@ -1,0 +1,37 @@
+/** Brings to an end what earlier processes of this agent left unfinished. */
+import type { Deliveries } from "./deliveries.ts";
+import { Job } from "./job.ts";
+import { type JobContext, type JobEnd, JobRun } from "./job_run.ts";
+import type { JobStore } from "./store.ts";
+
+/**
+ * Ends each unfinished job and hands all of them over for delivery. Needs no server, and may itself
+ * be interrupted at any moment and started again.
+ *
+ * @returns how each of the unfinished ones ended.
+ */
+export async function recoverJobs(
+  store: JobStore,
+  deliveries: Deliveries,
+  context: JobContext,
+): Promise<JobEnd[]> {
+  const ends: JobEnd[] = [];
+  for (const { spool, received } of await store.leftovers()) {
+    const queue = spool.standing.accepted?.queue ?? "";
+    if (spool.standing.accepted === undefined) {
+      spool.append({
+        t: "accepted",
+        at: context.clock.now(),
+        jobId: spool.jobId,
+        queue,
+        firstFragment: { output: 0, serial: 0 },
+        rerun: false,
+      });
+    }
+    deliveries.startLeftover(spool);
+    if (spool.standing.finished !== undefined) continue;
+    const job = new Job({ ...received, job_id: spool.jobId, job_queue: queue });
+    ends.push(await new JobRun(job, spool, context).resume());
+  }
+  return ends;
+}

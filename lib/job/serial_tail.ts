@@ -1,0 +1,65 @@
+/** Follows `<phase>-serial.log` while a connector writes it, into the job's serial log. */
+import { join } from "node:path";
+import type { Clock } from "../clock.ts";
+import type { Spool } from "../outbox/spool.ts";
+import type { Phase } from "../phases.ts";
+import type { Secrets } from "../process/redactor.ts";
+import { Utf8Cleaner } from "../process/utf8.ts";
+
+/** A person who watches a boot over serial sees it within half a second. */
+const LOOK_EVERY_MS = 500;
+const CHUNK_BYTES = 64 * 1024;
+
+/** What a tail reads from and writes to. */
+export interface SerialTailOptions {
+  spool: Spool;
+  phase: Phase;
+  /** The job's folder. */
+  folder: string;
+  secrets: Secrets;
+  clock: Clock;
+}
+
+/**
+ * Copies what is and will be in the serial log of the phase until `over` aborts, and then the rest.
+ * Never throws: the serial log is an extra.
+ */
+export async function tailSerial(options: SerialTailOptions, over: AbortSignal): Promise<void> {
+  const { spool, phase, clock } = options;
+  const path = join(options.folder, `${phase}-serial.log`);
+  const cleaner = new Utf8Cleaner();
+  const redactor = options.secrets.stream();
+  const emit = (bytes: Uint8Array) => spool.appendLog("serial", phase, bytes);
+  let offset = 0;
+  const readOn = async () => {
+    for await (const bytes of readFrom(path, offset)) {
+      offset += bytes.length;
+      await emit(redactor.push(cleaner.push(bytes)));
+    }
+  };
+  try {
+    while (!over.aborted) {
+      await readOn();
+      await clock.sleep(LOOK_EVERY_MS, over).catch(() => {});
+    }
+    await readOn();
+    await emit(redactor.push(cleaner.flush()));
+    await emit(redactor.flush());
+  } catch {
+    // A full disk: the phase's own log says so.
+  }
+}
+
+/** The bytes of a regular file from `offset` on; nothing when there is no such file. */
+async function* readFrom(path: string, offset: number): AsyncGenerator<Uint8Array> {
+  const info = await Deno.lstat(path).catch(() => undefined);
+  if (info === undefined || !info.isFile || info.size <= offset) return;
+  using file = await Deno.open(path, { read: true });
+  await file.seek(offset, Deno.SeekMode.Start);
+  while (true) {
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    const read = await file.read(chunk);
+    if (read === null) return;
+    yield chunk.subarray(0, read);
+  }
+}

@@ -1,0 +1,298 @@
+/**
+ * One job on disk: its record and its two logs, in a folder of its own outside the job's working
+ * folder. What runs the job writes here and never waits for the server; the courier reads here and
+ * never waits for the job.
+ */
+import { join } from "node:path";
+import type { Log } from "../log.ts";
+import type { Phase } from "../phases.ts";
+import type { JobEvent } from "../server/schema.ts";
+import { Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
+import { RecordFile } from "./record.ts";
+import { emptyStanding, fold, type Standing } from "./standing.ts";
+import { wholeCharacters } from "./utf8.ts";
+
+/** Given up when the disk is full, so that a job can still be brought to its end in good order. */
+const BALLAST_BYTES = 256 * 1024;
+
+interface LogFile {
+  file: Deno.FsFile;
+  length: number;
+  /** The end of the appends under way, so that they keep their order. */
+  tail: Promise<void>;
+}
+
+/** What `Spool.open()` found out about a record that an earlier process left. */
+export interface SpoolReading {
+  spool: Spool;
+  /** Lines of the record that could not be read or understood. */
+  damaged: number;
+}
+
+/** The record and the logs of one job. */
+export class Spool implements Disposable {
+  readonly folder: string;
+  readonly standing: Standing = emptyStanding();
+  readonly #record: RecordFile;
+  readonly #logs: Record<LogName, LogFile>;
+  readonly #log: Log;
+  #waiters: (() => void)[] = [];
+  #recordComplained = false;
+  #closed = false;
+
+  private constructor(
+    folder: string,
+    record: RecordFile,
+    logs: Record<LogName, LogFile>,
+    log: Log,
+  ) {
+    this.folder = folder;
+    this.#record = record;
+    this.#logs = logs;
+    this.#log = log;
+  }
+
+  /**
+   * Opens the job in `folder`, which must exist; an empty one is a new job.
+   *
+   * @throws {Error} what the file system says.
+   */
+  static open(folder: string, log: Log): SpoolReading {
+    const { file, reading } = RecordFile.open(join(folder, "record"));
+    const logs = { output: openLog(folder, "output"), serial: openLog(folder, "serial") };
+    const spool = new Spool(folder, file, logs, log);
+    let damaged = reading.damaged;
+    for (const value of reading.values) {
+      const entry = Entry.safeParse(value);
+      if (entry.success) fold(spool.standing, entry.data);
+      else damaged++;
+    }
+    spool.#trimTornCharacter();
+    return { spool, damaged };
+  }
+
+  /** The job's id, from its record; from the name of the folder when the record lost it. */
+  get jobId(): string {
+    return this.standing.accepted?.jobId ??
+      this.folder.slice(this.folder.lastIndexOf("/") + 1).split("~")[0]!;
+  }
+
+  /** Bytes in a log so far. */
+  length(log: LogName): number {
+    return this.#logs[log].length;
+  }
+
+  /** Bytes of the logs that the server does not have yet. */
+  get undeliveredBytes(): number {
+    return LOG_NAMES.reduce(
+      (sum, log) => sum + this.length(log) - this.standing.logs[log].settled,
+      0,
+    );
+  }
+
+  /** Whether the job has ended and the server has everything that it will take. */
+  get isDelivered(): boolean {
+    return this.standing.finished !== undefined && this.standing.pending.length === 0 &&
+      this.undeliveredBytes === 0 && this.standing.eventsSettled >= this.standing.events.length;
+  }
+
+  /** Takes up room that `release()` gives back when the disk is full. */
+  holdBallast(): void {
+    try {
+      Deno.writeFileSync(join(this.folder, "ballast"), new Uint8Array(BALLAST_BYTES), {
+        mode: 0o600,
+      });
+    } catch {
+      // Without it, a full disk may cost the last lines of a log; no reason to refuse a job.
+    }
+  }
+
+  #releaseBallast(): boolean {
+    try {
+      Deno.removeSync(join(this.folder, "ballast"));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /**
+   * Writes an entry down and takes it into the standing.
+   *
+   * A disk that is full must not stop a job from being ended: the entry then counts in this
+   * process, is lost to the next one, and an error says so once.
+   */
+  append(entry: Entry): void {
+    if (this.#closed) throw new Error(`Cannot append to a closed record: ${this.folder}`);
+    try {
+      this.#appendOrMakeRoom(entry);
+    } catch (error) {
+      if (!this.#recordComplained) {
+        this.#recordComplained = true;
+        this.#log.error(
+          `Cannot write the record of job ${this.jobId}: ${
+            messageOf(error)
+          }. The job goes on, but ` +
+            "if the agent is killed now, it will not know all of it. Make room on the disk.",
+          { folder: this.folder },
+        );
+      }
+    }
+    fold(this.standing, entry);
+    this.#wake();
+  }
+
+  #appendOrMakeRoom(entry: Entry): void {
+    try {
+      this.#record.append(entry);
+    } catch (error) {
+      if (!this.#releaseBallast()) throw error;
+      this.#record.append(entry);
+    }
+  }
+
+  /** Queues a message behind everything that has been logged so far. */
+  send(message: Message): number {
+    const n = this.standing.nextMessage;
+    const after = { output: this.length("output"), serial: this.length("serial") };
+    this.append({ t: "message", n, message, after });
+    return n;
+  }
+
+  /** Adds an event to those that the job's webhook is told of. */
+  sendEvent(event: JobEvent): void {
+    this.append({ t: "event", event });
+  }
+
+  /**
+   * Appends text to a log. `bytes` must be valid UTF-8, cut between characters.
+   *
+   * @throws {Error} what the file system says (a full disk); nothing of `bytes` is then in the log.
+   */
+  appendLog(log: LogName, phase: Phase, bytes: Uint8Array): Promise<void> {
+    if (bytes.length === 0) return Promise.resolve();
+    const target = this.#logs[log];
+    const done = target.tail.then(() => this.#write(log, phase, bytes));
+    target.tail = done.catch(() => {});
+    return done;
+  }
+
+  async #write(log: LogName, phase: Phase, bytes: Uint8Array): Promise<void> {
+    const target = this.#logs[log];
+    if (this.standing.logs[log].regions.at(-1)?.phase !== phase) {
+      this.append({ t: "region", log, phase, from: target.length });
+    }
+    try {
+      await target.file.seek(target.length, Deno.SeekMode.Start);
+      for (let written = 0; written < bytes.length;) {
+        written += await target.file.write(bytes.subarray(written));
+      }
+    } catch (error) {
+      this.#releaseBallast();
+      await target.file.truncate(target.length);
+      throw error;
+    }
+    target.length += bytes.length;
+    this.#wake();
+  }
+
+  /** Reads bytes `from` to `to` of a log. */
+  async readLog(log: LogName, from: number, to: number): Promise<Uint8Array> {
+    using file = await Deno.open(join(this.folder, log), { read: true });
+    await file.seek(from, Deno.SeekMode.Start);
+    const bytes = new Uint8Array(to - from);
+    let filled = 0;
+    while (filled < bytes.length) {
+      const read = await file.read(bytes.subarray(filled));
+      if (read === null) break;
+      filled += read;
+    }
+    return bytes.subarray(0, filled);
+  }
+
+  /** Resolves when a power cut can no longer take what has been written so far. */
+  async sync(): Promise<void> {
+    await this.#logs.output.file.syncData();
+    if (this.#logs.serial.length > 0) await this.#logs.serial.file.syncData();
+    await this.#record.sync();
+  }
+
+  /**
+   * Resolves at the next change: an entry, or more of a log.
+   *
+   * @throws the signal's reason when it aborts.
+   */
+  changed(signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const abort = () => {
+        this.#waiters = this.#waiters.filter((waiter) => waiter !== wake);
+        reject(signal?.reason);
+      };
+      const wake = () => {
+        signal?.removeEventListener("abort", abort);
+        resolve();
+      };
+      signal?.addEventListener("abort", abort, { once: true });
+      this.#waiters.push(wake);
+    });
+  }
+
+  /**
+   * Resolves when the server has message `n`, or has refused it.
+   *
+   * @throws the signal's reason when it aborts.
+   */
+  async settled(n: number, signal?: AbortSignal): Promise<void> {
+    while (this.standing.pending.some((pending) => pending.n === n)) await this.changed(signal);
+  }
+
+  #wake(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  /** A power cut may leave half a character at the end of a log. */
+  #trimTornCharacter(): void {
+    for (const log of LOG_NAMES) {
+      const target = this.#logs[log];
+      const from = Math.max(0, target.length - 4);
+      const end = new Uint8Array(target.length - from);
+      target.file.seekSync(from, Deno.SeekMode.Start);
+      const read = target.file.readSync(end) ?? 0;
+      const whole = from + wholeCharacters(end.subarray(0, read));
+      if (whole < target.length) target.file.truncateSync(whole);
+      // The record may know of more than the disk has kept: what the server took is settled.
+      target.length = whole;
+      const standing = this.standing.logs[log];
+      standing.settled = Math.min(standing.settled, whole);
+      if (standing.underWay !== undefined && standing.underWay.to > whole) {
+        standing.underWay.to = Math.max(standing.underWay.from, whole);
+      }
+    }
+  }
+
+  /** Closes the files. What is on disk stays. */
+  [Symbol.dispose](): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#record.close();
+    for (const log of LOG_NAMES) this.#logs[log].file.close();
+    this.#wake();
+  }
+}
+
+function openLog(folder: string, name: LogName): LogFile {
+  const file = Deno.openSync(join(folder, name), {
+    read: true,
+    write: true,
+    create: true,
+    mode: 0o600,
+  });
+  return { file, length: file.statSync().size, tail: Promise.resolve() };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
