@@ -1,3 +1,5 @@
+import { assertFalse, AssertionError } from "@std/assert";
+import type { Answer, Failure } from "../../../lib/server/api.ts";
 import { createServerClient, type ServerClientOptions } from "../../../lib/server/client.ts";
 import { FakeClock } from "../../support/fake_clock.ts";
 import { recordingLog } from "../../support/recording_log.ts";
@@ -104,6 +106,19 @@ export function connect(options: Partial<ServerClientOptions> & { address: strin
   const log = recordingLog();
   const client = createServerClient({ agentId: "rpi4-01", clock, log, ...options });
   return { client, clock, log, [Symbol.dispose]: () => client.close() };
+}
+
+/** Fails the test unless the call has failed, with one printable line, whatever the server sent. */
+export function failed(answer: { ok: true } | Failure): Failure {
+  if (answer.ok) throw new AssertionError("The call should have failed");
+  assertFalse(/[\p{Cc}\p{Zl}\p{Zp}]/u.test(answer.message), answer.message);
+  return answer;
+}
+
+/** Fails the test unless the call has succeeded. */
+export function succeeded<T>(answer: Answer<T>): T {
+  if (!answer.ok) throw new AssertionError(`The call should have succeeded: ${answer.message}`);
+  return answer.value;
 }
 
 /** A JSON answer. */

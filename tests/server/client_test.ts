@@ -1,0 +1,403 @@
+import { assert, assertEquals, assertFalse, assertStringIncludes, assertThrows } from "@std/assert";
+import { createServerClient } from "../../lib/server/client.ts";
+import type { Failure } from "../../lib/server/api.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { recordingLog } from "../support/recording_log.ts";
+import { connect, failed, JOB_ID, json, serve, serveRaw, until, write } from "./support/http.ts";
+
+Deno.test("fifty calls in a row use one connection", async () => {
+  await using server = serve(() => json({ status: "OK" }));
+  using link = connect(server);
+  const { client } = link;
+  for (let i = 0; i < 10; i++) {
+    await client.postAgent({ state: "waiting" });
+    await client.getAgent();
+    await client.nextJob(["q"]);
+    await client.getJobState(JOB_ID);
+    await client.ping();
+  }
+  assertEquals([server.seen.length, server.connections], [50, 1]);
+});
+
+Deno.test("a server counts as reachable with any answer below 500", async () => {
+  let status = 200;
+  await using server = serve(() => new Response("Testflinger Server v1", { status }));
+  using link = connect(server);
+  const { client } = link;
+  for (status of [200, 401, 404]) assert((await client.ping()).ok);
+  for (status of [500, 503]) {
+    const failure = failed(await client.ping());
+    assertEquals([failure.kind, failure.status], ["busy", status]);
+  }
+});
+
+Deno.test("each kind of status is told apart, with the server's message on one line", async () => {
+  let reply = () => new Response();
+  await using server = serve(() => reply());
+  using link = connect(server);
+  const { client } = link;
+  const url = `POST ${server.address}/v1/agents/data/rpi4-01`;
+  const cases: [Response, string, string][] = [
+    [json({ message: "Too many" }, { status: 429 }), "busy", "429 Too Many Requests: Too many"],
+    [
+      json({ message: "a\r\n\u001b[31mb\u2028c" }, { status: 500 }),
+      "busy",
+      "500 Internal Server Error: a [31mb c",
+    ],
+    [
+      new Response("<!DOCTYPE html><h1>Bad</h1>", { status: 502 }),
+      "busy",
+      "502 Bad Gateway: answered HTML, not JSON",
+    ],
+    [
+      new Response("x".repeat(9000), { status: 503 }),
+      "busy",
+      `503 Service Unavailable: ${"x".repeat(200)}...`,
+    ],
+    [new Response(null, { status: 504 }), "busy", "504 Gateway Timeout"],
+    [new Response(null, { status: 408 }), "busy", "408 Request Timeout"],
+    [
+      json({ message: "Specified action requires role: agent" }, { status: 403 }),
+      "forbidden",
+      "403 Forbidden: Specified action requires role: agent (sent without a token: no token file is configured)",
+    ],
+    [
+      json({ message: "Validation error", detail: { json: { x: ["Unknown field."] } } }, {
+        status: 422,
+      }),
+      "refused",
+      '422 Unprocessable Entity: Validation error {"json":{"x":["Unknown field."]}}',
+    ],
+    [
+      json({ message: "no" }, { status: 401 }),
+      "unauthorised",
+      "401 Unauthorized: no (sent without a token: no token file is configured)",
+    ],
+    [new Response("gone", { status: 410 }), "refused", "410 Gone: gone"],
+    [new Response(null, { status: 304 }), "refused", "304 Not Modified"],
+  ];
+  for (const [response, kind, message] of cases) {
+    reply = () => response;
+    const failure = failed(await client.postAgent({ state: "waiting" }));
+    assertEquals([failure.kind, failure.message], [kind, `${url}: ${message}`]);
+  }
+});
+
+Deno.test("Retry-After is understood as seconds and as a date, and a century is not believed", async () => {
+  let value = "";
+  await using server = serve(() =>
+    new Response(null, { status: 429, headers: { "Retry-After": value } })
+  );
+  using link = connect(server);
+  const { client, clock } = link;
+  const waits: [string, number | undefined][] = [
+    ["7", 7000],
+    [new Date(clock.now() + 90_000).toUTCString(), 90_000],
+    [new Date(clock.now() - 90_000).toUTCString(), 0],
+    ["3153600000", 3_600_000],
+    ["soon", undefined],
+    ["-5", undefined],
+  ];
+  for (const [text, ms] of waits) {
+    value = text;
+    assertEquals(failed(await client.ping().then(() => client.getAgent())).retryAfterMs, ms, text);
+  }
+});
+
+Deno.test("a page in place of JSON is named as such", async () => {
+  await using server = serve(() =>
+    new Response("<html>Log in</html>", { headers: { "Content-Type": "text/html" } })
+  );
+  using link = connect(server);
+  const { client } = link;
+  for (const call of [client.getAgent(), client.nextJob(["q"]), client.viewResult(JOB_ID)]) {
+    const failure = failed(await call);
+    assertEquals(failure.kind, "malformed");
+    assertStringIncludes(failure.message, "HTML, not JSON");
+  }
+});
+
+Deno.test("a server that is not there is unreachable, and is found again when it is", async () => {
+  const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
+  const { port } = listener.addr;
+  listener.close();
+  const contacts: boolean[] = [];
+  using link = connect({
+    address: `http://127.0.0.1:${port}`,
+    onContact: (ok) => contacts.push(ok),
+  });
+  const { client } = link;
+  const failure = failed(await client.postAgent({ state: "waiting" }));
+  assertEquals(failure.kind, "unreachable");
+  assertStringIncludes(failure.message, "Connection refused");
+
+  const server = Deno.serve({ port, hostname: "127.0.0.1", onListen() {} }, () => json({}));
+  assert((await client.postAgent({ state: "waiting" })).ok);
+  await server.shutdown();
+  assertEquals(contacts, [false, true]);
+});
+
+Deno.test("a gateway that answers for a dead server is no contact, a failed webhook is one", async () => {
+  await using server = serve(() => new Response(null, { status: 502 }));
+  const contacts: boolean[] = [];
+  using link = connect({ ...server, onContact: (ok) => contacts.push(ok) });
+  const { client } = link;
+  await client.ping();
+  await client.postEvents(JOB_ID, {
+    agent_id: "a",
+    job_queue: "q",
+    job_status_webhook: "",
+    events: [],
+  });
+  assertEquals(contacts, [false, true]);
+});
+
+Deno.test("a server that closes without a word is unreachable", async () => {
+  await using server = serveRaw((connection) => Promise.resolve(connection.close()));
+  using link = connect(server);
+  const { client } = link;
+  assertEquals(failed(await client.getAgent()).kind, "unreachable");
+});
+
+Deno.test("something that does not speak HTTP is named", async () => {
+  await using server = serveRaw(async (connection) => {
+    await write(connection, "SSH-2.0-OpenSSH_9.6\r\n");
+    connection.closeWrite();
+  });
+  using link = connect(server);
+  const { client } = link;
+  assertStringIncludes(failed(await client.getAgent()).message, "does not speak HTTP");
+});
+
+Deno.test("a body that is cut off is unreachable, not malformed", async () => {
+  await using server = serveRaw(async (connection) => {
+    await write(connection, 'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"name": "rpi');
+    connection.closeWrite();
+  });
+  using link = connect(server);
+  const { client } = link;
+  for (const call of [client.getAgent(), client.getJobState(JOB_ID), client.viewResult(JOB_ID)]) {
+    const failure = failed(await call);
+    assertEquals(failure.kind, "unreachable");
+    assertStringIncludes(failure.message, "cut off after 13 bytes");
+  }
+});
+
+Deno.test("an answer of more than 1 MiB is refused without being kept", async () => {
+  await using server = serve(() => json({ name: "x".repeat(2 * 1024 * 1024) }));
+  using link = connect(server);
+  const { client } = link;
+  const failure = failed(await client.getAgent());
+  assertEquals(failure.kind, "malformed");
+  assertStringIncludes(failure.message, "larger than 1048576 bytes");
+});
+
+Deno.test("an endless error page does not hold a call up", async () => {
+  await using server = serve(() =>
+    new Response(
+      new ReadableStream({
+        pull: (controller) => controller.enqueue(new Uint8Array(65_536).fill(65)),
+      }),
+      { status: 500 },
+    )
+  );
+  using link = connect(server);
+  const { client } = link;
+  assertEquals(failed(await client.getAgent()).kind, "busy");
+});
+
+Deno.test("a server that is silent for 30 s is given up, for a log post 60 s", async () => {
+  const held: (() => void)[] = [];
+  await using server = serve(() =>
+    new Promise<Response>((resolve) => held.push(() => resolve(new Response())))
+  );
+  using link = connect(server);
+  const { client, clock } = link;
+  const fragment = {
+    fragment_number: 0,
+    timestamp: "2026-01-01T00:00:00Z",
+    phase: "test",
+    log_data: "x",
+  } as const;
+  const limits: [string, number, () => Promise<{ ok: true } | Failure>][] = [
+    ["30 s", 30_000, () => client.postAgent({ state: "waiting" })],
+    ["30 s", 30_000, () => client.nextJob(["q"])],
+    ["60 s", 60_000, () => client.postLog(JOB_ID, "output", fragment)],
+  ];
+  for (const [words, ms, call] of limits) {
+    const before = server.seen.length;
+    let ended = false;
+    const answer = call().finally(() => ended = true);
+    await until(() => server.seen.length > before);
+    await clock.advance(ms - 1);
+    assertFalse(ended);
+    await clock.advance(1);
+    const failure = failed(await answer);
+    assertEquals(failure.kind, "unreachable");
+    assertStringIncludes(failure.message, words);
+  }
+  for (const release of held) release();
+});
+
+Deno.test("a call ends at once when its caller gives up, before or while the server thinks", async () => {
+  const held: (() => void)[] = [];
+  await using server = serve(() =>
+    new Promise<Response>((resolve) => held.push(() => resolve(new Response())))
+  );
+  using link = connect(server);
+  const { client, clock } = link;
+  const controller = new AbortController();
+  const answer = client.getAgent(controller.signal);
+  await until(() => server.seen.length > 0);
+  controller.abort(new Error("stop"));
+  assertEquals(failed(await answer).kind, "aborted");
+  assertEquals(failed(await client.getAgent(controller.signal)).kind, "aborted");
+  assertEquals(clock.sleepers, 0);
+  for (const release of held) release();
+});
+
+Deno.test("closing the client ends what is under way", async () => {
+  const held: (() => void)[] = [];
+  await using server = serve(() =>
+    new Promise<Response>((resolve) => held.push(() => resolve(new Response())))
+  );
+  using link = connect(server);
+  const { client } = link;
+  const answer = client.getAgent();
+  await until(() => server.seen.length > 0);
+  client.close();
+  assertEquals(failed(await answer).kind, "aborted");
+  for (const release of held) release();
+});
+
+Deno.test("a post has succeeded with its status line, whatever becomes of the body", async () => {
+  await using cut = serveRaw(async (connection) => {
+    await write(connection, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{");
+    connection.closeWrite();
+  });
+  using first = connect(cut);
+  assert((await first.client.postResult(JOB_ID, { job_state: "test" })).ok);
+
+  await using page = serve(() => new Response("<html>fine</html>"));
+  using second = connect(page);
+  assert((await second.client.postResult(JOB_ID, { job_state: "test" })).ok);
+});
+
+Deno.test("a post does not wait long for a body that never comes", async () => {
+  await using server = serveRaw(async (connection) => {
+    await write(connection, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{");
+  });
+  using link = connect(server);
+  const { client, clock } = link;
+  const answer = client.postResult(JOB_ID, { job_state: "test" });
+  // The limit of the exchange, and then that of the rest of the body.
+  await until(() => clock.sleepers === 2);
+  await clock.advance(1000);
+  assert((await answer).ok);
+});
+
+Deno.test("a forgotten agent is told apart from a gateway that knows nothing", async () => {
+  let reply = () => json({}, { status: 404 });
+  await using server = serve(() => reply());
+  using link = connect(server);
+  const { client } = link;
+  assertEquals(await client.getAgent(), { ok: true, value: null });
+  reply = () => new Response("default backend - 404", { status: 404 });
+  assertEquals(failed(await client.getAgent()).kind, "busy");
+});
+
+Deno.test("an agent's record is read with fields that nobody knows and either form of its time", async () => {
+  const record = {
+    name: "a",
+    state: "offline",
+    comment: "broken",
+    updated_at: { $date: "x" },
+    new: 1,
+  };
+  await using server = serve(() => json(record));
+  using link = connect(server);
+  const { client } = link;
+  assertEquals(await client.getAgent(), { ok: true, value: record });
+});
+
+Deno.test("queue names, agent ids and job ids cannot change a URL", async () => {
+  await using server = serve(() => new Response(null, { status: 204 }));
+  using link = connect({ ...server, agentId: "a/../b?c#d é" });
+  const { client } = link;
+  await client.postAgent({});
+  await client.nextJob(["rpi 4&queue=x", "ü/#", "plain"]);
+  assertEquals(server.seen.map((seen) => seen.path), [
+    "/v1/agents/data/a%2F..%2Fb%3Fc%23d%20%C3%A9",
+    "/v1/job?queue=rpi%204%26queue%3Dx&queue=%C3%BC%2F%23&queue=plain",
+  ]);
+  const calls = [
+    client.getJobState("../agents"),
+    client.postResult("x\n", {}),
+    client.getAttachments(""),
+    client.postArtifact(`${JOB_ID}/..`, { open: () => new ReadableStream() }),
+    client.postLog("1", "output", {
+      fragment_number: 0,
+      timestamp: "",
+      phase: "test",
+      log_data: "",
+    }),
+  ];
+  for (const call of calls) {
+    const failure = failed(await call);
+    assertEquals(failure.kind, "refused");
+    assertStringIncludes(failure.message, "is not a job id");
+  }
+  assertEquals(server.seen.length, 2);
+});
+
+Deno.test("each post goes to its endpoint as the contract says", async () => {
+  await using server = serve(() => json({ status: "OK" }));
+  using link = connect(server);
+  const { client } = link;
+  const events = { agent_id: "a", job_queue: "q", job_status_webhook: "http://w", events: [] };
+  await client.postQueues({ q: "a queue" });
+  await client.postImages({ q: { image: "url: x" } });
+  await client.postProvisionLog({ job_id: JOB_ID, exit_code: 0, detail: "ok" });
+  await client.postResult(JOB_ID, { status: { test: 1 } });
+  await client.postEvents(JOB_ID, events);
+  assertEquals(server.seen.map(({ method, path, body }) => [method, path, JSON.parse(body)]), [
+    ["POST", "/v1/agents/queues", { q: "a queue" }],
+    ["POST", "/v1/agents/images", { q: { image: "url: x" } }],
+    ["POST", "/v1/agents/provision_logs/rpi4-01", { job_id: JOB_ID, exit_code: 0, detail: "ok" }],
+    ["POST", `/v1/result/${JOB_ID}`, { status: { test: 1 } }],
+    ["POST", `/v1/job/${JOB_ID}/events`, events],
+  ]);
+  for (const { headers } of server.seen) {
+    assertEquals(headers.get("content-type"), "application/json");
+  }
+});
+
+Deno.test("an address may lack its scheme, end in a slash and have a path", async () => {
+  await using server = serve(() => json({}));
+  const host = server.address.replace("http://", "");
+  using first = connect({ address: `${host}/` });
+  assertEquals(first.client.address, server.address);
+  using second = connect({ address: `${server.address}/testflinger/` });
+  await first.client.ping();
+  await second.client.ping();
+  assertEquals(server.seen.map((seen) => seen.path), ["/v1/", "/testflinger/v1/"]);
+});
+
+Deno.test("user and password of the address are sent, and shown nowhere", async () => {
+  await using server = serve(() => json({ message: "no" }, { status: 500 }));
+  const address = server.address.replace("//", "//lab:s3cr%40t@");
+  using link = connect({ address });
+  const { client, log } = link;
+  const failure = failed(await client.getAgent());
+  assertEquals(server.seen[0]?.headers.get("authorization"), `Basic ${btoa("lab:s3cr@t")}`);
+  assertEquals(client.address, server.address);
+  assertFalse(/s3cr|lab/.test(failure.message + client.address + JSON.stringify(log.lines)));
+});
+
+Deno.test("an address or an agent id that cannot be used is refused in words", () => {
+  const make = (address: string, agentId = "a") => () =>
+    createServerClient({ address, agentId, clock: systemClock, log: recordingLog() });
+  assertThrows(make("ftp://host"), TypeError, "http:// or https://");
+  assertThrows(make("http://us:pa ss@"), TypeError, "http:// or https://");
+  assertThrows(make("http://host", ".."), TypeError, "agent_id");
+});
