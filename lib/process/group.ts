@@ -1,8 +1,10 @@
 import { access, constants as mode } from "node:fs/promises";
-import { type Clock, systemClock } from "../clock.ts";
+import { systemClock } from "../clock.ts";
 import type { Exit } from "./exit.ts";
+import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
 import { parseIdentity, type ProcessIdentity, SAY_IDENTITY } from "./identity.ts";
 import { allProcesses, type ProcessStat } from "./proc.ts";
+import { signalGroup } from "./signal.ts";
 
 /** How a command is started. */
 export interface GroupOptions {
@@ -25,15 +27,6 @@ export type GroupStart =
   /** One line for people: which program or folder is missing, or not to be used. */
   | { started: false; message: string };
 
-/** How a group is ended. */
-export interface EndOptions {
-  /** Time in milliseconds that the processes get between TERM and KILL. */
-  graceMs: number;
-  clock: Clock;
-  /** Ends the grace early. */
-  hasten?: AbortSignal | undefined;
-}
-
 /** How ending a group went. */
 export interface GroupEnd {
   exit: Exit;
@@ -55,15 +48,11 @@ export interface ProcessGroup extends AsyncDisposable {
   readonly exit: Promise<Exit>;
   /** Ends every process of the group: TERM, then KILL for what is alive after the grace. */
   end(options: EndOptions): Promise<GroupEnd>;
+  /** Lets the agent's own process end although somebody holds `output` open. */
+  unref(): void;
   /** Ends the group at once if the command still runs; leaves alone what it left behind. */
   [Symbol.asyncDispose](): Promise<void>;
 }
-
-/** What a killed process gets to disappear; longer takes only one that hangs in the kernel. */
-const KILL_WAIT_MS = 5_000;
-/** How often a dying group is looked at: often at first, as most are dead within milliseconds. */
-const FIRST_LOOK_MS = 5;
-const LAST_LOOK_MS = 200;
 
 /**
  * What each command starts as. It says who it is, then becomes the command. Exit status 125 (which
@@ -114,7 +103,13 @@ export async function startGroup(
   const output = streamOf(reader, rest);
   return {
     started: true,
-    group: new Group(identity, output, stderr === "separate" ? child.stderr : undefined, exit),
+    group: new Group({
+      identity,
+      output,
+      errors: stderr === "separate" ? child.stderr : undefined,
+      exit,
+      unref: () => child.unref(),
+    }),
   };
 }
 
@@ -122,13 +117,21 @@ class Group implements ProcessGroup {
   /** Set when the command has ended. */
   #exit: Exit | undefined;
 
+  readonly identity: ProcessIdentity;
+  readonly output: ReadableStream<Uint8Array>;
+  readonly errors: ReadableStream<Uint8Array> | undefined;
+  readonly exit: Promise<Exit>;
+  readonly unref: () => void;
+
   constructor(
-    readonly identity: ProcessIdentity,
-    readonly output: ReadableStream<Uint8Array>,
-    readonly errors: ReadableStream<Uint8Array> | undefined,
-    readonly exit: Promise<Exit>,
+    parts: Pick<ProcessGroup, "identity" | "output" | "errors" | "exit" | "unref">,
   ) {
-    exit.then((exit) => this.#exit = exit, () => {});
+    this.identity = parts.identity;
+    this.output = parts.output;
+    this.errors = parts.errors;
+    this.exit = parts.exit;
+    this.unref = parts.unref;
+    this.exit.then((exit) => this.#exit = exit, () => {});
   }
 
   async end(options: EndOptions): Promise<GroupEnd> {
@@ -142,51 +145,38 @@ class Group implements ProcessGroup {
     if (this.#exit === undefined) await this.end({ graceMs: 0, clock: systemClock });
   }
 
-  async #end({ graceMs, clock, hasten }: EndOptions): Promise<ProcessStat[]> {
+  async #end(options: EndOptions): Promise<ProcessStat[]> {
+    const { pid } = this.identity;
     // With the command gone, nobody may be left; its number may even be that of a later group.
     if (this.#exit !== undefined && (await this.#alive()).length === 0) return [];
-    if (graceMs > 0 && !hasten?.aborted) {
-      const reached = signalGroup(this.identity.pid, "SIGTERM");
-      if (reached === "gone") return [];
-      // A stopped process gets TERM only when it goes on.
-      signalGroup(this.identity.pid, "SIGCONT");
-      if (reached === "sent" && await this.#gone({ withinMs: graceMs, clock, hasten })) return [];
+    {
+      using grace = new Grace(options);
+      if (!grace.over.aborted && signalGroup(pid, "SIGTERM") === "sent") {
+        // A stopped process gets TERM only when it goes on.
+        signalGroup(pid, "SIGCONT");
+        if (await this.#gone(0, { over: grace.over })) return [];
+      }
     }
-    await this.#gone({ withinMs: KILL_WAIT_MS, clock, kill: true });
+    // Killed at each look: a process may have joined the group since.
+    if (await this.#gone("SIGKILL", { looks: KILL_LOOKS })) return [];
     return this.#alive();
   }
 
-  /** Waits until nobody of the group lives, at most `withinMs`. With `kill`, kills at each look. */
-  async #gone(
-    { withinMs, clock, hasten, kill = false }: {
-      withinMs: number;
-      clock: Clock;
-      hasten?: AbortSignal | undefined;
-      kill?: boolean;
-    },
+  /** Whether nobody of the group lives any more, looked at while `until` allows it. */
+  #gone(
+    signal: Deno.Signal | 0,
+    until: { over: AbortSignal } | { looks: number },
   ): Promise<boolean> {
-    const over = new AbortController();
-    const stop = () => over.abort();
-    hasten?.addEventListener("abort", stop, { once: true });
-    if (hasten?.aborted) stop();
-    const waited = clock.sleep(withinMs, over.signal).then(stop, stop);
-    try {
-      for (let pause = FIRST_LOOK_MS;; pause = Math.min(2 * pause, LAST_LOOK_MS)) {
-        // Killed at each look: a process may have joined the group since.
-        const reached = signalGroup(this.identity.pid, kill ? "SIGKILL" : 0);
-        if (reached === "gone") return true;
-        if (this.#exit !== undefined && (await this.#alive()).length === 0) return true;
-        if (over.signal.aborted || (kill && reached === "refused")) return false;
-        // The kernel does not tell when a group is empty, so we look; that is in the host's time,
-        // whatever clock the grace is measured with.
-        const next = systemClock.sleep(pause, over.signal).catch(() => {});
-        await (this.#exit === undefined ? Promise.race([this.exit, next]) : next);
-      }
-    } finally {
-      hasten?.removeEventListener("abort", stop);
-      stop();
-      await waited;
-    }
+    const look = async () => {
+      const reached = signalGroup(this.identity.pid, signal);
+      if (reached === "gone") return "done";
+      if (reached === "refused" && signal !== 0) return "give up";
+      // What is left may be dead, and only nobody has waited for it yet.
+      if (this.#exit === undefined || (await this.#alive()).length > 0) return "again";
+      return "done";
+    };
+    const wake = () => this.#exit === undefined ? this.exit : undefined;
+    return lookUntil(look, { ...until, wake });
   }
 
   /** Those of the group that live. */
@@ -198,33 +188,6 @@ class Group implements ProcessGroup {
       return [];
     }
     return members.filter((process) => !process.dead);
-  }
-}
-
-/**
- * Sends a signal to every process of a group; 0 only asks whether it has any, ended ones that
- * nobody has waited for included.
- */
-export function signalGroup(
-  group: number,
-  signal: Deno.Signal | 0,
-): "sent" | "gone" | "refused" {
-  return signalProcess(-group, signal);
-}
-
-/** Sends a signal to a process. */
-export function signalProcess(
-  pid: number,
-  signal: Deno.Signal | 0,
-): "sent" | "gone" | "refused" {
-  try {
-    // Deno takes 0, as kill(2) does; its type does not say so.
-    Deno.kill(pid, signal as Deno.Signal);
-    return "sent";
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "gone";
-    if (error instanceof Deno.errors.PermissionDenied) return "refused";
-    throw error;
   }
 }
 

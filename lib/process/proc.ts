@@ -84,10 +84,28 @@ export async function processesOf(pids: readonly number[]): Promise<ProcessStat[
   return parseStats(text);
 }
 
+/**
+ * The processes whose environment, as it was when their program started, has this very entry.
+ *
+ * @param entry `NAME=VALUE`, in one line.
+ * @throws Error when nobody can look.
+ */
+export async function processesWith(entry: string): Promise<number[]> {
+  if (entry.includes("\n")) throw new Error("Cannot look for an environment entry of two lines");
+  const { code, text } = await ask(
+    ["/bin/sh", "-c", 'exec grep -lszxF -e "$1" /proc/[0-9]*/environ', "sh", entry],
+  );
+  // grep says 1 when nothing matched, and 2 when there was a file that it could not read.
+  if (code > 2) {
+    throw new Error(`Cannot search the processes of this host: grep ended with ${code}`);
+  }
+  return text.split("\n").filter((line) => line !== "").map((line) => Number(line.split("/")[2]));
+}
+
 /** Output of a tool that reads /proc. Its own environment carries nothing of ours. */
 export async function ask(
   argv: readonly [string, ...string[]],
-): Promise<{ pid: number; text: string }> {
+): Promise<{ pid: number; code: number; text: string }> {
   const child = new Deno.Command(argv[0], {
     args: argv.slice(1),
     clearEnv: true,
@@ -99,6 +117,6 @@ export async function ask(
     // A Ctrl-C on the agent's terminal must not blind it while it ends what it started.
     detached: true,
   }).spawn();
-  const { stdout } = await child.output();
-  return { pid: child.pid, text: new TextDecoder().decode(stdout) };
+  const { stdout, code } = await child.output();
+  return { pid: child.pid, code, text: new TextDecoder().decode(stdout) };
 }

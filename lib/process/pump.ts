@@ -89,7 +89,7 @@ export class Pump {
       if (value === undefined) break;
       if (this.#dropped) {
         this.#finish.resolve();
-        await systemClock.sleep(DISCARD_PAUSE_MS);
+        await new Promise((resume) => Deno.unrefTimer(setTimeout(resume, DISCARD_PAUSE_MS)));
         continue;
       }
       this.#bytes += value.byteLength;

@@ -84,7 +84,9 @@ export async function run(argv: readonly string[], options: RunOptions): Promise
 /** How a command is run for what it prints. */
 export interface CaptureOptions extends CommonOptions {
   /** What the command reads; default: nothing. */
-  input?: Uint8Array | undefined;
+  input?: Uint8Array | ReadableStream<Uint8Array> | undefined;
+  /** Gets the output of both streams as it comes, too; as long as it works, nothing more is read. */
+  onOutput?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
   /** How much of each of the two streams is kept, from the start; the rest is thrown away. */
   maxBytes: number;
   /** The most that the command may take. */
@@ -113,9 +115,13 @@ export async function capture(
     { ...options, limits: { totalMs: timeoutMs } },
     { cwd, env, stdin: input, stderr: "separate" },
     (group) => {
-      const pumps = [new Pump(group.output, { clock, onOutput: (bytes) => stdout.keep(bytes) })];
+      const keepIn = (keeper: Keeper) => (bytes: Uint8Array) => {
+        keeper.keep(bytes);
+        return options.onOutput?.(bytes);
+      };
+      const pumps = [new Pump(group.output, { clock, onOutput: keepIn(stdout) })];
       if (group.errors !== undefined) {
-        pumps.push(new Pump(group.errors, { clock, onOutput: (bytes) => stderr.keep(bytes) }));
+        pumps.push(new Pump(group.errors, { clock, onOutput: keepIn(stderr) }));
       }
       return pumps;
     },
@@ -188,6 +194,9 @@ async function start(
   } finally {
     signal?.removeEventListener("abort", abort);
     over.abort();
+    if (pumps.length === 0) await group.output.cancel();
+    // Whoever holds a stream open may do so as long as it likes; it is no reason for us to live on.
+    group.unref();
   }
 }
 

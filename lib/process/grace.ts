@@ -1,0 +1,67 @@
+import { type Clock, systemClock } from "../clock.ts";
+
+/** How processes are ended. */
+export interface EndOptions {
+  /** Time in milliseconds that they get between TERM and KILL. */
+  graceMs: number;
+  clock: Clock;
+  /** Ends the grace early. */
+  hasten?: AbortSignal | undefined;
+}
+
+/** The time between TERM and KILL. Dispose of it when it is no longer waited for. */
+export class Grace implements Disposable {
+  #over = new AbortController();
+  #hasten: AbortSignal | undefined;
+  #stop = () => this.#over.abort();
+
+  constructor({ graceMs, clock, hasten }: EndOptions) {
+    this.#hasten = hasten;
+    hasten?.addEventListener("abort", this.#stop, { once: true });
+    if (hasten?.aborted || graceMs <= 0) this.#stop();
+    else clock.sleep(graceMs, this.#over.signal).then(this.#stop, this.#stop);
+  }
+
+  /** Aborts when the grace is over. */
+  get over(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  [Symbol.dispose](): void {
+    this.#hasten?.removeEventListener("abort", this.#stop);
+    this.#stop();
+  }
+}
+
+/** Most processes are dead within milliseconds of a signal: look often at first. */
+const FIRST_PAUSE_MS = 5;
+const LAST_PAUSE_MS = 200;
+/** Looks that a killed process gets to disappear: 5 s. Longer takes only one that hangs in the kernel. */
+export const KILL_LOOKS = 30;
+
+/**
+ * Looks again and again until `look` says "done". The kernel tells nobody when processes that are
+ * not one's own children have ended, so somebody must look; this is in the host's own time,
+ * whatever clock the grace is measured with.
+ *
+ * @returns false when the time is over, there were `looks` of them, or `look` says "give up".
+ */
+export async function lookUntil(
+  look: () => Promise<"done" | "again" | "give up">,
+  { over, looks = Infinity, wake }: {
+    over?: AbortSignal;
+    looks?: number;
+    /** Something that may happen, and makes it worth while to look at once. */
+    wake?: () => Promise<unknown> | undefined;
+  },
+): Promise<boolean> {
+  let pause = FIRST_PAUSE_MS;
+  for (let looked = 1;; looked++) {
+    const found = await look();
+    if (found !== "again") return found === "done";
+    if (over?.aborted || looked >= looks) return false;
+    const next = systemClock.sleep(pause, over).catch(() => {});
+    await Promise.race([next, wake?.() ?? next]);
+    pause = Math.min(2 * pause, LAST_PAUSE_MS);
+  }
+}

@@ -1,0 +1,140 @@
+import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
+import { bootId, type ProcessIdentity } from "./identity.ts";
+import { allProcesses, processesWith, type ProcessStat } from "./proc.ts";
+import { signalGroup, signalProcess } from "./signal.ts";
+
+/** By what a left-over process is known. */
+export interface SurvivorMark {
+  /** Name of a variable that everything of interest had in its environment when it started. */
+  variable: string;
+  value: string;
+  /** Groups that were recorded when they were started. */
+  groups: readonly ProcessIdentity[];
+}
+
+/** A process that was found. */
+export interface Survivor {
+  pid: number;
+  /** At most 15 bytes, chosen by the process itself. */
+  name: string;
+}
+
+/** What became of the survivors. */
+export interface SurvivorsEnd {
+  ended: Survivor[];
+  /** Not ended: another user's, stuck in the kernel, or born faster than they could be killed. */
+  left: (Survivor & { why: "not_permitted" | "still_alive" })[];
+}
+
+/**
+ * Finds what is left of earlier commands, wherever it has gone: processes that have the variable;
+ * those of a recorded group or session of which the leader or a process with the variable is there
+ * to prove that it is the same one; and whatever descends from any of these. Never the agent itself,
+ * nor what it was started by. What has cleared its environment, and lost its parent and everyone of
+ * its group, is not found.
+ *
+ * @throws Error when the processes of the host cannot be read.
+ */
+export async function findSurvivors(mark: SurvivorMark): Promise<ProcessStat[]> {
+  return (await look(mark)).survivors;
+}
+
+async function look(
+  mark: SurvivorMark,
+): Promise<{ survivors: ProcessStat[]; processes: ProcessStat[] }> {
+  const marked = new Set(await processesWith(`${mark.variable}=${mark.value}`));
+  const processes = await allProcesses();
+  const boot = await bootId();
+  const byPid = new Map(processes.map((process) => [process.pid, process]));
+  // A number of a group is given anew only when nobody of the group is left. So one member that is
+  // known proves that all of them are meant.
+  const groups = new Set(
+    mark.groups.filter(({ pid, startTime, bootId }) =>
+      bootId === boot &&
+      (byPid.get(pid)?.startTime === startTime ||
+        processes.some((process) => process.group === pid && marked.has(process.pid)))
+    ).map(({ pid }) => pid),
+  );
+  const spared = new Set<number>();
+  for (let pid = Deno.pid; pid > 0 && !spared.has(pid); pid = byPid.get(pid)?.parent ?? 0) {
+    spared.add(pid);
+  }
+  const children = Map.groupBy(processes, (process) => process.parent);
+  const next = processes.filter(({ pid, group, session }) =>
+    marked.has(pid) || groups.has(group) || groups.has(session)
+  );
+  const found = new Map<number, ProcessStat>();
+  for (let process = next.pop(); process !== undefined; process = next.pop()) {
+    if (found.has(process.pid) || spared.has(process.pid)) continue;
+    found.set(process.pid, process);
+    next.push(...children.get(process.pid) ?? []);
+  }
+  return { survivors: [...found.values()].filter((process) => !process.dead), processes };
+}
+
+/**
+ * Ends what `findSurvivors()` finds: TERM, then KILL for what is alive after the grace, again and
+ * again until nothing is found or nothing more can be done.
+ *
+ * @throws Error when the processes of the host cannot be read.
+ */
+export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<SurvivorsEnd> {
+  const seen = new Map<string, ProcessStat>();
+  const refused = new Set<string>();
+  let alive: ProcessStat[] = [];
+
+  /** Finds survivors, and sends each a signal, or the new ones among them only. */
+  const round = async (signal: "SIGTERM" | "SIGKILL") => {
+    const { survivors, processes } = await look(options);
+    alive = survivors;
+    const due = alive.filter((process) =>
+      signal === "SIGKILL" ? !refused.has(keyOf(process)) : !seen.has(keyOf(process))
+    );
+    for (const process of alive) seen.set(keyOf(process), process);
+    for (const group of signal === "SIGKILL" ? wholeGroups(due, processes) : []) {
+      // At one stroke, so that nobody of it can fork away from it.
+      signalGroup(group, signal);
+    }
+    for (const process of due) {
+      if (signalProcess(process.pid, signal) === "refused") refused.add(keyOf(process));
+      else if (signal === "SIGTERM") signalProcess(process.pid, "SIGCONT");
+    }
+    if (alive.length === 0) return "done";
+    return alive.every((process) => refused.has(keyOf(process))) ? "give up" : "again";
+  };
+
+  using grace = new Grace(options);
+  const gone = !grace.over.aborted &&
+    await lookUntil(() => round("SIGTERM"), { over: grace.over });
+  if (!gone) await lookUntil(() => round("SIGKILL"), { looks: KILL_LOOKS });
+
+  const left = new Set(alive.map(keyOf));
+  return {
+    ended: [...seen].filter(([key]) => !left.has(key)).map(([, process]) => survivor(process)),
+    left: alive.map((process) => ({
+      ...survivor(process),
+      why: refused.has(keyOf(process)) ? "not_permitted" : "still_alive",
+    })),
+  };
+}
+
+/** Groups of which every living member is among `some`. */
+function wholeGroups(some: readonly ProcessStat[], all: readonly ProcessStat[]): number[] {
+  const pids = new Set(some.map((process) => process.pid));
+  const groups = new Set(some.map((process) => process.group));
+  // What is in a group of another process namespace shows 0.
+  groups.delete(0);
+  for (const { pid, group, dead } of all) {
+    if (!dead && !pids.has(pid)) groups.delete(group);
+  }
+  return [...groups];
+}
+
+/** A pid alone may be given to another process while we look. */
+function keyOf({ pid, startTime }: ProcessStat): string {
+  return `${pid} ${startTime}`;
+}
+
+function survivor({ pid, name }: ProcessStat): Survivor {
+  return { pid, name };
+}
