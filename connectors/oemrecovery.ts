@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { type ConnectorContext, defineConnector } from "./connector.ts";
+import { script } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset } from "./support/reboot.ts";
@@ -25,9 +26,7 @@ export const oemrecovery = defineConnector({
   name: "oemrecovery",
   summary: "Runs recovery commands on the device, which reset it to its original image.",
   config: {
-    recovery_cmds: z.union([z.string(), z.array(z.string())], {
-      error: "must be a list of commands (strings)",
-    }).transform((value) => typeof value === "string" ? [value] : value).optional()
+    recovery_cmds: script.optional()
       .describe("Commands that start the recovery, run on the device by ssh, in order."),
     recovery_disconnect_ok: z.boolean().default(true).describe(
       "The last recovery command may lose the connection, as the device goes away.",
@@ -76,8 +75,11 @@ function keysOnly({ password: _, ...target }: SshTarget): SshTarget {
 
 async function copyKey(ctx: ConnectorContext, target: SshTarget): Promise<boolean> {
   const copied = await copySshKey(ctx, target, { attempts: 1, timeoutMs: KEY_TIMEOUT_MS });
-  if (!copied.ok) ctx.log.warning(`Cannot copy the ssh key: ${copied.why}`);
-  return copied.ok;
+  if (copied.ok) return true;
+  const message = `Cannot copy the ssh key: ${copied.why}`;
+  if (copied.missing) throw new ProvisioningError(message);
+  ctx.log.warning(message);
+  return false;
 }
 
 async function bootIdOf(ctx: ConnectorContext, target: SshTarget): Promise<string | undefined> {

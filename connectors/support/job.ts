@@ -15,7 +15,7 @@ const jobSchema = z.looseObject({
   reserve_data: section.nullish(),
   test_data: z.looseObject({
     // Checked by the stage that needs it, which has its own words for what is wrong.
-    test_cmds: z.unknown(),
+    test_cmds: z.unknown().optional(),
     secrets: z.record(z.string(), z.unknown()).nullish(),
     test_username: z.string().nullish(),
     test_password: z.union([z.string(), z.number()]).transform(String).nullish(),

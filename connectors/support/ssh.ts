@@ -1,8 +1,10 @@
 import { isAbsolute, join } from "node:path";
 import type { ConnectorContext } from "../connector.ts";
 import { need } from "./config.ts";
-import { type Credentials, credentials } from "./job.ts";
-import type { CommandOptions, CommandResult } from "./runner.ts";
+import { ProvisioningError } from "./errors.ts";
+import { checkUserName } from "./job.ts";
+import { hasProgram } from "./programs.ts";
+import { type CommandOptions, type CommandResult, failureText } from "./runner.ts";
 
 /** Where, as whom, and how to log in by ssh. */
 export interface SshTarget {
@@ -18,6 +20,8 @@ export interface SshTarget {
 
 /** A program with the variables that it alone gets (a password, for sshpass). */
 export interface Invocation {
+  /** The program itself, which is not the first word where sshpass is in front. */
+  readonly program: string;
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
 }
@@ -36,10 +40,10 @@ export function deviceTarget(
 /** The control host, by its keys. */
 export function controlHostTarget(ctx: ConnectorContext): SshTarget {
   const { config } = ctx;
+  checkUserName(config.control_user);
   return {
     host: need(config, "control_host"),
-    // The same rule as for job users: a name cannot be an option.
-    user: credentials({}, { user: config.control_user, password: "" }).user,
+    user: config.control_user,
     port: config.control_host_ssh_port,
     knownHosts: config.control_host_known_hosts,
   };
@@ -75,12 +79,33 @@ function connectionOptions(target: SshTarget): string[] {
 }
 
 /** Puts sshpass in front where there is a password: through the environment, never in argv. */
-export function withPassword(argv: readonly string[], password: string | undefined): Invocation {
+export function withPassword(
+  argv: readonly [string, ...string[]],
+  password: string | undefined,
+): Invocation {
+  const [program] = argv;
   // Without a terminal ssh would ask a graphical program, where one is installed.
   const env = { SSH_ASKPASS_REQUIRE: "never" };
   return password === undefined
-    ? { argv, env }
-    : { argv: ["sshpass", "-e", ...argv], env: { ...env, SSHPASS: password } };
+    ? { program, argv, env }
+    : { program, argv: ["sshpass", "-e", ...argv], env: { ...env, SSHPASS: password } };
+}
+
+/**
+ * Runs it.
+ *
+ * @returns `not_started` also where it is not sshpass that is missing but the program behind it,
+ *   of which sshpass would only say that it failed.
+ */
+export async function runInvocation(
+  ctx: ConnectorContext,
+  { program, argv, env }: Invocation,
+  options: CommandOptions,
+): Promise<CommandResult> {
+  if (argv[0] !== program && !await hasProgram(ctx, program)) {
+    return { ended: "not_started", message: `no such program in PATH: ${program}` };
+  }
+  return await ctx.runner.run(argv, { ...options, env: { ...options.env, ...env } });
 }
 
 /** `-p 2222` or `-P 2222`, only where the port is not the usual one. */
@@ -90,19 +115,20 @@ export function portOption(target: SshTarget, option: "-p" | "-P"): string[] {
 
 /** The invocation that runs `command` (a shell command line: `quote` what is not yours) on a target. */
 export function sshInvocation(target: SshTarget, command: string): Invocation {
-  const argv = [
+  return withPassword([
     "ssh",
     ...connectionOptions(target),
     ...portOption(target, "-p"),
     destination(target),
     command,
-  ];
-  return withPassword(argv, target.password);
+  ], target.password);
 }
 
 /**
  * Runs a shell command line on a target. The status is that of the remote command; 255 is ssh's own
  * failure.
+ *
+ * @throws ProvisioningError when this host has no ssh (or no sshpass, where there is a password).
  */
 export function ssh(
   ctx: ConnectorContext,
@@ -110,8 +136,7 @@ export function ssh(
   command: string,
   options: CommandOptions,
 ): Promise<CommandResult> {
-  const { argv, env } = sshInvocation(target, command);
-  return ctx.runner.run(argv, { ...options, env: { ...options.env, ...env } });
+  return invoke(ctx, sshInvocation(target, command), { target, options });
 }
 
 /**
@@ -129,7 +154,7 @@ export function scpTo(
   if (!PLAIN_REMOTE_PATH.test(paths.remote)) {
     throw new Error(`Cannot copy to '${paths.remote}': it has characters that a shell would read`);
   }
-  const { argv, env } = withPassword([
+  const invocation = withPassword([
     "scp",
     ...connectionOptions(target),
     ...portOption(target, "-P"),
@@ -137,7 +162,20 @@ export function scpTo(
     isAbsolute(paths.local) ? paths.local : join(ctx.cwd, paths.local),
     `${target.user}@${bracketed(target.host)}:${paths.remote}`,
   ], target.password);
-  return ctx.runner.run(argv, { ...options, env: { ...options.env, ...env } });
+  return invoke(ctx, invocation, { target, options });
+}
+
+async function invoke(
+  ctx: ConnectorContext,
+  invocation: Invocation,
+  { target, options }: { readonly target: SshTarget; readonly options: CommandOptions },
+): Promise<CommandResult> {
+  const result = await runInvocation(ctx, invocation, options);
+  if (result.ended !== "not_started") return result;
+  // Not the device's fault: no reset and no waiting would help.
+  throw new ProvisioningError(
+    `Cannot reach ${destination(target)}: ${failureText(invocation.program, result)}`,
+  );
 }
 
 /** A host as URLs and scp write it: IPv6 addresses in brackets. */
@@ -148,12 +186,4 @@ export function bracketed(host: string): string {
 /** Quotes one word for a POSIX shell. */
 export function quote(word: string): string {
   return /^[A-Za-z0-9_./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
-}
-
-/** The job's login on the device, for `deviceTarget`: no password, so keys only. */
-export async function jobLogin(
-  ctx: ConnectorContext,
-  defaults?: Credentials,
-): Promise<{ user: string }> {
-  return { user: credentials(await ctx.readJob(), defaults).user };
 }

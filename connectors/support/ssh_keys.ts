@@ -2,7 +2,14 @@ import { join } from "node:path";
 import type { ConnectorContext } from "../connector.ts";
 import { ProvisioningError } from "./errors.ts";
 import { failureText, succeeded } from "./runner.ts";
-import { destination, hostKeyOptions, portOption, type SshTarget, withPassword } from "./ssh.ts";
+import {
+  destination,
+  hostKeyOptions,
+  portOption,
+  runInvocation,
+  type SshTarget,
+  withPassword,
+} from "./ssh.ts";
 
 const COPY_ATTEMPTS = 10;
 const COPY_PAUSE_MS = 60_000;
@@ -33,7 +40,10 @@ export interface CopyKeyOptions {
 }
 
 /** Whether it worked, and if not, why not. */
-export type CopyKeyResult = { readonly ok: true } | { readonly ok: false; readonly why: string };
+export type CopyKeyResult =
+  | { readonly ok: true }
+  /** `missing`: this host has no ssh-copy-id (or no sshpass), so the device is not to blame. */
+  | { readonly ok: false; readonly why: string; readonly missing: boolean };
 
 /** Installs a public key on a target with ssh-copy-id. A password goes by `sshpass -e`. */
 export async function copySshKey(
@@ -42,7 +52,7 @@ export async function copySshKey(
   options: CopyKeyOptions = {},
 ): Promise<CopyKeyResult> {
   const attempts = options.attempts ?? COPY_ATTEMPTS;
-  const { argv, env } = withPassword([
+  const invocation = withPassword([
     "ssh-copy-id",
     ...(options.force ? ["-f"] : []),
     ...(options.keyFile === undefined ? [] : ["-i", options.keyFile]),
@@ -55,13 +65,13 @@ export async function copySshKey(
     destination(target),
   ], target.password);
   for (let attempt = 1;; attempt++) {
-    const result = await ctx.runner.run(argv, {
+    const result = await runInvocation(ctx, invocation, {
       timeoutMs: options.timeoutMs ?? COPY_TIMEOUT_MS,
-      env,
     });
     if (succeeded(result)) return { ok: true };
-    const why = failureText(argv[0] ?? "ssh-copy-id", result);
-    if (attempt >= attempts || result.ended === "not_started") return { ok: false, why };
+    const why = failureText("ssh-copy-id", result);
+    const missing = result.ended === "not_started";
+    if (attempt >= attempts || missing) return { ok: false, why, missing };
     ctx.log.warning(`Cannot copy the ssh key to ${destination(target)} yet: ${why}`);
     await ctx.clock.sleep(options.pauseMs ?? COPY_PAUSE_MS, ctx.signal);
   }

@@ -1,0 +1,97 @@
+/** Servers on loopback that stand for control hosts, image servers and serial servers. */
+
+/** A request that a stub got. */
+export interface StubRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly body: string;
+  readonly contentType: string | null;
+}
+
+/** An HTTP server with the requests that it got. */
+export interface HttpStub extends AsyncDisposable {
+  readonly port: number;
+  readonly url: string;
+  readonly requests: StubRequest[];
+}
+
+/** Starts an HTTP server. */
+export function httpStub(
+  answer: (request: StubRequest, raw: Request) => Response | Promise<Response>,
+): HttpStub {
+  const requests: StubRequest[] = [];
+  const server = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen() {} },
+    async (raw) => {
+      const request = {
+        method: raw.method,
+        path: new URL(raw.url).pathname,
+        body: await raw.text(),
+        contentType: raw.headers.get("content-type"),
+      };
+      requests.push(request);
+      return await answer(request, raw);
+    },
+  );
+  const { port } = server.addr;
+  return {
+    port,
+    url: `http://127.0.0.1:${port}`,
+    requests,
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
+}
+
+/** A port of loopback that nobody listens on. */
+export function closedPort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  // A TCP listener's address is a network address.
+  return (listener.addr as Deno.NetAddr).port;
+}
+
+/** A TCP server. */
+export interface TcpStub extends AsyncDisposable {
+  readonly port: number;
+  /** How many clients have come. */
+  readonly clients: number;
+}
+
+/** Starts a TCP server; `serve` is given each client, and its number from 1. */
+export function tcpStub(serve: (client: Deno.TcpConn, n: number) => void | Promise<void>): TcpStub {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const open = new Set<Deno.TcpConn>();
+  let clients = 0;
+  const done = (async () => {
+    for await (const client of listener) {
+      open.add(client);
+      clients++;
+      await serve(client, clients);
+    }
+  })().catch(() => {});
+  return {
+    port: (listener.addr as Deno.NetAddr).port,
+    get clients() {
+      return clients;
+    },
+    async [Symbol.asyncDispose]() {
+      listener.close();
+      for (const client of open) {
+        try {
+          client.close();
+        } catch {
+          // The server closed it itself.
+        }
+      }
+      await done;
+    },
+  };
+}
+
+/** Waits until something is so; gives up after a long time, for the failure to be seen. */
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 2_000; i++) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error("What the test waited for has not come about");
+}
