@@ -100,9 +100,46 @@ export async function write(connection: Deno.TcpConn, text: string): Promise<voi
   while (bytes.length > 0) bytes = bytes.subarray(await connection.write(bytes));
 }
 
+/** A clock that knows how often it was looked at: each byte that moves makes a limit look. */
+export class WatchedClock extends FakeClock {
+  looks = 0;
+
+  override monotonic(): number {
+    this.looks += 1;
+    return super.monotonic();
+  }
+
+  /** Does what makes bytes arrive, and waits until they have been noticed. */
+  async noticed(act: () => Promise<void>): Promise<void> {
+    const before = this.looks;
+    await act();
+    await until(() => this.looks > before);
+  }
+}
+
+/** A server whose answer has begun and goes on as a test says. */
+export function serveSlowly(head: string) {
+  let connection: Deno.TcpConn | undefined;
+  const server = serveRaw(async (accepted) => {
+    await write(accepted, head);
+    connection = accepted;
+  });
+  return Object.assign(server, {
+    /** Resolves when the client has seen the head and waits for what follows. */
+    async begun(clock: WatchedClock) {
+      // At the start of the limit, at the head of the answer, at the start of reading.
+      await until(() => connection !== undefined && clock.looks >= 3);
+    },
+    async send(text: string) {
+      if (connection === undefined) throw new Error("Nobody has connected yet");
+      await write(connection, text);
+    },
+  });
+}
+
 /** A client whose clock stands still and whose log is kept. */
 export function connect(options: Partial<ServerClientOptions> & { address: string }) {
-  const clock = new FakeClock();
+  const clock = new WatchedClock();
   const log = recordingLog();
   const client = createServerClient({ agentId: "rpi4-01", clock, log, ...options });
   return { client, clock, log, [Symbol.dispose]: () => client.close() };
