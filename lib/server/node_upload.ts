@@ -1,7 +1,7 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
 import type { Log } from "../log.ts";
 import type { SendStream, StreamRequest } from "./transport.ts";
-import { certificatesForNode, proxiesOfEnvironment } from "./trust.ts";
+import { certificatesForNode, proxiesOfEnvironment, usesSystemStore } from "./trust.ts";
 
 /** Of an answer to an upload: a message for people. */
 const ANSWER_BYTES = 16_384;
@@ -37,8 +37,9 @@ async function open(url: URL, log: Log) {
     return { createConnection: request, agent: new Agent(options) };
   }
   const { request, Agent } = await import("node:https");
-  const { rootCertificates } = await import("node:tls");
-  const ca = [...rootCertificates, ...certificatesForNode(log)];
+  const { getCACertificates, rootCertificates } = await import("node:tls");
+  const system = usesSystemStore() ? getCACertificates("system") : [];
+  const ca = [...rootCertificates, ...system, ...certificatesForNode(log)];
   // Said aloud, because NODE_TLS_REJECT_UNAUTHORIZED=0 would switch it off.
   const options = { keepAlive: false, ca, rejectUnauthorized: true, proxyEnv };
   return { createConnection: request, agent: new Agent(options) };

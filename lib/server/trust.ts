@@ -13,6 +13,12 @@ export function certificatesForNode(log: Log): string[] {
   return [...readCertificates("SSL_CERT_FILE", log), ...readCertificates("DENO_CERT", log)];
 }
 
+/** Whether the operator has named the system's certificates, which `fetch` then honours. */
+export function usesSystemStore(): boolean {
+  const stores = Deno.env.get("DENO_TLS_CA_STORE") ?? "";
+  return stores.split(",").some((store) => store.trim() === "system");
+}
+
 function readCertificates(variable: string, log: Log): string[] {
   const file = Deno.env.get(variable);
   if (file === undefined || file === "") return [];
