@@ -5,9 +5,9 @@
  * systemd listens on a datagram socket (`NOTIFY_SOCKET`). Without an unstable flag the runtime has
  * no way to it: `Deno.connect` and `node:net` make stream sockets (EPROTOTYPE, "wrong type for
  * socket"), a socket cannot be opened as a file (ENXIO), `node:dgram` knows only UDP, and
- * `Deno.listenDatagram` is there with `--unstable-net` only, and does not reach abstract addresses
- * even then. So each message is one run of `systemd-notify`, which is wherever systemd is. It takes
- * milliseconds, and there is one at a change of state and one a third of `WatchdogSec=`.
+ * `Deno.listenDatagram` is there with `--unstable-net` only. So each message is one run of
+ * `systemd-notify`, which is wherever systemd is. It takes some 25 ms beside the agent, and there is
+ * one at a change of state and one a third of `WatchdogSec=`.
  *
  * The message then comes from a child: the unit needs `NotifyAccess=all`. Lest the programs of a job
  * speak in the agent's name, the variables are taken out of the environment.

@@ -1,0 +1,187 @@
+/**
+ * What an agent answers over HTTP: metrics, health, status and the status page. Load this module only
+ * when a port is set; the rest of the agent starts faster without it.
+ */
+import { type Context, Hono } from "hono";
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { viewConfiguration } from "./configuration_view.ts";
+import { createLiveEvents, type LiveEvents } from "./live_events.ts";
+import type { Metrics } from "./metrics.ts";
+import { renderPage } from "./page.ts";
+import { PAGE_CSS, PAGE_JS } from "./page_assets.ts";
+import type { StatusBoard } from "./status.ts";
+
+/** How often a port that is in use is tried again: the process before us may still be stopping. */
+const BIND_AGAIN_MS = 60_000;
+
+/**
+ * Nothing but our own style and script, no frame, no form, no other origin: should a byte of output
+ * ever get into the page as markup, it could still do nothing.
+ */
+const SECURITY_HEADERS = {
+  "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; " +
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "x-content-type-options": "nosniff",
+  "x-frame-options": "DENY",
+  "referrer-policy": "no-referrer",
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-resource-policy": "same-origin",
+  "cache-control": "no-store",
+};
+
+const EVENT_STREAM = { "content-type": "text/event-stream" };
+
+/** What is served, and where. */
+export interface HealthOptions {
+  /** `metrics_host`. On a loopback address, requests by any other name are refused. */
+  host: string;
+  /** `metrics_port`; 0 for any free one. */
+  port: number;
+  board: StatusBoard;
+  metrics: Metrics;
+  /** Shown on the page with everything left out that may be a secret. */
+  configuration: Record<string, unknown>;
+  clock: Clock;
+  log: Log;
+}
+
+/** The running endpoint. */
+export interface Health {
+  /** `http://127.0.0.1:9100/`; undefined while the port is not ours. */
+  readonly url: string | undefined;
+  close(): Promise<void>;
+}
+
+/**
+ * Serves until `close()`. A port that cannot be had is an error in the log, and is tried again every
+ * minute; it never ends the agent.
+ */
+export function serveHealth(options: HealthOptions): Health {
+  const { host, port, clock, log } = options;
+  const live = createLiveEvents(options);
+  const app = createHealthApp(options, live);
+  const closing = new AbortController();
+  let server: Deno.HttpServer<Deno.NetAddr> | undefined;
+
+  /** Returns why it did not work. */
+  const bind = (): string | undefined => {
+    try {
+      server = Deno.serve({ hostname: host, port, onListen() {} }, app.fetch);
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+    log.info("The status page and the metrics are served", { url: urlOf(server.addr) });
+    return undefined;
+  };
+
+  const bindAgain = async () => {
+    do {
+      try {
+        await clock.sleep(BIND_AGAIN_MS, closing.signal);
+      } catch {
+        return;
+      }
+    } while (bind() !== undefined);
+  };
+
+  const problem = bind();
+  let binding = Promise.resolve();
+  if (problem !== undefined) {
+    log.error(
+      "Cannot serve the status page and the metrics; the agent goes on without and tries again " +
+        "every minute. Set metrics_host and metrics_port to an address that is free",
+      { host, port, reason: problem },
+    );
+    binding = bindAgain();
+  }
+
+  return {
+    get url() {
+      return server === undefined ? undefined : urlOf(server.addr);
+    },
+    async close() {
+      closing.abort();
+      live.close();
+      await binding;
+      await server?.shutdown();
+    },
+  };
+}
+
+function urlOf({ hostname, port }: Deno.NetAddr): string {
+  return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}/`;
+}
+
+/** The answers, without a port. */
+function createHealthApp(options: HealthOptions, live: LiveEvents): Hono {
+  const { board, metrics, log } = options;
+  const configuration = viewConfiguration(options.configuration);
+  const onlyLoopback = isLoopback(options.host);
+  const app = new Hono();
+
+  app.use(async (c, next) => {
+    if (onlyLoopback && !isLoopback(hostOf(c))) {
+      // DNS rebinding: a web page has its own name point to this host and would read the answer.
+      c.res = c.text("This endpoint is served to localhost only.\n", 421);
+    } else if (c.req.method !== "GET" && c.req.method !== "HEAD") {
+      c.res = c.text("Only GET and HEAD.\n", 405, { allow: "GET, HEAD" });
+    } else {
+      await next();
+    }
+    for (const [name, value] of Object.entries(SECURITY_HEADERS)) c.res.headers.set(name, value);
+  });
+
+  app.get(
+    "/metrics",
+    async (c) => c.body(await metrics.text(), 200, { "content-type": metrics.contentType }),
+  );
+  app.get("/healthz", (c) => {
+    const { trouble } = board.snapshot();
+    return trouble === undefined ? c.text("ok\n") : c.text(`${trouble}\n`, 503);
+  });
+  app.get("/readyz", (c) => {
+    const { not_ready_because: reason } = board.snapshot();
+    return reason === undefined ? c.text("ok\n") : c.text(`${reason}\n`, 503);
+  });
+  app.get("/v1/status", (c) => c.json(board.snapshot()));
+  app.get("/v1/events", (c) => {
+    // Nobody would read the stream, or end it.
+    if (c.req.raw.method === "HEAD") return c.body(null, 200, EVENT_STREAM);
+    const stream = live.open();
+    if (stream === undefined) return c.text("Too many are watching already.\n", 503);
+    return c.body(stream, 200, EVENT_STREAM);
+  });
+  app.get("/", (c) => {
+    const output = new TextDecoder().decode(board.tail());
+    return c.html(renderPage({ status: board.snapshot(), configuration, output }));
+  });
+  app.get("/page.css", (c) => c.body(PAGE_CSS, 200, { "content-type": "text/css" }));
+  app.get("/page.js", (c) => c.body(PAGE_JS, 200, { "content-type": "text/javascript" }));
+  app.get("/favicon.ico", (c) => c.body(null, 204));
+
+  let failed = false;
+  app.onError((error, c) => {
+    if (!failed) {
+      failed = true;
+      log.error("The status endpoint failed; jobs are not affected, please report this", {
+        path: c.req.path,
+        error: error.stack ?? error.message,
+      });
+    }
+    return c.text("Internal error; the agent's log says more.\n", 500);
+  });
+  return app;
+}
+
+/** The name by which the request asks, without the port; `""` when it is none. */
+function hostOf(c: Context): string {
+  const host = c.req.header("host");
+  const url = host === undefined ? c.req.url : `http://${host}/`;
+  return URL.canParse(url) ? new URL(url).hostname : "";
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host === "[::1]" ||
+    /^127(\.\d{1,3}){3}$/.test(host);
+}

@@ -1,0 +1,232 @@
+/** What the agent is doing, for people and programs that ask: a model of what the observer was told. */
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { noObserver, type Observer, type PhaseLimits } from "./observer.ts";
+import type { Pulse } from "./pulse.ts";
+import { openRecentJobs } from "./recent_jobs.ts";
+import type { AgentStatus, CurrentJob, PhaseStatus } from "./status_schema.ts";
+import { createTail } from "./tail.ts";
+
+/** Enough to see what went wrong, little enough for a browser to lay out at once. */
+export const TAIL_BYTES = 64 * 1024;
+
+const SECOND = 1000;
+
+/** Options of {@link createStatus}. */
+export interface StatusOptions {
+  agentId: string;
+  version: string;
+  /** Shown as it is: without user name and password. */
+  serverAddress: string;
+  /** Where the recent jobs are kept; it must exist. */
+  folder: string;
+  clock: Clock;
+  log: Log;
+  pulse: Pulse;
+}
+
+/** What a subscriber is told: output, or that something else is new. */
+export type StatusEvent = { kind: "output"; bytes: Uint8Array } | { kind: "changed" };
+
+/** The model. */
+export interface StatusBoard {
+  readonly observer: Observer;
+  snapshot(): AgentStatus;
+  /** The end of what the current (or else the last) job printed: at most 64 KiB of UTF-8. */
+  tail(): Uint8Array;
+  /**
+   * Calls `listener` for each event until the result is disposed of. The bytes are only good during
+   * the call.
+   */
+  subscribe(listener: (event: StatusEvent) => void): Disposable;
+  /** Waits until the recent jobs are on disk. */
+  close(): Promise<void>;
+}
+
+/** The phase that runs; times are the clock's monotonic ones. */
+interface Running {
+  since: number;
+  lastOutput: number;
+  limits: PhaseLimits;
+}
+
+type Job = Omit<CurrentJob, "limits">;
+
+/** Makes the model; reads the recent jobs from disk. */
+export async function createStatus(options: StatusOptions): Promise<StatusBoard> {
+  const { clock, pulse } = options;
+  const iso = () => new Date(clock.now()).toISOString();
+  const recent = await openRecentJobs(options.folder, options.log);
+  const tail = createTail(TAIL_BYTES);
+  const listeners = new Set<(event: StatusEvent) => void>();
+  const startedAt = iso();
+
+  let mode: AgentStatus["mode"];
+  let job: Job | undefined;
+  let jobSince = 0;
+  let running: Running | undefined;
+  let server: AgentStatus["server"] = { address: options.serverAddress, retries: 0 };
+  let undelivered: AgentStatus["undelivered"] = { bytes: 0, fragments: 0, jobs: 0 };
+
+  const changed = () => {
+    for (const listener of listeners) listener({ kind: "changed" });
+  };
+  const runningPhase = () => job?.phases.find(({ state }) => state === "running");
+  const sinceMono = (then: number) => (clock.monotonic() - then) / SECOND;
+
+  const observer: Observer = {
+    ...noObserver,
+    mode({ state, comment }) {
+      if (mode?.state === state && mode.comment === comment) return;
+      const since = mode?.state === state ? mode.since : iso();
+      mode = { state, comment, since };
+      changed();
+    },
+    jobStarted({ jobId, queue, name }) {
+      job = {
+        job_id: jobId,
+        queue,
+        ...(name === undefined ? {} : { name }),
+        started_at: iso(),
+        phases: [],
+        recovery_failed: false,
+      };
+      jobSince = clock.monotonic();
+      running = undefined;
+      tail.clear();
+      changed();
+    },
+    phaseStarted(phase, limits) {
+      const since = clock.monotonic();
+      running = { since, lastOutput: since, limits };
+      job?.phases.push({ phase, state: "running", started_at: iso() });
+      changed();
+    },
+    phaseSkipped(phase, reason) {
+      job?.phases.push({ phase, state: "skipped", reason });
+      changed();
+    },
+    phaseEnded(phase, { status, event, seconds, release }) {
+      running = undefined;
+      const entry = job?.phases.findLast((entry) => entry.phase === phase);
+      if (entry !== undefined) {
+        Object.assign(entry, { state: "ended", status, event, seconds, release });
+      }
+      changed();
+    },
+    jobEnded({ reason }) {
+      running = undefined;
+      if (job === undefined) return;
+      const ended_at = iso();
+      recent.add({ ...job, ended_at, seconds: sinceMono(jobSince), reason });
+      job = undefined;
+      changed();
+    },
+    recoveryFailed() {
+      if (job !== undefined) job.recovery_failed = true;
+    },
+    output(bytes) {
+      tail.push(bytes);
+      if (running !== undefined) running.lastOutput = clock.monotonic();
+      for (const listener of listeners) listener({ kind: "output", bytes });
+    },
+    polled() {
+      server = { ...server, last_poll_at: iso() };
+    },
+    contact(ok, message) {
+      const turned = server.reachable !== ok;
+      server = ok
+        ? { ...server, reachable: true, last_success_at: iso() }
+        : { ...server, reachable: false, last_failure_at: iso(), last_failure: message ?? "" };
+      if (turned) changed();
+    },
+    retried() {
+      server = { ...server, retries: server.retries + 1 };
+    },
+    undelivered({ bytes, fragments, jobs }) {
+      const appeared = (bytes > 0) !== (undelivered.bytes > 0) || jobs !== undelivered.jobs;
+      undelivered = { bytes, fragments, jobs };
+      if (appeared) changed();
+    },
+  };
+
+  const limitsNow = (): CurrentJob["limits"] => {
+    if (running === undefined) return undefined;
+    const { totalMs, silenceMs } = running.limits;
+    const left = (ms: number, then: number) => Math.max(0, ms / SECOND - sinceMono(then));
+    return {
+      ...(totalMs === undefined ? {} : {
+        total_seconds: totalMs / SECOND,
+        total_left_seconds: left(totalMs, running.since),
+      }),
+      ...(silenceMs === undefined ? {} : {
+        silence_seconds: silenceMs / SECOND,
+        silence_left_seconds: left(silenceMs, running.lastOutput),
+      }),
+    };
+  };
+
+  const jobNow = (): CurrentJob | undefined => {
+    if (job === undefined) return undefined;
+    const current = runningPhase();
+    const phases: PhaseStatus[] = job.phases.map((entry) =>
+      entry === current && running !== undefined
+        ? { ...entry, seconds: sinceMono(running.since) }
+        : { ...entry }
+    );
+    const limits = limitsNow();
+    return { ...job, phases, ...(limits === undefined ? {} : { limits }) };
+  };
+
+  return {
+    observer,
+    snapshot() {
+      const trouble = pulse.trouble();
+      const notReady = trouble ?? whyNotReady(mode, server);
+      const current = jobNow();
+      return {
+        agent_id: options.agentId,
+        version: options.version,
+        now: iso(),
+        started_at: startedAt,
+        healthy: trouble === undefined,
+        ...(trouble === undefined ? {} : { trouble }),
+        ready: notReady === undefined,
+        ...(notReady === undefined ? {} : { not_ready_because: notReady }),
+        ...(mode === undefined ? {} : { mode: { ...mode } }),
+        ...(current === undefined ? {} : { job: current }),
+        server: { ...server },
+        undelivered: { ...undelivered },
+        recent_jobs: [...recent.jobs],
+      };
+    },
+    tail: () => tail.bytes(),
+    subscribe(listener) {
+      listeners.add(listener);
+      return { [Symbol.dispose]: () => void listeners.delete(listener) };
+    },
+    close: () => recent.close(),
+  };
+}
+
+/** Modes in which no job is taken, in words. */
+const NOT_TAKING_JOBS = new Map([
+  ["offline", "offline"],
+  ["maintenance", "in maintenance"],
+  ["restart", "about to restart"],
+  ["stopping", "stopping"],
+]);
+
+/** Why an agent takes no job: somebody wants it so, or the server cannot be asked. */
+function whyNotReady(
+  mode: AgentStatus["mode"],
+  server: AgentStatus["server"],
+): string | undefined {
+  if (mode === undefined) return "the agent has not begun yet";
+  const words = NOT_TAKING_JOBS.get(mode.state);
+  if (words !== undefined) {
+    return `the agent is ${words}${mode.comment === "" ? "" : `: ${mode.comment}`}`;
+  }
+  if (server.reachable === false) return `the server is not reachable: ${server.last_failure}`;
+  return undefined;
+}

@@ -1,0 +1,43 @@
+/** The end of a stream of bytes, in a fixed amount of memory. */
+export interface Tail {
+  push(bytes: Uint8Array): void;
+  /** What is kept, oldest first, beginning at the beginning of a character. */
+  bytes(): Uint8Array;
+  clear(): void;
+}
+
+/** Makes a tail that keeps the last `size` bytes of UTF-8 text. */
+export function createTail(size: number): Tail {
+  const ring = new Uint8Array(size);
+  /** Bytes ever pushed since the last clear(). */
+  let total = 0;
+  return {
+    push(bytes) {
+      const kept = bytes.length > size ? bytes.subarray(bytes.length - size) : bytes;
+      total += bytes.length - kept.length;
+      const at = total % size;
+      const first = kept.subarray(0, size - at);
+      ring.set(first, at);
+      ring.set(kept.subarray(first.length));
+      total += kept.length;
+    },
+    bytes() {
+      if (total <= size) return ring.slice(0, total);
+      const at = total % size;
+      const all = new Uint8Array(size);
+      all.set(ring.subarray(at));
+      all.set(ring.subarray(0, at), size - at);
+      return all.subarray(beginOfCharacter(all));
+    },
+    clear() {
+      total = 0;
+    },
+  };
+}
+
+/** Continuation bytes (10xxxxxx) at the front belong to a character that was cut off. */
+function beginOfCharacter(bytes: Uint8Array): number {
+  let at = 0;
+  while (at < 3 && at < bytes.length && ((bytes[at] ?? 0) & 0xc0) === 0x80) at++;
+  return at;
+}

@@ -1,0 +1,315 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { type Health, type HealthOptions, serveHealth } from "../../lib/observe/health.ts";
+import { createMetrics } from "../../lib/observe/metrics.ts";
+import { combineObservers, type Observer } from "../../lib/observe/observer.ts";
+import { createPulse } from "../../lib/observe/pulse.ts";
+import { createStatus } from "../../lib/observe/status.ts";
+import { AgentStatus } from "../../lib/observe/status_schema.ts";
+import { FakeClock, settle } from "../support/fake_clock.ts";
+import { type RecordingLog, recordingLog } from "../support/recording_log.ts";
+
+const START = Date.UTC(2026, 10, 22, 12);
+
+interface Served {
+  observer: Observer;
+  health: Health;
+  /** Without a slash at the end. */
+  url: string;
+  clock: FakeClock;
+  log: RecordingLog;
+  options: HealthOptions;
+}
+
+/** A served agent with everything behind it as it is in real life, but for the clock. */
+async function withHealth(
+  test: (served: Served) => Promise<void>,
+  changes: Partial<HealthOptions> = {},
+) {
+  const folder = await Deno.makeTempDir();
+  const clock = new FakeClock(START);
+  const log = recordingLog();
+  const pulse = createPulse({ clock, silenceLimitMs: 60_000 });
+  const board = await createStatus({
+    agentId: "agent-1",
+    version: "9.8.7",
+    serverAddress: "http://server",
+    folder,
+    clock,
+    log,
+    pulse,
+  });
+  const metrics = await createMetrics({
+    agentId: "agent-1",
+    identifier: "",
+    version: "9.8.7",
+    clock,
+  });
+  const options: HealthOptions = {
+    host: "127.0.0.1",
+    port: 0,
+    board,
+    metrics,
+    configuration: { agent_id: "agent-1", test_command: "run --password hunter2" },
+    clock,
+    log,
+    ...changes,
+  };
+  const health = serveHealth(options);
+  try {
+    const url = (health.url ?? "").replace(/\/$/, "");
+    const observer = combineObservers([board.observer, metrics.observer]);
+    await test({ observer, health, url, clock, log, options });
+  } finally {
+    await health.close();
+    await board.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function get(url: string, init?: RequestInit) {
+  const response = await fetch(url, init);
+  return { status: response.status, headers: response.headers, text: await response.text() };
+}
+
+/** One request written by hand, for what fetch() does not send. Returns the whole answer. */
+async function raw(url: string, request: string): Promise<string> {
+  const { hostname, port } = new URL(url);
+  using connection = await Deno.connect({ hostname, port: Number(port) });
+  await connection.write(new TextEncoder().encode(request));
+  return await new Response(connection.readable).text();
+}
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+Deno.test("/metrics serves what was counted", () =>
+  withHealth(async ({ url, observer }) => {
+    observer.jobStarted({ jobId: "j", queue: "q" });
+    const { status, headers, text } = await get(`${url}/metrics`);
+    assertEquals(status, 200);
+    assertMatch(headers.get("content-type") ?? "", /^text\/plain; version=0\.0\.4/);
+    assertStringIncludes(text, 'jobs_total{agent_id="agent-1"} 1');
+  }));
+
+Deno.test("/healthz is 200 while the loop turns, and 503 with the reason when it hangs", () =>
+  withHealth(async ({ url, clock }) => {
+    assertEquals((await get(`${url}/healthz`)).status, 200);
+    await clock.advance(61_000);
+    const { status, text } = await get(`${url}/healthz`);
+    assertEquals(status, 503);
+    assertEquals(text, "the agent's loop has not turned for 61 s\n");
+  }));
+
+Deno.test("/readyz is 200 while jobs are taken, and 503 with the reason otherwise", () =>
+  withHealth(async ({ url, observer }) => {
+    assertEquals((await get(`${url}/readyz`)).status, 503);
+    observer.mode({ state: "waiting", comment: "" });
+    observer.contact(true);
+    assertEquals((await get(`${url}/readyz`)).status, 200);
+    observer.mode({ state: "offline", comment: "cable broken" });
+    const { status, text } = await get(`${url}/readyz`);
+    assertEquals([status, text], [503, "the agent is offline: cable broken\n"]);
+  }));
+
+Deno.test("/v1/status is JSON as its schema says", () =>
+  withHealth(async ({ url, observer }) => {
+    observer.jobStarted({ jobId: "j", queue: "q" });
+    observer.phaseStarted("test", { totalMs: 5000 });
+    const { headers, text } = await get(`${url}/v1/status`);
+    assertMatch(headers.get("content-type") ?? "", /^application\/json/);
+    assertEquals(AgentStatus.parse(JSON.parse(text)).job?.job_id, "j");
+  }));
+
+Deno.test("the page says everything without a script", () =>
+  withHealth(async ({ url, observer }) => {
+    observer.mode({ state: "waiting", comment: "" });
+    observer.jobStarted({ jobId: "j-0", queue: "q", name: "nightly" });
+    observer.phaseStarted("test", {});
+    observer.phaseEnded("test", { status: 3, event: "test_fail", seconds: 61, release: "" });
+    observer.recoveryFailed();
+    observer.jobEnded({ reason: "test_fail" });
+    observer.jobStarted({ jobId: "j-1", queue: "q2" });
+    observer.mode({ state: "provision", comment: "" });
+    observer.phaseSkipped("setup", "no command");
+    observer.phaseStarted("provision", { totalMs: 7_200_000, silenceMs: 900_000 });
+    observer.output(bytes("hello from the device\n"));
+    observer.contact(false, "GET http://server/v1: refused");
+    observer.undelivered({ bytes: 1536, fragments: 3, jobs: 1 });
+    const { status, headers, text } = await get(`${url}/`);
+    assertEquals(status, 200);
+    assertMatch(headers.get("content-type") ?? "", /^text\/html; charset=utf-8/i);
+    for (
+      const said of [
+        "<title>agent-1: provision</title>",
+        "j-1",
+        "q2",
+        "skipped: no command",
+        "running for 0 s, at most 2 h 0 min more, at most 15 min 0 s more without output",
+        "to come",
+        "hello from the device",
+        "The server cannot be reached",
+        "GET http://server/v1: refused",
+        "Not delivered yet: 1.5 KiB of 1 job.",
+        "j-0 (nightly)",
+        "failed after 1 min 1 s with status 3 (test_fail)",
+        "the device could not be recovered",
+        "run ...",
+        'http-equiv="refresh"',
+      ]
+    ) assertStringIncludes(text, said);
+    assertEquals(text.includes("hunter2"), false);
+  }));
+
+Deno.test("the page of an agent that does nothing says so, and why", () =>
+  withHealth(async ({ url, observer }) => {
+    observer.mode({ state: "offline", comment: "cable broken" });
+    const { text } = await get(`${url}/`);
+    assertStringIncludes(text, "No job is running. None is taken: the agent is offline: cable");
+    assertStringIncludes(text, "None yet.");
+  }));
+
+const HOSTILE =
+  `</pre></title><script>alert(1)</script><img src=x onerror="alert(1)">'"&\x1b[2J\u202e`;
+
+Deno.test("markup, control sequences and bidi marks from outside are text wherever they show up", () =>
+  withHealth(async ({ url, observer }) => {
+    for (let n = 0; n < 2; n++) {
+      observer.mode({ state: HOSTILE, comment: HOSTILE });
+      observer.jobStarted({ jobId: HOSTILE, queue: HOSTILE, name: HOSTILE });
+      observer.phaseSkipped("setup", HOSTILE);
+      observer.phaseStarted("test", {});
+      observer.output(bytes(HOSTILE));
+      observer.phaseEnded("test", { status: 1, event: HOSTILE, seconds: 1, release: HOSTILE });
+      observer.contact(false, HOSTILE);
+      if (n === 0) observer.jobEnded({ reason: HOSTILE });
+    }
+    const { text } = await get(`${url}/`);
+    assertEquals(text.match(/<script/g)?.length, 1);
+    assertStringIncludes(text, '<script src="/page.js" defer></script>');
+    assertEquals(text.includes("<img"), false);
+    assertEquals(text.match(/<\/pre>/g)?.length, 1);
+    assertEquals(text.match(/<\/title>/g)?.length, 1);
+    // deno-lint-ignore no-control-regex -- control characters are what is looked for
+    assertEquals(/[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]/.test(text), false);
+    assertStringIncludes(text, "&lt;script&gt;alert(1)&lt;/script&gt;");
+    assertStringIncludes(text, "␛[2J");
+  }, { configuration: { agent_id: HOSTILE, [HOSTILE]: HOSTILE } }));
+
+Deno.test("ten megabytes without a new line leave a page of a sane size", () =>
+  withHealth(async ({ url, observer }) => {
+    observer.output(new Uint8Array(10 * 1024 * 1024).fill(0x3c));
+    const { text } = await get(`${url}/`);
+    assert(text.length < 400_000);
+    assertStringIncludes(text, "&lt;&lt;");
+  }));
+
+Deno.test("every answer forbids scripts of others, frames, sniffing and caching", () =>
+  withHealth(async ({ url }) => {
+    for (const path of ["/", "/metrics", "/v1/status", "/page.js", "/page.css", "/nothing"]) {
+      const { headers } = await get(url + path);
+      const policy = headers.get("content-security-policy") ?? "";
+      assertStringIncludes(policy, "default-src 'none'", path);
+      assertEquals(policy.includes("unsafe"), false);
+      assertStringIncludes(policy, "frame-ancestors 'none'");
+      assertEquals(headers.get("x-content-type-options"), "nosniff");
+      assertEquals(headers.get("cache-control"), "no-store");
+    }
+  }));
+
+Deno.test("the page needs nothing from elsewhere, and no style or script within it", () =>
+  withHealth(async ({ url, observer }) => {
+    observer.jobStarted({ jobId: "j", queue: "q" });
+    const { text } = await get(`${url}/`);
+    for (const [, address] of text.matchAll(/(?:src|href)="([^"]*)"/g)) {
+      assertMatch(address ?? "", /^(\/[a-z]|#)/);
+      if (address?.startsWith("/")) assertEquals((await get(url + address)).status, 200, address);
+    }
+    assertEquals(/ style=| on[a-z]+=|<style/.test(text), false);
+  }));
+
+Deno.test("a web page whose name points to this host (DNS rebinding) gets nothing", () =>
+  withHealth(async ({ url }) => {
+    const port = new URL(url).port;
+    for (
+      const host of [
+        "evil.example",
+        `evil.example:${port}`,
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "a@127.0.0.1.x",
+      ]
+    ) {
+      const answer = await raw(url, `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+      assertMatch(answer, /^HTTP\/1\.1 4\d\d /, host);
+      assertEquals(answer.includes("agent-1"), false, host);
+    }
+    for (const host of [`127.0.0.1:${port}`, "localhost", `[::1]:${port}`, "LOCALHOST:1"]) {
+      const answer = await raw(url, `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`);
+      assertMatch(answer, /^HTTP\/1\.1 200 /, host);
+    }
+  }));
+
+Deno.test("on an address for others any name will do", () =>
+  withHealth(async ({ health, options }) => {
+    const port = new URL(health.url ?? "").port;
+    assertEquals(options.host, "0.0.0.0");
+    const answer = await raw(
+      `http://127.0.0.1:${port}`,
+      "GET /healthz HTTP/1.1\r\nHost: lab-host-3.example\r\nConnection: close\r\n\r\n",
+    );
+    assertMatch(answer, /^HTTP\/1\.1 200 /);
+  }, { host: "0.0.0.0" }));
+
+Deno.test("nothing can be changed: other methods are refused, HEAD is answered", () =>
+  withHealth(async ({ url }) => {
+    for (const method of ["POST", "PUT", "DELETE", "OPTIONS"]) {
+      const { status, headers } = await get(`${url}/`, { method });
+      assertEquals([status, headers.get("allow")], [405, "GET, HEAD"]);
+    }
+    for (const path of ["/", "/v1/events", "/metrics"]) {
+      const { status, text } = await get(url + path, { method: "HEAD" });
+      assertEquals([status, text], [200, ""]);
+    }
+    assertEquals((await get(`${url}/etc/passwd`)).status, 404);
+  }));
+
+Deno.test("a port in use is one error that says what to do, and is taken once it is free", async () => {
+  const other = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = other.addr;
+  let closed = false;
+  try {
+    await withHealth(async ({ health, log, clock }) => {
+      assertEquals(health.url, undefined);
+      await clock.advance(60_000);
+      assertEquals(log.lines.map(({ level }) => level), ["error"]);
+      assertStringIncludes(log.lines[0]?.message ?? "", "metrics_port");
+      assertEquals(log.lines[0]?.fields.port, port);
+      other.close();
+      closed = true;
+      await clock.advance(60_000);
+      assertEquals(health.url, `http://127.0.0.1:${port}/`);
+      assertEquals((await get(`${health.url}metrics`)).status, 200);
+      assertEquals(log.lines.map(({ level }) => level), ["error", "info"]);
+    }, { port });
+  } finally {
+    if (!closed) other.close();
+  }
+});
+
+Deno.test("an address that this host does not have is an error as well", () =>
+  withHealth(async ({ log, health }) => {
+    await settle();
+    assertEquals(health.url, undefined);
+    assertEquals(log.lines.map(({ level }) => level), ["error"]);
+  }, { host: "192.0.2.1" }));
+
+Deno.test("metrics that fail are one error in the log and a 500", () =>
+  withHealth(async ({ url, log }) => {
+    for (let n = 0; n < 3; n++) assertEquals((await get(`${url}/metrics`)).status, 500);
+    assertEquals(log.lines.filter(({ level }) => level === "error").length, 1);
+  }, {
+    metrics: {
+      observer: combineObservers([]),
+      contentType: "text/plain",
+      text: () => Promise.reject(new Error("broken gauge")),
+    },
+  }));

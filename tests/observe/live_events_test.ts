@@ -1,0 +1,147 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { createLiveEvents, type LiveEvents } from "../../lib/observe/live_events.ts";
+import { createPulse } from "../../lib/observe/pulse.ts";
+import { createStatus, type StatusBoard } from "../../lib/observe/status.ts";
+import { FakeClock, settle } from "../support/fake_clock.ts";
+import { recordingLog } from "../support/recording_log.ts";
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+
+async function withLive(
+  test: (made: { board: StatusBoard; clock: FakeClock; live: LiveEvents }) => Promise<void>,
+) {
+  const folder = await Deno.makeTempDir();
+  const clock = new FakeClock();
+  const log = recordingLog();
+  const board = await createStatus({
+    agentId: "agent-1",
+    version: "1",
+    serverAddress: "",
+    folder,
+    clock,
+    log,
+    pulse: createPulse({ clock }),
+  });
+  const live = createLiveEvents({ board, clock });
+  try {
+    await test({ board, clock, live });
+  } finally {
+    live.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+interface Event {
+  event: string;
+  data: unknown;
+}
+
+/** Reads events as a browser does. */
+function reader(stream: ReadableStream<Uint8Array> | undefined) {
+  assert(stream !== undefined);
+  const lines = stream?.pipeThrough(new TextDecoderStream()).getReader();
+  return {
+    /** The events of the next piece that comes. */
+    async next(): Promise<Event[]> {
+      const { value = "" } = await lines?.read() ?? {};
+      return value.split("\n\n").filter((part) => part.startsWith("event:")).map((part) => {
+        const [, event = "", data = ""] = /^event: (.*)\ndata: (.*)$/.exec(part) ?? [];
+        return { event, data: JSON.parse(data) };
+      });
+    },
+    raw: () => lines?.read(),
+    cancel: () => lines?.cancel(),
+  };
+}
+
+Deno.test("who comes late first gets the end of the log, then what is new, ten times a second", () =>
+  withLive(async ({ board, clock, live }) => {
+    board.observer.output(bytes("before\n"));
+    const browser = reader(live.open());
+    assertEquals(await browser.next(), [{ event: "tail", data: "before\n" }]);
+    for (const letter of "hello") board.observer.output(bytes(letter));
+    board.observer.mode({ state: "test", comment: "" });
+    board.observer.mode({ state: "cleanup", comment: "" });
+    const next = browser.next();
+    await clock.advance(100);
+    assertEquals(await next, [
+      { event: "output", data: "hello" },
+      { event: "changed", data: {} },
+    ]);
+  }));
+
+Deno.test("output cannot forge an event, nor end one", () =>
+  withLive(async ({ board, clock, live }) => {
+    const browser = reader(live.open());
+    await browser.next();
+    board.observer.output(bytes("a\n\nevent: changed\ndata: {}\n\n\r\r<script>\u2028\x1b[2J."));
+    const next = browser.next();
+    await clock.advance(100);
+    assertEquals(await next, [
+      { event: "output", data: "a\n\nevent: changed\ndata: {}\n\n\n\n<script>\n␛[2J." },
+    ]);
+  }));
+
+Deno.test("a character that was cut in two arrives whole", () =>
+  withLive(async ({ board, clock, live }) => {
+    const browser = reader(live.open());
+    await browser.next();
+    const wrench = bytes("🛠");
+    board.observer.output(wrench.subarray(0, 2));
+    await clock.advance(100);
+    const next = browser.next();
+    board.observer.output(wrench.subarray(2));
+    await clock.advance(100);
+    assertEquals(await next, [{ event: "output", data: "🛠" }]);
+  }));
+
+Deno.test("a browser that does not read costs no memory, and gets the end of the log when it does", () =>
+  withLive(async ({ board, clock, live }) => {
+    const browser = reader(live.open());
+    for (let n = 0; n < 1000; n++) {
+      board.observer.output(new Uint8Array(10_000).fill(0x61 + n % 26));
+      if (n % 100 === 0) await clock.advance(100);
+    }
+    await clock.advance(100);
+    let last = "";
+    let pieces = 0;
+    for (; !last.endsWith(String.fromCharCode(0x61 + 999 % 26)); pieces++) {
+      for (const { event, data } of await browser.next()) {
+        last = event === "tail" ? String(data) : last + data;
+      }
+    }
+    assertEquals(last.length, 65536);
+    assert(pieces < 6);
+  }));
+
+Deno.test("a connection without events is kept alive, and ends when the browser goes", () =>
+  withLive(async ({ clock, live, board }) => {
+    const browser = reader(live.open());
+    await browser.next();
+    const next = browser.raw();
+    await clock.advance(15_000);
+    assertStringIncludes((await next)?.value ?? "", ": here");
+    await browser.cancel();
+    await settle();
+    assertEquals(clock.sleepers, 0);
+    board.observer.output(bytes("nobody hears this"));
+    assertEquals(clock.sleepers, 0);
+  }));
+
+Deno.test("no more than twenty may watch; when one goes another may come", () =>
+  withLive(async ({ live }) => {
+    const streams = Array.from({ length: 20 }, () => live.open());
+    assert(streams.every((stream) => stream !== undefined));
+    assertEquals(live.open(), undefined);
+    await streams[0]?.cancel();
+    assert(live.open() !== undefined);
+  }));
+
+Deno.test("close() ends every stream", () =>
+  withLive(async ({ live, clock }) => {
+    const browser = reader(live.open());
+    await browser.next();
+    live.close();
+    assertEquals((await browser.raw())?.done, true);
+    assertEquals(clock.sleepers, 0);
+  }));
