@@ -16,8 +16,9 @@ import { agentFolder, JobStore } from "../job/store.ts";
 import type { Log } from "../log.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
-import type { Failure, ServerApi } from "../server/api.ts";
+import type { Answer, Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
+import type { AgentRecord } from "../server/schema.ts";
 import { lackOfSpace } from "./free_space.ts";
 import { takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
@@ -114,7 +115,8 @@ class Agent {
   readonly #markers: Markers;
   readonly #reporter: Reporter;
   readonly #observer: Observer;
-  readonly #complaints = new Set<string>();
+  /** What was last complained of, so that it is said once and not at each try. */
+  readonly #complaints = new Map<Question, string>();
   #wake = Promise.withResolvers<void>();
   #noSpace = false;
 
@@ -284,22 +286,15 @@ class Agent {
 
   /** One round; says what comes next. */
   async #round(): Promise<Round> {
-    const { server, config } = this.#options;
+    const { config } = this.#options;
     const { signal } = this.#stop;
     // What is asked on the host is heard even when the server is away.
     if (await this.#markers.wantsRestart()) {
       this.#wishes.requestRestart("Restart marker file", "A marker file asks for a restart");
     }
     const marker = await this.#markers.offlineComment();
-    const record = await server.getAgent(signal);
+    const record = await this.#readRecord();
     if (signal.aborted) return { next: "at once" };
-    if (record.ok) {
-      this.#complaints.delete("record");
-      this.#wishes.learn(record.value);
-      if (record.value === null) this.#reporter.register();
-    } else {
-      this.#complain("record", record);
-    }
 
     const offline = this.#wishes.offline ??
       (marker === undefined ? undefined : { state: "offline", comment: marker });
@@ -322,6 +317,24 @@ class Agent {
     this.#correct(record.value);
     if (full !== undefined) return { next: "pause" };
     return await this.#askForJob(record.value?.restricted_to ?? {});
+  }
+
+  /** The agent's record on the server; a server that has forgotten the agent is told of it again. */
+  async #readRecord(): Promise<Answer<AgentRecord | null>> {
+    const { server } = this.#options;
+    let record = await server.getAgent(this.#stop.signal);
+    if (record.ok && record.value === null) {
+      this.#reporter.register();
+      await this.#reporter.flush(LAST_STATE_MS, this.#stop.signal);
+      record = await server.getAgent(this.#stop.signal);
+    }
+    if (record.ok) {
+      this.#forget("record");
+      this.#wishes.learn(record.value);
+    } else {
+      this.#complain("record", record);
+    }
+    return record;
   }
 
   /** A state that was lost on its way, or that nobody wished for, is put right. */
@@ -357,7 +370,7 @@ class Agent {
       this.#complain("job", offer);
       return later(offer);
     }
-    this.#complaints.delete("job");
+    this.#forget("job");
     switch (offer.value.kind) {
       case "none":
         return { next: "pause" };
@@ -375,15 +388,15 @@ class Agent {
   }
 
   /** Says once, not at each try, what the server does not do. */
-  #complain(what: string, failure: Failure): void {
+  #complain(what: Question, failure: Failure): void {
     if (failure.kind === "aborted" || failure.kind === "unreachable") return;
-    const key = `${what}: ${failure.message}`;
-    if (this.#complaints.has(key)) return;
-    for (const other of this.#complaints) {
-      if (other.startsWith(`${what}: `)) this.#complaints.delete(other);
-    }
-    this.#complaints.add(key);
+    if (this.#complaints.get(what) === failure.message) return;
+    this.#complaints.set(what, failure.message);
     this.#options.log.error(`No job can be asked for: ${failure.message}`);
+  }
+
+  #forget(what: Question): void {
+    this.#complaints.delete(what);
   }
 
   async #runJob(received: Record<string, unknown>, broken?: string): Promise<void> {
@@ -467,6 +480,9 @@ class Agent {
     await this.#reporter.flush(LAST_STATE_MS, this.#hasten.signal);
   }
 }
+
+/** What an agent asks of the server in each round. */
+type Question = "record" | "job";
 
 /** What comes after a round. */
 type Round =

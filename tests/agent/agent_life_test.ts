@@ -1,0 +1,320 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { serveSandbox } from "../../lib/sandbox/serve.ts";
+import { Lab } from "../support/lab.ts";
+
+/** A test that ends when the file `go` appears. */
+const UNTIL_GO = "echo ready; while [ ! -e ../go ]; do sleep 0.02; done";
+
+async function go(lab: Lab): Promise<void> {
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+}
+
+function restartMarker(lab: Lab, agentId = "agent-1"): string {
+  return join(lab.folder, `TESTFLINGER-DEVICE-RESTART-${agentId}`);
+}
+
+Deno.test("an agent that starts shows itself waiting, with its queues, place and kind", async () => {
+  await using lab = await Lab.open({
+    config: {
+      location: "rack 4",
+      provision_type: "muxpi",
+      identifier: "SN-1",
+      advertised_queues: { "queue-1": "the first" },
+      advertised_images: { "queue-1": { jammy: "url: http://x" } },
+    },
+  });
+  lab.start();
+  const agent = await lab.until(() => {
+    const agent = lab.sandbox.agent("agent-1");
+    return agent?.state === "waiting" && agent.queues !== undefined ? agent : undefined;
+  }, "the agent's record");
+  assertEquals(
+    [agent.queues, agent.location, agent.provision_type, agent.identifier],
+    [["queue-1"], "rack 4", "muxpi", "SN-1"],
+  );
+  const advertised = (path: string) =>
+    lab.sandbox.requests.some((request) => request.method === "POST" && request.path === path);
+  await lab.until(() => advertised("/v1/agents/images"), "the images");
+  assert(advertised("/v1/agents/queues"));
+});
+
+Deno.test("the agent's state on the server is the phase that runs, then waiting", async () => {
+  await using lab = await Lab.open({ config: { test_command: UNTIL_GO } });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "test", "state test");
+  assertEquals(lab.sandbox.agent("agent-1")?.job_id, jobId);
+  await go(lab);
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "state waiting");
+});
+
+Deno.test("the agent's record moves at least once a minute, also while a job runs", async () => {
+  await using lab = await Lab.open({ config: { test_command: UNTIL_GO } });
+  lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "test", "state test");
+  const posts = () =>
+    lab.sandbox.requests.filter((request) =>
+      request.method === "POST" && request.path === "/v1/agents/data/agent-1"
+    ).length;
+  const before = posts();
+  await lab.until(() => posts() > before, "a sign of life");
+  await go(lab);
+});
+
+Deno.test("an agent that an administrator set offline takes no job until it is set online", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  lab.sandbox.setAgent("agent-1", { state: "offline", comment: "cable broken" });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.eventually(
+    () => lab.logged("warning").includes("An administrator set this agent to offline"),
+    "the agent knows",
+  );
+  await lab.until(
+    () => lab.sandbox.requests.filter((request) => request.method === "GET").length > 5,
+    "some rounds",
+  );
+  assertEquals(lab.sandbox.state(jobId), "waiting");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "cable broken");
+  lab.sandbox.setAgent("agent-1", { state: "waiting", comment: "" });
+  await lab.complete(jobId);
+});
+
+Deno.test("an administrator's offline is kept over a restart of the agent, comment included", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  lab.sandbox.setAgent("agent-1", { state: "maintenance", comment: "new disk" });
+  lab.start();
+  await lab.eventually(() => lab.logged("warning").length > 0, "the agent knows");
+  await lab.stop();
+  assertEquals(lab.sandbox.agent("agent-1")?.state, "maintenance");
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.requestCount > 20, "some rounds");
+  assertEquals(lab.sandbox.state(jobId), "waiting");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "new disk");
+});
+
+Deno.test("the offline with which an agent stopped does not keep the next one from working", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+  await lab.stop();
+  assertEquals(lab.sandbox.agent("agent-1")?.state, "offline");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "Agent stopped");
+  lab.start();
+  await lab.run({ test_data: { a: 1 } });
+});
+
+Deno.test("offline that is set during a job is honoured when the job has ended, not before", async () => {
+  await using lab = await Lab.open({ config: { test_command: UNTIL_GO, cleanup_command: "true" } });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "test", "state test");
+  lab.sandbox.setAgent("agent-1", { state: "offline", comment: "after this one" });
+  const next = lab.submit({ test_data: { a: 1 } });
+  await go(lab);
+  await lab.complete(jobId);
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "offline", "offline again");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "after this one");
+  assertEquals(lab.statuses(jobId), { test: 0, cleanup: 0 });
+  assertEquals(lab.sandbox.state(next), "waiting");
+});
+
+Deno.test("a restart asked for on the server is carried out once, and the next agent waits for jobs", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  const first = lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+  lab.sandbox.setAgent("agent-1", { state: "restart", comment: "new version" });
+  assertEquals(await first.ended, { ended: "restart" });
+  assertEquals(lab.sandbox.agent("agent-1")?.state, "restart");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "new version");
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting again");
+  await lab.run({ test_data: { a: 1 } });
+});
+
+for (const id of ["agent-1", "agent1"]) {
+  Deno.test(`the marker file with the id ${id} makes the agent restart, and is removed first`, async () => {
+    await using lab = await Lab.open();
+    const agent = lab.start();
+    await Deno.writeTextFile(restartMarker(lab, id), "");
+    assertEquals(await agent.ended, { ended: "restart" });
+    assertEquals(
+      [...Deno.readDirSync(lab.folder)].some(({ name }) => name.includes("RESTART")),
+      false,
+    );
+  });
+}
+
+Deno.test("SIGUSR1 during a job waits for the job's end", async () => {
+  await using lab = await Lab.open({ config: { test_command: UNTIL_GO } });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  const agent = lab.start();
+  await lab.until(() => lab.output(jobId, "test").includes("ready"), "the test runs");
+  agent.restart();
+  await go(lab);
+  assertEquals(await agent.ended, { ended: "restart" });
+  assertEquals(lab.statuses(jobId), { test: 0 });
+  assertEquals(lab.sandbox.state(jobId), "complete");
+});
+
+Deno.test("a marker that cannot be removed is an error in the log, and the agent goes on", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  const marker = restartMarker(lab);
+  await Deno.writeTextFile(marker, "");
+  await new Deno.Command("chattr", { args: ["+i", marker] }).output();
+  const isImmutable = await Deno.remove(marker).then(() => false, () => true);
+  if (!isImmutable) return; // This file system, or this user, cannot make one.
+  try {
+    lab.start();
+    await lab.run({ test_data: { a: 1 } });
+    assertStringIncludes(lab.logged("error").join("\n"), `Cannot remove the marker ${marker}`);
+  } finally {
+    await new Deno.Command("chattr", { args: ["-i", marker] }).output();
+  }
+});
+
+Deno.test("a marker that is a link is reported once and ignored", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  await Deno.symlink("/etc/passwd", restartMarker(lab));
+  lab.start();
+  await lab.run({ test_data: { a: 1 } });
+  await lab.run({ test_data: { a: 1 } });
+  const reports = lab.logged("warning").filter((line) => line.includes("is ignored"));
+  assertEquals(reports.length, 1);
+});
+
+Deno.test("an offline marker keeps the agent offline while it exists, its first line is the comment", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  const marker = join(lab.folder, "TESTFLINGER-DEVICE-OFFLINE-agent-1");
+  await Deno.writeTextFile(marker, "bench power off\nmore\n");
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "offline", "offline");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "bench power off");
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  await Deno.remove(marker);
+  await lab.complete(jobId);
+});
+
+Deno.test("offline wins over restart: the restart waits until the agent is online", async () => {
+  await using lab = await Lab.open();
+  lab.sandbox.setAgent("agent-1", { state: "offline", comment: "" });
+  const agent = lab.start();
+  await Deno.writeTextFile(restartMarker(lab), "");
+  await lab.eventually(
+    () => lab.logged("info").some((line) => line.includes("asks for a restart")),
+    "the agent knows",
+  );
+  const rounds = lab.sandbox.requestCount;
+  await lab.until(() => lab.sandbox.requestCount > rounds + 4, "some rounds");
+  lab.sandbox.setAgent("agent-1", { state: "waiting", comment: "" });
+  assertEquals(await agent.ended, { ended: "restart" });
+});
+
+Deno.test("an agent with restricted queues asks for jobs of those only", async () => {
+  await using lab = await Lab.open({
+    config: { job_queues: ["queue-1", "queue-2"], test_command: "true" },
+  });
+  lab.sandbox.restrict("queue-2", ["owner"]);
+  const open = lab.sandbox.submit({ job_queue: "queue-1", test_data: { a: 1 } });
+  const restricted = lab.sandbox.submit({ job_queue: "queue-2", test_data: { a: 1 } });
+  lab.start();
+  await lab.complete(restricted);
+  await lab.until(() => lab.sandbox.requestCount > 12, "some rounds");
+  const asked = lab.sandbox.requests.filter((request) => request.path === "/v1/job");
+  assertEquals(lab.sandbox.state(open), "waiting");
+  assertEquals(
+    new Set(asked.map((request) => request.query)),
+    new Set(["?queue=queue-2"]),
+  );
+});
+
+Deno.test("a second agent with the same id on a host ends at once and says who has the lock", async () => {
+  await using lab = await Lab.open();
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+  const second = await lab.start().ended;
+  const message = second.ended === "failed" ? second.message : "";
+  assertStringIncludes(message, "Another agent 'agent-1' runs on this host");
+});
+
+Deno.test("an agent that starts while the server is away works as soon as it is there", async () => {
+  const first = serveSandbox();
+  const port = Number(new URL(first.url).port);
+  const { sandbox } = first;
+  await using lab = await Lab.open({ served: first, config: { test_command: "echo hello" } });
+  await first.close();
+  lab.start();
+  await lab.eventually(
+    () => lab.logged("warning").some((line) => line.includes("cannot be reached")),
+    "the outage is noticed",
+  );
+  const jobId = sandbox.submit({ job_queue: "queue-1", test_data: { a: 1 } });
+  await using _again = { [Symbol.asyncDispose]: serveSandbox({ port, sandbox }).close };
+  await lab.complete(jobId);
+  assertEquals(lab.output(jobId, "test"), "hello\n");
+  await lab.stop();
+});
+
+Deno.test("an agent that the server has forgotten introduces itself again", async () => {
+  await using lab = await Lab.open({ config: { location: "rack 4" } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.location === "rack 4", "the record");
+  lab.sandbox.forgetAgent("agent-1");
+  await lab.until(() => lab.sandbox.agent("agent-1")?.location === "rack 4", "the record again");
+});
+
+Deno.test("a job that is not what it should be is ended as failed, and the agent goes on", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  const jobId = crypto.randomUUID();
+  let handedOut = false;
+  lab.sandbox.submit({ job_id: jobId, job_queue: "elsewhere" });
+  lab.sandbox.intercept((request) => {
+    if (handedOut || !request.url.includes("/v1/job?")) return undefined;
+    handedOut = true;
+    return new Response(`{"job_id": "${jobId}", "job_queue": "queue-1", "test_data": {"te`, {
+      headers: { "content-type": "application/json" },
+    });
+  });
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { setup: 1 });
+  await lab.run({ test_data: { a: 1 } });
+});
+
+for (
+  const [what, answer] of Object.entries({
+    "HTML": () => new Response("<html>hello</html>", { headers: { "content-type": "text/html" } }),
+    "500": () => new Response("oops", { status: 500 }),
+    "a job without an id": () => Response.json({ job_queue: "queue-1" }),
+    "a list": () => Response.json([1]),
+  })
+) {
+  Deno.test(`a server that answers ${what} is one line in the log, and the agent goes on`, async () => {
+    await using lab = await Lab.open({ config: { test_command: "true" } });
+    let answers = 0;
+    const undo = lab.sandbox.intercept((request) => {
+      if (!request.url.includes("/v1/job?")) return undefined;
+      answers++;
+      return answer();
+    });
+    lab.start();
+    await lab.eventually(() => answers >= 3, "three answers");
+    undo();
+    await lab.run({ test_data: { a: 1 } });
+    assertEquals(lab.logged("error").length, 1, lab.logged("error").join("\n"));
+    assertStringIncludes(lab.logged("error")[0] ?? "", "/v1/job");
+  });
+}
+
+Deno.test("no job is asked for while the disk is full, and it goes on by itself", async () => {
+  await using lab = await Lab.open({ config: { min_free_space: "1000000 GiB" } });
+  lab.start();
+  await lab.until(
+    () => lab.sandbox.agent("agent-1")?.comment?.startsWith("No job is taken: "),
+    "the comment",
+  );
+  assertEquals(lab.sandbox.requests.some((request) => request.path === "/v1/job"), false);
+});

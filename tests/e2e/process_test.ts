@@ -1,0 +1,128 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { startProgram } from "../support/agent_process.ts";
+import { Lab } from "../support/lab.ts";
+import { isRunning } from "../support/processes.ts";
+
+const FOREVER = "sleep 1000";
+
+/** The configuration of a lab as a file. */
+async function configFile(lab: Lab, more: Record<string, unknown> = {}): Promise<string> {
+  const file = join(lab.folder, "agent.conf");
+  const { agent_id, server_address, job_queues, execution_basedir, logging_basedir } = lab.config;
+  const { results_basedir } = lab.config;
+  await Deno.writeTextFile(
+    file,
+    JSON.stringify({
+      agent_id,
+      server_address,
+      job_queues,
+      execution_basedir,
+      logging_basedir,
+      results_basedir,
+      polling_interval: 0.2,
+      min_free_space: 0,
+      cancel_grace: 1,
+      ...more,
+    }),
+  );
+  return file;
+}
+
+/** Ids of agents whose markers and locks lie in the real /tmp must be nobody else's. */
+function uniqueLab(): Promise<Lab> {
+  return Lab.open({ config: { agent_id: `e2e-${crypto.randomUUID().slice(0, 8)}` } });
+}
+
+Deno.test("an agent runs a job as a process and exits with 0 after SIGTERM", async () => {
+  await using lab = await uniqueLab();
+  const file = await configFile(lab, { test_command: "echo hello" });
+  await using agent = startProgram(["-c", file]);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  await lab.complete(jobId);
+  agent.kill("SIGTERM");
+  assertEquals(await agent.exited, 0, agent.output());
+  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.comment, "Agent stopped");
+});
+
+Deno.test("SIGTERM ends the running phase and its whole group, cleans up, delivers, and exits with 0", async () => {
+  await using lab = await uniqueLab();
+  const file = await configFile(lab, {
+    test_command: `${FOREVER} & echo $! > ../child; echo ready; wait`,
+    cleanup_command: "echo cleaned",
+  });
+  await using agent = startProgram(["-c", file]);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  await lab.until(() => lab.output(jobId, "test").includes("ready"), "the test runs");
+  const child = Number(await Deno.readTextFile(join(lab.config.execution_basedir, "child")));
+  agent.kill("SIGTERM");
+  assertEquals(await agent.exited, 0, agent.output());
+  assertEquals(await isRunning(child), false);
+  assertEquals(lab.sandbox.state(jobId), "complete");
+  assertEquals(lab.output(jobId, "cleanup"), "cleaned\n");
+  assertStringIncludes(lab.output(jobId, "test"), "The agent was stopped, ending the phase.");
+});
+
+Deno.test("SIGUSR1 ends an idle agent with exit status 1, so that its supervisor starts it again", async () => {
+  await using lab = await uniqueLab();
+  const file = await configFile(lab);
+  await using agent = startProgram(["-c", file]);
+  await lab.until(() => lab.sandbox.agent(lab.config.agent_id)?.state === "waiting", "waiting");
+  agent.kill("SIGUSR1");
+  assertEquals(await agent.exited, 1, agent.output());
+  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "restart");
+});
+
+Deno.test("a job that was running when the agent was killed is brought to its end by the next one", async () => {
+  await using lab = await uniqueLab();
+  const file = await configFile(lab, {
+    test_command: `echo $$ > ../child; echo printed; exec ${FOREVER}`,
+    cleanup_command: "echo cleaned",
+  });
+  await using first = startProgram(["-c", file]);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  await lab.until(() => lab.output(jobId, "test").includes("printed"), "the test runs");
+  const child = Number(await Deno.readTextFile(join(lab.config.execution_basedir, "child")));
+  first.kill("SIGKILL");
+  await first.exited;
+  await using second = startProgram(["-c", file]);
+  await lab.complete(jobId);
+  assertEquals(await isRunning(child), false);
+  assertEquals(lab.output(jobId, "test"), "printed\nThe agent was interrupted during test\n");
+  assertEquals(lab.output(jobId, "cleanup"), "cleaned\n");
+  assertEquals(lab.statuses(jobId), { test: 100, cleanup: 0 });
+  second.kill("SIGTERM");
+  assertEquals(await second.exited, 0, second.output());
+});
+
+Deno.test("a wrong configuration is exit status 2, with every mistake and its place", async () => {
+  await using lab = await uniqueLab();
+  const file = join(lab.folder, "wrong.conf");
+  await Deno.writeTextFile(file, "agent_id: a\nserver_adress: x\njob_queues: q\n");
+  await using agent = startProgram(["-c", file]);
+  assertEquals(await agent.exited, 2);
+  assertStringIncludes(agent.output(), `${file}:2:1: server_adress: `);
+  assertStringIncludes(agent.output(), "did you mean 'server_address'?");
+  assertStringIncludes(agent.output(), `${file}:3:13: job_queues: `);
+});
+
+Deno.test("a folder that cannot be made is named, and the exit status is 1", async () => {
+  await using lab = await uniqueLab();
+  await Deno.writeTextFile(join(lab.folder, "occupied"), "");
+  const file = await configFile(lab, { execution_basedir: join(lab.folder, "occupied", "run") });
+  await using agent = startProgram(["-c", file]);
+  assertEquals(await agent.exited, 1);
+  assertStringIncludes(
+    agent.output(),
+    `Cannot make the folder ${join(lab.folder, "occupied", "run")}`,
+  );
+});
+
+Deno.test("an unknown command and an unknown option get a suggestion and exit status 2", async () => {
+  await using command = startProgram(["chekc"]);
+  assertEquals(await command.exited, 2);
+  assertStringIncludes(command.output(), "Did you mean 'check'?");
+  await using option = startProgram(["--confg", "x"]);
+  assertEquals(await option.exited, 2);
+  assertStringIncludes(option.output(), "did you mean --config?");
+});

@@ -1,0 +1,60 @@
+/** The real program as a process, for what only a process shows: signals, exit statuses, crashes. */
+import { dirname, join } from "node:path";
+import { PERMISSIONS } from "../../lib/cli/self.ts";
+
+const MAIN = join(dirname(dirname(dirname(import.meta.filename ?? ""))), "main.ts");
+
+/** A process of ours that runs. */
+export interface AgentProcess extends AsyncDisposable {
+  readonly pid: number;
+  /** Exit status; `128 + n` after a signal. */
+  readonly exited: Promise<number>;
+  /** What it printed so far, both streams. */
+  output(): string;
+  kill(signal: Deno.Signal): void;
+}
+
+/** Options of `startProgram()`. */
+export interface ProgramOptions {
+  cwd?: string;
+  env?: Record<string, string>;
+}
+
+/** Starts `testflinger-agent` with `args`. */
+export function startProgram(args: readonly string[], options: ProgramOptions = {}): AgentProcess {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", ...PERMISSIONS, MAIN, ...args],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    ...options,
+  }).spawn();
+  let text = "";
+  const collect = async (stream: ReadableStream<Uint8Array>) => {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) text += decoder.decode(chunk, { stream: true });
+  };
+  const streams = [collect(child.stdout), collect(child.stderr)];
+  let isOver = false;
+  const exited = Promise.all([child.status, ...streams]).then(([status]) => {
+    isOver = true;
+    return status.code;
+  });
+  const kill = (signal: Deno.Signal) => {
+    if (!isOver) child.kill(signal);
+  };
+  return {
+    pid: child.pid,
+    exited,
+    output: () => text,
+    kill,
+    async [Symbol.asyncDispose]() {
+      try {
+        kill("SIGKILL");
+      } catch {
+        // It has ended in this moment.
+      }
+      await exited;
+    },
+  };
+}

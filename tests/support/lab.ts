@@ -1,0 +1,200 @@
+/**
+ * A lab for tests: a sandbox on loopback and the real agent, in this process, on a clock that runs
+ * fast. What a test asserts is what the server has in the end.
+ */
+import { join } from "node:path";
+import { type AgentEnd, runAgent } from "../../lib/agent/agent.ts";
+import type { SignalListener, Signals } from "../../lib/agent/signals.ts";
+import { AgentConfig } from "../../lib/config/agent_config.ts";
+import { noObserver, type Observer } from "../../lib/observe/observer.ts";
+import { Contact } from "../../lib/outbox/contact.ts";
+import { type Sandbox, type SandboxOptions } from "../../lib/sandbox/sandbox.ts";
+import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
+import { createServerClient } from "../../lib/server/client.ts";
+import { PHASES } from "../../lib/phases.ts";
+import { recordingLog } from "./recording_log.ts";
+import { scaledClock } from "./scaled_clock.ts";
+
+/** How many times faster than the wall's the agent's clock runs. */
+const CLOCK_FACTOR = 10;
+/** A test that waits longer than this for the agent has failed; real milliseconds. */
+const PATIENCE_MS = 30_000;
+
+/** What a test can set. */
+export interface LabOptions {
+  config?: Record<string, unknown>;
+  sandbox?: SandboxOptions;
+  /** One that exists, as it was left by an earlier agent. */
+  served?: ServedSandbox;
+  /** The folder of an earlier agent. */
+  folder?: string;
+  observer?: Observer;
+  tokenFile?: string;
+}
+
+/** A running agent. */
+export interface RunningAgent {
+  /** How it ended. */
+  readonly ended: Promise<AgentEnd>;
+  /** As SIGUSR1 does. */
+  restart(): void;
+  /** As SIGTERM does. */
+  stop(): void;
+}
+
+/** A sandbox, folders, and the agents that a test starts with them. */
+export class Lab implements AsyncDisposable {
+  readonly folder: string;
+  readonly served: ServedSandbox;
+  readonly config: AgentConfig;
+  readonly log = recordingLog();
+  readonly #options: LabOptions;
+  readonly #agents: RunningAgent[] = [];
+
+  private constructor(folder: string, served: ServedSandbox, options: LabOptions) {
+    this.folder = folder;
+    this.served = served;
+    this.#options = options;
+    this.config = AgentConfig.parse({
+      agent_id: "agent-1",
+      server_address: served.url,
+      job_queues: ["queue-1"],
+      polling_interval: 1,
+      cancel_grace: 5,
+      min_free_space: 0,
+      execution_basedir: join(folder, "run"),
+      logging_basedir: join(folder, "logs"),
+      results_basedir: join(folder, "results"),
+      ...options.config,
+    });
+  }
+
+  /** Makes a lab; its agent is started by `start()`. */
+  static async open(options: LabOptions = {}): Promise<Lab> {
+    const folder = options.folder ?? await Deno.makeTempDir({ prefix: "lab-" });
+    return new Lab(folder, options.served ?? serveSandbox(options.sandbox), options);
+  }
+
+  get sandbox(): Sandbox {
+    return this.served.sandbox;
+  }
+
+  /** Starts the agent, in this process. */
+  start(): RunningAgent {
+    const clock = scaledClock(CLOCK_FACTOR);
+    const contact = new Contact(clock, this.log);
+    const { tokenFile, observer = noObserver } = this.#options;
+    const server = createServerClient({
+      address: this.config.server_address,
+      agentId: this.config.agent_id,
+      clock,
+      log: this.log,
+      onContact: (ok) => contact.report(ok),
+      ...(tokenFile !== undefined && { tokenFile }),
+    });
+    let listener: SignalListener | undefined;
+    let stops = 0;
+    const signals: Signals = {
+      listen: (next) => {
+        listener = next;
+      },
+    };
+    const ended = runAgent({
+      config: this.config,
+      server,
+      contact,
+      clock,
+      log: this.log,
+      observer,
+      signals,
+      recentLog: () => [],
+      setRedactor: () => {},
+      wantsRelease: false,
+      sharedFolder: this.folder,
+    }).finally(() => server.close());
+    const agent: RunningAgent = {
+      ended,
+      restart: () => listener?.restart(),
+      stop: () => listener?.stop("SIGTERM", ++stops > 1),
+    };
+    this.#agents.push(agent);
+    return agent;
+  }
+
+  /** Submits a job and starts the agent unless one runs; resolves when the job is complete. */
+  async run(job: Record<string, unknown>, attachments?: Uint8Array): Promise<string> {
+    const jobId = this.submit(job, attachments);
+    if (this.#agents.length === 0) this.start();
+    await this.complete(jobId);
+    return jobId;
+  }
+
+  /** Submits a job for the agent's queue. */
+  submit(job: Record<string, unknown>, attachments?: Uint8Array): string {
+    return this.sandbox.submit({ job_queue: "queue-1", ...job }, attachments);
+  }
+
+  /** Resolves when the job is complete. */
+  async complete(jobId: string): Promise<void> {
+    await this.until(() => this.sandbox.state(jobId) === "complete", `job ${jobId} complete`);
+  }
+
+  /** Resolves when something is so on the server. */
+  async until<T>(predicate: () => T | false | null | undefined, what: string): Promise<T> {
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    try {
+      return await this.sandbox.waitFor(predicate, { signal });
+    } catch (error) {
+      const lines = this.log.lines.map((line) => `${line.level} ${line.message}`).join("\n");
+      throw new Error(`Gave up waiting: ${what}. The agent said:\n${lines}`, { cause: error });
+    }
+  }
+
+  /** Resolves when something is so that the server does not see. */
+  async eventually(predicate: () => boolean | Promise<boolean>, what: string): Promise<void> {
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    while (!await predicate()) {
+      if (signal.aborted) throw new Error(`Gave up waiting: ${what}`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  /** The exit statuses that the server has of a job, by phase. */
+  statuses(jobId: string): Record<string, unknown> {
+    const result = this.sandbox.result(jobId) ?? {};
+    return Object.fromEntries(
+      PHASES.filter((phase) => `${phase}_status` in result)
+        .map((phase) => [phase, result[`${phase}_status`]]),
+    );
+  }
+
+  /** The names of a job's events, in order. */
+  events(jobId: string): string[] {
+    return this.sandbox.events(jobId).map((event) => event.event_name);
+  }
+
+  /** A job's output in one phase, without the three lines of the banner. */
+  output(jobId: string, phase: "setup" | "provision" | "test" | "cleanup"): string {
+    return this.sandbox.log(jobId, "output", phase).split("\n").slice(3).join("\n");
+  }
+
+  /** What the agent logged at a level. */
+  logged(level: "info" | "warning" | "error"): string[] {
+    return this.log.lines.filter((line) => line.level === level).map((line) => line.message);
+  }
+
+  /** Stops every agent. */
+  async stop(): Promise<void> {
+    for (const agent of this.#agents) {
+      agent.stop();
+      await agent.ended;
+    }
+    this.#agents.length = 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await this.served.close();
+    await Deno.remove(this.folder, { recursive: true });
+  }
+}
