@@ -6,7 +6,14 @@ import { ArtifactPosts } from "./artifact_posts.ts";
 import { HTML, readJobState, readView } from "./result_answer.ts";
 import { isJobId, readJob } from "./job_answer.ts";
 import { LogPosts } from "./log_posts.ts";
-import { AgentRecord, type AgentUpdate } from "./schema.ts";
+import {
+  AgentRecord,
+  type AgentUpdate,
+  type EventsUpdate,
+  type LogFragment,
+  type ProvisionLogEntry,
+  type ResultUpdate,
+} from "./schema.ts";
 import { CALL_LIMIT_MS, isCookieMissing, Session, TRANSFER_IDLE_MS } from "./session.ts";
 import { Received } from "./received.ts";
 import type { Call } from "./transport.ts";
@@ -154,7 +161,7 @@ class ServerClient implements ServerApi {
   }
 
   async postProvisionLog(
-    entry: Parameters<ServerApi["postProvisionLog"]>[0],
+    entry: ProvisionLogEntry,
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = `/v1/agents/provision_logs/${this.#agent}`;
@@ -231,7 +238,7 @@ class ServerClient implements ServerApi {
 
   async postResult(
     jobId: string,
-    update: Parameters<ServerApi["postResult"]>[1],
+    update: ResultUpdate,
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     return await this.#post({ path: jobPath("/v1/result/", jobId), body: update, signal });
@@ -240,7 +247,7 @@ class ServerClient implements ServerApi {
   async postLog(
     jobId: string,
     log: "output" | "serial",
-    fragment: Parameters<ServerApi["postLog"]>[2],
+    fragment: LogFragment,
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId, `/log/${log}`);
@@ -250,7 +257,7 @@ class ServerClient implements ServerApi {
 
   async postEvents(
     jobId: string,
-    update: Parameters<ServerApi["postEvents"]>[1],
+    update: EventsUpdate,
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     return await this.#post({ path: jobPath("/v1/job/", jobId, "/events"), body: update, signal });

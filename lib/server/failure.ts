@@ -26,7 +26,7 @@ export function oneLine(text: string): string {
 }
 
 /** What to make of a status that is not a 2xx. */
-export function kindOf(status: number): Failure["kind"] {
+function kindOf(status: number): Failure["kind"] {
   if (status === 401) return "unauthorised";
   if (status === 403) return "forbidden";
   if (status === 408 || status === 429 || status >= 500) return "busy";
@@ -89,7 +89,7 @@ function readMessage(
 }
 
 /** `Retry-After` as seconds or as an HTTP date, in milliseconds from now. */
-export function parseRetryAfter(value: string | null, now: number): number | undefined {
+function parseRetryAfter(value: string | null, now: number): number | undefined {
   if (value === null) return undefined;
   const text = value.trim();
   // Date.parse() also takes "3" and "soon 3" for dates: an HTTP date names its day.

@@ -40,13 +40,19 @@ export async function readView(result: Received): Promise<Answer<ResultView>> {
   return scanned.ok ? { ok: true, value: view } : scanned;
 }
 
+/** The log of a very long job comes nowhere near: what is larger has no end. */
+const RESULT_BYTES = 4 * 1024 ** 3;
+
 async function scan(result: Received, options: ScanOptions): Promise<Answer<void>> {
   const scanner = new ObjectScanner(options);
+  let bytes = 0;
   try {
     while (!scanner.stopped) {
       const chunk = await result.read();
       if (chunk === undefined) break;
       if (!(chunk instanceof Uint8Array)) return chunk;
+      bytes += chunk.length;
+      if (bytes > RESULT_BYTES) return result.malformed("it does not end");
       scanner.push(chunk);
     }
   } catch (error) {

@@ -124,19 +124,19 @@ export class Transport {
         handedOn = true;
         return received;
       }
-      const text = new TextDecoder().decode(await received.readSome(ERROR_TEXT_BYTES));
-      const failure = httpFailure({
+      // A server may quote what it refuses. Before the text is shortened: half a secret is one too.
+      const secrets = [call.secret, extra.token].filter((secret) => secret !== undefined);
+      const hide = (text: string) =>
+        secrets.reduce((hidden, secret) => hidden.replaceAll(secret, "***"), text);
+      const text = hide(new TextDecoder().decode(await received.readSome(ERROR_TEXT_BYTES)));
+      return httpFailure({
         what,
         status: response.status,
-        statusText: response.statusText,
+        statusText: hide(response.statusText),
         headers: response.headers,
         text,
         now: this.#options.clock.now(),
       });
-      for (const secret of [call.secret, extra.token]) {
-        if (secret) failure.message = failure.message.replaceAll(secret, "***");
-      }
-      return failure;
     } finally {
       if (!handedOn) watch[Symbol.dispose]();
     }

@@ -401,3 +401,19 @@ Deno.test("an address or an agent id that cannot be used is refused in words", (
   assertThrows(make("http://us:pa ss@"), TypeError, "http:// or https://");
   assertThrows(make("http://host", ".."), TypeError, "agent_id");
 });
+
+Deno.test("the answer to a post is not read on and on", async () => {
+  let stopped = false;
+  await using server = serve(() =>
+    new Response(
+      new ReadableStream({
+        pull: (controller) => controller.enqueue(new Uint8Array(16_384)),
+        cancel: () => void (stopped = true),
+      }),
+    )
+  );
+  using link = connect(server);
+  assert((await link.client.postAgent({ state: "waiting" })).ok);
+  await until(() => stopped);
+  assertEquals(link.clock.sleepers, 0);
+});

@@ -328,3 +328,13 @@ Deno.test("a missing cookie is no reason for another token", () =>
     failed(await client.nextJob(["q"]));
     assertEquals(server.now.given, 1);
   }));
+
+Deno.test("not even the half of a token that a shortened message would end in is shown", () =>
+  inFolder(async (tokenFile) => {
+    await put(tokenFile, "wr0ng-token");
+    await using server = guarded();
+    server.now.refresh = () => json({ message: `${"x".repeat(195)}wr0ng-token` }, { status: 400 });
+    using link = connect({ ...server, tokenFile });
+    failed(await link.client.postAgent({}));
+    assertFalse(JSON.stringify(link.log.lines).includes("wr0ng"));
+  }));
