@@ -299,8 +299,9 @@ export class ObjectScanner {
   }
 
   #decode(): string {
-    const text: unknown = JSON.parse(`"${new TextDecoder().decode(Uint8Array.from(this.#raw))}"`);
-    return String(text);
+    // A byte order mark inside a text is part of it.
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    return String(JSON.parse(`"${decoder.decode(Uint8Array.from(this.#raw))}"`));
   }
 
   #inNumber(byte: number): boolean {

@@ -88,10 +88,11 @@ export class Session {
 
   #explain(failure: CallFailure, token: string | undefined): CallFailure {
     if (token !== undefined || failure.status !== 401 && failure.status !== 403) return failure;
-    return {
-      ...failure,
-      message: `${failure.message} (sent without a token: ${this.#tokens.why})`,
-    };
+    const message = `${failure.message} (sent without a token: ${this.#tokens.why})`;
+    // No token's role was refused: once there is a token the same request may well succeed, and
+    // whoever drops what is forbidden would lose it.
+    const kind = this.#options.tokenFile === undefined ? failure.kind : "unauthorised";
+    return { ...failure, kind, message };
   }
 
   async #refresh(refreshToken: string): Promise<Answer<TokenGrant>> {

@@ -5,13 +5,14 @@ import { JsonFault, ObjectScanner } from "../../lib/server/json_scan.ts";
 const CASES = 3_000;
 
 function scan(bytes: Uint8Array, cuts: number[] = [], stopAt?: string) {
-  const lengths: Record<string, number> = {};
-  const texts: Record<string, string> = {};
+  // Maps, because any key may come, __proto__ too.
+  const lengths = new Map<string, number>();
+  const texts = new Map<string, string>();
   const scanner = new ObjectScanner({
     want: (key) => key.startsWith("t") ? "text" : key.startsWith("skip") ? undefined : "length",
     found: ({ key, bytes, text }) => {
-      lengths[key] = bytes;
-      if (text !== undefined) texts[key] = text;
+      lengths.set(key, bytes);
+      if (text !== undefined) texts.set(key, text);
       return key === stopAt;
     },
   });
@@ -55,11 +56,11 @@ Deno.test("string lengths and texts are those of JSON.parse, however the bytes a
           typeof entry[1] === "string" && !entry[0].startsWith("skip")
         );
         assertEquals(
-          new Map(Object.entries(lengths)),
+          lengths,
           new Map(strings.map(([key, text]) => [key, encode(text).length])),
         );
         assertEquals(
-          new Map(Object.entries(texts)),
+          texts,
           new Map(strings.filter(([key]) => key.startsWith("t"))),
         );
       },
@@ -132,15 +133,20 @@ Deno.test("reading stops at the value that was asked for, whatever follows it", 
     [],
     "tstate",
   );
-  assertEquals(texts, { tstate: "test" });
+  assertEquals(Object.fromEntries(texts), { tstate: "test" });
   assert(scanner.stopped);
+});
+
+Deno.test("a byte order mark in a text or a key is part of it", () => {
+  const json = '{"t": "\ufeff", "t\ufeff": "x"}';
+  assertEquals(Object.fromEntries(scan(encode(json)).texts), { t: "\ufeff", "t\ufeff": "x" });
 });
 
 Deno.test("a key of the same name further down is not meant", () => {
   const { texts } = scan(
     encode('{"device_info": {"t": "inner", "x": [{"t": "deep"}]}, "t": "outer"}'),
   );
-  assertEquals(texts, { t: "outer" });
+  assertEquals(Object.fromEntries(texts), { t: "outer" });
 });
 
 Deno.test("a page, a list and a bare text are not taken for an object", () => {
@@ -152,5 +158,5 @@ Deno.test("a page, a list and a bare text are not taken for an object", () => {
 Deno.test("endless nesting and endless keys do not fill the memory", () => {
   assertThrows(() => scan(encode('{"a":' + "[".repeat(20_000))), JsonFault, "nested too deeply");
   const { lengths } = scan(encode(`{"${"k".repeat(100_000)}": "x", "b": "yy"}`));
-  assertEquals(lengths.b, 2);
+  assertEquals(lengths.get("b"), 2);
 });

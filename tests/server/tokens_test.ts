@@ -182,7 +182,8 @@ Deno.test("without a token file requests go out bare, said once, until the file 
     const { client, log } = link;
     for (let i = 0; i < 3; i++) {
       const failure = failed(await client.postAgent({}));
-      assertEquals(failure.kind, "forbidden");
+      // Not forbidden: with a token the same request may succeed.
+      assertEquals([failure.kind, failure.status], ["unauthorised", 403]);
       assertStringIncludes(failure.message, "sent without a token: there is no token file");
     }
     assertEquals(log.lines.map(({ level }) => level), ["info"]);
@@ -337,4 +338,16 @@ Deno.test("not even the half of a token that a shortened message would end in is
     using link = connect({ ...server, tokenFile });
     failed(await link.client.postAgent({}));
     assertFalse(JSON.stringify(link.log.lines).includes("wr0ng"));
+  }));
+
+Deno.test("a token whose role does not suffice is forbidden, and asking for another is no use", () =>
+  inFolder(async (tokenFile) => {
+    await put(tokenFile, "refresh-1");
+    await using server = guarded();
+    server.now.plain = () =>
+      json({ message: "Specified action requires role: agent" }, { status: 403 });
+    using link = connect({ ...server, tokenFile });
+    const failure = failed(await link.client.postAgent({}));
+    assertEquals(failure.kind, "forbidden");
+    assertEquals(server.now.given, 1);
   }));
