@@ -77,8 +77,12 @@ function openStream({ board, clock, ended }: Watcher): ReadableStream<Uint8Array
   };
 
   const onEvent = (event: StatusEvent) => {
-    if (event.kind === "changed") changed = true;
-    else if (!resync) {
+    if (event.kind === "changed") {
+      changed = true;
+    } else if (event.kind === "cleared") {
+      resync = true;
+      output = "";
+    } else if (!resync) {
       output += text.push(event.bytes);
       resync = output.length > TAIL_BYTES;
       if (resync) output = "";

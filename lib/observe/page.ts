@@ -69,7 +69,7 @@ export function renderPage({ status, configuration, output }: PageContent): Mark
           </section>
           <section aria-labelledby="recent-heading">
             <h2 id="recent-heading">Recent jobs</h2>
-            <div class="scroll" role="region" aria-labelledby="recent-heading" tabindex="0">
+            <div class="scroll" role="region" aria-label="Table of recent jobs" tabindex="0">
               <div data-part="recent">${renderRecent(status.recent_jobs)}</div>
             </div>
           </section>

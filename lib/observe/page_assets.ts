@@ -16,7 +16,7 @@ export const PAGE_CSS = `
 * { box-sizing: border-box; }
 body {
   margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--back); color: var(--text);
-  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
+  font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word;
 }
 h1 { font-size: 1.5rem; margin: 0; }
 h2 { font-size: 1.15rem; margin: 1.75rem 0 0.5rem; }
@@ -28,10 +28,10 @@ p { margin: 0.25rem 0; }
 .state { font-size: 1.25rem; font-weight: 600; margin-top: 0.75rem; }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
 .busy { color: var(--busy); }
-.notice { border-left: 0.4rem solid; background: var(--raised); padding: 0.5rem 0.75rem; }
+.notice { overflow-wrap: anywhere; border-left: 0.4rem solid; background: var(--raised); padding: 0.5rem 0.75rem; }
 .timeline { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0.5rem; }
 .timeline li {
-  flex: 1 1 8rem; background: var(--raised); border-top: 0.3rem solid var(--line);
+  flex: 1 1 9rem; overflow-wrap: anywhere; background: var(--raised); border-top: 0.3rem solid var(--line);
   padding: 0.4rem 0.6rem;
 }
 .timeline li.good { border-color: var(--good); } .timeline li.bad { border-color: var(--bad); }
@@ -39,7 +39,7 @@ p { margin: 0.25rem 0; }
 .timeline strong, .timeline span { display: block; }
 .timeline span { font-size: 0.875rem; color: var(--text); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; margin: 0; }
-dt { color: var(--quiet); } dd { margin: 0; }
+dt { color: var(--quiet); } dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.75rem 0.3rem 0; }

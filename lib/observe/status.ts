@@ -25,8 +25,11 @@ export interface StatusOptions {
   pulse: Pulse;
 }
 
-/** What a subscriber is told: output, or that something else is new. */
-export type StatusEvent = { kind: "output"; bytes: Uint8Array } | { kind: "changed" };
+/** What a subscriber is told: output, that a new log begins, or that something else is new. */
+export type StatusEvent =
+  | { kind: "output"; bytes: Uint8Array }
+  | { kind: "cleared" }
+  | { kind: "changed" };
 
 /** The model. */
 export interface StatusBoard {
@@ -94,6 +97,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       jobSince = clock.monotonic();
       running = undefined;
       tail.clear();
+      for (const listener of listeners) listener({ kind: "cleared" });
       changed();
     },
     phaseStarted(phase, limits) {

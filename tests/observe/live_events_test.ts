@@ -82,6 +82,22 @@ Deno.test("output cannot forge an event, nor end one", () =>
     ]);
   }));
 
+Deno.test("a new job begins with an empty log", () =>
+  withLive(async ({ board, clock, live }) => {
+    board.observer.output(bytes("of the last job\n"));
+    const browser = reader(live.open());
+    await browser.next();
+    board.observer.output(bytes("its end\n"));
+    board.observer.jobStarted({ jobId: "j", queue: "q" });
+    board.observer.output(bytes("of this job\n"));
+    const next = browser.next();
+    await clock.advance(100);
+    assertEquals(await next, [
+      { event: "tail", data: "of this job\n" },
+      { event: "changed", data: {} },
+    ]);
+  }));
+
 Deno.test("a character that was cut in two arrives whole", () =>
   withLive(async ({ board, clock, live }) => {
     const browser = reader(live.open());

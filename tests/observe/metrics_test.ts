@@ -133,3 +133,33 @@ Deno.test("devices that name a new release each time do not fill the memory", as
   assertMatch(counts.at(-1) ?? "", /release="other"} 400$/);
   assertEquals(counts.every((line) => line.length < 250), true);
 });
+
+Deno.test({
+  name: "Prometheus' own checker finds nothing wrong with the metrics",
+  ignore: !(await isInstalled("promtool")),
+  fn: async () => {
+    const metrics = await make();
+    metrics.observer.mode({ state: "waiting", comment: "" });
+    metrics.observer.phaseEnded("test", ended);
+    const promtool = new Deno.Command("promtool", {
+      args: ["check", "metrics"],
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const writer = promtool.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(await metrics.text()));
+    await writer.close();
+    const { success, stdout, stderr } = await promtool.output();
+    const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+    assertEquals([success, said], [true, ""]);
+  },
+});
+
+async function isInstalled(program: string): Promise<boolean> {
+  try {
+    return (await new Deno.Command(program, { args: ["--version"] }).output()).success;
+  } catch {
+    return false;
+  }
+}
