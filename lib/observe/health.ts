@@ -15,6 +15,9 @@ import type { StatusBoard } from "./status.ts";
 /** How often a port that is in use is tried again: the process before us may still be stopping. */
 const BIND_AGAIN_MS = 60_000;
 
+/** A browser that reads slowly does not keep the agent from stopping. */
+const CLOSE_LIMIT_MS = 2_000;
+
 /**
  * Nothing but our own style and script, no frame, no form, no other origin: should a byte of output
  * ever get into the page as markup, it could still do nothing.
@@ -104,7 +107,10 @@ export function serveHealth(options: HealthOptions): Health {
       closing.abort();
       live.close();
       await binding;
-      await server?.shutdown();
+      const closed = new AbortController();
+      const limit = clock.sleep(CLOSE_LIMIT_MS, closed.signal).catch(() => {});
+      await Promise.race([server?.shutdown(), limit]);
+      closed.abort();
     },
   };
 }

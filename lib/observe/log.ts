@@ -80,7 +80,7 @@ let logsMade = 0;
 export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
   const now = options.now ?? Date.now;
   const plain = options.redact ?? ((text: string) => text);
-  let redact = plain;
+  let redact = careful(plain);
   let recent: string[] = [];
 
   const say = consoleWriter(options.console ?? "stderr");
@@ -132,7 +132,7 @@ export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
       error: emit("error"),
     },
     setRedactor(next) {
-      redact = next ?? plain;
+      redact = careful(next ?? plain);
     },
     recent() {
       const lines = recent;
@@ -162,6 +162,17 @@ export function stderrIsJournal(journalStream = Deno.env.get("JOURNAL_STREAM")):
   } catch {
     return false;
   }
+}
+
+/** Rather no text than a secret, and rather a strange line than none. */
+function careful(redact: (text: string) => string): (text: string) => string {
+  return (text) => {
+    try {
+      return redact(text);
+    } catch {
+      return "(not shown: looking for secrets failed)";
+    }
+  };
 }
 
 function category(key: string): string[] {

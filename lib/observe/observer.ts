@@ -56,7 +56,7 @@ export interface Observer {
   jobEnded(result: { reason: string }): void;
   /** The device could not be brought back (exit status 46). */
   recoveryFailed(): void;
-  /** Output of the running phase, cleaned and redacted. The bytes are not kept by the caller. */
+  /** Output of the running phase, cleaned and redacted. The bytes are good during the call only. */
   output(bytes: Uint8Array): void;
   /** The server was asked for a job. */
   polled(): void;

@@ -10,6 +10,9 @@ import { createTail } from "./tail.ts";
 /** Enough to see what went wrong, little enough for a browser to lay out at once. */
 export const TAIL_BYTES = 64 * 1024;
 
+/** What devices and servers say of themselves may be of any length; here it is for people to read. */
+const MAX_TEXT_CHARS = 500;
+
 const SECOND = 1000;
 
 /** Options of {@link createStatus}. */
@@ -18,7 +21,7 @@ export interface StatusOptions {
   version: string;
   /** Shown as it is: without user name and password. */
   serverAddress: string;
-  /** Where the recent jobs are kept; it must exist. */
+  /** Where the recent jobs are kept: an existing folder of this agent alone. */
   folder: string;
   clock: Clock;
   log: Log;
@@ -79,7 +82,8 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
 
   const observer: Observer = {
     ...noObserver,
-    mode({ state, comment }) {
+    mode(told) {
+      const [state, comment] = [clip(told.state), clip(told.comment)];
       if (mode?.state === state && mode.comment === comment) return;
       const since = mode?.state === state ? mode.since : iso();
       mode = { state, comment, since };
@@ -88,8 +92,8 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     jobStarted({ jobId, queue, name }) {
       job = {
         job_id: jobId,
-        queue,
-        ...(name === undefined ? {} : { name }),
+        queue: clip(queue),
+        ...(name === undefined ? {} : { name: clip(name) }),
         started_at: iso(),
         phases: [],
         recovery_failed: false,
@@ -107,14 +111,15 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       changed();
     },
     phaseSkipped(phase, reason) {
-      job?.phases.push({ phase, state: "skipped", reason });
+      job?.phases.push({ phase, state: "skipped", reason: clip(reason) });
       changed();
     },
     phaseEnded(phase, { status, event, seconds, release }) {
       running = undefined;
       const entry = job?.phases.findLast((entry) => entry.phase === phase);
       if (entry !== undefined) {
-        Object.assign(entry, { state: "ended", status, event, seconds, release });
+        const words = { event: clip(event), release: clip(release) };
+        Object.assign(entry, { state: "ended", status, seconds, ...words });
       }
       changed();
     },
@@ -122,7 +127,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       running = undefined;
       if (job === undefined) return;
       const ended_at = iso();
-      recent.add({ ...job, ended_at, seconds: sinceMono(jobSince), reason });
+      recent.add({ ...job, ended_at, seconds: sinceMono(jobSince), reason: clip(reason) });
       job = undefined;
       changed();
     },
@@ -139,9 +144,12 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     },
     contact(ok, message) {
       const turned = server.reachable !== ok;
-      server = ok
-        ? { ...server, reachable: true, last_success_at: iso() }
-        : { ...server, reachable: false, last_failure_at: iso(), last_failure: message ?? "" };
+      server = ok ? { ...server, reachable: true, last_success_at: iso() } : {
+        ...server,
+        reachable: false,
+        last_failure_at: iso(),
+        last_failure: clip(message ?? ""),
+      };
       if (turned) changed();
     },
     retried() {
@@ -211,6 +219,10 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     },
     close: () => recent.close(),
   };
+}
+
+function clip(text: string): string {
+  return text.length > MAX_TEXT_CHARS ? `${text.slice(0, MAX_TEXT_CHARS)}...` : text;
 }
 
 /** Modes in which no job is taken, in words. */

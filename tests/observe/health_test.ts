@@ -302,6 +302,22 @@ Deno.test("an address that this host does not have is an error as well", () =>
     assertEquals(log.lines.map(({ level }) => level), ["error"]);
   }, { host: "192.0.2.1" }));
 
+Deno.test("a browser that does not read its answer does not keep the agent from stopping", () =>
+  withHealth(async ({ url, health, observer, clock }) => {
+    observer.output(new Uint8Array(65536).fill(0x3c));
+    const { hostname, port } = new URL(url);
+    using connection = await Deno.connect({ hostname, port: Number(port) });
+    // Many answers of 300 KB, and not a byte of them is read.
+    const request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    await connection.write(bytes(request.repeat(200)));
+    await get(`${url}/healthz`);
+    let stopped = false;
+    const closing = health.close().then(() => stopped = true);
+    await clock.advance(2_000);
+    await closing;
+    assert(stopped);
+  }));
+
 Deno.test("metrics that fail are one error in the log and a 500", () =>
   withHealth(async ({ url, log }) => {
     for (let n = 0; n < 3; n++) assertEquals((await get(`${url}/metrics`)).status, 500);

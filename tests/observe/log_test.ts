@@ -124,6 +124,17 @@ Deno.test("a secret is found although it spans lines, which are escaped only aft
     assertMatch(screen[0] ?? "", /INFO key: \*\*s\*\*\\nend$/);
   }));
 
+Deno.test("a text in which secrets cannot be looked for is not shown", () => {
+  const redact = () => {
+    throw new Error("broken");
+  };
+  return withLog({ redact }, ({ log, screen, file }) => {
+    log.info("hunter2");
+    assertMatch(screen[0] ?? "", / INFO \(not shown: looking for secrets failed\)$/);
+    assertEquals(file().includes("hunter2"), false);
+  });
+});
+
 Deno.test("braces in a message are text and not a template", () =>
   withLog({}, ({ log, screen }) => {
     log.info('answered {"message": "{x}"} and {{y}}', { x: "no" });

@@ -255,3 +255,20 @@ Deno.test("the log of a job stays until the next job begins, 64 KiB of it", () =
     board.observer.jobStarted({ jobId: "j2", queue: "q" });
     assertEquals(board.tail().length, 0);
   }));
+
+Deno.test("a device that has a novel to tell does not keep the list of jobs from being read again", () =>
+  withBoard(async ({ board, folder }) => {
+    const novel = "x".repeat(1_000_000);
+    for (let n = 0; n < 20; n++) {
+      board.observer.jobStarted({ jobId: "j", queue: "q", name: novel });
+      board.observer.phaseSkipped("setup", novel);
+      board.observer.phaseStarted("test", {});
+      board.observer.phaseEnded("test", { ...ok, event: novel, release: novel });
+      board.observer.jobEnded({ reason: novel });
+    }
+    board.observer.contact(false, novel);
+    await board.close();
+    const again = await make(folder);
+    assertEquals(again.board.snapshot().recent_jobs.length, 20);
+    assertEquals(JSON.stringify(board.snapshot()).length < 100_000, true);
+  }));

@@ -102,6 +102,15 @@ Deno.test("the variables are taken out of the environment, so that jobs do not s
   await systemd?.close();
 });
 
+Deno.test("what a job starts does not inherit the way to systemd", async () => {
+  Deno.env.set("NOTIFY_SOCKET", "/nowhere");
+  const clock = new FakeClock();
+  const systemd = createSystemd({ clock, log: recordingLog(), pulse: createPulse({ clock }) });
+  const { stdout } = await new Deno.Command("env").output();
+  assertEquals(new TextDecoder().decode(stdout).includes("NOTIFY_SOCKET"), false);
+  await systemd?.close();
+});
+
 Deno.test({
   name: "systemd hears that the agent is ready, what it does, and that it stops",
   ignore,
