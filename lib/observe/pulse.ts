@@ -3,10 +3,12 @@
  * take long; who asks (systemd's watchdog, the health endpoint) learns whether it hangs.
  *
  * An outage is no hang: each attempt to reach the server, and each pause between attempts, is short.
- * A phase is none either, as long as it keeps to its limits. An await that never comes back is one,
- * and so is a loop that lets nothing else run: then nobody is left to answer at all.
+ * A job is none either: it may last for days, its phases have limits of their own, and ending it on a
+ * suspicion would do more harm than good. An await in the loop that never comes back is one, and so
+ * is code that lets nothing else run, also during a job: then nobody is left to answer at all.
  */
 import type { Clock } from "../clock.ts";
+import { noObserver, type Observer } from "./observer.ts";
 
 /**
  * The longest that an agent is silent when all is well: a pause of 180 s between two attempts, plus
@@ -23,12 +25,14 @@ export interface PulseOptions {
 
 /** The pulse of one agent. */
 export interface Pulse {
+  /** Holds from the beginning of a job to its end. */
+  readonly observer: Observer;
   /** The loop turned. */
   beat(): void;
   /**
    * Something begins that may take long without a beat; it ends when the result is disposed of.
    *
-   * @param what for people: `phase test`.
+   * @param what for people: `delivery`.
    * @param limitMs how long it may take; without it, as long as it likes.
    */
   hold(what: string, limitMs?: number): Disposable;
@@ -49,17 +53,30 @@ export function createPulse({ clock, silenceLimitMs = SILENCE_LIMIT_MS }: PulseO
   const beat = () => {
     last = clock.monotonic();
   };
+  const hold = (what: string, limitMs = Infinity): Disposable => {
+    const entry = { what, since: clock.monotonic(), limitMs };
+    holds.add(entry);
+    return {
+      [Symbol.dispose]() {
+        if (holds.delete(entry)) beat();
+      },
+    };
+  };
+  let job: Disposable | undefined;
   return {
-    beat,
-    hold(what, limitMs = Infinity) {
-      const hold = { what, since: clock.monotonic(), limitMs };
-      holds.add(hold);
-      return {
-        [Symbol.dispose]() {
-          if (holds.delete(hold)) beat();
-        },
-      };
+    observer: {
+      ...noObserver,
+      jobStarted({ jobId }) {
+        job?.[Symbol.dispose]();
+        job = hold(`job ${jobId}`);
+      },
+      jobEnded() {
+        job?.[Symbol.dispose]();
+        job = undefined;
+      },
     },
+    beat,
+    hold,
     trouble() {
       const now = clock.monotonic();
       if (now - last <= silenceLimitMs) return undefined;

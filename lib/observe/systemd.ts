@@ -40,7 +40,10 @@ export interface SystemdOptions {
 export interface Systemd {
   /** Turns what happens into `STATUS=`, and the end of it into `STOPPING=1`. */
   readonly observer: Observer;
-  /** The service is up. An outage of the server must not delay this: systemd would kill the agent. */
+  /**
+   * The service is up; only the first call counts. An outage of the server must not delay it: systemd
+   * would kill the agent.
+   */
   ready(): void;
   /** Stops the watchdog's pings and waits for the last message to be sent. */
   close(): Promise<void>;
@@ -58,6 +61,7 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
   const waiting = new Map<string, string>();
   let sending: Promise<void> | undefined;
   let failed = false;
+  let isReady = false;
   let jobId: string | undefined;
   const closing = new AbortController();
 
@@ -124,7 +128,10 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
         jobId = undefined;
       },
     },
-    ready: () => tell("READY", "READY=1"),
+    ready() {
+      if (!isReady) tell("READY", "READY=1");
+      isReady = true;
+    },
     async close() {
       closing.abort();
       await feeding;

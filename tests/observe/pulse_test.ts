@@ -57,3 +57,15 @@ Deno.test("as long as one of two things keeps to its limit nothing hangs", async
   await clock.advance(61_000);
   assertStringIncludes(pulse.trouble() ?? "", "phase test");
 });
+
+Deno.test("a job may take for ever, and when it has ended the loop must turn again", async () => {
+  const { clock, pulse } = make();
+  pulse.observer.jobStarted({ jobId: "j", queue: "q" });
+  await clock.advance(24 * 3_600_000);
+  assertEquals(pulse.trouble(), undefined);
+  pulse.observer.jobEnded({ reason: "normal_exit" });
+  await clock.advance(60_000);
+  assertEquals(pulse.trouble(), undefined);
+  await clock.advance(1_000);
+  assertEquals(pulse.trouble(), "the agent's loop has not turned for 61 s");
+});

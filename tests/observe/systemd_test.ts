@@ -121,6 +121,7 @@ Deno.test({
       systemd?.ready();
       systemd?.observer.mode({ state: "waiting", comment: "" });
       await until(() => receiver.messages.length === 1);
+      systemd?.ready();
       systemd?.observer.jobStarted({ jobId: "j-1", queue: "q" });
       systemd?.observer.mode({ state: "test", comment: "" });
       await until(() => receiver.messages.length === 2);
