@@ -1,0 +1,240 @@
+import { type Automaton, buildAutomaton, LEAF, next, TABLE } from "./automaton.ts";
+import { type ByteStage, concat, NO_BYTES } from "./bytes.ts";
+import { type Needle, needlesOf } from "./needles.ts";
+
+/** Masks secrets in one stream. */
+export interface RedactorStream extends ByteStage {
+  /** How many bytes are held back: the longest end of the stream that may begin a secret. */
+  readonly held: number;
+}
+
+/**
+ * Secrets, ready to be masked.
+ *
+ * Of overlapping occurrences the leftmost counts, of those the longest; the search goes on behind it.
+ * Nothing else is changed, and how the text is cut into chunks makes no difference.
+ *
+ * What masks are made of, `*` and hexadecimal digits, is not searched again. So no part of the text
+ * can come together with another to a secret (there is a mask between them), but a secret that
+ * itself contains `*`, or is nothing but at most six hexadecimal digits, can be spelt by a mask and
+ * what stands beside it.
+ */
+export interface Secrets {
+  /** There is nothing to mask. */
+  readonly isEmpty: boolean;
+  /**
+   * A stream of its own for each source of bytes. The end of the stream that may be the beginning of
+   * a secret is held back until more bytes, or `flush()`, decide it, however long that takes.
+   */
+  stream(): RedactorStream;
+  /** Masks the secrets in a text that is complete. */
+  redactText(text: string): string;
+}
+
+/**
+ * Prepares secrets: each occurrence of a value, or of its usual encodings (`needlesOf()`), is
+ * replaced by `**`, the first six hexadecimal digits of the value's SHA-256, and `**`.
+ *
+ * @param values literal texts; empty ones are ignored.
+ */
+export function compileSecrets(values: Iterable<string>): Secrets {
+  return new CompiledSecrets(needlesOf(values));
+}
+
+class CompiledSecrets implements Secrets {
+  readonly #search: Search | undefined;
+
+  constructor(needles: readonly Needle[]) {
+    this.#search = needles.length === 0 ? undefined : prepare(needles);
+  }
+
+  get isEmpty(): boolean {
+    return this.#search === undefined;
+  }
+
+  stream(): RedactorStream {
+    if (this.#search === undefined) {
+      return { held: 0, push: (bytes) => bytes, flush: () => NO_BYTES };
+    }
+    return new SearchingStream(this.#search);
+  }
+
+  redactText(text: string): string {
+    if (this.#search === undefined) return text;
+    const stream = this.stream();
+    const bytes = concat(stream.push(new TextEncoder().encode(text)), stream.flush());
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+  }
+}
+
+/** What is searched for, and how. */
+interface Search {
+  needles: readonly Needle[];
+  /** Length of the longest needle. */
+  longest: number;
+  /** Of the needles: says which end of a text may begin one. */
+  forward: Automaton;
+  /**
+   * Of the needles read backwards. Going through the text from its end, it says at each byte which
+   * is the longest needle that begins there; choosing from left to right is then simple.
+   */
+  backward: Automaton;
+  /** Not 0 for each pair of bytes (first * 256 + second) that ends a needle. */
+  endings: Uint8Array;
+}
+
+function prepare(needles: readonly Needle[]): Search {
+  const reversed = needles.map(({ bytes }) => bytes.toReversed());
+  const endings = new Uint8Array(256 * 256);
+  for (const [last, beforeLast] of reversed) {
+    if (beforeLast !== undefined) endings[beforeLast * 256 + last!] = 1;
+    // A needle of one byte ends any pair with that byte.
+    else for (let any = 0; any < 256; any++) endings[any * 256 + last!] = 1;
+  }
+  return {
+    needles,
+    longest: Math.max(...needles.map(({ bytes }) => bytes.byteLength)),
+    forward: buildAutomaton(needles.map(({ bytes }) => bytes)),
+    backward: buildAutomaton(reversed),
+    endings,
+  };
+}
+
+/** Occurrences from the end of the text to its beginning; they overlap. */
+interface Occurrences {
+  starts: number[];
+  /** Index of the longest needle at that place. */
+  needles: number[];
+}
+
+class SearchingStream implements RedactorStream {
+  readonly #search: Search;
+  /** Always the beginning of a needle, shorter than that. */
+  #held: Uint8Array = NO_BYTES;
+  /** State of the forward automaton: it stands for the very bytes that are held. */
+  #state = 0;
+
+  constructor(search: Search) {
+    this.#search = search;
+  }
+
+  get held(): number {
+    return this.#held.byteLength;
+  }
+
+  push(bytes: Uint8Array): Uint8Array {
+    const { forward, longest } = this.#search;
+    const text = concat(this.#held, bytes);
+    const length = text.byteLength;
+    // What may begin a needle is shorter than the longest one: the end of a long text tells it.
+    const recent = Math.max(this.#held.byteLength, length - longest + 1);
+    let state = recent > this.#held.byteLength ? 0 : this.#state;
+    for (let at = recent; at < length; at++) state = next(forward, state, text[at]!);
+    return this.#release(text, state);
+  }
+
+  flush(): Uint8Array {
+    return this.#release(this.#held, 0);
+  }
+
+  /** Masks what is decided, and holds back the rest, which is what `state` stands for. */
+  #release(text: Uint8Array, state: number): Uint8Array {
+    const { fail, kind, depth } = this.#search.forward;
+    const length = text.byteLength;
+    // A whole needle that begins no longer one need not be held.
+    while (kind[state] === LEAF) state = fail[state]!;
+    let decided = length - depth[state]!;
+    if (decided === 0) return this.#hold(text, 0, state);
+
+    const occurrences = occurrencesIn(text, this.#search);
+    if (occurrences.starts.length === 0) {
+      this.#hold(text, decided, state);
+      return text.subarray(0, decided);
+    }
+    const masked = new Masked(text, this.#search.needles);
+    for (let i = occurrences.starts.length - 1; i >= 0; i--) {
+      const start = occurrences.starts[i]!;
+      if (start < masked.end) continue;
+      if (start >= decided) break;
+      masked.mask(start, occurrences.needles[i]!);
+      // Behind a masked needle, what was to be held may not begin inside it.
+      while (kind[state] === LEAF || depth[state]! > Math.max(0, length - masked.end)) {
+        state = fail[state]!;
+      }
+      decided = length - depth[state]!;
+    }
+    this.#hold(text, decided, state);
+    return masked.upTo(decided);
+  }
+
+  #hold(text: Uint8Array, from: number, state: number): Uint8Array {
+    // A copy, or a few bytes would keep a whole chunk.
+    this.#held = from === text.byteLength ? NO_BYTES : text.slice(from);
+    this.#state = state;
+    return NO_BYTES;
+  }
+}
+
+function occurrencesIn(text: Uint8Array, { backward, endings }: Search): Occurrences {
+  const { kind, tables, retry, found } = backward;
+  const starts: number[] = [];
+  const needles: number[] = [];
+  let state = 0;
+  for (let at = text.byteLength - 1; at >= 0; at--) {
+    if (state === 0) {
+      // Most of a text is passed over here.
+      while (at > 0 && endings[text[at - 1]! * 256 + text[at]!] === 0) at--;
+    }
+    // next(), written out: a call for each byte takes too long.
+    const byte = text[at]!;
+    while (true) {
+      const what = kind[state]!;
+      if (what === byte) {
+        state++;
+        break;
+      }
+      if (what >= TABLE) {
+        state = tables[(what - TABLE) * 256 + byte]!;
+        break;
+      }
+      state = retry[state]!;
+    }
+    const needle = found[state]!;
+    if (needle >= 0) {
+      starts.push(at);
+      needles.push(needle);
+    }
+  }
+  return { starts, needles };
+}
+
+/** Puts a text with masks in it together. */
+class Masked {
+  /** End of the last needle that was masked. */
+  end = 0;
+  readonly #text: Uint8Array;
+  readonly #needles: readonly Needle[];
+  #parts: Uint8Array[] = [];
+
+  constructor(text: Uint8Array, needles: readonly Needle[]) {
+    this.#text = text;
+    this.#needles = needles;
+  }
+
+  mask(start: number, needle: number): void {
+    const { bytes, mask } = this.#needles[needle]!;
+    this.#parts.push(this.#text.subarray(this.end, start), mask);
+    this.end = start + bytes.byteLength;
+  }
+
+  upTo(end: number): Uint8Array {
+    const parts = [...this.#parts, this.#text.subarray(this.end, end)];
+    const all = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+    let at = 0;
+    for (const part of parts) {
+      all.set(part, at);
+      at += part.byteLength;
+    }
+    return all;
+  }
+}

@@ -1,0 +1,46 @@
+import { isUtf8 } from "node:buffer";
+import { type ByteStage, concat, NO_BYTES } from "./bytes.ts";
+
+/**
+ * Makes a stream of bytes valid UTF-8: what is not becomes U+FFFD, as the WHATWG decoder does it for
+ * the whole text, wherever the chunks were cut. A byte order mark stays. At most 3 bytes are held
+ * back: the beginning of a character whose end has not come yet.
+ *
+ * A chunk that is valid comes back as it is, not copied.
+ */
+export function utf8Cleaner(): ByteStage {
+  let held = NO_BYTES;
+  return {
+    push(bytes) {
+      const text = concat(held, bytes);
+      const end = text.byteLength - incompleteTail(text);
+      // A copy, or the few bytes would keep the whole chunk.
+      held = end === text.byteLength ? NO_BYTES : text.slice(end);
+      return clean(text.subarray(0, end));
+    },
+    flush() {
+      const rest = held;
+      held = NO_BYTES;
+      return clean(rest);
+    },
+  };
+}
+
+function clean(bytes: Uint8Array): Uint8Array {
+  if (isUtf8(bytes)) return bytes;
+  return new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
+}
+
+/**
+ * Length of the end of `bytes` that the next bytes may complete to one character. Cutting before a
+ * byte that can begin a character is always right: to the decoder, it ends whatever was before.
+ */
+function incompleteTail(bytes: Uint8Array): number {
+  const length = bytes.byteLength;
+  for (let tail = 1; tail <= 3 && tail <= length; tail++) {
+    const byte = bytes[length - tail] ?? 0;
+    if (byte < 0x80) return 0;
+    if (byte >= 0xc0) return tail < (byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2) ? tail : 0;
+  }
+  return 0;
+}

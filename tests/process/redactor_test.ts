@@ -1,0 +1,244 @@
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import { maskOf, type Needle, needlesOf } from "../../lib/process/needles.ts";
+import { compileSecrets, type RedactorStream } from "../../lib/process/redactor.ts";
+import { fuzzCases, joined, splitAt } from "./support.ts";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+function throughStream(secrets: readonly string[], chunks: readonly Uint8Array[]): string {
+  const stream = compileSecrets(secrets).stream();
+  const parts = chunks.map((chunk) => stream.push(chunk));
+  return decoder.decode(joined([...parts, stream.flush()]));
+}
+
+function say(stream: RedactorStream, text: string): string {
+  return decoder.decode(stream.push(encoder.encode(text)));
+}
+
+/** What the redactor shall do, done as simply as can be. One character is one byte here. */
+function naive(text: string, needles: readonly Needle[]): string {
+  const known = needles.map(({ bytes, mask }) => ({
+    text: decoder.decode(bytes),
+    mask: decoder.decode(mask),
+  }));
+  let result = "";
+  for (let at = 0; at < text.length;) {
+    let best: { text: string; mask: string } | undefined;
+    for (const needle of known) {
+      const longer = best === undefined || needle.text.length > best.text.length;
+      if (longer && text.startsWith(needle.text, at)) best = needle;
+    }
+    result += best?.mask ?? text[at];
+    at += best?.text.length ?? 1;
+  }
+  return result;
+}
+
+Deno.test("a secret is replaced by the beginning of its SHA-256", () => {
+  // printf hunter2 | sha256sum
+  assertEquals(
+    compileSecrets(["hunter2"]).redactText("password=hunter2;"),
+    "password=**f52fbd**;",
+  );
+});
+
+Deno.test("without secrets nothing changes", () => {
+  for (const secrets of [compileSecrets([]), compileSecrets([""])]) {
+    assert(secrets.isEmpty);
+    assertEquals(secrets.redactText("as it was"), "as it was");
+    assertEquals(say(secrets.stream(), "as it was"), "as it was");
+  }
+  assert(!compileSecrets(["x"]).isEmpty);
+});
+
+Deno.test("a secret that is the beginning of another one gives way to it", () => {
+  const { redactText } = bound(["hunter", "hunter2"]);
+  assertEquals(redactText("hunter2 hunter3"), `${maskOf("hunter2")} ${maskOf("hunter")}3`);
+});
+
+Deno.test("of overlapping secrets the leftmost is masked, and the search goes on behind it", () => {
+  const { redactText } = bound(["abc", "bcdefgh", "defg"]);
+  assertEquals(redactText("abcdefgh"), `${maskOf("abc")}${maskOf("defg")}h`);
+});
+
+Deno.test("secrets that follow one another are masked one by one", () => {
+  const { redactText } = bound(["tokentoken"]);
+  assertEquals(redactText("tokentoken".repeat(3)), maskOf("tokentoken").repeat(3));
+});
+
+Deno.test("characters of regular expressions in a secret are just characters", () => {
+  const { redactText } = bound([".*", "a[b"]);
+  assertEquals(redactText("abc .* a[b"), `abc ${maskOf(".*")} ${maskOf("a[b")}`);
+});
+
+Deno.test("a secret that is split over many reads is masked", () => {
+  const bytes = encoder.encode("x hunter2 y");
+  assertEquals(
+    throughStream(["hunter2"], [...bytes].map((byte) => Uint8Array.of(byte))),
+    `x ${maskOf("hunter2")} y`,
+  );
+});
+
+Deno.test("only what may be the beginning of a secret is held back", () => {
+  const stream = compileSecrets(["hunter2", "terse"]).stream();
+  assertEquals(say(stream, "who is hunter"), "who is ");
+  assertEquals(stream.held, 6);
+  assertEquals(say(stream, "s"), "hun");
+  assertEquals(stream.held, 4);
+  assertEquals(say(stream, "?\n"), "ters?\n");
+  assertEquals(stream.held, 0);
+});
+
+Deno.test("what was held back comes out at the end", () => {
+  const stream = compileSecrets(["hunter2"]).stream();
+  say(stream, "hunter");
+  assertEquals(decoder.decode(stream.flush()), "hunter");
+  assertEquals(stream.held, 0);
+  assertEquals(say(stream, "2"), "2");
+});
+
+Deno.test("a secret that may yet become a longer one is held back, and masked at the end", () => {
+  const stream = compileSecrets(["hunter", "hunter2"]).stream();
+  assertEquals(say(stream, "hunter"), "");
+  assertEquals(decoder.decode(stream.flush()), maskOf("hunter"));
+});
+
+Deno.test("a secret that cannot become a longer one is masked at once", () => {
+  const stream = compileSecrets(["hunter2", "2nd secret"]).stream();
+  assertEquals(say(stream, "hunter2"), maskOf("hunter2"));
+  assertEquals(stream.held, 0);
+});
+
+Deno.test("never more than the longest secret is held back", () => {
+  const secret = "a".repeat(4096) + "b";
+  const stream = compileSecrets([secret]).stream();
+  let out = 0;
+  for (let i = 0; i < 20; i++) {
+    out += stream.push(encoder.encode("a".repeat(1000))).length;
+    assert(stream.held < secret.length);
+  }
+  assertEquals(out + stream.flush().length, 20_000);
+});
+
+Deno.test("a secret of several lines is masked with either kind of line end", () => {
+  const key = "-----BEGIN KEY-----\nMIIEow\nIBAAKC\n-----END KEY-----\n";
+  const { redactText } = bound([key]);
+  const mask = maskOf(key);
+  assertEquals(redactText(`${key}.`), `${mask}.`);
+  assertEquals(redactText(`${key.replaceAll("\n", "\r\n")}.`), `${mask}.`);
+  assertEquals(redactText(`${key.trimEnd()}.`), `${mask}.`, "without the last newline");
+  assertEquals(redactText(`${key.trimEnd().replaceAll("\n", " ")}.`), `${mask}.`, "echo $KEY");
+  assertEquals(redactText(JSON.stringify({ key })), `{"key":"${mask}"}`);
+  assertEquals(redactText("-----BEGIN KEY-----\n"), "-----BEGIN KEY-----\n", "one line alone");
+});
+
+Deno.test("a secret in base64 is masked wherever it begins", () => {
+  const secret = "sw0rdf1sh?~ÿ";
+  const { redactText } = bound([secret]);
+  for (const before of ["", "x", "xy", "user:", "a\u{1f98e}"]) {
+    for (const after of ["", "z", "zz", "zzz"]) {
+      const plain = encoder.encode(before + secret + after);
+      for (const alphabet of ["base64", "base64url"] as const) {
+        const encoded = plain.toBase64({ alphabet, omitPadding: true });
+        const masked = redactText(encoded);
+        // Left is what the bytes around have a part in.
+        const left = masked.split(maskOf(secret));
+        assertEquals(left.length, 2, `${before} ${after}: ${masked}`);
+        const around = encoder.encode(before).length + encoder.encode(after).length;
+        assert(left.join("").length <= Math.ceil(around * 8 / 6) + 2, masked);
+      }
+    }
+  }
+});
+
+Deno.test("a secret in a URL is masked", () => {
+  const secret = "p/ss w*rd&~ü!";
+  const { redactText } = bound([secret]);
+  const mask = maskOf(secret);
+  const forms = [
+    encodeURIComponent(secret),
+    encodeURIComponent(secret).replaceAll(/%../g, (hex) => hex.toLowerCase()),
+    new URLSearchParams({ v: secret }).toString().slice(2),
+    // urllib.parse.quote(secret), quote(secret, safe=""), quote_plus(secret)
+    "p/ss%20w%2Ard%26~%C3%BC%21",
+    "p%2Fss%20w%2Ard%26~%C3%BC%21",
+    "p%2Fss+w%2Ard%26~%C3%BC%21",
+  ];
+  for (const form of forms) assertEquals(redactText(`?v=${form}&w=1`), `?v=${mask}&w=1`);
+});
+
+Deno.test("encoded forms so short that they would turn up by chance are left alone", () => {
+  const { redactText } = bound(["abcd", "a b"]);
+  assertEquals(redactText("YWJjZA a+b"), "YWJjZA a+b");
+  assertEquals(redactText("abcd, a b"), `${maskOf("abcd")}, ${maskOf("a b")}`);
+});
+
+Deno.test("a mask is not searched again", () => {
+  // f52fbd begins the SHA-256 of hunter2.
+  const { redactText } = bound(["hunter2", "f52fbd", "**"]);
+  assertEquals(redactText("hunter2 f52fbd"), `**f52fbd** ${maskOf("f52fbd")}`);
+});
+
+Deno.test("a secret of one character is masked everywhere", () => {
+  assertEquals(bound(["é"]).redactText("café é"), `caf${maskOf("é")} ${maskOf("é")}`);
+});
+
+Deno.test("output is handed on without a copy where there is nothing to mask", () => {
+  const bytes = encoder.encode("nothing here\n");
+  assert(compileSecrets(["hunter2"]).stream().push(bytes).buffer === bytes.buffer);
+});
+
+/** Few letters, so that near misses, overlaps and repetitions are common. */
+const ALPHABETS = [
+  ["x", "y"],
+  ["x", "y", "z", " ", "\n", "\r"],
+  ["x", "+", "&", "\n", '"'],
+  // Letters of which masks are made.
+  ["*", "a", "2", "/", "%"],
+];
+
+function texts(alphabet: readonly string[], maxLength: number) {
+  return fc.array(fc.constantFrom(...alphabet), { maxLength }).map((letters) => letters.join(""));
+}
+
+const cases = fc.constantFrom(...ALPHABETS).chain((alphabet) => {
+  const values = fc.array(texts(alphabet, 9), { maxLength: 8 });
+  return values.chain((values) => {
+    // Letters alone rarely make an encoded form: put them in, whole.
+    const forms = needlesOf(values).map(({ bytes }) => decoder.decode(bytes));
+    const piece = forms.length === 0
+      ? texts(alphabet, 12)
+      : fc.oneof(texts(alphabet, 12), fc.constantFrom(...forms));
+    return fc.record({
+      alphabet: fc.constant(alphabet),
+      values: fc.constant(values),
+      text: fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join("")),
+      cuts: fc.array(fc.nat(120), { maxLength: 12 }),
+    });
+  });
+});
+
+Deno.test("however output is cut, it is masked as the naive way does, and no secret is left", () => {
+  fc.assert(
+    fc.property(cases, ({ alphabet, values, text, cuts }) => {
+      const needles = needlesOf(values);
+      const masked = throughStream(values, splitAt(encoder.encode(text), cuts));
+      assertEquals(masked, naive(text, needles));
+      // Masks may spell such secrets: see the documentation of Secrets.
+      if (alphabet.includes("*")) return;
+      for (const { bytes } of needles) {
+        const needle = decoder.decode(bytes);
+        assert(!masked.includes(needle), `${JSON.stringify(needle)} in ${JSON.stringify(masked)}`);
+      }
+    }),
+    { numRuns: fuzzCases() },
+  );
+});
+
+/** As callers have it. */
+function bound(values: readonly string[]): { redactText(text: string): string } {
+  const secrets = compileSecrets(values);
+  return { redactText: (text) => secrets.redactText(text) };
+}
