@@ -79,6 +79,8 @@ interface Search {
    * is the longest needle that begins there; choosing from left to right is then simple.
    */
   backward: Automaton;
+  /** The `kind` of each state of `backward`, as its complement where a needle begins. */
+  steps: Int32Array;
   /** Not 0 for each pair of bytes (first * 256 + second) that ends a needle. */
   endings: Uint8Array;
 }
@@ -91,11 +93,13 @@ function prepare(needles: readonly Needle[]): Search {
     // A needle of one byte ends any pair with that byte.
     else for (let any = 0; any < 256; any++) endings[any * 256 + last!] = 1;
   }
+  const backward = buildAutomaton(reversed);
   return {
     needles,
     longest: Math.max(...needles.map(({ bytes }) => bytes.byteLength)),
     forward: buildAutomaton(needles.map(({ bytes }) => bytes)),
-    backward: buildAutomaton(reversed),
+    backward,
+    steps: backward.kind.map((kind, state) => backward.found[state]! < 0 ? kind : ~kind),
     endings,
   };
 }
@@ -175,11 +179,12 @@ class SearchingStream implements RedactorStream {
   }
 }
 
-function occurrencesIn(text: Uint8Array, { backward, endings }: Search): Occurrences {
-  const { kind, tables, retry, found } = backward;
+function occurrencesIn(text: Uint8Array, { backward, steps, endings }: Search): Occurrences {
+  const { tables, retry, found } = backward;
   const starts: number[] = [];
   const needles: number[] = [];
   let state = 0;
+  let step = steps[0]!;
   for (let at = text.byteLength - 1; at >= 0; at--) {
     if (state === 0) {
       // Most of a text is passed over here.
@@ -187,22 +192,21 @@ function occurrencesIn(text: Uint8Array, { backward, endings }: Search): Occurre
     }
     // next(), written out: a call for each byte takes too long.
     const byte = text[at]!;
-    while (true) {
-      const what = kind[state]!;
-      if (what === byte) {
-        state++;
-        break;
-      }
-      if (what >= TABLE) {
-        state = tables[(what - TABLE) * 256 + byte]!;
+    while (step !== byte) {
+      if (step >= TABLE) {
+        state = tables[(step - TABLE) * 256 + byte]! - 1;
         break;
       }
       state = retry[state]!;
+      step = steps[state]!;
+      if (step < 0) step = ~step;
     }
-    const needle = found[state]!;
-    if (needle >= 0) {
+    state++;
+    step = steps[state]!;
+    if (step < 0) {
+      step = ~step;
       starts.push(at);
-      needles.push(needle);
+      needles.push(found[state]!);
     }
   }
   return { starts, needles };
