@@ -1,0 +1,211 @@
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { END_OF_ARCHIVE, headerOf, type Member, paddingAfter } from "./tar_header.ts";
+
+/** What {@linkcode packArtifacts} needs beside the folder. */
+export interface PackOptions {
+  /**
+   * Is told what is not in the archive as it is on disk.
+   *
+   * @param path Its name in the archive, `artifacts/...`.
+   * @param reason Why, as the end of a sentence.
+   */
+  onSkipped(path: string, reason: string): void;
+  signal?: AbortSignal;
+}
+
+/** The name under which the folder stands in the archive, whatever its own is. */
+const TOP_NAME = "artifacts";
+
+/** Contents are read and handed on in pieces of this many bytes; this is what the memory needs. */
+const READ_BYTES = 256 * 1024;
+
+/** What a name that is not UTF-8 is turned into by the runtime, in part. */
+const REPLACEMENT_CHARACTER = "\ufffd";
+
+/**
+ * O_NOFOLLOW: a file that has become a link since it was listed is not read through it.
+ * O_NONBLOCK: one that has become a FIFO does not hold us up.
+ */
+const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+/** A folder on the way down, with what is still to be packed of it. */
+interface OpenFolder {
+  path: string;
+  name: string;
+  left: string[];
+}
+
+/**
+ * Packs a folder as tar.gz, as fast as the stream is read and with no copy on disk. The same tree
+ * makes the same bytes: names are sorted, owners left out, times those of the files. Links stay
+ * links and are never followed; hard links become files of their own; what cannot be read is left
+ * out and reported. Errors only by `signal`, with its reason.
+ *
+ * @param folder The artifacts themselves; they are named `artifacts/...` in the archive.
+ */
+export function packArtifacts(folder: string, options: PackOptions): ReadableStream<Uint8Array> {
+  return ReadableStream.from(tarOf(folder, options)).pipeThrough(
+    // No other bytes than in plain ArrayBuffers are made here, which is all that the types differ in.
+    new CompressionStream("gzip") as ReadableWritablePair<Uint8Array, Uint8Array>,
+  );
+}
+
+async function* tarOf(folder: string, options: PackOptions): AsyncGenerator<Uint8Array> {
+  const buffer = new Uint8Array(READ_BYTES);
+  const way: OpenFolder[] = [];
+  let next: { path: string; name: string } | undefined = { path: folder, name: TOP_NAME };
+  while (true) {
+    options.signal?.throwIfAborted();
+    if (next !== undefined) {
+      const left = yield* memberOf(next, buffer, options);
+      if (left !== undefined) way.push({ ...next, left });
+    }
+    const current = way.at(-1);
+    if (current === undefined) break;
+    const name = current.left.pop();
+    if (name === undefined) {
+      way.pop();
+      next = undefined;
+    } else {
+      next = { path: `${current.path}/${name}`, name: `${current.name}/${name}` };
+    }
+  }
+  yield END_OF_ARCHIVE;
+}
+
+/** Packs one member; gives back the names in it if it is a folder, the last one first. */
+async function* memberOf(
+  { path, name }: { path: string; name: string },
+  buffer: Uint8Array,
+  options: PackOptions,
+): AsyncGenerator<Uint8Array, string[] | undefined> {
+  let info;
+  try {
+    info = await Deno.lstat(path);
+    if (info.isSymlink) {
+      const target = await Deno.readLink(path);
+      yield headerOf({ ...common(name, info), type: "symlink", target });
+      return;
+    }
+  } catch (error) {
+    options.onSkipped(name, whyUnreadable(name, error));
+    return;
+  }
+  if (info.isDirectory) {
+    yield headerOf({ ...common(name, info), type: "directory" });
+    return await namesIn(path, name, options);
+  }
+  if (info.isFile) yield* fileOf(path, name, buffer, options);
+  else options.onSkipped(name, `it is a ${specialKind(info)}`);
+}
+
+async function* fileOf(
+  path: string,
+  name: string,
+  buffer: Uint8Array,
+  options: PackOptions,
+): AsyncGenerator<Uint8Array> {
+  let file: FileHandle;
+  try {
+    file = await open(path, OPEN_FLAGS);
+  } catch (error) {
+    options.onSkipped(name, whyUnreadable(name, error));
+    return;
+  }
+  try {
+    const info = await file.stat();
+    if (!info.isFile()) {
+      options.onSkipped(name, "it was replaced by something else while it was packed");
+      return;
+    }
+    const member: Member = {
+      type: "file",
+      name,
+      size: info.size,
+      mode: info.mode,
+      mtime: info.mtimeMs / 1000,
+    };
+    yield headerOf(member);
+    yield* contentsOf(file, member, buffer, options);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Exactly as many bytes as the header says, whatever has become of the file since. */
+async function* contentsOf(
+  file: FileHandle,
+  { name, size }: Member,
+  buffer: Uint8Array,
+  options: PackOptions,
+): AsyncGenerator<Uint8Array> {
+  let read = 0;
+  while (read < size) {
+    options.signal?.throwIfAborted();
+    let bytesRead = 0;
+    let reason = "it became shorter while it was packed";
+    try {
+      const length = Math.min(buffer.length, size - read);
+      ({ bytesRead } = await file.read(buffer, 0, length, read));
+    } catch (error) {
+      reason = messageOf(error);
+    }
+    if (bytesRead === 0) {
+      options.onSkipped(name, `its last ${size - read} bytes are zeros: ${reason}`);
+      break;
+    }
+    // A copy: what reads the stream may hold on to a piece while the next one is read.
+    yield buffer.slice(0, bytesRead);
+    read += bytesRead;
+  }
+  for (let missing = size - read; missing > 0; missing -= buffer.length) {
+    options.signal?.throwIfAborted();
+    // Nothing here waits for a disk: without this the agent would do nothing else meanwhile.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    yield new Uint8Array(Math.min(missing, buffer.length));
+  }
+  if (paddingAfter(size) > 0) yield new Uint8Array(paddingAfter(size));
+}
+
+async function namesIn(path: string, name: string, options: PackOptions): Promise<string[]> {
+  const names = new Set<string>();
+  try {
+    for await (const entry of Deno.readDir(path)) {
+      // Two names that are not UTF-8 can look the same.
+      if (names.has(entry.name)) options.onSkipped(`${name}/${entry.name}`, NOT_UTF8);
+      names.add(entry.name);
+    }
+  } catch (error) {
+    options.onSkipped(name, `what is in it cannot be listed: ${messageOf(error)}`);
+  }
+  return [...names].sort().reverse();
+}
+
+const NOT_UTF8 = "its name is not UTF-8";
+
+function whyUnreadable(name: string, error: unknown): string {
+  if (isNotFound(error)) {
+    return name.includes(REPLACEMENT_CHARACTER) ? NOT_UTF8 : "it vanished while it was packed";
+  }
+  if (error instanceof Deno.errors.InvalidData) return "it is a link whose target is not UTF-8";
+  return messageOf(error);
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ENOENT";
+}
+
+function specialKind(info: Deno.FileInfo): string {
+  if (info.isFifo) return "FIFO";
+  if (info.isSocket) return "socket";
+  return "device";
+}
+
+function common(name: string, info: Deno.FileInfo): Omit<Member, "type"> {
+  return { name, size: 0, mode: info.mode ?? 0, mtime: (info.mtime?.getTime() ?? 0) / 1000 };
+}
+
+function messageOf(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ");
+}
