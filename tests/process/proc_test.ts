@@ -1,0 +1,65 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { parseStat, parseStats, processesWith } from "../../lib/process/proc.ts";
+
+/** A line of /proc/<pid>/stat, with the fields behind the name given from field 3 on. */
+function stat(pid: number, name: string, state = "S", threads = 1): string {
+  const before = `${state} 11 22 33 0 -1 4194304 98 0 1 0 0 0 0 0 20 0 ${threads} 0 174419`;
+  return `${pid} (${name}) ${before} ${Array(30).fill("0").join(" ")}\n`;
+}
+
+Deno.test("a process is read from /proc whatever its name", () => {
+  for (const name of ["sh", "tmux: server", "a) S 1 2 (b", ") Z 1 1 1", "two\nlines", ""]) {
+    assertEquals(parseStat(stat(7, name)), {
+      pid: 7,
+      name,
+      parent: 11,
+      group: 22,
+      session: 33,
+      dead: false,
+      startTime: 174419,
+    });
+  }
+});
+
+Deno.test("no name of a process hides it or another one in the list", () => {
+  const names = ["sh", "a\nb", "1 (x) S 1", "\n\n", ") R 1\n2 (c", "last"];
+  const found = parseStats(names.map((name, i) => stat(100 + i, name)).join(""));
+  assertEquals(found.map(({ name }) => name), names);
+});
+
+Deno.test("a zombie is dead, unless other threads of it live on", () => {
+  assertEquals(parseStat(stat(7, "sh", "Z"))?.dead, true);
+  assertEquals(parseStat(stat(7, "sh", "X"))?.dead, true);
+  assertEquals(parseStat(stat(7, "sh", "Z", 2))?.dead, false);
+  assertEquals(parseStat(stat(7, "sh", "T"))?.dead, false);
+});
+
+Deno.test("what is no line of /proc is no process", () => {
+  for (const text of ["", "7 (sh", "7 (sh) S 1 2", "x (sh) S 1", "7 (sh) S 1 2 nonsense"]) {
+    assertEquals(parseStat(text), undefined);
+  }
+  assertEquals(parseStat(stat(7, "sh").replace("174419", "soon")), undefined);
+});
+
+Deno.test("an environment entry is found only if it is exactly this one", async () => {
+  const value = crypto.randomUUID();
+  const child = new Deno.Command("/bin/sleep", {
+    args: ["1000"],
+    clearEnv: true,
+    env: { BEFORE: "x", MARK: `${value}.*`, AFTER: "x" },
+  }).spawn();
+  try {
+    assertEquals(await processesWith(`MARK=${value}.*`), [child.pid]);
+    for (const entry of [`MARK=${value}`, `MARK=${value}.x`, `ARK=${value}.*`, `mark=${value}.*`]) {
+      assertEquals(await processesWith(entry), []);
+    }
+  } finally {
+    child.kill("SIGKILL");
+    await child.status;
+  }
+});
+
+Deno.test("an environment entry of two lines is refused", async () => {
+  const error = await assertRejects(() => processesWith("MARK=a\nb"), Error);
+  assert(error.message.includes("two lines"));
+});
