@@ -1,11 +1,19 @@
 import type { Connector } from "./connector.ts";
 import { fakeConnector } from "./fake_connector.ts";
+import { maas2 } from "./maas2.ts";
+import { multi } from "./multi.ts";
 import { noprovision } from "./noprovision.ts";
 import { oemrecovery } from "./oemrecovery.ts";
 
 /** The connectors of this version, by their names on the command line. */
 export const CONNECTORS: ReadonlyMap<string, Connector> = new Map(
-  [fakeConnector, noprovision, oemrecovery].map((connector) => [connector.name, connector]),
+  [
+    fakeConnector,
+    maas2,
+    multi,
+    noprovision,
+    oemrecovery,
+  ].map((connector) => [connector.name, connector]),
 );
 
 /** Names that jobs and configurations in the field use, and that this version does not have. */

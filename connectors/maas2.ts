@@ -1,0 +1,97 @@
+import { defineConnector } from "./connector.ts";
+import { type Layout, parseLayout } from "./maas_storage/layout.ts";
+import { maasClient } from "./maas2/client.ts";
+import { maasConfigShape, type MaasContext, maasProvisionShape } from "./maas2/config.ts";
+import { deploy } from "./maas2/deploy.ts";
+import { bootFromNetwork } from "./maas2/efi.ts";
+import type { MaasSession } from "./maas2/machine.ts";
+import { releaseMachine } from "./maas2/release.ts";
+import { requestTpmClear } from "./maas2/tpm.ts";
+import { MACHINE_USER } from "./maas2/user.ts";
+import { encodeUserData } from "./maas2/user_data.ts";
+import { messageOf, ProvisioningError } from "./support/errors.ts";
+import { checkUserName, type Job } from "./support/job.ts";
+
+/** What the TPM step deploys for want of a system that it could talk to. */
+const HELPER_DISTRO = "jammy";
+
+/** For machines that a MAAS server deploys, by its command line client on the agent's host. */
+export const maas2 = defineConnector({
+  name: "maas2",
+  summary: "Deploys a machine through MAAS, with the maas command line client of this host.",
+  config: maasConfigShape,
+  provisionData: maasProvisionShape,
+  needs: ["maas_user", "node_id", "device_ip"],
+  async provision(ctx, { job, data }) {
+    const session = openSession(ctx, job);
+    // Whatever is wrong with the job is found before the machine is touched.
+    const users = usersOf(job);
+    const layout = wantedLayout(ctx, data.disks);
+    const userData = data.user_data === undefined ? undefined : encodeUserData(data.user_data);
+
+    if (ctx.config.reset_efi) await bootFromNetwork(ctx);
+    if (ctx.config.clear_tpm) await clearTpm(session);
+    await releaseMachine(session);
+    await deploy(session, {
+      distro: data.distro,
+      kernel: data.kernel,
+      userData,
+      ephemeral: data.ephemeral,
+      layout,
+      users,
+    });
+  },
+  async cleanup(ctx) {
+    const job = await readJobLeniently(ctx);
+    if (!ctx.config.always_release && job && !job.provision_data) {
+      ctx.log.info("The machine is not released: the job has no provision_data");
+      return;
+    }
+    const session = openSession(ctx, job);
+    if (ctx.config.reset_efi && ctx.config.device_ip) await bootFromNetwork(ctx);
+    await releaseMachine(session);
+  },
+});
+
+function openSession(ctx: MaasContext, job: Job | undefined): MaasSession {
+  return { ctx, maas: maasClient(ctx), debug: job?.debug === true };
+}
+
+/** Not every image creates the job's user; the machine's own is there on all of them. */
+function usersOf(job: Job): string[] {
+  const user = job.test_data?.test_username ?? MACHINE_USER;
+  checkUserName(user);
+  return [...new Set([user, MACHINE_USER])];
+}
+
+function wantedLayout(ctx: MaasContext, disks?: readonly unknown[]): Layout | undefined {
+  if (disks !== undefined) return parseLayout(disks, "disks");
+  const standard = ctx.config.default_disks;
+  return standard === undefined ? undefined : parseLayout(standard, "default_disks");
+}
+
+/** The TPM is cleared at the next boot, which is that of the deployment. */
+async function clearTpm(session: MaasSession): Promise<void> {
+  const { ctx } = session;
+  const problem = await requestTpmClear(ctx);
+  if (problem === undefined) return;
+  ctx.log.warning(`Cannot clear the TPM: ${problem}; trying again with ${HELPER_DISTRO} deployed`);
+  await releaseMachine(session);
+  await deploy(session, {
+    distro: HELPER_DISTRO,
+    layout: wantedLayout(ctx),
+    users: [MACHINE_USER],
+  });
+  const stillWrong = await requestTpmClear(ctx);
+  if (stillWrong !== undefined) throw new ProvisioningError(`Cannot clear the TPM: ${stillWrong}`);
+}
+
+/** The machine is released whatever became of the job. */
+async function readJobLeniently(ctx: MaasContext): Promise<Job | undefined> {
+  try {
+    return await ctx.readJob();
+  } catch (error) {
+    ctx.log.warning(messageOf(error));
+    return undefined;
+  }
+}

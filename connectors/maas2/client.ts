@@ -1,0 +1,131 @@
+/** The `maas` command line client, with retries for what may be better in a moment. */
+import type { z } from "zod";
+import { need } from "../support/config.ts";
+import { ProvisioningError } from "../support/errors.ts";
+import { type CommandResult, failureText, succeeded } from "../support/runner.ts";
+import { parseAnswer } from "./answer.ts";
+import type { MaasContext } from "./config.ts";
+
+const CALL_TIMEOUT_MS = 120_000;
+
+/** MAAS talks to the machine's power controller before it answers these. */
+export const LONG_CALL_TIMEOUT_MS = 300_000;
+
+const RETRY_PAUSES_MS = [10_000, 20_000, 40_000];
+
+/**
+ * What a failure says that has to do with the way to MAAS, or with a MAAS that is restarting, and
+ * not with what was asked of it.
+ */
+const TRANSIENT = new RegExp(
+  [
+    "connection (?:was )?(?:refused|reset|aborted|closed|timed out)",
+    "time(?:d[ -]?|-)out",
+    "temporar(?:y|ily) (?:failure|unavailable)",
+    "(?:no route to|unreachable) host|(?:network|host) is unreachable",
+    "remote end closed",
+    "bad gateway|service unavailable|gateway time-?out",
+    "(?:http|status|error|code)\\W{0,3}(?:[\\d.]+\\s+)?50[234]\\b",
+  ].join("|"),
+  "i",
+);
+
+/** One call of the client. */
+export interface MaasCall {
+  /** What it is for, as the object of "Cannot": "release the machine". */
+  readonly step: string;
+  /** @default 120 s */
+  readonly timeoutMs?: number;
+  /** False: fail at the first failure, whatever it is. @default true */
+  readonly retry?: boolean;
+  /**
+   * Asked before a call is repeated whose answer was lost: has MAAS carried it out all the same?
+   * Then its answer, and the call is not repeated. What it throws does not matter.
+   */
+  readonly doneAlready?: () => Promise<string | undefined>;
+  /**
+   * A repetition that is refused shows that the first call was carried out: what was to be removed
+   * is not there any more. @default false
+   */
+  readonly repeatMayBeRefused?: boolean;
+}
+
+/** MAAS, as the configured profile. */
+export interface Maas {
+  /** System id of the machine. */
+  readonly node: string;
+  /**
+   * Runs `maas <profile> <words>`.
+   *
+   * @returns what it prints on standard output.
+   * @throws ProvisioningError naming the step, and how each attempt ended.
+   */
+  call(words: readonly string[], call: MaasCall): Promise<string>;
+  /**
+   * The same for calls that print JSON.
+   *
+   * @throws ProvisioningError also when what is printed is not what `schema` says.
+   */
+  read<T>(words: readonly string[], call: MaasCall & { readonly schema: z.ZodType<T> }): Promise<T>;
+}
+
+/** MAAS, as the configuration says. Throws ProvisioningError where it does not say enough. */
+export function maasClient(ctx: MaasContext): Maas {
+  const profile = need(ctx.config, "maas_user");
+  const { clock, log, runner, signal } = ctx;
+
+  async function call(words: readonly string[], call: MaasCall): Promise<string> {
+    const program = programName(words);
+    const failures: string[] = [];
+    const pauses = call.retry === false ? [] : RETRY_PAUSES_MS;
+    for (const pauseMs of [...pauses, undefined]) {
+      const result = await runner.run(["maas", profile, ...words], {
+        timeoutMs: call.timeoutMs ?? CALL_TIMEOUT_MS,
+      });
+      if (succeeded(result)) return result.stdout;
+      const transient = isTransient(result);
+      const refused = result.ended === "exited" && !transient;
+      if (call.repeatMayBeRefused && refused && failures.length > 0) return "";
+      failures.push(failureText(program, result));
+      if (!transient || pauseMs === undefined) break;
+      log.warning(`${failures.at(-1)}; trying again in ${pauseMs / 1000} s`);
+      await clock.sleep(pauseMs, signal);
+      const answer = await call.doneAlready?.().catch(() => undefined);
+      signal.throwIfAborted();
+      if (answer !== undefined) return answer;
+    }
+    throw new ProvisioningError(
+      failures.length === 1
+        ? `Cannot ${call.step}: ${failures[0]}`
+        : `Cannot ${call.step}, after ${failures.length} attempts: ${failures.join("; ")}`,
+    );
+  }
+
+  return {
+    node: need(ctx.config, "node_id"),
+    call,
+    async read(words, { schema, ...options }) {
+      const answer = parseAnswer(await call(words, options), schema);
+      if (answer.ok) return answer.value;
+      throw new ProvisioningError(
+        `Cannot ${options.step}: '${programName(words)}' printed ${answer.problem}`,
+      );
+    },
+  };
+}
+
+/** Without the arguments: there may be user data among them. */
+function programName(words: readonly string[]): string {
+  return ["maas", ...words.slice(0, 2)].join(" ");
+}
+
+function isTransient(result: CommandResult): boolean {
+  switch (result.ended) {
+    case "not_started":
+      return false;
+    case "timeout":
+      return true;
+    case "exited":
+      return TRANSIENT.test(`${result.stdout}\n${result.stderr}`);
+  }
+}

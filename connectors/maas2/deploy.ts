@@ -1,0 +1,103 @@
+import { z } from "zod";
+import type { Layout } from "../maas_storage/layout.ts";
+import { writeStorage } from "../maas_storage/write.ts";
+import { messageOf } from "../support/errors.ts";
+import { LONG_CALL_TIMEOUT_MS } from "./client.ts";
+import { waitUntilDeployed } from "./deployed.ts";
+import { newestInstallation } from "./installation_log.ts";
+import { isIn, type MaasSession } from "./machine.ts";
+
+/** What to deploy. */
+export interface DeployRequest {
+  readonly distro: string;
+  readonly kernel?: string | undefined;
+  /** In base64. */
+  readonly userData?: string | undefined;
+  readonly ephemeral?: boolean;
+  /** @default MAAS' flat layout */
+  readonly layout?: Layout | undefined;
+  /** Who must be able to log in at the end; the first who is let in will do. */
+  readonly users: readonly string[];
+}
+
+/** The first MAAS that can deploy into memory. */
+const EPHEMERAL_SINCE = [3, 5, 0];
+
+/** States that show that MAAS has taken a deployment whose answer was lost. */
+const DEPLOY_TAKEN = ["Deploying", "Deployed", "Failed deployment"];
+
+/**
+ * Deploys a machine that is ready, and waits until it can be logged in on.
+ *
+ * @throws ProvisioningError
+ */
+export async function deploy(session: MaasSession, request: DeployRequest): Promise<void> {
+  const { ctx, maas } = session;
+  if (request.layout) await writeStorage(session, request.layout);
+  else await setFlatLayout(session);
+  await maas.call(["machines", "allocate", `system_id=${maas.node}`], {
+    step: "allocate the machine",
+    doneAlready: () => isIn(session, ["Allocated"]),
+  });
+  const installationBefore = await newestInstallation(session);
+  const ephemeral = request.ephemeral === true && await canDeployIntoMemory(session);
+  ctx.log.info(`Deploying ${request.distro}`);
+  const answer = await maas.call([
+    "machine",
+    "deploy",
+    maas.node,
+    `distro_series=${request.distro}`,
+    ...(request.kernel === undefined ? [] : [`hwe_kernel=${request.kernel}`]),
+    ...(request.userData === undefined ? [] : [`user_data=${request.userData}`]),
+    ...(ephemeral ? ["ephemeral_deploy=true"] : []),
+  ], {
+    step: "deploy the machine",
+    timeoutMs: LONG_CALL_TIMEOUT_MS,
+    doneAlready: () => isIn(session, DEPLOY_TAKEN),
+  });
+  await waitUntilDeployed(session, { users: request.users, installationBefore, answer });
+}
+
+/** A machine whose layout cannot be set deploys with the one that it has. */
+async function setFlatLayout({ ctx, maas }: MaasSession): Promise<void> {
+  try {
+    await maas.call(["machine", "set-storage-layout", maas.node, "storage_layout=flat"], {
+      step: "set the flat storage layout",
+    });
+  } catch (error) {
+    ctx.signal.throwIfAborted();
+    ctx.log.warning(`${messageOf(error)}; going on with the layout that the machine has`);
+  }
+}
+
+async function canDeployIntoMemory({ ctx, maas }: MaasSession): Promise<boolean> {
+  let problem: string;
+  try {
+    const { version } = await maas.read(["version", "read"], {
+      step: "read the version of MAAS",
+      schema: z.looseObject({ version: z.string() }),
+    });
+    if (isAtLeast(version, EPHEMERAL_SINCE)) return true;
+    problem = `MAAS ${version} cannot`;
+  } catch (error) {
+    ctx.signal.throwIfAborted();
+    problem = messageOf(error);
+  }
+  ctx.log.warning(
+    `The job wants to be deployed into memory ('ephemeral'), but is deployed to disk: ${problem}`,
+  );
+  return false;
+}
+
+/** Compares `major.minor.patch`; what follows, as in `3.6.0~beta1`, does not count. */
+function isAtLeast(version: string, wanted: readonly number[]): boolean {
+  const parts = /^(\d+)\.(\d+)(?:\.(\d+))?/.exec(version.trim())?.slice(1).map((part) =>
+    Number(part ?? 0)
+  );
+  if (parts === undefined) return false;
+  for (const [index, least] of wanted.entries()) {
+    const part = parts[index] ?? 0;
+    if (part !== least) return part > least;
+  }
+  return true;
+}

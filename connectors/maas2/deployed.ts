@@ -1,0 +1,100 @@
+import { need } from "../support/config.ts";
+import { ProvisioningError } from "../support/errors.ts";
+import { failureText, succeeded } from "../support/runner.ts";
+import { destination, deviceTarget, ssh } from "../support/ssh.ts";
+import { showInstallationLog } from "./installation_log.ts";
+import { type MaasSession, readMachine } from "./machine.ts";
+
+const POLL_MS = 15_000;
+const PROBE_TIMEOUT_MS = 60_000;
+
+/** MAAS may learn the addresses of a machine a little after it has deployed it. */
+const ADDRESS_POLLS = 3;
+
+/** What a machine does not get out of by itself. */
+const FAILED = [
+  "Broken",
+  "Failed commissioning",
+  "Failed deployment",
+  "Failed disk erasing",
+  "Failed testing",
+  "Releasing failed",
+  "Rescue mode",
+];
+
+/** What there is to know of a deployment that is under way. */
+export interface Deployment {
+  readonly users: readonly string[];
+  /** The newest installation before this one. */
+  readonly installationBefore: number | undefined;
+  /** What MAAS said to `machine deploy`. */
+  readonly answer: string;
+}
+
+/**
+ * Waits until the machine is deployed, has its address and lets one of the users in.
+ *
+ * @throws ProvisioningError when it fails or takes longer than `timeout_min`; the installation log
+ *   is shown before.
+ */
+export async function waitUntilDeployed(
+  session: MaasSession,
+  deployment: Deployment,
+): Promise<void> {
+  const { clock, config, log, signal } = session.ctx;
+  const fail = async (message: string) => {
+    await showInstallationLog(session, deployment.installationBefore);
+    return new ProvisioningError(message);
+  };
+  const address = need(config, "device_ip");
+  const deadline = clock.monotonic() + config.timeout_min * 60_000;
+  let last = "nothing";
+  let wrongAddresses = 0;
+  while (clock.monotonic() < deadline) {
+    await clock.sleep(Math.min(POLL_MS, deadline - clock.monotonic()), signal);
+    const { status, addresses } = await readMachine(session);
+    if (FAILED.includes(status)) {
+      throw await fail(`The machine could not be deployed: MAAS says '${status}'`);
+    }
+    last = `MAAS says '${status}'`;
+    if (status !== "Deployed") continue;
+    if (!addresses.includes(address)) {
+      last = `it is deployed, but not at ${address}: its addresses are ` +
+        (addresses.join(", ") || "none");
+      if (++wrongAddresses < ADDRESS_POLLS) continue;
+      throw await fail(`The machine cannot be reached: ${last}`);
+    }
+    const problem = await logIn(session, deployment.users);
+    if (problem === undefined) return;
+    last = `it is deployed, but cannot be logged in on: ${problem}`;
+  }
+  const answer = deployment.answer.trim();
+  if (answer !== "") log.info(`maas machine deploy had answered: ${answer}`);
+  throw await fail(
+    `The machine was not ready ${config.timeout_min} min after its deployment began: ${last}`,
+  );
+}
+
+/**
+ * Tries one user after the other, as long as the machine answers but refuses them.
+ *
+ * @returns why none could log in; undefined when one could.
+ */
+async function logIn(
+  { ctx }: MaasSession,
+  users: readonly string[],
+): Promise<string | undefined> {
+  const problems: string[] = [];
+  for (const user of users) {
+    const target = deviceTarget(ctx, { user });
+    const result = await ssh(ctx, target, "/bin/true", { timeoutMs: PROBE_TIMEOUT_MS });
+    if (succeeded(result)) return undefined;
+    const problem = `${destination(target)}: ${failureText("ssh", result)}`;
+    if (result.ended === "not_started") {
+      throw new ProvisioningError(`Cannot log in on the deployed machine: ${problem}`);
+    }
+    problems.push(problem);
+    if (result.ended === "timeout" || !result.stderr.includes("Permission denied")) break;
+  }
+  return problems.join("; ");
+}

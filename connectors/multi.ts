@@ -1,0 +1,199 @@
+import { z } from "zod";
+import { type ConnectorContext, defineConnector } from "./connector.ts";
+import { type ListedJob, readJobList, writeJobList } from "./multi/job_list.ts";
+import { type ChildJobServer, childJobServer, type JobResult } from "./multi/server.ts";
+import { type CommonConfig, need, type ShapeOutput } from "./support/config.ts";
+import { ProvisioningError } from "./support/errors.ts";
+import type { Job } from "./support/job.ts";
+import { runTest } from "./support/runtest.ts";
+
+const POLL_MS = 10_000;
+const ALLOCATION_TIMEOUT_S = 7200;
+
+/** Servers old and new, and agents old and new, write the same end differently. */
+const END_STATES = ["cancelled", "complete", "completed"];
+
+const configShape = {
+  testflinger_server: z.string({ error: "must be the server's URL" })
+    .regex(/^https?:\/\/[^\s/]/, "must be a URL that starts with http:// or https://")
+    .optional().describe("URL of the Testflinger server that the child jobs are submitted to."),
+};
+
+type MultiContext = ConnectorContext<CommonConfig & ShapeOutput<typeof configShape>>;
+
+type ChildJob = Record<string, unknown>;
+
+/** For jobs on several devices: no device of its own, but child jobs whose devices it collects. */
+export const multi = defineConnector({
+  name: "multi",
+  summary: "Submits child jobs for several devices, and gives the tests all their addresses.",
+  config: configShape,
+  provisionData: {
+    jobs: z.array(z.unknown(), { error: "must be a list of jobs" }).meta({ type: "list of job" })
+      .optional().describe("The child jobs, one for each device."),
+  },
+  needs: ["agent_name", "testflinger_server"],
+  async provision(ctx, { job, data }) {
+    const parentId = job.job_id;
+    if (!parentId) throw new ProvisioningError("The job has no 'job_id' for its children to name");
+    const jobs = childJobs(data.jobs ?? [], parentId);
+    const server = await childJobServer(ctx, need(ctx.config, "testflinger_server"));
+
+    const children: ListedJob[] = [];
+    let allocated = false;
+    // Registered before the first one is there, so that none is forgotten, whatever happens.
+    await using _cancel = ctx.putBack("the child jobs", async (ctx) => {
+      if (!allocated) await cancelAll(ctx, children);
+    });
+    for (const [index, child] of jobs.entries()) {
+      const reply = await server.submit(child);
+      if (!reply.ok) {
+        throw new ProvisioningError(`Cannot submit jobs[${index}]: POST /v1/job: ${reply.why}`);
+      }
+      children.push({ job_id: reply.value, device_info: null });
+      await writeJobList(ctx, children);
+      ctx.log.info(`Submitted jobs[${index}] as ${reply.value}`);
+    }
+    await waitUntilAllocated(ctx, server, { job, parentId, children });
+    await writeJobList(ctx, await withDevices(ctx, server, children));
+    allocated = true;
+  },
+
+  async runtest(ctx) {
+    const jobs = await readJobList(ctx);
+    return await runTest(ctx, { hook: false, env: jobs === undefined ? {} : addresses(jobs) });
+  },
+
+  async cleanup(ctx) {
+    const jobs = await readJobList(ctx);
+    if (jobs !== undefined && jobs.length > 0) await cancelAll(ctx, jobs);
+  },
+});
+
+/** The jobs to submit. Throws ProvisioningError naming everything that is wrong with them. */
+function childJobs(entries: readonly unknown[], parentId: string): ChildJob[] {
+  if (entries.length === 0) {
+    throw new ProvisioningError("The job's 'provision_data.jobs' is missing or empty");
+  }
+  const mistakes: string[] = [];
+  const jobs = entries.flatMap((entry, index) => {
+    const problem = isMapping(entry) ? childProblem(entry) : "is not a job but something else";
+    if (problem !== undefined) mistakes.push(`jobs[${index}] ${problem}`);
+    if (problem !== undefined || !isMapping(entry)) return [];
+    return [{ ...entry, allocate_data: { allocate: true }, parent_job_id: parentId }];
+  });
+  if (mistakes.length > 0) {
+    throw new ProvisioningError(`The job's child jobs cannot be submitted: ${mistakes.join("; ")}`);
+  }
+  return jobs;
+}
+
+function childProblem(job: ChildJob): string | undefined {
+  const sections = Object.entries(job).filter(([name]) => name.endsWith("_data"));
+  for (const [name, section] of sections) {
+    if (!isMapping(section)) continue;
+    if (name === "provision_data" && Object.hasOwn(section, "jobs")) {
+      return "has child jobs of its own ('provision_data.jobs'), which is not supported";
+    }
+    if (Array.isArray(section["attachments"]) && section["attachments"].length > 0) {
+      return `has attachments ('${name}.attachments'), which is not supported in child jobs`;
+    }
+  }
+  return undefined;
+}
+
+function isMapping(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+interface Waiting {
+  readonly job: Job;
+  readonly parentId: string;
+  readonly children: readonly ListedJob[];
+}
+
+/**
+ * Waits until every child job has got its device.
+ *
+ * @throws ProvisioningError when the job itself or a child ends before, or when it takes too long.
+ */
+async function waitUntilAllocated(
+  ctx: MultiContext,
+  server: ChildJobServer,
+  { job, parentId, children }: Waiting,
+): Promise<void> {
+  const { clock, signal } = ctx;
+  const limitS = job.allocation_timeout ?? ALLOCATION_TIMEOUT_S;
+  const deadline = clock.monotonic() + limitS * 1000;
+  let pending = children.map(({ job_id: id }) => ({ id, state: "unknown" }));
+  while (true) {
+    await clock.sleep(Math.max(0, Math.min(POLL_MS, deadline - clock.monotonic())), signal);
+    const [parent, ...replies] = await Promise.all(
+      [parentId, ...pending.map(({ id }) => id)].map((id) => server.result(id)),
+    );
+    if (parent?.ok && END_STATES.includes(parent.value.state ?? "")) {
+      throw new ProvisioningError(
+        `The job itself is '${parent.value.state}' before its children have their devices`,
+      );
+    }
+    pending = pending.map(({ id }, index) => {
+      const reply = replies[index];
+      // The next round may bring an answer.
+      if (!reply?.ok) return { id, state: `unknown (${reply?.why})` };
+      const { state = "unknown" } = reply.value;
+      if (END_STATES.includes(state)) throw new ProvisioningError(endText(id, reply.value));
+      return { id, state };
+    }).filter(({ state }) => state !== "allocated");
+    if (pending.length === 0) return;
+    if (clock.monotonic() >= deadline) {
+      throw new ProvisioningError(
+        `Not all child jobs got a device within ${limitS} s: ` +
+          pending.map(({ id, state }) => `${id} is ${state}`).join(", "),
+      );
+    }
+  }
+}
+
+function endText(id: string, { state, failedPhase }: JobResult): string {
+  return `The child job ${id} is '${state}' before it got a device` +
+    (failedPhase ? `: its phase ${failedPhase.phase} ended with ${failedPhase.status}` : "");
+}
+
+async function withDevices(
+  ctx: MultiContext,
+  server: ChildJobServer,
+  children: readonly ListedJob[],
+): Promise<ListedJob[]> {
+  return await Promise.all(children.map(async (child) => {
+    const reply = await server.result(child.job_id);
+    if (reply.ok && reply.value.deviceInfo) {
+      return { ...child, device_info: reply.value.deviceInfo };
+    }
+    ctx.log.warning(
+      `The device of the child job ${child.job_id} is not known: ` +
+        (reply.ok ? "its result does not say" : reply.why),
+    );
+    return child;
+  }));
+}
+
+/** Cancels all at once; what goes wrong is logged: their own agents look after them, too. */
+async function cancelAll(ctx: MultiContext, jobs: readonly ListedJob[]): Promise<void> {
+  const server = await childJobServer(ctx, need(ctx.config, "testflinger_server"));
+  await Promise.all(jobs.map(async ({ job_id: id }) => {
+    const reply = await server.cancel(id);
+    // Status 400: it is over anyway.
+    if (reply.ok || reply.status === 400) return;
+    ctx.log.warning(`Cannot cancel the child job ${id}: ${reply.why}`);
+  }));
+}
+
+function addresses(jobs: readonly ListedJob[]): Record<string, string> {
+  const env: Record<string, string> = { DEVICE_COUNT: String(jobs.length) };
+  for (const [index, { job_id: id, device_info: info }] of jobs.entries()) {
+    env[`JOB_ID_${index + 1}`] = id;
+    const address = info?.["device_ip"];
+    if (typeof address === "string" && address !== "") env[`DEVICE_IP_${index + 1}`] = address;
+  }
+  return env;
+}
