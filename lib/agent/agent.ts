@@ -29,12 +29,16 @@ import { STOPPED_COMMENT, Wishes } from "./wishes.ts";
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
+/** This for the answer to a question for a job, which may hold one. */
+const LAST_ANSWER_MS = 5_000;
 /** And this for the last state. */
 const LAST_STATE_MS = 5_000;
 
 /** What an agent is made of. */
 export interface AgentOptions {
   config: AgentConfig;
+  /** From `prepareFolders()`. */
+  folder: string;
   server: ServerApi;
   contact: Contact;
   clock: Clock;
@@ -62,22 +66,27 @@ export type AgentEnd =
   /** It could not start: exit status 1, with `message` for the operator. */
   | { ended: "failed"; message: string };
 
-/** Runs an agent until it is told to stop or to restart. */
-export async function runAgent(options: AgentOptions): Promise<AgentEnd> {
-  const { config, log } = options;
+/** Makes the folders that an agent needs; `folder` is its own one in `results_basedir`. */
+export function prepareFolders(
+  config: AgentConfig,
+): { ok: true; folder: string } | { ok: false; message: string } {
   const folder = agentFolder(config.results_basedir, config.agent_id);
-  const failure = makeFolders([
+  const message = makeFolders([
     ["execution_basedir", config.execution_basedir],
     ["logging_basedir", config.logging_basedir],
     ["results_basedir", folder],
   ]);
-  if (failure !== undefined) return { ended: "failed", message: failure };
-  const shared = options.sharedFolder;
+  return message === undefined ? { ok: true, folder } : { ok: false, message };
+}
+
+/** Runs an agent until it is told to stop or to restart. */
+export async function runAgent(options: AgentOptions): Promise<AgentEnd> {
+  const { config, folder, log, sharedFolder } = options;
   const lock = takeLock({
     agentId: config.agent_id,
     folder,
     log,
-    ...(shared !== undefined && { sharedFolder: shared }),
+    ...(sharedFolder !== undefined && { sharedFolder }),
   });
   if (!lock.held) {
     const message = `Another agent '${config.agent_id}' runs on this host: ${lock.owner} holds ` +
@@ -359,10 +368,8 @@ class Agent {
       .filter(([, owners]) => (owners?.length ?? 0) > 0)
       .map(([queue]) => queue);
     this.#observer.polled();
-    const offer = await server.nextJob(
-      restricted.length > 0 ? restricted : config.job_queues,
-      this.#stop.signal,
-    );
+    const queues = restricted.length > 0 ? restricted : config.job_queues;
+    const offer = await this.#patiently((signal) => server.nextJob(queues, signal));
     if (!offer.ok) {
       if (offer.kind === "unreachable") {
         log.debug(`If the server handed out a job, the agent never saw it: ${offer.message}`);
@@ -384,6 +391,23 @@ class Agent {
       case "job":
         await this.#runJob(offer.value.job);
         return { next: "at once" };
+    }
+  }
+
+  /**
+   * An answer that is dropped may hold a job, which nobody would ever end: an agent that is stopped
+   * waits a moment for it.
+   */
+  async #patiently<T>(call: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const over = new AbortController();
+    const giveUp = () => {
+      this.#options.clock.sleep(LAST_ANSWER_MS, over.signal).then(() => over.abort(), () => {});
+    };
+    this.#stop.signal.addEventListener("abort", giveUp, { signal: over.signal });
+    try {
+      return await call(AbortSignal.any([over.signal, this.#hasten.signal]));
+    } finally {
+      over.abort();
     }
   }
 

@@ -17,9 +17,7 @@ export interface Signals {
   listen(listener: SignalListener): void;
 }
 
-const EXIT_STATUS = { SIGTERM: 143, SIGINT: 130 };
-
-/** Registers the handlers. As long as nobody listens, SIGTERM and SIGINT end the process. */
+/** Registers the handlers. As long as nobody listens, SIGTERM and SIGINT do what they do by default. */
 export function catchSignals(): Signals {
   let listener: SignalListener | undefined;
   let restartAsked = false;
@@ -29,11 +27,13 @@ export function catchSignals(): Signals {
     else listener.restart();
   });
   for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    Deno.addSignalListener(signal, () => {
-      if (listener === undefined) Deno.exit(EXIT_STATUS[signal]);
-      stops++;
-      listener.stop(signal, stops > 1);
-    });
+    const onStop = () => {
+      if (listener !== undefined) return listener.stop(signal, ++stops > 1);
+      // The parent should see that a signal ended the process.
+      Deno.removeSignalListener(signal, onStop);
+      Deno.kill(Deno.pid, signal);
+    };
+    Deno.addSignalListener(signal, onStop);
   }
   return {
     listen(next) {

@@ -1,19 +1,26 @@
 /** `testflinger-agent -c FILE`: runs the agent. */
-import { runAgent } from "../agent/agent.ts";
-import { systemClock } from "../clock.ts";
+import { prepareFolders, runAgent } from "../agent/agent.ts";
+import { type Clock, scaledClock, systemClock } from "../clock.ts";
 import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
 import { formatMistake } from "../config/mistake.ts";
+import { withoutUserinfo } from "../observe/configuration_view.ts";
+import type { Log } from "../log.ts";
 import { createInflux } from "../observe/influx.ts";
 import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
-import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
+import { combineObservers, type Observer } from "../observe/observer.ts";
 import { createPulse } from "../observe/pulse.ts";
+import { createStatus, type StatusBoard } from "../observe/status.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import { Contact } from "../outbox/contact.ts";
 import { createServerClient } from "../server/client.ts";
+import { VERSION } from "../version.ts";
 import type { Command, CommandLine, Io } from "./command.ts";
 
 const DEFAULT_CONFIG = "testflinger-agent.conf";
 const DEFAULT_TOKEN_FILE = "/var/lib/testflinger-agent/refresh_token";
+
+/** How many times faster than the wall's the agent's clock runs; only tests set it. */
+const CLOCK_FACTOR_VARIABLE = "TESTFLINGER_AGENT_CLOCK_FACTOR";
 
 /** The configuration is wrong: nothing was done. */
 const CONFIG_STATUS = 2;
@@ -75,6 +82,11 @@ async function runCommand(line: CommandLine, io: Io): Promise<number> {
   return await runConfigured(config, line.values["token-file"] ?? DEFAULT_TOKEN_FILE, io);
 }
 
+function clockOf(factor: string | undefined): Clock {
+  const number = Number(factor);
+  return number > 0 ? scaledClock(number) : systemClock;
+}
+
 function withPort(config: AgentConfig, port: string | undefined): AgentConfig | undefined {
   if (port === undefined) return config;
   const number = Number(port);
@@ -83,7 +95,7 @@ function withPort(config: AgentConfig, port: string | undefined): AgentConfig | 
 }
 
 async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Promise<number> {
-  const clock = systemClock;
+  const clock = clockOf(Deno.env.get(CLOCK_FACTOR_VARIABLE));
   const agentLog = await createAgentLog({
     level: config.logging_level,
     quiet: config.logging_quiet,
@@ -93,29 +105,30 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
     underSystemd: stderrIsJournal(),
   });
   const { log } = agentLog;
+  const prepared = prepareFolders(config);
+  if (!prepared.ok) {
+    log.error(prepared.message);
+    await agentLog.close();
+    return 1;
+  }
+  const watchers = await watch(config, prepared.folder, clock, log);
+  const { observer } = watchers;
   const contact = new Contact(clock, log);
-  const pulse = createPulse({ clock });
-  const systemd = createSystemd({ clock, log, pulse });
-  const influx = createInflux({ agentId: config.agent_id, clock, log });
-  const watchers: Observer[] = [
-    ...(systemd === undefined ? [] : [systemd.observer]),
-    ...(influx === undefined ? [] : [influx.observer]),
-  ];
-  const observer = watchers.length === 0 ? noObserver : combineObservers(watchers, log);
   const server = createServerClient({
     address: config.server_address,
     agentId: config.agent_id,
     tokenFile,
     clock,
     log,
-    onContact: (ok) => {
-      contact.report(ok);
-      observer.contact(ok);
+    onContact: (ok, message) => {
+      contact.report(ok, message);
+      observer.contact(ok, message);
     },
   });
   try {
     const end = await runAgent({
       config,
+      folder: prepared.folder,
       server,
       contact,
       clock,
@@ -125,14 +138,84 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
       recentLog: () => agentLog.recent(),
       setRedactor: (redact) => agentLog.setRedactor(redact),
       wantsRelease: config.metrics_port !== undefined,
-      onTurn: () => pulse.beat(),
+      onTurn: watchers.turned,
     });
     if (end.ended === "failed") log.error(end.message);
     return end.ended === "stopped" ? 0 : 1;
   } finally {
     server.close();
-    await influx?.close();
-    await systemd?.close();
+    await watchers.close();
     await agentLog.close();
   }
+}
+
+/** Everything that is told what the agent does. */
+interface Watchers {
+  observer: Observer;
+  /** The agent's loop turned. */
+  turned(): void;
+  close(): Promise<void>;
+}
+
+async function watch(
+  config: AgentConfig,
+  folder: string,
+  clock: Clock,
+  log: Log,
+): Promise<Watchers> {
+  const agentId = config.agent_id;
+  const pulse = createPulse({ clock });
+  const systemd = createSystemd({ clock, log, pulse });
+  const influx = createInflux({ agentId, clock, log });
+  const board = await createStatus({
+    agentId,
+    version: VERSION,
+    serverAddress: withoutUserinfo(config.server_address),
+    folder,
+    clock,
+    log,
+    pulse,
+  });
+  const health = config.metrics_port === undefined
+    ? undefined
+    : await serveMetrics(config, config.metrics_port, { board, clock, log });
+  const observers = [pulse, board, systemd, influx, health]
+    .flatMap((part) => part === undefined ? [] : [part.observer]);
+  return {
+    observer: combineObservers(observers, log),
+    turned() {
+      systemd?.ready();
+      pulse.beat();
+    },
+    async close() {
+      await health?.close();
+      await influx?.close();
+      await systemd?.close();
+      await board.close();
+    },
+  };
+}
+
+/** Metrics and the status page. They are loaded only where they are wanted: it takes its time. */
+async function serveMetrics(
+  config: AgentConfig,
+  port: number,
+  parts: { board: StatusBoard; clock: Clock; log: Log },
+): Promise<{ observer: Observer; close(): Promise<void> }> {
+  const { createMetrics } = await import("../observe/metrics.ts");
+  const { serveHealth } = await import("../observe/health.ts");
+  const metrics = await createMetrics({
+    agentId: config.agent_id,
+    identifier: config.identifier ?? "",
+    version: VERSION,
+    clock: parts.clock,
+  });
+  const health = serveHealth({
+    ...parts,
+    host: config.metrics_host,
+    port,
+    metrics,
+    configuration: config,
+  });
+  return { observer: metrics.observer, close: () => health.close() };
 }

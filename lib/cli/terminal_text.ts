@@ -6,7 +6,10 @@
 
 const ESC = "\x1b";
 /** ESC [ numbers m: colour, bold and the like. */
-const COLOUR = /^\x1b\[[0-9;:]*m/; // deno-lint-ignore no-control-regex -- that is what it is about
+// deno-lint-ignore no-control-regex -- control characters are what this file is about
+const COLOUR = /^\x1b\[[0-9;:]*m/;
+// deno-lint-ignore no-control-regex -- as above
+const UNFINISHED = /^\x1b(\[[0-9;:]*)?$/;
 /** The longest colour sequence that anybody needs; what is longer is shown. */
 const LONGEST_SEQUENCE = 40;
 
@@ -31,7 +34,7 @@ export class TerminalText {
           i += colour.length;
           continue;
         }
-        if (rest.length < LONGEST_SEQUENCE && /^\x1b(\[[0-9;:]*)?$/.test(rest)) { // deno-lint-ignore no-control-regex -- as above
+        if (rest.length < LONGEST_SEQUENCE && UNFINISHED.test(rest)) {
           this.#held = rest;
           return shown;
         }

@@ -1,6 +1,6 @@
 /** `testflinger-agent try JOB.yaml`: one job on this machine, through the real agent, without a server. */
 import { join } from "node:path";
-import { runAgent } from "../agent/agent.ts";
+import { prepareFolders, runAgent } from "../agent/agent.ts";
 import type { SignalListener, Signals } from "../agent/signals.ts";
 import { systemClock } from "../clock.ts";
 import { AgentConfig } from "../config/agent_config.ts";
@@ -103,6 +103,11 @@ interface Trial {
 
 async function runOne(trial: Trial): Promise<number> {
   const { config, io, log } = trial;
+  const prepared = prepareFolders(config);
+  if (!prepared.ok) {
+    io.stderr(`${prepared.message}\n`);
+    return 1;
+  }
   const served = serveSandbox();
   const { sandbox } = served;
   const clock = systemClock;
@@ -127,6 +132,7 @@ async function runOne(trial: Trial): Promise<number> {
   try {
     const end = await runAgent({
       config,
+      folder: prepared.folder,
       server,
       contact,
       clock,

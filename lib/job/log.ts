@@ -7,7 +7,7 @@ import type { Observer } from "../observe/observer.ts";
 import type { Spool } from "../outbox/spool.ts";
 import type { Phase } from "../phases.ts";
 import type { RedactorStream, Secrets } from "../process/redactor.ts";
-import { Utf8Cleaner } from "../process/utf8.ts";
+import { utf8Cleaner } from "../process/utf8.ts";
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
@@ -25,7 +25,7 @@ export interface PhaseLogOptions {
 /** The log of one phase, open for writing. */
 export class PhaseLog implements AsyncDisposable {
   readonly #options: PhaseLogOptions;
-  readonly #cleaner = new Utf8Cleaner();
+  readonly #cleaner = utf8Cleaner();
   readonly #redactor: RedactorStream;
   #file: Deno.FsFile | undefined;
   #atLineStart = true;

@@ -4,7 +4,7 @@ import type { Clock } from "../clock.ts";
 import type { Spool } from "../outbox/spool.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
-import { Utf8Cleaner } from "../process/utf8.ts";
+import { utf8Cleaner } from "../process/utf8.ts";
 
 /** A person who watches a boot over serial sees it within half a second. */
 const LOOK_EVERY_MS = 500;
@@ -27,7 +27,7 @@ export interface SerialTailOptions {
 export async function tailSerial(options: SerialTailOptions, over: AbortSignal): Promise<void> {
   const { spool, phase, clock } = options;
   const path = join(options.folder, `${phase}-serial.log`);
-  const cleaner = new Utf8Cleaner();
+  const cleaner = utf8Cleaner();
   const redactor = options.secrets.stream();
   const emit = (bytes: Uint8Array) => spool.appendLog("serial", phase, bytes);
   let offset = 0;

@@ -235,7 +235,7 @@ export class Courier {
   }
 
   async #postMessage({ message }: PendingMessage, signal: AbortSignal): Promise<Answer<void>> {
-    const { server, openArtifacts } = this.#options;
+    const { server } = this.#options;
     const { jobId } = this.#spool;
     let tries = 0;
     return await this.#persist((): Promise<Answer<void>> => {
@@ -258,11 +258,23 @@ export class Courier {
             detail: message.detail,
           }, signal);
         case "artifacts":
-          return server.postArtifact(jobId, openArtifacts(this.#spool, message.folder), signal);
+          return this.#postArtifacts(message.folder, signal);
         case "outcome":
           return this.#postOutcome({ job_state: "complete", status: message.status }, signal);
       }
     }, signal);
+  }
+
+  /** What cannot be read will not be readable later: the job is completed without it. */
+  async #postArtifacts(folder: string, signal: AbortSignal): Promise<Answer<void>> {
+    const { server, openArtifacts } = this.#options;
+    try {
+      const upload = openArtifacts(this.#spool, folder);
+      return await server.postArtifact(this.#spool.jobId, upload, signal);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      return { ok: false, kind: "refused", message: `cannot pack ${folder}/artifacts: ${reason}` };
+    }
   }
 
   /**
@@ -371,8 +383,8 @@ export class Courier {
 
   #complain(what: string, failure: Failure): void {
     this.#options.log.error(
-      `The server refuses ${what}, which it will not be offered again: ${failure.message}`,
-      { job_id: this.#spool.jobId },
+      `Given up: ${what} of job ${this.#spool.jobId}, since a further try would end the same: ` +
+        failure.message,
     );
   }
 }

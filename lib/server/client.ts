@@ -28,8 +28,8 @@ export interface ServerClientOptions {
   clock: Clock;
   log: Log;
   limits?: AnswerLimits;
-  /** Told of each request whether the server was there to answer it. */
-  onContact?: (ok: boolean) => void;
+  /** Told of each request whether the server was there to answer it, and what came instead. */
+  onContact?: (ok: boolean, message?: string) => void;
 }
 
 /** How large an answer may be, in bytes. */
@@ -82,9 +82,9 @@ class ServerClient implements ServerApi {
       clock,
       log,
       limitBytes: this.#otherBytes,
-      onContact: (ok) => {
+      onContact: (ok, message) => {
         if (!ok) this.#logs.wasUnreachable();
-        onContact?.(ok);
+        onContact?.(ok, message);
       },
     });
     this.#logs = new LogPosts({
@@ -165,7 +165,7 @@ class ServerClient implements ServerApi {
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = `/v1/agents/provision_logs/${this.#agent}`;
-    return await this.#post({ path, body: entry, signal });
+    return await this.#post({ path, body: entry, signal, once: true });
   }
 
   async nextJob(queues: readonly string[], signal?: AbortSignal): Promise<Answer<JobOffer>> {
@@ -260,7 +260,8 @@ class ServerClient implements ServerApi {
     update: EventsUpdate,
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
-    return await this.#post({ path: jobPath("/v1/job/", jobId, "/events"), body: update, signal });
+    const path = jobPath("/v1/job/", jobId, "/events");
+    return await this.#post({ path, body: update, signal, once: true });
   }
 
   async postArtifact(
@@ -293,11 +294,12 @@ class ServerClient implements ServerApi {
     body: unknown;
     signal: AbortSignal | undefined;
     keepCookie?: boolean;
+    once?: boolean;
   }): Promise<Answer<void>> {
-    const { path, signal } = post;
+    const { path, signal, once = false } = post;
     if (typeof path !== "string") return this.#notAsked("POST", path);
     const body = { type: "application/json", content: JSON.stringify(post.body) };
-    const call: Call = { method: "POST", path, body, limitMs: CALL_LIMIT_MS, signal };
+    const call: Call = { method: "POST", path, body, limitMs: CALL_LIMIT_MS, once, signal };
     const answer = await this.#session.request(call);
     if (!(answer instanceof Received)) return answer;
     if (post.keepCookie) this.#session.cookie.keepFrom(answer.headers);

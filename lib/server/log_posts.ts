@@ -106,7 +106,7 @@ export class LogPosts {
     path: string,
     body: NonNullable<Call["body"]>,
   ): Promise<Answer<void>> {
-    const call: Call = { method: "POST", path, body, limitMs: LOG_LIMIT_MS, signal };
+    const call: Call = { method: "POST", path, body, limitMs: LOG_LIMIT_MS, once: true, signal };
     const answer = await this.#options.session.request(call);
     if (!(answer instanceof Received)) return answer;
     await answer.drain();

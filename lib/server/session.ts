@@ -23,7 +23,7 @@ export interface SessionOptions {
   log: Log;
   /** Of an ordinary answer. */
   limitBytes: number;
-  onContact?: ((ok: boolean) => void) | undefined;
+  onContact?: ((ok: boolean, message?: string) => void) | undefined;
 }
 
 /** Requests by which the server knows who asks: token and cookie, and what a 401 calls for. */

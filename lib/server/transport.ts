@@ -20,6 +20,11 @@ export interface Call {
   headers?: Record<string, string>;
   /** Goes out without `Authorization`. */
   anonymous?: boolean;
+  /**
+   * The server must not get it twice. `fetch` in Deno 2.9.5 sends a request again by itself when the
+   * connection is lost before the answer (denoland/deno#35610), unless its body is a stream.
+   */
+  once?: boolean;
   /** What must not be repeated in a message even if the server does. */
   secret?: string;
   signal?: AbortSignal | undefined;
@@ -52,8 +57,11 @@ export interface TransportOptions {
   clock: Clock;
   log: Log;
   cookie: AgentCookie;
-  onContact: ((ok: boolean) => void) | undefined;
+  onContact: ((ok: boolean, message?: string) => void) | undefined;
 }
+
+/** What a server answers that does not take a body of unknown length. */
+const LENGTH_REQUIRED = 411;
 
 /** More than that is a loop. */
 const MOST_REDIRECTS = 5;
@@ -77,6 +85,8 @@ export class Transport {
   readonly #origin: string;
   readonly #client: Deno.HttpClient;
   readonly #closing = new AbortController();
+  /** Set once the server, or something before it, wanted to know the length of a body. */
+  #wantsLength = false;
 
   constructor(options: TransportOptions) {
     this.#options = options;
@@ -202,8 +212,13 @@ export class Transport {
           signal: watch.signal,
           client: this.#client,
           ...(outgoing ? { body: outgoing.stream } : {}),
-          ...(typeof content === "string" ? { body: content } : {}),
+          ...(typeof content === "string" ? { body: this.#bodyOf(call, content) } : {}),
         });
+        if (response.status === LENGTH_REQUIRED && call.once && !this.#wantsLength) {
+          this.#wantsLength = true;
+          await response.body?.cancel();
+          return await this.#once(url, sending);
+        }
       }
       this.#tellContact(call, response.status);
       watch.touch();
@@ -212,7 +227,7 @@ export class Transport {
       if (outgoing?.fault !== undefined) throw outgoing.fault.error;
       const failure: CallFailure = noAnswer({ what, error, signal: watch.signal });
       if (failure.kind === "aborted") return failure;
-      this.#options.onContact?.(false);
+      this.#options.onContact?.(false, failure.message);
       if (outgoing !== undefined && outgoing.sent > 0) {
         failure.message += ` (after ${outgoing.sent} bytes of the upload)`;
         failure.brokenUpload = !watch.signal.aborted;
@@ -221,6 +236,17 @@ export class Transport {
     } finally {
       await outgoing?.cancel();
     }
+  }
+
+  /** A server that wants the length gets it; then only looking at the result tells what arrived. */
+  #bodyOf(call: Call, content: string): string | ReadableStream<Uint8Array> {
+    if (!call.once || this.#wantsLength) return content;
+    return new ReadableStream({
+      start(controller) {
+        controller.enqueue(new TextEncoder().encode(content));
+        controller.close();
+      },
+    });
   }
 
   #headers(url: URL, { call, token }: Sending): Headers {
@@ -240,7 +266,9 @@ export class Transport {
   #tellContact(call: Call, status: number): void {
     // What is reported there is the trouble of somebody's webhook.
     const speaksForOthers = call.path.endsWith("/events");
-    this.#options.onContact?.(speaksForOthers || ![502, 503, 504].includes(status));
+    const ok = speaksForOthers || ![502, 503, 504].includes(status);
+    const message = `${call.method} ${this.#options.address}${call.path}: ${status}`;
+    this.#options.onContact?.(ok, ok ? undefined : message);
   }
 }
 

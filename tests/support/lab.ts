@@ -3,7 +3,8 @@
  * fast. What a test asserts is what the server has in the end.
  */
 import { join } from "node:path";
-import { type AgentEnd, runAgent } from "../../lib/agent/agent.ts";
+import { type AgentEnd, prepareFolders, runAgent } from "../../lib/agent/agent.ts";
+import { scaledClock } from "../../lib/clock.ts";
 import type { SignalListener, Signals } from "../../lib/agent/signals.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { noObserver, type Observer } from "../../lib/observe/observer.ts";
@@ -13,7 +14,6 @@ import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { createServerClient } from "../../lib/server/client.ts";
 import { PHASES } from "../../lib/phases.ts";
 import { recordingLog } from "./recording_log.ts";
-import { scaledClock } from "./scaled_clock.ts";
 
 /** How many times faster than the wall's the agent's clock runs. */
 const CLOCK_FACTOR = 10;
@@ -99,8 +99,11 @@ export class Lab implements AsyncDisposable {
         listener = next;
       },
     };
+    const prepared = prepareFolders(this.config);
+    if (!prepared.ok) throw new Error(prepared.message);
     const ended = runAgent({
       config: this.config,
+      folder: prepared.folder,
       server,
       contact,
       clock,

@@ -1,0 +1,72 @@
+/** Jobs that print what can be checked, and the phases that run them. */
+import type { Random } from "./random.ts";
+
+/** What one job does. */
+export interface ChaosJob {
+  /** Numbered lines that its test prints. */
+  lines: number;
+  /** Lines between two short pauses. */
+  burst: number;
+  exit: number;
+  artifact: boolean;
+  provision: boolean;
+  attachment: boolean;
+}
+
+/** The secret of every job; its text must never be found on the server. */
+export const SECRET = "chaos+secret/with=signs & spaces";
+
+/** A job by chance. */
+export function randomJob(random: Random): ChaosJob {
+  return {
+    lines: random.int(1, 400),
+    burst: random.int(5, 60),
+    exit: random.chance(0.2) ? random.int(1, 255) : 0,
+    artifact: random.chance(0.6),
+    provision: random.chance(0.5),
+    attachment: random.chance(0.3),
+  };
+}
+
+/** The job as it is submitted. */
+export function jobBody(job: ChaosJob, queue: string): Record<string, unknown> {
+  return {
+    job_queue: queue,
+    chaos: job,
+    job_status_webhook: "http://127.0.0.1:9/webhook",
+    ...(job.provision && { provision_data: { url: "x" } }),
+    ...(job.attachment && { attachments_status: "complete" }),
+    test_data: { test_cmds: "x", secrets: { CHAOS_SECRET: SECRET } },
+  };
+}
+
+/** Everything that the test of a job prints, as the server should have it. */
+export function expectedOutput(job: ChaosJob, masked: string): string {
+  let text = "begin ä€😀\n";
+  for (let i = 1; i <= job.lines; i++) text += `line ${i} of ${job.lines} ${masked}\n`;
+  return `${text}end\n`;
+}
+
+/** Reads a number of the job from its file. */
+const NUMBER = (name: string) => `$(sed -n 's/.*"${name}":\\([0-9]*\\).*/\\1/p' testflinger.json)`;
+
+/**
+ * The phase commands. `truth` is a folder outside of all that the agent touches: what the commands
+ * note there is what really happened.
+ */
+export function phaseCommands(truth: string): Record<string, string> {
+  const job = '"${PWD##*/}"';
+  return {
+    setup_command: "echo setting up",
+    provision_command: `echo provisioning; sleep 0.05; echo provisioned`,
+    // The grandchildren ignore TERM, and one of them leaves the process group.
+    test_command: `lines=${NUMBER("lines")}; burst=${NUMBER("burst")}; ` +
+      `(trap "" TERM; exec sleep 1000) & setsid sh -c 'trap "" TERM; exec sleep 1000' > /dev/null 2>&1 & ` +
+      `printf 'begin ä€😀\\n'; i=0; while [ $i -lt $lines ]; do i=$((i + 1)); ` +
+      `echo "line $i of $lines $CHAOS_SECRET"; [ $((i % burst)) -eq 0 ] && sleep 0.03; done; ` +
+      `if grep -q '"artifact":true' testflinger.json; then mkdir artifacts; ` +
+      `seq 1 20000 > artifacts/numbers; fi; echo end; exit ${NUMBER("exit")}`,
+    cleanup_command: `echo begin >> ${truth}/${job}; echo cleaning; sleep 0.05; ` +
+      `echo end >> ${truth}/${job}; echo cleaned`,
+  };
+}

@@ -1,0 +1,174 @@
+/** A way to the server on which, from a seed, whatever can go wrong with HTTP does. */
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
+import type { Random } from "./random.ts";
+
+/** What can happen to a request. */
+const FAULTS = [
+  "delay",
+  "reset before",
+  "reset after",
+  "truncate",
+  "status before",
+  "status after",
+  "away",
+] as const;
+export type Fault = typeof FAULTS[number];
+
+const STATUSES = [500, 502, 503, 429, 401, 504, 408] as const;
+
+/** Of all requests so many meet a fault while there are faults. */
+const FAULT_RATE = 0.18;
+const LONGEST_DELAY_MS = 400;
+const LONGEST_AWAY_MS = 1500;
+
+/** A proxy that listens. */
+export interface FaultyProxy {
+  readonly url: string;
+  /** How often each fault was injected. */
+  readonly injected: Record<Fault, number>;
+  /** Ids of the jobs that the server handed out. */
+  readonly handedOut: ReadonlySet<string>;
+  /** From now on every request gets through. */
+  calmDown(): void;
+  close(): Promise<void>;
+}
+
+/** Starts a proxy before `sandbox`. */
+export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promise<FaultyProxy> {
+  const injected: Record<Fault, number> = {
+    "delay": 0,
+    "reset before": 0,
+    "reset after": 0,
+    "truncate": 0,
+    "status before": 0,
+    "status after": 0,
+    "away": 0,
+  };
+  const handedOut = new Set<string>();
+  let calm = false;
+  let awayUntil = 0;
+
+  const handle = async (request: IncomingMessage, response: ServerResponse) => {
+    if (!calm && performance.now() < awayUntil) return void request.socket.destroy();
+    const fault = !calm && random.chance(FAULT_RATE) ? random.pick(FAULTS) : undefined;
+    if (fault !== undefined) injected[fault]++;
+    if (fault === "away") {
+      awayUntil = performance.now() + random.int(100, LONGEST_AWAY_MS);
+      return void request.socket.destroy();
+    }
+    if (fault === "reset before") return void request.socket.destroy();
+    const body = await bodyOf(request);
+    if (body === undefined) return; // The agent has gone: a request that was cut does not arrive.
+    if (fault === "delay") {
+      await new Promise((resolve) => setTimeout(resolve, random.int(1, LONGEST_DELAY_MS)));
+      if (request.socket.destroyed) return;
+    }
+    if (fault === "status before") return refuse(response, random.pick(STATUSES), random);
+    const answer = await sandbox.fetch(asRequest(request, body));
+    const content = new Uint8Array(await answer.arrayBuffer());
+    const offer = jobOffer(request, answer, content);
+    if (offer !== undefined) handedOut.add(offer.jobId);
+    if (offer !== undefined && fault === "truncate") {
+      // A job of which the agent reads no more than the id can still be brought to an end.
+      return cut(response, answer, content, random.int(offer.readable, content.length - 1));
+    }
+    // A job that is lost before its id has arrived is beyond anyone's reach: see docs/reliability.md.
+    if (offer === undefined) {
+      if (fault === "reset after") return void request.socket.destroy();
+      if (fault === "status after") return refuse(response, random.pick([500, 502, 504]), random);
+      if (fault === "truncate" && content.length > 1) {
+        return cut(response, answer, content, random.int(0, content.length - 1));
+      }
+    }
+    response.writeHead(answer.status, headersOf(answer, content.length));
+    response.end(content);
+  };
+
+  const server = createServer((request, response) => {
+    request.on("error", () => {});
+    response.on("error", () => {});
+    handle(request, response).catch(() => request.socket.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  const port = typeof address === "object" && address !== null ? address.port : 0;
+  return {
+    url: `http://127.0.0.1:${port}`,
+    injected,
+    handedOut,
+    calmDown: () => {
+      calm = true;
+    },
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function bodyOf(request: IncomingMessage): Promise<Uint8Array | undefined> {
+  const chunks: Uint8Array[] = [];
+  try {
+    for await (const chunk of request) chunks.push(chunk);
+  } catch {
+    return undefined;
+  }
+  if (!request.complete) return undefined;
+  const size = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+  const body = new Uint8Array(size);
+  let at = 0;
+  for (const chunk of chunks) {
+    body.set(chunk, at);
+    at += chunk.length;
+  }
+  return body;
+}
+
+function asRequest(request: IncomingMessage, body: Uint8Array): Request {
+  const headers = new Headers();
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (typeof value === "string" && name !== "transfer-encoding") headers.set(name, value);
+  }
+  const method = request.method ?? "GET";
+  return new Request(`http://sandbox${request.url}`, {
+    method,
+    headers,
+    ...(method === "GET" ? {} : { body: new Uint8Array(body) }),
+  });
+}
+
+function headersOf(answer: Response, length: number): Record<string, string> {
+  const headers = Object.fromEntries(answer.headers);
+  delete headers["transfer-encoding"];
+  return { ...headers, "content-length": String(length) };
+}
+
+function refuse(response: ServerResponse, status: number, random: Random): void {
+  const retry: Record<string, string> = status === 503 || status === 429
+    ? { "retry-after": String(random.int(0, 3)) }
+    : {};
+  response.writeHead(status, { "content-type": "application/json", ...retry });
+  response.end(`{"message": "chaos"}`);
+}
+
+function cut(response: ServerResponse, answer: Response, content: Uint8Array, at: number): void {
+  response.writeHead(answer.status, headersOf(answer, content.length));
+  response.write(content.subarray(0, at), () => response.socket?.destroy());
+}
+
+/** Where in the answer the job's id has been read, when the answer hands out a job. */
+function jobOffer(
+  request: IncomingMessage,
+  answer: Response,
+  content: Uint8Array,
+): { jobId: string; readable: number } | undefined {
+  if (!request.url?.startsWith("/v1/job?") || answer.status !== 200 || content.length < 3) {
+    return undefined;
+  }
+  const text = new TextDecoder().decode(content);
+  const id = /"job_id":\s*"([0-9a-f-]{36})"/.exec(text);
+  if (id === null) throw new Error(`Cannot find the id of the job in ${text}`);
+  return { jobId: id[1] ?? "", readable: id.index + id[0].length };
+}

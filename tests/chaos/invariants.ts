@@ -1,0 +1,200 @@
+/** What holds after every run, whatever went wrong in it. */
+import { join } from "node:path";
+import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
+import { compileSecrets } from "../../lib/process/redactor.ts";
+import { expectedOutput, SECRET } from "./chaos_jobs.ts";
+import type { Phase } from "../../lib/phases.ts";
+import type { Submitted } from "./seed.ts";
+
+/** What there is to look at. */
+export interface Scene {
+  sandbox: Sandbox;
+  submitted: readonly Submitted[];
+  folder: string;
+  truth: string;
+  agentId: string;
+  kills: Record<string, number>;
+}
+
+/** The three lines that open a phase's log. */
+const BANNER = /^\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n/;
+/** What the agent itself may add when a phase did not end by itself. */
+const AGENT_LINES =
+  /^\n?(The agent was interrupted during \w+\n|Job cancellation was requested, exiting\.\n|The agent was stopped, ending the phase\.\n)+$/;
+
+/** Everything that does not hold, one line each. */
+export async function violations(scene: Scene): Promise<string[]> {
+  const found: string[] = [];
+  for (const submitted of scene.submitted) {
+    const { jobId } = submitted;
+    const wrong = (text: string) => found.push(`job ${jobId}: ${text}`);
+    const state = scene.sandbox.state(jobId);
+    if (state !== "complete") {
+      wrong(`is ${state}, not complete`);
+      continue;
+    }
+    checkOutput(scene, submitted, wrong);
+    for (const [phase, printed] of OTHER_OUTPUT) {
+      checkRuns(scene, jobId, { phase, printed }, wrong);
+    }
+    checkFragments(scene, jobId, wrong);
+    await checkArtifact(scene, submitted, wrong);
+    checkCleanup(scene, submitted, wrong);
+  }
+  checkSecret(scene, found);
+  await checkLeftovers(scene, found);
+  return found;
+}
+
+type Wrong = (text: string) => void;
+
+/** What the other phases print. */
+const OTHER_OUTPUT = [
+  ["setup", "setting up\n"],
+  ["provision", "provisioning\nprovisioned\n"],
+  ["cleanup", "cleaning\ncleaned\n"],
+] as const;
+
+/** What the agent may say in the log of a phase, wherever it was interrupted. */
+const REMARKS =
+  /(^|\n)(The agent was interrupted (during \w+|between phases)|The agent was stopped, ending the phase\.|Job cancellation was requested, exiting\.|Cleanup is run again, since it was interrupted\.|ERROR: .*)\n/g;
+
+/** Each run of a phase (cleanup may have several) printed a beginning of its output, and no more. */
+function checkRuns(
+  scene: Scene,
+  jobId: string,
+  { phase, printed }: { phase: Phase; printed: string },
+  wrong: Wrong,
+): void {
+  const log = scene.sandbox.log(jobId, "output", phase);
+  const runs = log.split(/\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n/).slice(1)
+    .map((run) => run.replace(REMARKS, "$1"));
+  const isOdd = (run: string) => !printed.startsWith(run) && !printed.startsWith(run.trimEnd());
+  const odd = runs.find(isOdd);
+  if (odd !== undefined) wrong(`its log of ${phase} is ${JSON.stringify(log)}`);
+  if (phase !== "cleanup" && runs.length > 1) wrong(`its ${phase} ran ${runs.length} times`);
+  const status = statusOf(scene, jobId, phase);
+  if (status === 0 && runs.at(-1) !== printed) {
+    wrong(`its ${phase} passed, but its log is ${JSON.stringify(log)}`);
+  }
+}
+
+function statusOf(scene: Scene, jobId: string, phase: string): unknown {
+  return scene.sandbox.result(jobId)?.[`${phase}_status`];
+}
+
+/** Byte for byte what the job printed, up to the point where it was killed. */
+function checkOutput(scene: Scene, { jobId, job, cancelled }: Submitted, wrong: Wrong): void {
+  const log = scene.sandbox.log(jobId, "output", "test");
+  const status = statusOf(scene, jobId, "test");
+  if (log === "") {
+    if (status !== undefined) wrong(`its test has status ${status} and no log`);
+    return;
+  }
+  const banner = BANNER.exec(log)?.[0];
+  if (banner === undefined) {
+    const isCut = AGENT_LINES.test(log) || log.startsWith("*");
+    if (!isCut || status === job.exit) {
+      wrong(`its log begins with ${JSON.stringify(log.slice(0, 80))}`);
+    }
+    return;
+  }
+  const printed = log.slice(banner.length);
+  const expected = expectedOutput(job, compileSecrets([SECRET]).redactText(SECRET));
+  let same = 0;
+  while (same < printed.length && printed[same] === expected[same]) same++;
+  const rest = printed.slice(same);
+  const isWhole = same === expected.length;
+  if (rest !== "" && !AGENT_LINES.test(rest)) {
+    wrong(`its log goes wrong after ${same} characters: ${JSON.stringify(rest.slice(0, 120))}`);
+  }
+  if (!isWhole && rest === "") wrong(`its log ends after ${same} of ${expected.length} characters`);
+  if (!cancelled && scene.kills.SIGKILL === 0 && scene.kills.SIGTERM === 0) {
+    if (!isWhole) wrong("its log is not whole, though nothing was killed");
+    if (status !== job.exit) wrong(`its test has status ${status}, not ${job.exit}`);
+  }
+  if (status === job.exit && job.exit === 0 && !isWhole) {
+    wrong("its test passed, but its log is not whole");
+  }
+}
+
+/** Numbers from 0 up by one, each once. */
+function checkFragments(scene: Scene, jobId: string, wrong: Wrong): void {
+  const fragments = scene.sandbox.fragments(jobId, "output")
+    .toSorted((a, b) => a.fragment_number - b.fragment_number);
+  if (fragments.every(({ fragment_number }, index) => fragment_number === index)) return;
+  const told = fragments.map((fragment) =>
+    `${fragment.fragment_number} ${fragment.phase} ${
+      JSON.stringify(fragment.log_data.slice(0, 60))
+    } ${new Date(fragment.at).toISOString()}`
+  );
+  wrong(`its fragments are not numbered from 0 up by one:\n    ${told.join("\n    ")}`);
+}
+
+async function checkArtifact(scene: Scene, { jobId, job }: Submitted, wrong: Wrong): Promise<void> {
+  const artifact = scene.sandbox.artifact(jobId);
+  if (!job.artifact || statusOf(scene, jobId, "test") !== job.exit || job.exit !== 0) return;
+  if (artifact === undefined) return wrong("its artifact is missing");
+  const path = join(scene.folder, `${jobId}.tar.gz`);
+  await Deno.writeFile(path, artifact);
+  const { code, stdout } = await new Deno.Command("tar", {
+    args: ["xzOf", path, "artifacts/numbers"],
+    stderr: "null",
+  }).output();
+  const expected = Array.from({ length: 20000 }, (_, i) => `${i + 1}\n`).join("");
+  if (code !== 0 || new TextDecoder().decode(stdout) !== expected) wrong("its artifact is damaged");
+}
+
+/** Cleanup ran once, or was completed. */
+function checkCleanup(scene: Scene, { jobId }: Submitted, wrong: Wrong): void {
+  let notes = "";
+  try {
+    notes = Deno.readTextFileSync(join(scene.truth, jobId));
+  } catch {
+    // It never began.
+  }
+  const ends = notes.split("\n").filter((line) => line === "end").length;
+  if (ends === 0) wrong("its cleanup was never completed");
+  if (ends > 1 && scene.kills.SIGKILL === 0) wrong(`its cleanup was completed ${ends} times`);
+  if (statusOf(scene, jobId, "cleanup") === undefined) wrong("its cleanup has no status");
+}
+
+function checkSecret(scene: Scene, found: string[]): void {
+  for (const { jobId } of scene.submitted) {
+    const everything = JSON.stringify([
+      scene.sandbox.log(jobId, "output"),
+      scene.sandbox.log(jobId, "serial"),
+      scene.sandbox.result(jobId),
+      scene.sandbox.events(jobId),
+      scene.sandbox.agent(scene.agentId),
+      scene.sandbox.provisionLogs(scene.agentId),
+    ]);
+    if (everything.includes(SECRET)) found.push(`job ${jobId}: its secret is on the server`);
+  }
+}
+
+/** No process of any job lives, and nothing is left on the disk. */
+async function checkLeftovers(scene: Scene, found: string[]): Promise<void> {
+  for (const { jobId } of scene.submitted) {
+    const { stdout } = await new Deno.Command("/bin/sh", {
+      args: ["-c", `grep -lszxF "TESTFLINGER_JOB_ID=${jobId}" /proc/[0-9]*/environ`],
+      stderr: "null",
+    }).output();
+    const alive = new TextDecoder().decode(stdout).trim();
+    if (alive !== "") found.push(`job ${jobId}: processes live on: ${alive.replaceAll("\n", " ")}`);
+  }
+  const leftIn = (path: string) => {
+    const entries = [...listing(path)].map(({ name }) => name);
+    if (entries.length > 0) found.push(`left in ${path}: ${entries.join(" ")}`);
+  };
+  leftIn(join(scene.folder, "run"));
+  leftIn(join(scene.folder, "results", `agent-${scene.agentId}`, "jobs"));
+}
+
+function listing(path: string): Iterable<Deno.DirEntry> {
+  try {
+    return Deno.readDirSync(path);
+  } catch {
+    return []; // Nothing was ever put there.
+  }
+}

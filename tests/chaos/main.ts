@@ -1,0 +1,57 @@
+/**
+ * `deno task chaos [--seeds N] [--from K] [--jobs N]`: runs seeds K to K+N-1 and says which of them
+ * broke a promise. A seed that failed is run again with `--from SEED --seeds 1`.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { packTar } from "modern-tar";
+import { runSeed, type SeedResult } from "./seed.ts";
+
+const DEFAULT_SEEDS = 20;
+const DEFAULT_PARALLEL = 4;
+
+const args = parseArgs(Deno.args, { string: ["seeds", "from", "jobs"] });
+const seeds = Number(args.seeds ?? DEFAULT_SEEDS);
+const from = Number(args.from ?? 1);
+const parallel = Number(args.jobs ?? DEFAULT_PARALLEL);
+
+const tar = await packTar([{ header: { name: "test/file.txt", size: 5 }, body: "hello" }]);
+const attachments = new Uint8Array(
+  await new Response(
+    new Blob([new Uint8Array(tar)]).stream().pipeThrough(new CompressionStream("gzip")),
+  ).arrayBuffer(),
+);
+
+const results: SeedResult[] = [];
+let next = from;
+async function work(): Promise<void> {
+  while (next < from + seeds) {
+    const seed = next++;
+    const result = await runSeed(seed, attachments);
+    results.push(result);
+    if (result.violations.length > 0) {
+      console.log(`seed ${seed} FAILED:\n  ${result.violations.join("\n  ")}`);
+      const file = await Deno.makeTempFile({ prefix: `chaos-seed-${seed}-`, suffix: ".log" });
+      await Deno.writeTextFile(file, result.output);
+      console.log(`  what its agents said is in ${file}`);
+    } else if (results.length % 20 === 0) {
+      console.log(`${results.length} of ${seeds} seeds done`);
+    }
+  }
+}
+await Promise.all(Array.from({ length: parallel }, work));
+
+const sum = (of: (result: SeedResult) => number) => results.reduce((n, r) => n + of(r), 0);
+const total = (counts: Record<string, number>) => Object.values(counts).reduce((a, b) => a + b, 0);
+const failed = results.filter((result) => result.violations.length > 0);
+console.log(
+  `seeds ${from} to ${from + seeds - 1}: ${sum((r) => r.jobs)} jobs (${
+    sum((r) => r.cancelled)
+  } cancelled), ${sum((r) => total(r.faults))} faults injected, agents killed ${
+    sum((r) => r.kills.SIGKILL)
+  } times, stopped ${sum((r) => r.kills.SIGTERM)} times, frozen ${
+    sum((r) => r.kills.SIGSTOP)
+  } times`,
+);
+if (failed.length > 0) console.log(`failed seeds: ${failed.map((r) => r.seed).join(" ")}`);
+console.log(`${results.length - failed.length} passed, ${failed.length} failed`);
+Deno.exit(failed.length === 0 ? 0 : 1);

@@ -1,0 +1,153 @@
+/** One run: an agent, a server, a way between them that fails, and somebody who pulls the plug. */
+import { join } from "node:path";
+import { createSandbox, type Sandbox } from "../../lib/sandbox/sandbox.ts";
+import { startProgram } from "../support/agent_process.ts";
+import { type ChaosJob, jobBody, phaseCommands, randomJob } from "./chaos_jobs.ts";
+import { type Fault, startFaultyProxy } from "./faulty_proxy.ts";
+import { violations } from "./invariants.ts";
+import { Random } from "./random.ts";
+
+/** How many times faster than the wall's the agent's clock runs. */
+const CLOCK_FACTOR = 20;
+/** How long pulling plugs goes on, at most; milliseconds. */
+const LONGEST_UNREST_MS = 6_000;
+/** After that everything must have come to its end by then. */
+const CALM_MS = 60_000;
+
+const SIGNALS = ["SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP", undefined] as const;
+
+/** What became of a run. */
+export interface SeedResult {
+  seed: number;
+  /** What does not hold; empty when all is well. */
+  violations: string[];
+  jobs: number;
+  faults: Record<Fault, number>;
+  kills: Record<"SIGKILL" | "SIGTERM" | "SIGSTOP", number>;
+  cancelled: number;
+  /** What the agents said, for a run that failed. */
+  output: string;
+}
+
+/** A job that was submitted. */
+export interface Submitted {
+  jobId: string;
+  job: ChaosJob;
+  cancelled: boolean;
+}
+
+/** Runs one seed in a folder of its own. */
+export async function runSeed(seed: number, attachments: Uint8Array): Promise<SeedResult> {
+  const random = new Random(seed);
+  const folder = await Deno.makeTempDir({ prefix: `chaos-${seed}-` });
+  const agentId = `chaos-${seed}-${crypto.randomUUID().slice(0, 8)}`;
+  const usesTokens = random.chance(0.5);
+  const sandbox = createSandbox({ tokens: usesTokens });
+  const proxy = await startFaultyProxy(sandbox, random);
+  const truth = join(folder, "truth");
+  await Deno.mkdir(truth);
+  const tokenFile = join(folder, "token");
+  if (usesTokens) {
+    sandbox.addRefreshToken("refresh");
+    await Deno.writeTextFile(tokenFile, `{"refresh_token": "refresh"}`);
+  }
+  const config = join(folder, "agent.conf");
+  await Deno.writeTextFile(
+    config,
+    JSON.stringify({
+      agent_id: agentId,
+      server_address: proxy.url,
+      job_queues: ["chaos"],
+      polling_interval: 2,
+      cancel_grace: 4,
+      min_free_space: 0,
+      logging_level: "DEBUG",
+      execution_basedir: join(folder, "run"),
+      logging_basedir: join(folder, "logs"),
+      results_basedir: join(folder, "results"),
+      ...phaseCommands(truth),
+    }),
+  );
+
+  const submitted: Submitted[] = [];
+  const jobs = random.int(1, 4);
+  for (let i = 0; i < jobs; i++) {
+    const job = randomJob(random);
+    const jobId = sandbox.submit(jobBody(job, "chaos"), job.attachment ? attachments : undefined);
+    submitted.push({ jobId, job, cancelled: false });
+  }
+
+  const kills = { SIGKILL: 0, SIGTERM: 0, SIGSTOP: 0 };
+  let output = "";
+  const start = () =>
+    startProgram(["-c", config, "--token-file", tokenFile], {
+      env: { TESTFLINGER_AGENT_CLOCK_FACTOR: String(CLOCK_FACTOR) },
+    });
+  let agent = start();
+  const restart = async () => {
+    await agent.exited;
+    output += agent.output();
+    agent = start();
+  };
+  const isDone = () =>
+    submitted.every(({ jobId }) => sandbox.state(jobId) === "complete" || isNeverHandedOut(jobId));
+  // A job that is cancelled while it waits is handed to nobody.
+  const isNeverHandedOut = (jobId: string) =>
+    sandbox.state(jobId) === "cancelled" && !proxy.handedOut.has(jobId);
+  try {
+    // 1. Unrest: signals and cancellations at moments that the seed chooses.
+    const until = performance.now() + random.int(1000, LONGEST_UNREST_MS);
+    while (performance.now() < until && !isDone()) {
+      await new Promise((resolve) => setTimeout(resolve, random.int(20, 700)));
+      const signal = random.pick(SIGNALS);
+      const target = random.pick(submitted as [Submitted, ...Submitted[]]);
+      if (random.chance(0.12)) target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
+      if (random.chance(0.05)) sandbox.expireAccessTokens();
+      if (signal === undefined) continue;
+      kills[signal]++;
+      agent.kill(signal);
+      if (signal === "SIGSTOP") {
+        await new Promise((resolve) => setTimeout(resolve, random.int(50, 1500)));
+        agent.kill("SIGCONT");
+      } else {
+        await restart();
+      }
+    }
+    // 2. Calm: no more faults, and everything must come to its end.
+    proxy.calmDown();
+    await settled(sandbox, isDone);
+    await idle(sandbox, agentId);
+    agent.kill("SIGTERM");
+    const status = await agent.exited;
+    output += agent.output();
+    const ours = submitted.filter(({ jobId }) => !isNeverHandedOut(jobId));
+    const found = await violations({ sandbox, submitted: ours, folder, truth, agentId, kills });
+    if (status !== 0) found.push(`the agent's last exit status is ${status}, not 0`);
+    return {
+      seed,
+      violations: found,
+      jobs,
+      faults: proxy.injected,
+      kills,
+      cancelled: submitted.filter((job) => job.cancelled).length,
+      output,
+    };
+  } finally {
+    await agent[Symbol.asyncDispose]();
+    await proxy.close();
+    await Deno.remove(folder, { recursive: true }).catch(() => {});
+  }
+}
+
+/** Waits until all jobs are complete; what is not by then is found by the invariants. */
+async function settled(sandbox: Sandbox, isDone: () => boolean): Promise<void> {
+  await sandbox.waitFor(isDone, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
+}
+
+/** Waits until the agent says that it waits for jobs: SIGTERM then finds it ready to stop in order. */
+async function idle(sandbox: Sandbox, agentId: string): Promise<void> {
+  const requests = sandbox.requestCount;
+  const isIdle = () =>
+    sandbox.agent(agentId)?.state === "waiting" && sandbox.requestCount > requests + 2;
+  await sandbox.waitFor(isIdle, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
+}
