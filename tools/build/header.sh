@@ -1,0 +1,194 @@
+#!/bin/sh
+# testflinger-agent @VERSION@ for @TARGET@: this launcher, and behind it a compressed archive of the
+# runtime (Deno @DENO@) and of the program. The first start unpacks them into a cache folder.
+id=@ID@
+arch=@ARCH@
+skip=@SKIP@
+deno_size=@DENO_SIZE@
+main_size=@MAIN_SIZE@
+sums='@DENO_SHA256@  deno
+@MAIN_SHA256@  main.js'
+
+# A request to restart must not kill what is just starting. The program listens for the signal
+# before it does anything else; from then on it is ignored neither there nor in its children.
+trap '' USR1
+
+# A program that runs the runtime where the machine cannot, such as an emulator.
+runner=${TESTFLINGER_AGENT_RUNNER-}
+me=$(id -u)
+newline='
+'
+
+case $0 in
+  /*) self=$0 ;;
+  */*) self=$PWD/${0#./} ;;
+  *) if [ -f "$0" ]; then self=$PWD/$0; else self=$(command -v -- "$0"); fi ;;
+esac
+
+fail() {
+  printf 'testflinger-agent: %s\n' "$1" >&2
+  exit 1
+}
+
+# Only root and this account may be able to put something into the file's or the folder's place.
+trusted() { # MODE OWNER, as `ls -ln` prints them
+  [ "$2" = "$me" ] || [ "$2" = 0 ] || return 1
+  case $1 in
+    [d-]????-??-?*) ;;       # nobody else may write
+    d????????[tT]*) ;;       # others may write, but not touch what is not theirs
+    *) return 1 ;;
+  esac
+}
+
+# Does the cache folder $1 hold the whole program, safe from other accounts? The sizes are looked
+# at because a power cut may have cut the files.
+ready() {
+  list=$(cd -- "$1" 2>/dev/null &&
+    LC_ALL=C ls -ldn .. . "$id" "$id/deno" "$id/main.js" 2>/dev/null) || return 1
+  sizes=
+  while read -r mode _ owner _ size _; do
+    trusted "$mode" "$owner" || return 1
+    case $mode in -*) sizes="$sizes $size" ;; esac
+  done <<EOF
+$list
+EOF
+  [ "$sizes" = " $deno_size $main_size" ]
+}
+
+# Unpacks into the cache folder $1; what went wrong is in $problem. Each file is moved into place
+# when it is whole, so several starts at once, or one that is killed, do no harm.
+unpack() {
+  problem=
+  old_umask=$(umask)
+  umask 022
+  fill "$1"
+  filled=$?
+  umask "$old_umask"
+  [ -z "$tmp" ] || rm -rf -- "$tmp"
+  tmp=
+  trap - INT TERM HUP
+  return "$filled"
+}
+
+fill() {
+  if ! err=$(mkdir -p -- "$1/$id" 2>&1); then
+    problem=${err##*"$newline"}
+    return 1
+  fi
+  list=$(cd -- "$1" && LC_ALL=C ls -ldn .. . "$id")
+  while read -r mode _ owner _; do
+    if ! trusted "$mode" "$owner"; then
+      problem="other accounts can write there"
+      return 1
+    fi
+  done <<EOF
+$list
+EOF
+  # What a start left that was killed. An hour, for it may run in a container: out of sight.
+  find "$1/$id" -maxdepth 1 -name 'unpacking.*' -mmin +60 -exec rm -rf -- {} + 2>/dev/null
+  trap 'rm -rf -- "$tmp"; exit 143' INT TERM HUP
+  if ! err=$(mktemp -d "$1/$id/unpacking.XXXXXX" 2>&1); then
+    problem=${err##*"$newline"}
+    return 1
+  fi
+  tmp=$err
+  err=$({ tail -c "+$skip" -- "$self" | gzip -dc | tar -xof - -C "$tmp"; } 2>&1)
+  if ! (cd -- "$tmp" && printf '%s\n' "$sums" | sha256sum -c) >/dev/null 2>&1; then
+    problem="the checksum of what was unpacked is wrong${err:+: ${err##*"$newline"}}"
+    return 1
+  fi
+  # shellcheck disable=SC2086 # a command and its arguments
+  if ! err=$($runner "$tmp/deno" --version 2>&1); then
+    problem="the runtime cannot be run from there (no glibc 2.27 or later, or mounted noexec)"
+    problem="$problem${err:+: ${err##*"$newline"}}"
+    return 1
+  fi
+  # On the disk before it is in place: else a power cut could leave the name of an empty file.
+  sync "$tmp/main.js" "$tmp/deno" 2>/dev/null || sync
+  if ! err=$(mv -f -- "$tmp/main.js" "$1/$id/main.js" 2>&1 && mv -f -- "$tmp/deno" "$1/$id/deno" 2>&1)
+  then
+    problem=${err##*"$newline"}
+    return 1
+  fi
+  ready "$1" || problem="it does not look as it was unpacked"
+  [ -z "$problem" ]
+}
+
+# Removes the other versions in the cache folder $1 that no process runs. Ten minutes, so as not to
+# take away what another start has just unpacked.
+prune() {
+  [ -w "$1" ] || return
+  real=$(cd -P -- "$1" && pwd -P) || return
+  running=$(ls -l /proc/[0-9]*/exe 2>/dev/null)
+  for old in "$real"/[0-9]*-"$arch"-*; do
+    if [ "$old" = "$real/$id" ] || [ -L "$old" ] || [ ! -d "$old" ]; then continue; fi
+    case $running in *" $old/deno"*) continue ;; esac
+    [ -z "$(find "$old" -maxdepth 0 -mmin +10 2>/dev/null)" ] || rm -rf -- "$old"
+  done
+}
+
+# A candidate a line, the best first.
+caches=/var/cache/testflinger-agent
+case ${XDG_CACHE_HOME-} in /*) caches=$caches$newline$XDG_CACHE_HOME/testflinger-agent ;; esac
+case ${HOME-} in /*) caches=$caches$newline$HOME/.cache/testflinger-agent ;; esac
+caches=$caches$newline${self%/*}/.testflinger-agent-cache
+
+cache=
+set -f
+IFS=$newline
+for candidate in $caches; do
+  unset IFS
+  if ready "$candidate"; then
+    cache=$candidate
+    break
+  fi
+done
+
+if [ -z "$cache" ]; then
+  machine=$(uname -m)
+  [ "$machine" = "$arch" ] || [ -n "$runner" ] ||
+    fail "this file is for $arch, and this machine is $machine: take the file for $machine"
+  tmp=
+  problems=
+  IFS=$newline
+  for candidate in $caches; do
+    unset IFS
+    if unpack "$candidate"; then
+      cache=$candidate
+      break
+    fi
+    problems="$problems$newline  $candidate: $problem"
+  done
+  if [ -z "$cache" ]; then
+    # Replaced by another version while it was being read: that one it shall be.
+    head -c 2000 -- "$self" | grep -q "^id=$id\$" || exec "$self" "$@"
+    fail "cannot unpack $self, tried these folders:$problems"
+  fi
+fi
+set +f
+
+# More than one version?
+for other in "$cache"/[0-9]*-"$arch"-*; do
+  if [ "$other" != "$cache/$id" ]; then
+    prune "$cache"
+    break
+  fi
+done
+
+# For the runtime only: the program takes these out of the environment again. The cache of compiled
+# code halves the time of a start.
+export TESTFLINGER_AGENT_PROGRAM="$self"
+export TESTFLINGER_AGENT_UNSET=
+if [ -n "${DENO_DIR+set}" ]; then
+  export TESTFLINGER_AGENT_DENO_DIR="$DENO_DIR"
+else
+  TESTFLINGER_AGENT_UNSET="DENO_DIR"
+fi
+if [ -z "${DENO_NO_UPDATE_CHECK+set}" ]; then
+  TESTFLINGER_AGENT_UNSET="$TESTFLINGER_AGENT_UNSET DENO_NO_UPDATE_CHECK"
+  export DENO_NO_UPDATE_CHECK=1
+fi
+export DENO_DIR="$cache/$id/compiled"
+
+# shellcheck disable=SC2086 # a command and its arguments
+exec $runner "$cache/$id/deno" run @FLAGS@ "$cache/$id/main.js" "$@"

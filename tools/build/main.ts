@@ -1,0 +1,150 @@
+/**
+ * `deno task build`: the files that a lab copies to its hosts, into `dist/`.
+ *
+ * Usage: deno task build [--target TARGET[,TARGET]] [--packaging compile|portable] [--out FOLDER]
+ */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { VERSION } from "../../lib/version.ts";
+import { bundle, shortPath, stampBundle } from "./bundle.ts";
+import { compile } from "./compile.ts";
+import { sha256 } from "./digest.ts";
+import { commitOf } from "./git.ts";
+import { portable } from "./portable.ts";
+import { denoFor } from "./runtime.ts";
+import {
+  BuildError,
+  DENO_VERSION,
+  type Packaging,
+  PACKAGINGS,
+  type Target,
+  TARGETS,
+} from "./targets.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const PROGRAM = "testflinger-agent";
+const EXECUTABLE = 0o755;
+const MEBIBYTE = 1024 * 1024;
+
+/** Bad usage, as other programs have it. */
+const USAGE_STATUS = 2;
+
+interface Order {
+  targets: readonly Target[];
+  packaging: Packaging;
+  out: string;
+}
+
+/** One line of `manifest.json`. */
+interface Built {
+  file: string;
+  target: string;
+  bytes: number;
+  sha256: string;
+}
+
+function readOrder(args: string[]): Order | string {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      args,
+      options: {
+        target: { type: "string", multiple: true },
+        packaging: { type: "string", default: "compile" },
+        out: { type: "string", default: join(ROOT, "dist") },
+      },
+    }));
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+  const packaging = PACKAGINGS.find((name) => name === values.packaging);
+  if (packaging === undefined) {
+    return `--packaging is one of ${PACKAGINGS.join(", ")}, not '${values.packaging}'`;
+  }
+  const names = values.target?.flatMap((list) => list.split(",")) ??
+    TARGETS.map(({ name }) => name);
+  const unknown = names.find((name) => !TARGETS.some((target) => target.name === name));
+  if (unknown !== undefined) {
+    return `--target is one of ${TARGETS.map(({ name }) => name).join(", ")}, not '${unknown}'`;
+  }
+  const targets = TARGETS.filter(({ name }) => names.includes(name));
+  return { targets, packaging, out: values.out };
+}
+
+async function build({ targets, packaging, out }: Order): Promise<void> {
+  if (Deno.version.deno !== DENO_VERSION) {
+    throw new BuildError(
+      `This is Deno ${Deno.version.deno}; build with ${DENO_VERSION}, or the files are not the ` +
+        `tested ones: npx -y deno@${DENO_VERSION} task build`,
+    );
+  }
+  const commit = await commitOf(ROOT);
+  const text = await bundle(join(ROOT, "main.ts"), ROOT);
+  await Deno.mkdir(out, { recursive: true });
+  const built: Built[] = [];
+  for (const target of targets) {
+    const program = stampBundle(text, { commit, target, packaging });
+    const bytes = packaging === "compile"
+      ? await compile({ target, program })
+      : await portable({ target, program, deno: await denoFor(target) });
+    const file = `${PROGRAM}-${VERSION}-${target.arch}`;
+    const path = join(out, file);
+    await replaceFile(path, bytes, EXECUTABLE);
+    if (target.name === Deno.build.target) await tryOut(path);
+    built.push({ file, target: target.name, bytes: bytes.length, sha256: await sha256(bytes) });
+    console.log(`${shortPath(path, ROOT)}  ${(bytes.length / MEBIBYTE).toFixed(1)} MiB`);
+  }
+  const manifest = {
+    version: VERSION,
+    commit,
+    packaging,
+    deno: DENO_VERSION,
+    permissions: PERMISSIONS,
+    files: built,
+  };
+  await replaceFile(join(out, "manifest.json"), encode(`${JSON.stringify(manifest, null, 2)}\n`));
+  const sums = built.map(({ sha256, file }) => `${sha256}  ${file}\n`).join("");
+  await replaceFile(join(out, "SHA256SUMS"), encode(sums));
+}
+
+/** A file that cannot say its version must not leave the house. */
+async function tryOut(path: string): Promise<void> {
+  const { stdout, stderr } = await new Deno.Command(path, { args: ["version"], stdin: "null" })
+    .output();
+  const said = new TextDecoder().decode(stdout);
+  if (said.startsWith(`${PROGRAM} ${VERSION}\n`)) return;
+  await Deno.remove(path);
+  throw new BuildError(
+    `The file that was built does not run ('version' says '${
+      said.slice(0, 200).trim()
+    }'), and was ` +
+      `removed. Is DENORT_BIN a denort, not a deno?\n${new TextDecoder().decode(stderr).trim()}`,
+  );
+}
+
+async function replaceFile(path: string, bytes: Uint8Array, mode = 0o644): Promise<void> {
+  const temporary = `${path}.new`;
+  await Deno.writeFile(temporary, bytes, { mode });
+  // The mode at creation is subject to the umask.
+  await Deno.chmod(temporary, mode);
+  await Deno.rename(temporary, path);
+}
+
+function encode(text: string): Uint8Array {
+  return new TextEncoder().encode(text);
+}
+
+const order = readOrder(Deno.args);
+if (typeof order === "string") {
+  console.error(`build: ${order}`);
+  Deno.exit(USAGE_STATUS);
+}
+try {
+  await build(order);
+} catch (error) {
+  if (!(error instanceof BuildError)) throw error;
+  console.error(`build: ${error.message}`);
+  Deno.exit(1);
+}
