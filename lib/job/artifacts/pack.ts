@@ -17,8 +17,8 @@ export interface PackOptions {
 /** The name under which the folder stands in the archive, whatever its own is. */
 const TOP_NAME = "artifacts";
 
-/** Contents are read and handed on in pieces of this many bytes; this is what the memory needs. */
-const READ_BYTES = 256 * 1024;
+/** Contents are read, and the archive is handed on, in pieces of this many bytes. */
+const PIECE_BYTES = 64 * 1024;
 
 /** What a name that is not UTF-8 is turned into by the runtime, in part. */
 const REPLACEMENT_CHARACTER = "\ufffd";
@@ -45,14 +45,36 @@ interface OpenFolder {
  * @param folder The artifacts themselves; they are named `artifacts/...` in the archive.
  */
 export function packArtifacts(folder: string, options: PackOptions): ReadableStream<Uint8Array> {
-  return ReadableStream.from(tarOf(folder, options)).pipeThrough(
+  return ReadableStream.from(inPieces(tarOf(folder, options))).pipeThrough(
     // No other bytes than in plain ArrayBuffers are made here, which is all that the types differ in.
     new CompressionStream("gzip") as ReadableWritablePair<Uint8Array, Uint8Array>,
   );
 }
 
+/** Many small pieces as fewer of PIECE_BYTES: each costs a way through the streams. */
+async function* inPieces(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let piece = new Uint8Array(PIECE_BYTES);
+  let filled = 0;
+  for await (let bytes of source) {
+    while (bytes.length > 0) {
+      const part = bytes.subarray(0, PIECE_BYTES - filled);
+      piece.set(part, filled);
+      filled += part.length;
+      bytes = bytes.subarray(part.length);
+      if (filled === PIECE_BYTES) {
+        yield piece;
+        // A new one: what reads the stream may hold on to this one.
+        piece = new Uint8Array(PIECE_BYTES);
+        filled = 0;
+      }
+    }
+  }
+  yield piece.subarray(0, filled);
+}
+
+/** The archive before compression. Each piece is valid until the next one is asked for. */
 async function* tarOf(folder: string, options: PackOptions): AsyncGenerator<Uint8Array> {
-  const buffer = new Uint8Array(READ_BYTES);
+  const buffer = new Uint8Array(PIECE_BYTES);
   const way: OpenFolder[] = [];
   let next: { path: string; name: string } | undefined = { path: folder, name: TOP_NAME };
   while (true) {
@@ -155,8 +177,7 @@ async function* contentsOf(
       options.onSkipped(name, `its last ${size - read} bytes are zeros: ${reason}`);
       break;
     }
-    // A copy: what reads the stream may hold on to a piece while the next one is read.
-    yield buffer.slice(0, bytesRead);
+    yield buffer.subarray(0, bytesRead);
     read += bytesRead;
   }
   for (let missing = size - read; missing > 0; missing -= buffer.length) {
@@ -165,7 +186,7 @@ async function* contentsOf(
     await new Promise((resolve) => setTimeout(resolve, 0));
     yield new Uint8Array(Math.min(missing, buffer.length));
   }
-  if (paddingAfter(size) > 0) yield new Uint8Array(paddingAfter(size));
+  yield new Uint8Array(paddingAfter(size));
 }
 
 async function namesIn(path: string, name: string, options: PackOptions): Promise<string[]> {
