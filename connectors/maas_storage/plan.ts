@@ -1,5 +1,5 @@
 import { assignDevices } from "./assign.ts";
-import { type BlockDevice, isGroupMember, isVirtual } from "./devices.ts";
+import { type BlockDevice, hasPhysicalVolume, isGroupMember, isVirtual } from "./devices.ts";
 import type { Disk, Format, Layout, Mount, Partition } from "./layout.ts";
 import { partitionSizes } from "./partition_sizes.ts";
 
@@ -41,18 +41,21 @@ export function planStorage(layout: Layout, machine: StorageMachine): StoragePla
   return { clear: clearSteps(machine), apply: applySteps(layout, machine.node, devices) };
 }
 
-/** What is made of other things goes first. */
+/** What is made of other things goes before them: logical volumes may lie on a RAID. */
 function clearSteps({ node, devices, volumeGroups }: StorageMachine): StorageStep[] {
   const virtual = devices.filter(isVirtual);
+  const isPart = (device: BlockDevice) => isGroupMember(device) || hasPhysicalVolume(device);
+  const deleteDevice = ({ id }: BlockDevice): StorageStep => ({
+    step: `delete the virtual block device ${id}`,
+    words: ["block-device", "delete", node, String(id)],
+  });
   return [
-    ...virtual.map(({ id }) => ({
-      step: `delete the virtual block device ${id}`,
-      words: ["block-device", "delete", node, String(id)],
-    })),
+    ...virtual.filter((device) => !isPart(device)).map(deleteDevice),
     ...volumeGroups.map((id) => ({
       step: `delete the volume group ${id}`,
       words: ["volume-group", "delete", node, String(id)],
     })),
+    ...virtual.filter(isPart).map(deleteDevice),
     ...devices.filter((device) => !isVirtual(device))
       .flatMap((device) => clearDevice(node, device)),
   ];

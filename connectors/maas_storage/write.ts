@@ -34,7 +34,8 @@ export async function writeStorage(session: MaasSession, layout: Layout): Promis
       if (step.creates === undefined) {
         await maas.call(wordsOf(step, created), { step: step.step });
       } else {
-        created.set(step.creates.partition, await create(session, step, created));
+        const id = await create(session, step, { created, before: devices });
+        created.set(step.creates.partition, id);
       }
     });
   }
@@ -44,21 +45,28 @@ export async function writeStorage(session: MaasSession, layout: Layout): Promis
 async function create(
   session: MaasSession,
   step: StorageStep,
-  created: ReadonlyMap<Partition, number>,
+  { created, before }: {
+    readonly created: ReadonlyMap<Partition, number>;
+    readonly before: readonly BlockDevice[];
+  },
 ): Promise<number> {
   const { id } = await session.maas.read(wordsOf(step, created), {
     step: step.step,
     schema: idSchema,
     doneAlready: async () => {
-      // The disk was empty: a partition that nobody knows is the one whose answer was lost.
-      const device = (await readDevices(session, { retry: false }))
-        .find(({ id }) => id === step.creates?.device);
-      const known = [...created.values()];
-      const lost = device?.partitions?.find(({ id }) => !known.includes(id));
-      return lost && JSON.stringify({ id: lost.id });
+      // A partition that nobody knows is the one whose answer was lost.
+      const known = [...created.values(), ...partitionIds(before)];
+      const devices = await readDevices(session, { retry: false });
+      const lost = partitionIds(devices.filter(({ id }) => id === step.creates?.device))
+        .find((id) => !known.includes(id));
+      return lost === undefined ? undefined : JSON.stringify({ id: lost });
     },
   });
   return id;
+}
+
+function partitionIds(devices: readonly BlockDevice[]): number[] {
+  return devices.flatMap(({ partitions }) => (partitions ?? []).map(({ id }) => id));
 }
 
 function wordsOf(step: StorageStep, created: ReadonlyMap<Partition, number>): string[] {
