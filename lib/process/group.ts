@@ -55,8 +55,8 @@ export interface ProcessGroup extends AsyncDisposable {
 }
 
 /**
- * What each command starts as. It says who it is, then becomes the command. Exit status 125 (which
- * `env`, `nohup` and others use for their own failure) with no line says that it could not.
+ * What each command starts as: it says who it is, then becomes the command. Without that line there
+ * is no command: a group that nobody could tell from a later one must not run.
  */
 const LAUNCH = `(${SAY_IDENTITY}) || exit 125; exec "$@"`;
 
@@ -171,9 +171,11 @@ class Group implements ProcessGroup {
       const reached = signalGroup(this.identity.pid, signal);
       if (reached === "gone") return "done";
       if (reached === "refused" && signal !== 0) return "give up";
-      // What is left may be dead, and only nobody has waited for it yet.
-      if (this.#exit === undefined || (await this.#alive()).length > 0) return "again";
-      return "done";
+      if (this.#exit === undefined) return "again";
+      // What is left may be dead, and only nobody has waited for it yet. Where nobody can look, as
+      // the group has used up all processes that this user may have, the next signal makes room.
+      const alive = await this.#alive().catch(() => undefined);
+      return alive?.length === 0 ? "done" : "again";
     };
     const wake = () => this.#exit === undefined ? this.exit : undefined;
     return lookUntil(look, { ...until, wake });

@@ -31,7 +31,8 @@ export interface SurvivorsEnd {
  * those of a recorded group or session of which the leader or a process with the variable is there
  * to prove that it is the same one; and whatever descends from any of these. Never the agent itself,
  * nor what it was started by. What has cleared its environment, and lost its parent and everyone of
- * its group, is not found.
+ * its group, is not found; nor for certain what replaces itself again and again, by processes that
+ * live shorter than it takes to look (some 10 ms).
  *
  * @throws Error when the processes of the host cannot be read.
  */
@@ -39,9 +40,10 @@ export async function findSurvivors(mark: SurvivorMark): Promise<ProcessStat[]> 
   return (await look(mark)).survivors;
 }
 
+/** `fleeting`: one was there and is not any more, maybe because it has replaced itself. */
 async function look(
   mark: SurvivorMark,
-): Promise<{ survivors: ProcessStat[]; processes: ProcessStat[] }> {
+): Promise<{ survivors: ProcessStat[]; processes: ProcessStat[]; fleeting: boolean }> {
   const marked = new Set(await processesWith(`${mark.variable}=${mark.value}`));
   const processes = await allProcesses();
   const boot = await bootId();
@@ -69,7 +71,11 @@ async function look(
     found.set(process.pid, process);
     next.push(...children.get(process.pid) ?? []);
   }
-  return { survivors: [...found.values()].filter((process) => !process.dead), processes };
+  return {
+    survivors: [...found.values()].filter((process) => !process.dead),
+    processes,
+    fleeting: [...marked].some((pid) => !byPid.has(pid)),
+  };
 }
 
 /**
@@ -82,10 +88,15 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
   const seen = new Map<string, ProcessStat>();
   const refused = new Set<string>();
   let alive: ProcessStat[] = [];
+  let blind: { error: unknown } | undefined;
 
-  /** Finds survivors, and sends each a signal, or the new ones among them only. */
+  /** Finds survivors, and sends each a signal: KILL to all, TERM to the new ones among them. */
   const round = async (signal: "SIGTERM" | "SIGKILL") => {
-    const { survivors, processes } = await look(options);
+    // It takes a process to look, and the survivors may be all that this user may have.
+    const seeing = await look(options).catch((error) => void (blind = { error }));
+    if (seeing === undefined) return signal === "SIGKILL" ? "again" : "give up";
+    blind = undefined;
+    const { survivors, processes, fleeting } = seeing;
     alive = survivors;
     const due = alive.filter((process) =>
       signal === "SIGKILL" ? !refused.has(keyOf(process)) : !seen.has(keyOf(process))
@@ -99,7 +110,7 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
       if (signalProcess(process.pid, signal) === "refused") refused.add(keyOf(process));
       else if (signal === "SIGTERM") signalProcess(process.pid, "SIGCONT");
     }
-    if (alive.length === 0) return "done";
+    if (alive.length === 0) return fleeting ? "again" : "done";
     return alive.every((process) => refused.has(keyOf(process))) ? "give up" : "again";
   };
 
@@ -107,6 +118,8 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
   const gone = !grace.over.aborted &&
     await lookUntil(() => round("SIGTERM"), { over: grace.over });
   if (!gone) await lookUntil(() => round("SIGKILL"), { looks: KILL_LOOKS });
+
+  if (blind !== undefined) throw blind.error;
 
   const left = new Set(alive.map(keyOf));
   return {

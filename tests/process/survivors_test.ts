@@ -145,7 +145,7 @@ Deno.test("survivors that are stopped are ended", async () => {
   assertEquals(ended.map(({ name }) => name), ["sh"]);
 });
 
-Deno.test("survivors that replace themselves as fast as they can are ended, or told of", async () => {
+Deno.test("a survivor that starts others without end, and becomes another one each time, is ended with them", async () => {
   // Each lives for a moment only, and starts the next one, which ignores TERM as well.
   const chain =
     `trap "" TERM; n=0; while [ $n -lt 20 ]; do sh -c "sleep 0.01" & n=$((n+1)); done; exec sh "$0"`;
