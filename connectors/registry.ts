@@ -2,6 +2,7 @@ import type { Connector } from "./connector.ts";
 import { fakeConnector } from "./fake_connector.ts";
 import { maas2 } from "./maas2.ts";
 import { multi } from "./multi.ts";
+import { muxpi } from "./muxpi.ts";
 import { noprovision } from "./noprovision.ts";
 import { oemrecovery } from "./oemrecovery.ts";
 
@@ -11,6 +12,7 @@ export const CONNECTORS: ReadonlyMap<string, Connector> = new Map(
     fakeConnector,
     maas2,
     multi,
+    muxpi,
     noprovision,
     oemrecovery,
   ].map((connector) => [connector.name, connector]),

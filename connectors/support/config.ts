@@ -12,7 +12,7 @@ const SSH_PORT = 22;
 /** A list of commands; one string is taken as a list of one. */
 export const script = z.union([z.string(), z.array(z.string())], {
   error: "must be a list of commands (strings)",
-}).transform((value) => typeof value === "string" ? [value] : value);
+}).transform((value) => typeof value === "string" ? [value] : value).meta({ type: "list of text" });
 
 /** An IP address or a host name. */
 export const host = z.string({ error: "must be an address or a host name, in quotes" })
@@ -24,14 +24,14 @@ export const port = z.union([z.number(), z.string().regex(/^\d+$/)], {
 }).transform(Number).pipe(
   z.int("must be a port number, 1 to 65535").min(1, "must be a port number, 1 to 65535")
     .max(65535, "must be a port number, 1 to 65535"),
-);
+).meta({ type: "port" });
 
 /** Values for environment variables; numbers and booleans become their text. */
 const environment = z.record(
   z.string().regex(/^[^=\0]+$/, "must not be empty and have no '='"),
   z.union([z.string(), z.number(), z.boolean()], {
     error: "must be text, a number or a boolean",
-  }).transform(String),
+  }).transform(String).meta({ type: "text" }),
   { error: "must be a mapping of variable names to values" },
 );
 

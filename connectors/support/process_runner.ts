@@ -44,7 +44,7 @@ export function processRunner(options: ProcessRunnerOptions): CommandRunner {
         onOutput: command.onOutput,
         timeoutMs: command.timeoutMs,
         maxBytes: OUTPUT_MAX_BYTES,
-      });
+      }).finally(() => input.close());
       const { result } = captured;
       const decoder = new TextDecoder();
       const output = {
@@ -106,6 +106,8 @@ function statusOf(exit: Exit): number {
 interface Input {
   readonly source: Uint8Array | ReadableStream<Uint8Array> | undefined;
   throwIfFailed(): void;
+  /** Lets go of a stream that nobody reads any more, or ever has. */
+  close(): Promise<void>;
 }
 
 /**
@@ -114,9 +116,9 @@ interface Input {
  */
 function inputOf(input: CommandOptions["input"]): Input {
   if (typeof input === "string") {
-    return { source: new TextEncoder().encode(input), throwIfFailed() {} };
+    return { source: new TextEncoder().encode(input), ...plainInput };
   }
-  if (!(input instanceof ReadableStream)) return { source: input, throwIfFailed() {} };
+  if (!(input instanceof ReadableStream)) return { source: input, ...plainInput };
   let failure: { readonly error: unknown } | undefined;
   const reader = input.getReader();
   const source = new ReadableStream<Uint8Array>({
@@ -137,5 +139,8 @@ function inputOf(input: CommandOptions["input"]): Input {
     throwIfFailed() {
       if (failure !== undefined) throw failure.error;
     },
+    close: () => reader.cancel().catch(() => {}),
   };
 }
+
+const plainInput = { throwIfFailed() {}, close: () => Promise.resolve() };

@@ -1,0 +1,73 @@
+import { defineConnector } from "./connector.ts";
+import { bootCheck, waitForBoot } from "./muxpi/boot_check.ts";
+import { muxpiConfigShape, type MuxpiContext, muxpiProvisionShape } from "./muxpi/config.ts";
+import { control, mustControl } from "./muxpi/control.ts";
+import { restartControlHost } from "./muxpi/control_host_restart.ts";
+import { flash } from "./muxpi/flash.ts";
+import { lookInto } from "./muxpi/image_type.ts";
+import { openImage } from "./muxpi/image_source.ts";
+import { mountImage } from "./muxpi/partitions.ts";
+import { connectStorage, muxPrefix, usesMuxProgram } from "./muxpi/storage.ts";
+import { createUser, loginFor } from "./muxpi/user.ts";
+import { need } from "./support/config.ts";
+import { credentials } from "./support/job.ts";
+import { hardReset } from "./support/reboot.ts";
+import { failureText, succeeded } from "./support/runner.ts";
+
+/** What boards with a multiplexer of their own need between being reached and being used. */
+const SETTLE_MS = 5_000;
+
+/** For boards that boot from a medium which a control host can take away from them and write. */
+export const muxpi = defineConnector({
+  name: "muxpi",
+  summary: "Writes an image to a board's SD card or USB stick through a multiplexer (MuxPi, " +
+    "SDWire), on a control host, and boots it.",
+  config: muxpiConfigShape,
+  provisionData: muxpiProvisionShape,
+  needs: ["agent_name", "control_host"],
+  powerManagement: true,
+  async provision(ctx, { job, data, controlHostCycled }) {
+    // 1. What is wrong with the job or the configuration is found before anything is switched.
+    if (data.media === undefined) need(ctx.config, "test_device");
+    else muxPrefix(ctx);
+    const isUp = bootCheck(ctx, { url: data.boot_check_url, login: credentials(job) });
+    const login = data.create_user ? await loginFor(ctx, job) : undefined;
+    await using image = await openImage(ctx, data);
+
+    // 2. A control host that answers.
+    if (!usesMuxProgram(ctx)) {
+      if (!controlHostCycled) await restartControlHost(ctx);
+      await ctx.clock.sleep(SETTLE_MS, ctx.signal);
+    }
+    await mustControl(ctx, { step: "reach the control host", program: "ssh", command: "true" });
+
+    // 3. The medium, with the image on it and a user in the image.
+    const storage = await connectStorage(ctx, data.media);
+    await flash(ctx, storage, image);
+    if (login !== undefined) {
+      const mounted = await mountImage(ctx, storage);
+      await createUser(ctx, mounted, { facts: await lookInto(ctx, mounted.root), login });
+      await runScript(ctx, "post_provision_script");
+      await mounted.unmount();
+    } else {
+      await runScript(ctx, "post_provision_script");
+    }
+    await runScript(ctx, "post_unmount_script");
+    await storage.back.run();
+
+    // 4. The device.
+    await hardReset(ctx, { optional: true });
+    await waitForBoot(ctx, isUp);
+  },
+});
+
+/** Runs an operator's commands on the control host; what goes wrong is only logged. */
+async function runScript(
+  ctx: MuxpiContext,
+  key: "post_provision_script" | "post_unmount_script",
+): Promise<void> {
+  for (const command of ctx.config[key] ?? []) {
+    const result = await control(ctx, command);
+    if (!succeeded(result)) ctx.log.warning(`${key}: ${failureText(command, result)}`);
+  }
+}

@@ -1,0 +1,71 @@
+import { need } from "../support/config.ts";
+import { JobError, messageOf, ProvisioningError } from "../support/errors.ts";
+import type { Credentials } from "../support/job.ts";
+import { bracketed, deviceTarget } from "../support/ssh.ts";
+import { copySshKey } from "../support/ssh_keys.ts";
+import type { MuxpiContext } from "./config.ts";
+
+const LIMIT_MS = 1_200_000;
+const PAUSE_MS = 10_000;
+const KEY_TIMEOUT_MS = 60_000;
+const REQUEST_TIMEOUT_MS = 5_000;
+
+/** What stands for the device's address in a `boot_check_url`. */
+const ADDRESS_MARK = "$DEVICE_IP";
+
+/** Looks whether the device is ready: undefined when it is, else why it is not. */
+export type BootCheck = () => Promise<string | undefined>;
+
+/**
+ * How to find out that the device is up.
+ *
+ * @param options.url what the job says, with `$DEVICE_IP` in it; unset: the device must let the
+ *   agent's ssh key in, which is installed with the password where that is needed.
+ * @throws ProvisioningError when the device's address is not known; JobError when `url` is no URL.
+ */
+export function bootCheck(
+  ctx: MuxpiContext,
+  { url, login }: { readonly url: string | undefined; readonly login: Credentials },
+): BootCheck {
+  if (url === undefined) {
+    const { user, password } = login;
+    const target = deviceTarget(ctx, { user, password });
+    return async () => {
+      const copied = await copySshKey(ctx, target, { attempts: 1, timeoutMs: KEY_TIMEOUT_MS });
+      if (copied.ok) return undefined;
+      if (copied.missing) throw new ProvisioningError(`Cannot log in to the device: ${copied.why}`);
+      return copied.why;
+    };
+  }
+  const address = url.includes(ADDRESS_MARK)
+    ? url.replaceAll(ADDRESS_MARK, () => bracketed(need(ctx.config, "device_ip")))
+    : url;
+  if (!/^https?:/i.test(address) || !URL.canParse(address)) {
+    throw new JobError(`The job's 'boot_check_url' is no http or https URL: '${address}'`);
+  }
+  return async () => {
+    const answer = await ctx.http.send(address, { timeoutMs: REQUEST_TIMEOUT_MS });
+    if (answer.ended === "failed") return `${address}: ${answer.message}`;
+    return answer.status === 200 ? undefined : `${address} answered with status ${answer.status}`;
+  };
+}
+
+/**
+ * Waits until the device is up.
+ *
+ * @throws ProvisioningError when it is not after 20 minutes.
+ */
+export async function waitForBoot(ctx: MuxpiContext, check: BootCheck): Promise<void> {
+  const { clock, signal } = ctx;
+  const deadline = clock.monotonic() + LIMIT_MS;
+  let last: string | undefined;
+  while (clock.monotonic() < deadline) {
+    await clock.sleep(PAUSE_MS, signal);
+    last = await check();
+    if (last === undefined) return;
+    ctx.log.info(`The device is not up yet: ${last}`);
+  }
+  throw new ProvisioningError(
+    `The device was not up ${LIMIT_MS / 1000} s after its reset: ${messageOf(last)}`,
+  );
+}

@@ -1,0 +1,69 @@
+import { z } from "zod";
+import type { ConnectorContext } from "../connector.ts";
+import { type CommonConfig, script, type ShapeOutput } from "../support/config.ts";
+
+/** A file or device on the control host. */
+const absolutePath = z.string({ error: "must be a path, in quotes" })
+  .regex(/^\/[^\0\n]*[^\0\n/]$/, "must be an absolute path");
+
+/** The configuration keys of `muxpi`. */
+export const muxpiConfigShape = {
+  agent_name: z.string({ error: "must be a short name without spaces, in quotes" })
+    .regex(
+      /^[A-Za-z0-9_][A-Za-z0-9_.-]*$/,
+      "must be made of letters, digits, '_', '.', '-': it becomes part of paths",
+    ).optional()
+    .describe("Name of the agent: also the folder below /mnt and /tmp on the control host."),
+  test_device: absolutePath.optional().describe(
+    "Block device on the control host that the image is written to, where the job names no media.",
+  ),
+  test_device_is_file: z.boolean().default(false).describe(
+    "test_device is an existing file (such as that behind a USB gadget), no block device.",
+  ),
+  control_switch_local_cmd: z.string().min(1).default("stm -ts").describe(
+    "Command on the control host that gives it the storage medium.",
+  ),
+  control_switch_device_cmd: z.string().min(1).default("stm -dut").describe(
+    "Command on the control host that gives the device its storage medium back.",
+  ),
+  return_both_media: z.boolean().default(true).describe(
+    "After a job that chose one of two media, give both back to the device, not only that one.",
+  ),
+  control_host_reboot_timeout: z.number().nonnegative().default(120).describe(
+    "Seconds that the control host is given after its reboot, before it is asked again and again.",
+  ),
+  post_provision_script: script.optional().describe(
+    "Commands run on the control host while the image is mounted; failures are only logged.",
+  ),
+  post_unmount_script: script.optional().describe(
+    "The same, run when the image is not mounted any more and the medium not yet given back.",
+  ),
+  verify_flash: z.boolean().default(false).describe(
+    "Read back what was written, and compare checksums.",
+  ),
+};
+
+/** The keys of `provision_data` of `muxpi`. */
+export const muxpiProvisionShape = {
+  url: z.string().optional().describe(
+    "Image to write: raw, or packed with xz, zstd, gzip, bzip2, lz4, zip; or qcow2.",
+  ),
+  sha256: z.string().optional().describe("Checksum that the file of 'url' must have."),
+  use_attachment: z.string().optional().describe(
+    "Image below attachments/provision/, in place of 'url'.",
+  ),
+  media: z.string().optional().describe("sd or usb, on boards with two media."),
+  create_user: z.boolean().default(true).describe(
+    "Prepare the image for a login with test_username and test_password.",
+  ),
+  boot_check_url: z.string().optional().describe(
+    "The device is ready when this URL answers with status 200; $DEVICE_IP stands for its address. " +
+      "Unset: when it lets the agent's ssh key in.",
+  ),
+};
+
+/** What the steps of `muxpi` work with. */
+export type MuxpiContext = ConnectorContext<CommonConfig & ShapeOutput<typeof muxpiConfigShape>>;
+
+/** The validated `provision_data`. */
+export type MuxpiData = ShapeOutput<typeof muxpiProvisionShape>;

@@ -1,0 +1,62 @@
+import type { ConnectorContext } from "../connector.ts";
+import { type CommandResult, expectSuccess } from "../support/runner.ts";
+import { controlHostTarget, ssh } from "../support/ssh.ts";
+
+/** What ssh itself returns when the connection could not be had, or was lost. */
+const SSH_FAILED = 255;
+
+const ATTEMPTS = 13;
+const PAUSE_MS = 5_000;
+const COMMAND_TIMEOUT_MS = 60_000;
+
+/** How to run a command on the control host. */
+export interface ControlOptions {
+  /** For one attempt. @default 60 s */
+  readonly timeoutMs?: number;
+  /** How often a connection is tried. @default 13 */
+  readonly attempts?: number;
+}
+
+/**
+ * Runs a shell command line on the control host. Only a failure of ssh itself is tried again, every
+ * 5 s: what the command says, it says for good.
+ */
+export async function control(
+  ctx: ConnectorContext,
+  command: string,
+  options: ControlOptions = {},
+): Promise<CommandResult> {
+  const target = controlHostTarget(ctx);
+  const { timeoutMs = COMMAND_TIMEOUT_MS, attempts = ATTEMPTS } = options;
+  for (let attempt = 1;; attempt++) {
+    const result = await ssh(ctx, target, command, { timeoutMs });
+    const lost = result.ended === "exited" && result.status === SSH_FAILED;
+    if (!lost || attempt >= attempts) return result;
+    ctx.log.warning(
+      `The control host ${target.host} does not answer (attempt ${attempt} of ${attempts}): ` +
+        result.stderr.trim(),
+    );
+    await ctx.clock.sleep(PAUSE_MS, ctx.signal);
+  }
+}
+
+/** A command that must work. */
+export interface ControlStep extends ControlOptions {
+  /** What it is for, as the object of "Cannot": "mount the image". */
+  readonly step: string;
+  /** The program that does it, for messages. */
+  readonly program: string;
+  readonly command: string;
+}
+
+/**
+ * Runs a command on the control host that must work.
+ *
+ * @returns its standard output.
+ * @throws ProvisioningError naming the step, the program, and how it ended.
+ */
+export async function mustControl(ctx: ConnectorContext, step: ControlStep): Promise<string> {
+  const result = await control(ctx, step.command, step);
+  expectSuccess(result, step);
+  return result.stdout;
+}

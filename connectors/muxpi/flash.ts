@@ -1,0 +1,124 @@
+import { ProvisioningError } from "../support/errors.ts";
+import { imageStream } from "../support/image.ts";
+import { expectSuccess, failureText, succeeded } from "../support/runner.ts";
+import { controlHostTarget, quote, ssh } from "../support/ssh.ts";
+import type { MuxpiContext } from "./config.ts";
+import { control, mustControl } from "./control.ts";
+import type { Image } from "./image_source.ts";
+import type { Storage } from "./storage.ts";
+
+/** Slow cards take their time for what is left in memory. */
+const SYNC_TIMEOUT_MS = 600_000;
+const AFTER_FAILED_SYNC_MS = 30_000;
+
+const REREAD_TIMEOUT_MS = 40_000;
+/** udev may be looking at the partitions just then, and a busy device is not read anew. */
+const REREAD_ATTEMPTS = 3;
+const REREAD_PAUSE_MS = 5_000;
+
+const VERIFY_TIMEOUT_MS = 1_800_000;
+
+/** A POSIX shell knows only the end of a pipe's last program, so the first one's is written out. */
+const UNPACKING_FAILED = "testflinger: the image could not be unpacked";
+
+/**
+ * Writes the image to the medium, and makes the control host see the partitions that it brought.
+ *
+ * @throws ProvisioningError when not all of it could be written.
+ */
+export async function flash(ctx: MuxpiContext, storage: Storage, image: Image): Promise<void> {
+  const { device } = storage;
+  ctx.log.info(`Writing the image to ${device}`);
+  const written = await write(ctx, storage, image);
+  const synced = await control(ctx, "sync", { timeoutMs: SYNC_TIMEOUT_MS });
+  if (!succeeded(synced)) {
+    ctx.log.warning(`Cannot make sure that all is written: ${failureText("sync", synced)}`);
+    await ctx.clock.sleep(AFTER_FAILED_SYNC_MS, ctx.signal);
+  }
+  if (!storage.isFile) await rereadPartitions(ctx, device);
+  if (ctx.config.verify_flash) await verify(ctx, storage, written);
+}
+
+async function write(ctx: MuxpiContext, storage: Storage, image: Image): Promise<string> {
+  const { device } = storage;
+  const step = `write the image to ${device}`;
+  const program = `${image.unpacker} | dd`;
+  const result = await ssh(ctx, controlHostTarget(ctx), writeCommand(ctx, storage, image), {
+    timeoutMs: image.timeoutMs,
+    input: await imageStream(ctx, { path: image.path, what: `Writing the image to ${device}` }),
+  });
+  if (succeeded(result) && result.stderr.includes(UNPACKING_FAILED)) {
+    const why = result.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
+    throw new ProvisioningError(
+      `Cannot ${step}: '${image.unpacker}' cannot unpack it on the control host: ${why}`,
+    );
+  }
+  expectSuccess(result, { step, program });
+  return `${result.stdout}\n${result.stderr}`;
+}
+
+function writeCommand(ctx: MuxpiContext, { device, isFile }: Storage, image: Image): string {
+  // zstdcat reads most formats too, and control hosts of old have it.
+  const unpack = image.unpacker === "cat" || image.unpacker === "zstdcat"
+    ? image.unpacker
+    : `{ if command -v ${image.unpacker} >/dev/null; then ${image.unpacker}; else zstdcat; fi; }`;
+  const unpacked = `{ ${unpack} || echo ${quote(UNPACKING_FAILED)} >&2; }`;
+  const conversion = isFile ? "fsync,notrunc" : "fsync";
+  // In English, as the number of bytes is read from it.
+  const dd = `LC_ALL=C sudo dd of=${quote(device)} bs=16M conv=${conversion}`;
+  if (!ctx.config.verify_flash) return `${unpacked} | ${dd}`;
+  return `f=$(mktemp -d) && mkfifo "$f/sum" && ` +
+    `{ sha256sum < "$f/sum" & ${unpacked} | tee "$f/sum" | ${dd}; s=$?; wait; rm -r "$f"; ` +
+    `exit "$s"; }`;
+}
+
+async function rereadPartitions(ctx: MuxpiContext, device: string): Promise<void> {
+  for (let attempt = 1;; attempt++) {
+    const result = await control(ctx, `sudo hdparm -z ${quote(device)}`, {
+      timeoutMs: REREAD_TIMEOUT_MS,
+    });
+    if (succeeded(result)) return;
+    if (attempt >= REREAD_ATTEMPTS || result.ended === "timeout") {
+      expectSuccess(result, {
+        step: `make the control host read the partitions of ${device} anew`,
+        program: "hdparm -z",
+      });
+    }
+    await ctx.clock.sleep(REREAD_PAUSE_MS, ctx.signal);
+  }
+}
+
+/** Reads as many bytes as were written, from the medium itself. */
+async function verify(ctx: MuxpiContext, storage: Storage, written: string): Promise<void> {
+  const { device } = storage;
+  const step = `verify what was written to ${device}`;
+  const size = /^(\d+) bytes?\b/m.exec(written)?.[1];
+  const wanted = checksumIn(written);
+  if (size === undefined || wanted === undefined) {
+    throw new ProvisioningError(
+      `Cannot ${step}: 'dd' and 'sha256sum' did not say how much it was, and what`,
+    );
+  }
+  // What the control host still has in memory proves nothing.
+  const forget = storage.isFile ? "" : `sudo hdparm -f ${quote(device)} >/dev/null && `;
+  const found = checksumIn(
+    await mustControl(ctx, {
+      step,
+      program: "head | sha256sum",
+      command: `${forget}sudo head -c ${size} ${quote(device)} | sha256sum`,
+      timeoutMs: VERIFY_TIMEOUT_MS,
+    }),
+  );
+  if (found === wanted) {
+    ctx.log.info(`Read back ${size} bytes from ${device}: they are what was written`);
+    return;
+  }
+  throw new ProvisioningError(
+    `The medium does not keep what is written to it: of ${size} bytes, ${device} gives back ` +
+      `others (SHA-256 ${found ?? "unknown"}, expected ${wanted})`,
+  );
+}
+
+function checksumIn(output: string): string | undefined {
+  return /^([0-9a-f]{64})\b/m.exec(output)?.[1];
+}

@@ -1,0 +1,73 @@
+import { basename, join } from "node:path";
+import { attachmentPath } from "../support/attachments.ts";
+import { download } from "../support/download.ts";
+import { ProvisioningError } from "../support/errors.ts";
+import { rawFromQcow2, sniffImage, unpacker } from "../support/image.ts";
+import type { MuxpiContext, MuxpiData } from "./config.ts";
+
+/** How long writing may take. */
+const FLASH_URL_TIMEOUT_MS = 1_800_000;
+const FLASH_ATTACHMENT_TIMEOUT_MS = 1_200_000;
+
+/** Below the job's folder. */
+const DOWNLOAD_FOLDER_PREFIX = ".muxpi-image-";
+
+/** An image on the agent's host. What was made for it is gone when it is disposed of. */
+export interface Image extends AsyncDisposable {
+  /** Absolute. */
+  readonly path: string;
+  /** Program that makes a raw image of it, from standard input to standard output. */
+  readonly unpacker: string;
+  /** What writing it may take. */
+  readonly timeoutMs: number;
+}
+
+/**
+ * Gets the job's image.
+ *
+ * @throws ProvisioningError when the job names none, it cannot be had, or it is no image.
+ */
+export async function openImage(ctx: MuxpiContext, data: MuxpiData): Promise<Image> {
+  const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: DOWNLOAD_FOLDER_PREFIX });
+  const remove = () => Deno.remove(folder, { recursive: true });
+  try {
+    const file = await imageFile(ctx, data, folder);
+    const format = await sniffImage(file.path);
+    if (format !== "qcow2") return { ...file, unpacker: unpacker(format), ...disposedBy(remove) };
+    // qemu-img writes beside its input, and attachments belong to the job.
+    const link = join(folder, basename(file.path));
+    if (link !== file.path) await Deno.symlink(file.path, link);
+    const path = await rawFromQcow2(ctx, link);
+    return { ...file, path, unpacker: unpacker("raw"), ...disposedBy(remove) };
+  } catch (error) {
+    await remove();
+    throw error;
+  }
+}
+
+async function imageFile(
+  ctx: MuxpiContext,
+  data: MuxpiData,
+  folder: string,
+): Promise<{ path: string; timeoutMs: number }> {
+  if (data.use_attachment) {
+    const path = await attachmentPath(ctx, {
+      phase: "provision",
+      name: data.use_attachment,
+      key: "use_attachment",
+    });
+    return { path, timeoutMs: FLASH_ATTACHMENT_TIMEOUT_MS };
+  }
+  if (data.url) {
+    const to = join(folder, "image");
+    const { path } = await download(ctx, { url: data.url, to, sha256: data.sha256 });
+    return { path, timeoutMs: FLASH_URL_TIMEOUT_MS };
+  }
+  throw new ProvisioningError(
+    "The job's provision_data has neither 'url' nor 'use_attachment': there is no image to write",
+  );
+}
+
+function disposedBy(remove: () => Promise<void>): AsyncDisposable {
+  return { [Symbol.asyncDispose]: remove };
+}

@@ -1,0 +1,204 @@
+/** Finding, mounting and unmounting what an image brought along. */
+import { z } from "zod";
+import { need } from "../support/config.ts";
+import { ProvisioningError } from "../support/errors.ts";
+import { type CommandResult, failureText, succeeded } from "../support/runner.ts";
+import { quote } from "../support/ssh.ts";
+import type { PutBack } from "../support/put_back.ts";
+import type { MuxpiContext } from "./config.ts";
+import { control, mustControl } from "./control.ts";
+import type { Storage } from "./storage.ts";
+
+/** udev may still be reading the labels. */
+const SECOND_LOOK_MS = 10_000;
+
+/** Devices that live in /dev/mapper by the name that lsblk gives them. */
+const MAPPED_TYPES = ["crypt", "dm", "lvm", "mpath"];
+
+/** An image comes from a job, so its labels can be anything; this much is fit for a folder. */
+const FOLDER_NAME = /^(?!\.{1,2}$)[^/\p{Cc}]+$/u;
+
+interface BlockDevice {
+  readonly name: string;
+  readonly label?: string | null | undefined;
+  readonly type?: string | null | undefined;
+  readonly children?: readonly BlockDevice[] | null | undefined;
+}
+
+const blockDevice: z.ZodType<BlockDevice> = z.object({
+  name: z.string().min(1),
+  label: z.string().nullish(),
+  type: z.string().nullish(),
+  get children() {
+    return z.array(blockDevice).nullish();
+  },
+});
+
+const lsblkOutput = z.object({ blockdevices: z.array(blockDevice).min(1) });
+
+/** A file system of the image. */
+interface Partition {
+  /** Path of the device. */
+  readonly path: string;
+  readonly label: string;
+}
+
+/** The image, mounted on the control host. */
+export interface MountedImage {
+  /** The folder with a folder for each label. */
+  readonly root: string;
+  /** What is mounted. */
+  readonly labels: ReadonlySet<string>;
+  /**
+   * Unmounts all of it.
+   *
+   * @throws ProvisioningError when something could not be unmounted in an orderly way.
+   */
+  unmount(): Promise<void>;
+}
+
+/** Mounts each file system of the medium that has a label at `/mnt/<agent>/<label>`. */
+export async function mountImage(ctx: MuxpiContext, storage: Storage): Promise<MountedImage> {
+  const root = `/mnt/${need(ctx.config, "agent_name")}`;
+  const undo: PutBack[] = [];
+  const device = storage.isFile ? await attachLoop(ctx, storage.device, undo) : storage.device;
+  const labels = new Set<string>();
+  for (const partition of await labelledPartitions(ctx, device)) {
+    const { path, label } = partition;
+    if (!FOLDER_NAME.test(label) || labels.has(label)) {
+      ctx.log.warning(`${path} is not mounted: its label '${label}' is no name, or not the first`);
+      continue;
+    }
+    if (await mount(ctx, { path, folder: `${root}/${label}`, undo })) labels.add(label);
+  }
+  if (labels.size === 0) {
+    throw new ProvisioningError(
+      `No user can be created in the image: 'mount' could not mount any partition of ${device} ` +
+        `on the control host (the log says why); with 'create_user: false' it is left as it is`,
+    );
+  }
+  return {
+    root,
+    labels,
+    async unmount() {
+      const failures: unknown[] = [];
+      for (const entry of undo.reverse()) {
+        await entry.run().catch((error) => failures.push(error));
+      }
+      if (failures.length > 0) throw failures[0];
+    },
+  };
+}
+
+async function attachLoop(ctx: MuxpiContext, file: string, undo: PutBack[]): Promise<string> {
+  const output = await mustControl(ctx, {
+    step: `look into ${file}`,
+    program: "losetup",
+    command: `sudo losetup --find --show --partscan ${quote(file)}`,
+  });
+  const device = output.trim();
+  if (!/^\/[^\s]+$/.test(device)) {
+    throw new ProvisioningError(
+      `Cannot look into ${file}: 'losetup' printed '${device.slice(0, 200)}', expected a device`,
+    );
+  }
+  undo.push(ctx.putBack(`the loop device ${device}`, async (ctx) => {
+    await mustControl(ctx, {
+      step: `release ${device}`,
+      program: "losetup",
+      command: `sudo losetup --detach ${quote(device)}`,
+    });
+  }));
+  return device;
+}
+
+async function labelledPartitions(ctx: MuxpiContext, device: string): Promise<Partition[]> {
+  const first = await listPartitions(ctx, device);
+  if (first.length > 0) return first;
+  await ctx.clock.sleep(SECOND_LOOK_MS, ctx.signal);
+  const second = await listPartitions(ctx, device);
+  if (second.length > 0) return second;
+  throw new ProvisioningError(
+    `No user can be created in the image: 'lsblk' finds no partition with a label on ${device}; ` +
+      `with 'create_user: false' it is left as it is`,
+  );
+}
+
+async function listPartitions(ctx: MuxpiContext, device: string): Promise<Partition[]> {
+  const step = `find the partitions of ${device}`;
+  const output = await mustControl(ctx, {
+    step,
+    program: "lsblk",
+    command: `lsblk -o NAME,LABEL,TYPE -J ${quote(device)}`,
+  });
+  const parsed = lsblkOutput.safeParse(jsonOf(output));
+  const top = parsed.data?.blockdevices[0];
+  if (top === undefined) {
+    throw new ProvisioningError(
+      `Cannot ${step}: 'lsblk' printed '${
+        output.trim().slice(0, 200)
+      }', expected JSON with a list ` +
+        `of block devices`,
+    );
+  }
+  // An image may be one file system, without a partition table.
+  const below = descendants(top);
+  return (below.length > 0 ? below : [{ ...top, path: device }]).flatMap((found) => {
+    if (!found.label) return [];
+    const mapped = MAPPED_TYPES.includes(found.type ?? "");
+    const path = "path" in found ? found.path : `/dev/${mapped ? "mapper/" : ""}${found.name}`;
+    return [{ path, label: found.label }];
+  });
+}
+
+function descendants({ children }: BlockDevice): BlockDevice[] {
+  return (children ?? []).flatMap((child) => [child, ...descendants(child)]);
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** @returns whether it is mounted. What cannot be mounted may be of no use anyway. */
+async function mount(
+  ctx: MuxpiContext,
+  { path, folder, undo }: { path: string; folder: string; undo: PutBack[] },
+): Promise<boolean> {
+  const to = quote(folder);
+  let state: "unknown" | "mounted" | "not mounted" = "unknown";
+  // Registered first: whether a mount that was broken off is there, nobody knows.
+  const entry = ctx.putBack(`the mount ${folder}`, async (ctx) => {
+    if (state !== "not mounted") await unmount(ctx, folder, state === "mounted");
+  });
+  undo.push(entry);
+  // What an agent left behind that lost its power in the middle would be in the way.
+  const result = await control(
+    ctx,
+    `if mountpoint -q ${to}; then sudo umount -l ${to}; fi; ` +
+      `sudo mkdir -p ${to} && sudo mount -o nosuid,nodev ${quote(path)} ${to}`,
+  );
+  if (result.ended === "exited") state = succeeded(result) ? "mounted" : "not mounted";
+  if (succeeded(result)) return true;
+  ctx.log.warning(`${path} is left out: ${failureText("mount", result)}`);
+  return false;
+}
+
+async function unmount(ctx: MuxpiContext, folder: string, isMounted: boolean): Promise<void> {
+  const to = quote(folder);
+  const orderly = await control(
+    ctx,
+    isMounted ? `sudo umount ${to}` : `! mountpoint -q ${to} || sudo umount ${to}`,
+  );
+  if (succeeded(orderly)) return;
+  const forced: CommandResult = await control(ctx, `sudo umount -l ${to}`);
+  throw new ProvisioningError(
+    `Cannot unmount ${folder} on the control host: ${failureText("umount", orderly)}; ` +
+      (succeeded(forced)
+        ? "it was detached, and what was written to it may be incomplete"
+        : `it is still mounted: ${failureText("umount -l", forced)}`),
+  );
+}

@@ -1,0 +1,187 @@
+/** Giving the storage medium to the control host, and back to the device. */
+import { need } from "../support/config.ts";
+import { ProvisioningError } from "../support/errors.ts";
+import type { PutBack } from "../support/put_back.ts";
+import { expectSuccess, failureText, succeeded } from "../support/runner.ts";
+import { quote } from "../support/ssh.ts";
+import type { MuxpiContext } from "./config.ts";
+import { control, mustControl } from "./control.ts";
+import { shellWords } from "./words.ts";
+
+/** The medium that each kind of multiplexer switches. */
+const MUXES = { sd: "sdwire", usb: "typecmux" } as const;
+
+type Mux = typeof MUXES[keyof typeof MUXES];
+
+/** A USB card reader needs some seconds until it is there. */
+const DEVICE_ATTEMPTS = 30;
+const DEVICE_PAUSE_MS = 2_000;
+/** Exit status of the look for the device when it is not there (yet). */
+const NO_DEVICE_STATUS = 3;
+
+const UNMOUNT_TIMEOUT_MS = 30_000;
+
+const DEVICE_PATH = /^\/dev\/[A-Za-z0-9._/+:-]+$/;
+
+/** A medium in the control host's hands. */
+export interface Storage {
+  /** Path on the control host. */
+  readonly device: string;
+  /** A file that stands for a block device. */
+  readonly isFile: boolean;
+  /** Gives it back to the device. */
+  readonly back: PutBack;
+}
+
+/** Is the storage switched by a program for boards with two media? */
+export function usesMuxProgram({ config }: MuxpiContext): boolean {
+  return shellWords(config.control_switch_local_cmd).some(isMux);
+}
+
+/**
+ * Gives the storage medium to the control host. However the stage ends, it is given back.
+ *
+ * @param media "sd" or "usb" on boards with both.
+ * @throws ProvisioningError when it cannot be had, or is nothing to write an image to.
+ */
+export async function connectStorage(
+  ctx: MuxpiContext,
+  media: string | undefined,
+): Promise<Storage> {
+  const storage = media === undefined
+    ? await switchDefault(ctx)
+    : await switchMedia(ctx, { media, prefix: muxPrefix(ctx) });
+  if (storage.isFile) {
+    await mustControl(ctx, {
+      step: `use ${storage.device}, which must be an existing file`,
+      program: "test -f",
+      command: `test -f ${quote(storage.device)}`,
+    });
+    return storage;
+  }
+  await awaitDevice(ctx, storage.device);
+  // Only what the control host mounted by itself, if anything.
+  const unmounted = await control(ctx, `sudo umount ${quote(storage.device)}*`, {
+    timeoutMs: UNMOUNT_TIMEOUT_MS,
+  });
+  if (unmounted.ended === "timeout") {
+    throw new ProvisioningError(
+      `Cannot unmount what the control host has mounted of ${storage.device}: ` +
+        failureText("umount", unmounted),
+    );
+  }
+  return storage;
+}
+
+/** The words in front of the multiplexer's name, such as `sudo muxctl`. */
+export function muxPrefix({ config }: MuxpiContext): readonly string[] {
+  const words = shellWords(config.control_switch_local_cmd);
+  const index = words.findIndex(isMux);
+  if (index > 0) return words.slice(0, index);
+  throw new ProvisioningError(
+    `The job's 'media' cannot be chosen: 'control_switch_local_cmd' in the device configuration ` +
+      `is '${config.control_switch_local_cmd}', expected one with sdwire or typecmux after the ` +
+      `name of a program`,
+  );
+}
+
+async function switchDefault(ctx: MuxpiContext): Promise<Storage> {
+  const { control_switch_local_cmd: toUs, control_switch_device_cmd: toDevice } = ctx.config;
+  // Registered first: a command that failed may have switched all the same.
+  const back = ctx.putBack("the storage medium to the device", async (ctx) => {
+    await mustControl(ctx, {
+      step: "give the storage medium back to the device",
+      program: toDevice,
+      command: toDevice,
+    });
+  });
+  await mustControl(ctx, {
+    step: "give the storage medium to the control host",
+    program: toUs,
+    command: toUs,
+  });
+  return { device: need(ctx.config, "test_device"), isFile: ctx.config.test_device_is_file, back };
+}
+
+async function switchMedia(
+  ctx: MuxpiContext,
+  { media, prefix }: { readonly media: string; readonly prefix: readonly string[] },
+): Promise<Storage> {
+  const command = (...words: string[]) => [...prefix, ...words].map(quote).join(" ");
+  const wanted = media === "sd" || media === "usb" ? MUXES[media] : undefined;
+  /** Those that are not there, or at least have done nothing. */
+  const without = new Set<Mux>();
+  const back = ctx.putBack("the storage media to the device", async (ctx) => {
+    const others = ctx.config.return_both_media || wanted === undefined
+      ? Object.values(MUXES).filter((mux) => mux !== wanted && !without.has(mux))
+      : [];
+    for (const mux of others) {
+      const result = await control(ctx, command(mux, "set", "DUT"));
+      if (!succeeded(result)) ctx.log.warning(failureText(command(mux, "set", "DUT"), result));
+    }
+    if (wanted === undefined) return;
+    await mustControl(ctx, {
+      step: "give the storage medium back to the device",
+      program: command(wanted, "set", "DUT"),
+      command: command(wanted, "set", "DUT"),
+    });
+  });
+  if (wanted === undefined) {
+    throw new ProvisioningError(`The job's 'media' is '${media}': expected sd or usb`);
+  }
+  let device = "";
+  for (const mux of Object.values(MUXES)) {
+    const program = command(mux, "plug_to_self");
+    const result = await control(ctx, program);
+    if (mux === wanted) {
+      expectSuccess(result, { step: "give the storage medium to the control host", program });
+      device = deviceIn(result.stdout, program);
+    } else if (!succeeded(result)) {
+      ctx.log.info(`There seems to be no other medium: ${failureText(program, result)}`);
+      if (result.ended === "exited") without.add(mux);
+    }
+  }
+  return { device, isFile: false, back };
+}
+
+function deviceIn(output: string, program: string): string {
+  const device = output.trim();
+  if (DEVICE_PATH.test(device) && !device.split("/").includes("..")) return device;
+  throw new ProvisioningError(
+    `Cannot give the storage medium to the control host: '${program}' printed ` +
+      (device === "" ? "nothing" : `'${device.slice(0, 200)}'`) +
+      `, expected the path of a block device`,
+  );
+}
+
+/** Waits for the device, and makes sure that the control host itself does not live on it. */
+async function awaitDevice(ctx: MuxpiContext, device: string): Promise<void> {
+  const path = quote(device);
+  // Older versions of lsblk know only one mount point of a device.
+  const look = `test -b ${path} || exit ${NO_DEVICE_STATUS}; ` +
+    `lsblk -nr -o MOUNTPOINTS ${path} 2>/dev/null || lsblk -nr -o MOUNTPOINT ${path}`;
+  for (let attempt = 1;; attempt++) {
+    const result = await control(ctx, look);
+    if (result.ended === "exited" && result.status === NO_DEVICE_STATUS) {
+      if (attempt < DEVICE_ATTEMPTS) {
+        await ctx.clock.sleep(DEVICE_PAUSE_MS, ctx.signal);
+        continue;
+      }
+      throw new ProvisioningError(
+        `${device} is no block device on the control host, ` +
+          `${(DEVICE_ATTEMPTS - 1) * DEVICE_PAUSE_MS / 1000} s after the storage was switched`,
+      );
+    }
+    expectSuccess(result, { step: `find out what is mounted of ${device}`, program: "lsblk" });
+    const own = result.stdout.split(/\s+|\\x0a/).find((point) => /^\/(boot(\/.*)?)?$/.test(point));
+    if (own === undefined) return;
+    throw new ProvisioningError(
+      `${device} is not overwritten: the control host itself has it mounted as ${own}; check ` +
+        `'test_device' in the device configuration`,
+    );
+  }
+}
+
+function isMux(word: string): word is Mux {
+  return Object.values<string>(MUXES).includes(word);
+}
