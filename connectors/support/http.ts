@@ -55,10 +55,17 @@ export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
       } catch (error) {
         signal.throwIfAborted();
         const cause = limit.signal.aborted ? limit.signal.reason : error;
-        return { ended: "failed", message: messageOf(cause) };
+        return { ended: "failed", message: innermostMessage(cause) };
       }
     },
   };
+}
+
+/** What `fetch` throws says "fetch failed"; what happened is said by its cause. */
+function innermostMessage(error: unknown): string {
+  return error instanceof Error && error.cause instanceof Error
+    ? innermostMessage(error.cause)
+    : messageOf(error);
 }
 
 async function readText(answer: Response): Promise<string> {
