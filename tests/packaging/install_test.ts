@@ -1,0 +1,466 @@
+/** install.sh below a folder (`--root`), with small scripts in the place of the program. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { TARGETS } from "../../tools/build/targets.ts";
+import { sha256 } from "../../tools/build/digest.ts";
+import {
+  ended,
+  exists,
+  giveAway,
+  inFolder,
+  isInstalled,
+  type Ran,
+  runUnprivileged,
+  SHELLS,
+  startUnprivileged,
+  until,
+  writeScript,
+} from "./support/command.ts";
+
+const INSTALLER = fileURLToPath(new URL("../../install.sh", import.meta.url));
+const ARCH = TARGETS.find(({ name }) => name === Deno.build.target)?.arch ?? "unknown";
+const OTHER_ARCH = TARGETS.find(({ arch }) => arch !== ARCH)?.arch ?? "unknown";
+
+/** A host to install on, and a folder with two versions to install. */
+interface Host {
+  root: string;
+  releases: string;
+  installer: string;
+  install(...options: string[]): Promise<Ran>;
+  /** The version that is installed, by its own word. */
+  version(): Promise<string>;
+  /** All files, with the bytes of small ones, to compare what two moments have. */
+  state(): Promise<Record<string, string>>;
+}
+
+function program(version: string, arch = ARCH): string {
+  return `#!/bin/sh\narch=${arch}\necho "version ${version}"\n`;
+}
+
+async function writeRelease(folder: string, files: Record<string, string>): Promise<void> {
+  await Deno.mkdir(folder, { recursive: true });
+  let sums = "";
+  for (const [name, text] of Object.entries(files)) {
+    await writeScript(join(folder, name), text);
+    sums += `${await sha256(new TextEncoder().encode(text))}  ${name}\n`;
+  }
+  await Deno.writeTextFile(join(folder, "SHA256SUMS"), sums);
+}
+
+function onHost(
+  test: (host: Host) => Promise<void>,
+  { shell = ["dash"] }: { shell?: readonly string[] } = {},
+): Promise<void> {
+  return inFolder(async (folder) => {
+    const root = join(folder, "root");
+    const releases = join(folder, "releases");
+    await Deno.mkdir(root);
+    await writeRelease(releases, {
+      [`testflinger-agent-1.0.0-${ARCH}`]: program("1.0.0"),
+      [`testflinger-agent-1.1.0-${ARCH}`]: program("1.1.0"),
+      [`testflinger-agent-1.1.0-${OTHER_ARCH}`]: program("1.1.0", OTHER_ARCH),
+    });
+    // Where the tests run as root, nobody may not be able to read the checkout.
+    const installer = join(folder, "install.sh");
+    await Deno.copyFile(INSTALLER, installer);
+    await giveAway(folder);
+    const bin = join(root, "usr/local/bin");
+    await test({
+      root,
+      releases,
+      installer,
+      install: (...options) =>
+        runUnprivileged([...shell, installer, "--root", root, "--from", releases, ...options]),
+      async version() {
+        const target = await Deno.readLink(join(bin, "testflinger-agent"));
+        return (await runUnprivileged([`${root}${target}`])).stdout.trim();
+      },
+      state: () => contentsOf(root),
+    });
+  });
+}
+
+async function contentsOf(folder: string, prefix = ""): Promise<Record<string, string>> {
+  let found: Record<string, string> = {};
+  for await (const entry of Deno.readDir(join(folder, prefix))) {
+    const name = join(prefix, entry.name);
+    const path = join(folder, name);
+    if (entry.isDirectory) {
+      found = { ...found, ...await contentsOf(folder, name) };
+    } else if (entry.isSymlink) {
+      found[name] = `-> ${await Deno.readLink(path)}`;
+    } else {
+      const { mode } = await Deno.stat(path);
+      found[name] = `${((mode ?? 0) & 0o7777).toString(8)} ${await Deno.readTextFile(path)}`;
+    }
+  }
+  return found;
+}
+
+const INSTALLED = [
+  "etc/systemd/system/testflinger-agent@.service",
+  "etc/sysusers.d/testflinger-agent.conf",
+  "etc/testflinger-agent/testflinger-agent.conf.example",
+  "etc/tmpfiles.d/testflinger-agent.conf",
+  "usr/local/bin/snappy-device-agent",
+  "usr/local/bin/testflinger-agent",
+  "usr/local/bin/testflinger-device-connector",
+  "usr/local/lib/testflinger-agent/strict.conf",
+  `usr/local/lib/testflinger-agent/testflinger-agent-1.0.0-${ARCH}`,
+  `usr/local/lib/testflinger-agent/testflinger-agent-1.0.0-${ARCH}.sha256`,
+];
+
+for (const shell of SHELLS) {
+  Deno.test(`a fresh installation, and the same again, changes nothing: ${shell.join(" ")}`, () =>
+    onHost(async ({ install, version, state }) => {
+      const first = await install("--version", "1.0.0");
+      assertEquals([first.code, first.stderr], [0, ""]);
+      assertEquals(await version(), "version 1.0.0");
+      const once = await state();
+      assertEquals(Object.keys(once).sort(), INSTALLED);
+      const second = await install("--version", "1.0.0");
+      assertEquals([second.code, second.stderr, second.stdout], [0, "", first.stdout]);
+      assertEquals(await state(), once);
+      assertEquals(first.stdout.split("\n").length, 5, first.stdout);
+    }, { shell }));
+
+  Deno.test(`upgrade, roll back and uninstall: ${shell.join(" ")}`, () =>
+    onHost(async ({ root, installer, install, version, state }) => {
+      await install("--version", "1.0.0");
+      const upgrade = await install("--version", "1.1.0");
+      assertEquals([upgrade.code, upgrade.stderr], [0, ""]);
+      assertEquals(await version(), "version 1.1.0");
+      assertStringIncludes(upgrade.stdout, "systemctl reload 'testflinger-agent@*'");
+
+      // Without --from: the version before is still there.
+      const back = await runUnprivileged(
+        [...shell, installer, "--root", root, "--version", "1.0.0"],
+      );
+      assertEquals([back.code, back.stderr], [0, ""]);
+      assertEquals(await version(), "version 1.0.0");
+
+      await Deno.mkdir(join(root, "var/lib/testflinger-agent/rpi4"), { recursive: true });
+      await Deno.writeTextFile(join(root, "var/lib/testflinger-agent/rpi4/result"), "precious");
+      await giveAway(root);
+      const uninstall = ["--root", root, "--uninstall"];
+      const gone = await runUnprivileged([...shell, installer, ...uninstall]);
+      assertEquals([gone.code, gone.stderr], [0, ""]);
+      assertEquals(Object.keys(await state()).sort(), [
+        "etc/testflinger-agent/testflinger-agent.conf.example",
+        "var/lib/testflinger-agent/rpi4/result",
+      ]);
+      await runUnprivileged([...shell, installer, ...uninstall, "--purge"]);
+      assertEquals(await state(), {});
+    }, { shell }));
+}
+
+Deno.test("only the version before stays, to roll back to", () =>
+  onHost(async ({ root, releases, install }) => {
+    await writeRelease(releases, {
+      [`testflinger-agent-1.0.0-${ARCH}`]: program("1.0.0"),
+      [`testflinger-agent-1.1.0-${ARCH}`]: program("1.1.0"),
+      [`testflinger-agent-1.2.0-${ARCH}`]: program("1.2.0"),
+    });
+    for (const version of ["1.0.0", "1.1.0", "1.2.0"]) await install("--version", version);
+    const found = [...Deno.readDirSync(join(root, "usr/local/lib/testflinger-agent"))]
+      .map(({ name }) => name).filter((name) => name.endsWith(ARCH)).sort();
+    assertEquals(found, ["1.1.0", "1.2.0"].map((v) => `testflinger-agent-${v}-${ARCH}`));
+  }));
+
+Deno.test("the old names call device connectors of the program that is installed", () =>
+  onHost(async ({ root, install }) => {
+    await install("--version", "1.0.0", "--prefix", "/opt/tf");
+    for (const name of ["testflinger-device-connector", "snappy-device-agent"]) {
+      assertMatch(
+        await Deno.readTextFile(join(root, "opt/tf/bin", name)),
+        /\nexec \/opt\/tf\/bin\/testflinger-agent device-connector "\$@"\n$/,
+      );
+    }
+    const unit = await Deno.readTextFile(
+      join(root, "etc/systemd/system/testflinger-agent@.service"),
+    );
+    assertStringIncludes(unit, "\nExecStart=/opt/tf/bin/testflinger-agent -c ");
+  }));
+
+Deno.test("an agent's configuration is not readable for everybody, and the next commands are named", () =>
+  onHost(async ({ root, releases, install }) => {
+    const config = join(releases, "mine.conf");
+    await Deno.writeTextFile(config, "agent_id: rpi-4\n");
+    const { code, stdout } = await install(
+      ...["--version", "1.0.0", "--agent", "rpi-4", "--config", config],
+    );
+    assertEquals(code, 0);
+    const installed = join(root, "etc/testflinger-agent/rpi-4/testflinger-agent.conf");
+    assertEquals(await Deno.readTextFile(installed), "agent_id: rpi-4\n");
+    assertEquals(((await Deno.stat(installed)).mode ?? 0) & 0o777, 0o640);
+    assertStringIncludes(
+      stdout,
+      "Next:\n  testflinger-agent check /etc/testflinger-agent/rpi-4/testflinger-agent.conf\n" +
+        "  systemctl enable --now testflinger-agent@rpi-4\n",
+    );
+  }));
+
+/** What must be refused: options, and what is said. */
+const REFUSED: readonly [string, (host: Host) => Promise<string[]> | string[], RegExp][] = [
+  ["an unknown option", () => ["--frobnicate"], /unknown option '--frobnicate'/],
+  ["an option without its value", () => ["--version"], /--version needs a value/],
+  ["a relative prefix", () => ["--prefix", "opt"], /--prefix must be an absolute path/],
+  ["a prefix with blanks", () => ["--prefix", "/opt/my tools"], /--prefix has characters/],
+  ["a user that is none", () => ["--user", "x;y"], /--user is no name/],
+  ["an agent named like a path", () => ["--agent", "../x", "--config", "x"], /--agent may have/],
+  ["an agent without configuration", () => ["--agent", "rpi4"], /--agent needs --config/],
+  [
+    "a configuration that is not there",
+    () => ["--agent", "rpi4", "--config", "/nonexistent.conf"],
+    /cannot read the configuration \/nonexistent.conf/,
+  ],
+  ["several versions to choose from", () => [], /there are several versions .* --version/],
+  ["a version that is not there", () => ["--version", "9.9.9"], /no testflinger-agent 9\.9\.9 for/],
+  ["a place that is not there", () => ["--from", "/nonexistent"], /there is no \/nonexistent/],
+  ["another machine's file", ({ releases }) => [
+    "--from",
+    join(releases, `testflinger-agent-1.1.0-${OTHER_ARCH}`),
+  ], new RegExp(`is for ${OTHER_ARCH}, and this machine is ${ARCH}`)],
+  ["another machine's file under this machine's name", async ({ releases }) => {
+    await writeRelease(releases, {
+      [`testflinger-agent-1.3.0-${ARCH}`]: program("1.3.0", OTHER_ARCH),
+    });
+    return ["--version", "1.3.0"];
+  }, new RegExp(`is for ${OTHER_ARCH}, and this machine is ${ARCH}`)],
+  ["an ELF file of another machine under this machine's name", async ({ releases }) => {
+    const elf = "\x7fELF".padEnd(18, "\x02") + "\xf3\x00\x01\x00".slice(0, 2) + "rest";
+    await writeRelease(releases, { [`testflinger-agent-1.3.0-${ARCH}`]: elf });
+    return ["--version", "1.3.0"];
+  }, /is for no machine that is known, and this machine is/],
+  ["a wrong checksum", async ({ releases }) => {
+    await Deno.writeTextFile(
+      join(releases, `testflinger-agent-1.1.0-${ARCH}`),
+      "echo tampered\n",
+      { append: true },
+    );
+    return ["--version", "1.1.0"];
+  }, /wrong checksum for .*: it is [0-9a-f]{64}, and should be [0-9a-f]{64}\. Nothing was changed/],
+  ["no checksum", async ({ releases }) => {
+    await Deno.remove(join(releases, "SHA256SUMS"));
+    return ["--from", join(releases, `testflinger-agent-1.1.0-${ARCH}`)];
+  }, /no checksum for .*: put SHA256SUMS beside it, or give --sha256/],
+  [
+    "an http address without a checksum",
+    () => ["--from", `http://127.0.0.1:1/testflinger-agent-1.1.0-${ARCH}`],
+    /give --sha256 for http:/,
+  ],
+  ["a system with musl", async ({ root }) => {
+    await Deno.mkdir(join(root, "lib"));
+    return ["--version", "1.1.0"];
+  }, /needs glibc: there is no .*ld-linux/],
+  ["purge without uninstall", () => ["--purge"], /--purge needs --uninstall/],
+];
+
+for (const [what, prepare, message] of REFUSED) {
+  Deno.test(`install.sh refuses ${what}, and changes nothing`, () =>
+    onHost(async (host) => {
+      await host.install("--version", "1.0.0");
+      const options = await prepare(host);
+      const before = await host.state();
+      const { code, stdout, stderr } = await host.install(...options);
+      assert(code !== 0);
+      assertEquals(stdout, "");
+      assertMatch(stderr, /^install\.sh: /);
+      assertMatch(stderr, message);
+      assertEquals(await host.state(), before);
+    }));
+}
+
+Deno.test("a prefix that cannot be written to is named, and nothing is changed", () =>
+  onHost(async ({ root, install, state }) => {
+    await Deno.mkdir(join(root, "usr/local"), { recursive: true });
+    await Deno.chmod(join(root, "usr/local"), 0o555);
+    const { code, stderr } = await install("--version", "1.0.0");
+    assertEquals(code, 1);
+    assertStringIncludes(stderr, `cannot make the folder ${root}/usr/local/lib/testflinger-agent`);
+    assertEquals(await state(), {});
+    await Deno.chmod(join(root, "usr/local"), 0o755);
+  }));
+
+Deno.test("on a full disk the version before stays, and no part of the new one", () =>
+  onHost(async ({ root, releases, installer, install, version, state }) => {
+    await install("--version", "1.0.0");
+    const before = await state();
+    const name = `testflinger-agent-1.2.0-${ARCH}`;
+    await writeRelease(releases, { [name]: `${program("1.2.0")}${"#".repeat(200_000)}\n` });
+    await giveAway(releases);
+    const full = await runUnprivileged([
+      ...["sh", "-c", 'ulimit -f 100; exec dash "$@"', "sh"],
+      ...[installer, "--root", root, "--from", releases],
+    ]);
+    assert(full.code !== 0);
+    assertEquals(await state(), before);
+    assertEquals(await version(), "version 1.0.0");
+  }));
+
+/** Programs that the installer calls: at each it may be interrupted. */
+for (const step of ["sha256sum", "sed", "od", "ln", "mv"]) {
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    Deno.test(`interrupted by ${signal} at '${step}', there is one whole version, and again it goes on`, () =>
+      onHost(async (host) => {
+        const { root, releases, installer, install, version } = host;
+        await install("--version", "1.0.0");
+        const before = await host.state();
+        const bin = join(dirname(root), "bin");
+        await Deno.mkdir(bin);
+        const begun = join(bin, "begun");
+        const goOn = join(bin, "go-on");
+        await writeScript(
+          join(bin, step),
+          `#!/bin/sh\n: >${begun}\nwhile [ ! -e ${goOn} ]; do sleep 0.02; done\n` +
+            `exec /usr/bin/${step} "$@"\n`,
+        );
+        await giveAway(bin);
+        const child = startUnprivileged(
+          ["dash", installer, "--root", root, "--from", releases, "--version", "1.1.0"],
+          { env: { PATH: `${bin}:/usr/bin:/bin` } },
+        );
+        await until(`it calls ${step}`, () => exists(begun));
+        child.kill(signal);
+        const over = ended(child);
+        await Deno.writeTextFile(goOn, "");
+        const { code } = await over;
+
+        const after = await host.state();
+        if (signal === "SIGTERM" && step !== "ln" && step !== "mv") {
+          assertEquals(code, 143);
+          assertEquals(after, before);
+        }
+        // Whatever has been done: what is there runs, and nothing has half its content.
+        assertMatch(await version(), /^version 1\.[01]\.0$/);
+        const whole = Object.entries(after).filter(([name]) => !name.endsWith(".new"));
+        for (const [name, content] of whole) {
+          if (name in before && !/lib\/testflinger-agent\/|bin\/testflinger-agent$/.test(name)) {
+            assertEquals(content, before[name], name);
+          }
+        }
+        assertEquals((await install("--version", "1.1.0")).code, 0);
+        assertEquals(await version(), "version 1.1.0");
+        const left = Object.keys(await host.state()).filter((name) => name.endsWith(".new"));
+        assertEquals(left, []);
+      }));
+  }
+}
+
+Deno.test("over http it takes a program whose checksum is given", () =>
+  onHost(async ({ releases, root, installer, version }) => {
+    const name = `testflinger-agent-1.1.0-${ARCH}`;
+    const server = Deno.serve(
+      { hostname: "127.0.0.1", port: 0, onListen() {} },
+      async (request) => {
+        const path = join(releases, new URL(request.url).pathname);
+        return new Response(await Deno.readFile(path));
+      },
+    );
+    const sum = await sha256(await Deno.readFile(join(releases, name)));
+    const from = `http://127.0.0.1:${server.addr.port}/${name}`;
+    const { code, stderr } = await runUnprivileged(
+      ["dash", installer, "--root", root, "--from", from, "--sha256", sum],
+    );
+    assertEquals([code, stderr], [0, ""]);
+    assertEquals(await version(), "version 1.1.0");
+    await server.shutdown();
+  }));
+
+async function unitFolder(host: Host): Promise<string> {
+  await host.install("--version", "1.0.0");
+  const folder = join(dirname(host.root), "unit");
+  await Deno.mkdir(folder);
+  const unit = await Deno.readTextFile(
+    join(host.root, "etc/systemd/system/testflinger-agent@.service"),
+  );
+  // systemd looks whether the program is there.
+  await Deno.writeTextFile(
+    join(folder, "testflinger-agent@.service"),
+    unit.replace("/usr/local/bin/testflinger-agent", "/bin/true"),
+  );
+  return folder;
+}
+
+Deno.test({
+  name: "systemd finds nothing wrong with the unit, as it is and with strict.conf",
+  ignore: !isInstalled("systemd-analyze"),
+  fn: () =>
+    onHost(async (host) => {
+      const folder = await unitFolder(host);
+      const unit = join(folder, "testflinger-agent@.service");
+      const verify = async () => {
+        const { code, stderr, stdout } = await ended(
+          new Deno.Command("systemd-analyze", {
+            args: ["verify", unit],
+            stdin: "null",
+            stdout: "piped",
+            stderr: "piped",
+          }).spawn(),
+        );
+        assertEquals([code, stdout, stderr], [0, "", ""]);
+      };
+      await verify();
+      await Deno.mkdir(`${unit}.d`);
+      await Deno.copyFile(
+        join(host.root, "usr/local/lib/testflinger-agent/strict.conf"),
+        join(`${unit}.d`, "strict.conf"),
+      );
+      await verify();
+    }),
+});
+
+Deno.test("the unit restarts always, stops in order, and asks for a safe restart at reload", () =>
+  onHost(async (host) => {
+    const folder = await unitFolder(host);
+    const lines = (await Deno.readTextFile(join(folder, "testflinger-agent@.service"))).split("\n");
+    for (
+      const line of [
+        "Type=notify",
+        "NotifyAccess=all",
+        "Restart=always",
+        "StartLimitIntervalSec=0",
+        "KillMode=mixed",
+        "ExecReload=/bin/kill -USR1 $MAINPID",
+        "OOMPolicy=continue",
+        "User=testflinger",
+      ]
+    ) {
+      assert(lines.includes(line), line);
+    }
+    // Any of these makes systemd set NoNewPrivileges, and sudo stops working in phase scripts.
+    const endsSudo =
+      /^(NoNewPrivileges|SystemCall|Restrict|Lock|MemoryDeny|PrivateDevices|ProtectKernel|ProtectClock|ProtectHostname|DynamicUser)/;
+    assertEquals(lines.filter((line) => endsSudo.test(line)), []);
+  }));
+
+Deno.test("the example configuration is valid, also with every line in use", () =>
+  onHost(async ({ root, install }) => {
+    await install("--version", "1.0.0");
+    const { loadAgentConfig } = await import("../../lib/config/agent_config.ts");
+    const example = join(root, "etc/testflinger-agent/testflinger-agent.conf.example");
+    const text = await Deno.readTextFile(example);
+    for (const content of [text, text.replaceAll(/^#(?=[a-z ]+[a-z_-]*:)/gm, "")]) {
+      await Deno.writeTextFile(example, content);
+      const result = await loadAgentConfig(example);
+      assertEquals(result.ok ? [] : result.mistakes, []);
+    }
+  }));
+
+Deno.test({
+  name: "shellcheck finds nothing in install.sh and in the launcher",
+  ignore: !isInstalled("shellcheck"),
+  fn: () =>
+    inFolder(async (folder) => {
+      const template = await Deno.readTextFile(
+        new URL("../../tools/build/header.sh", import.meta.url),
+      );
+      const header = join(folder, "header.sh");
+      await Deno.writeTextFile(header, template.replaceAll(/@[A-Z0-9_]+@/g, "1"));
+      const { code, stdout } = await new Deno.Command("shellcheck", {
+        args: ["--shell=sh", "--severity=style", INSTALLER, header],
+      }).output();
+      assertEquals([code, new TextDecoder().decode(stdout)], [0, ""]);
+    }),
+});
