@@ -104,6 +104,15 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       if (random.chance(0.12)) target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
       if (random.chance(0.05)) sandbox.expireAccessTokens();
       if (signal === undefined) continue;
+      // Between the server's handing out a job and the agent's first note of it nobody can help: see
+      // docs/reliability.md.
+      if (signal === "SIGKILL") {
+        await noted(
+          [...proxy.handedOut],
+          sandbox,
+          join(folder, "results", `agent-${agentId}`, "jobs"),
+        );
+      }
       kills[signal]++;
       agent.kill(signal);
       if (signal === "SIGSTOP") {
@@ -150,4 +159,22 @@ async function idle(sandbox: Sandbox, agentId: string): Promise<void> {
   const isIdle = () =>
     sandbox.agent(agentId)?.state === "waiting" && sandbox.requestCount > requests + 2;
   await sandbox.waitFor(isIdle, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
+}
+
+/** Waits a moment until the agent has taken note of each job that was handed out and is not complete. */
+async function noted(jobIds: readonly string[], sandbox: Sandbox, jobs: string): Promise<void> {
+  const isNoted = (jobId: string) =>
+    sandbox.state(jobId) === "complete" || exists(join(jobs, jobId));
+  for (let i = 0; i < 500 && !jobIds.every(isNoted); i++) {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -1,0 +1,102 @@
+import { assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { compileSecrets } from "../../lib/process/redactor.ts";
+import { startProgram } from "../support/agent_process.ts";
+import { Lab } from "../support/lab.ts";
+
+/** More steps than a job has: the test ends at the first one that is not reached. */
+const MOST_STEPS = 80;
+
+/** Each step waits most of the time. */
+const PARALLEL = 4;
+
+const SECRET = "open sesame";
+
+/** Kills the agent at one append to a record, lets the next one recover, and checks what the server has. */
+async function killAt(moment: "before" | "after", step: number): Promise<"killed" | "not reached"> {
+  await using lab = await Lab.open({ config: { agent_id: `step-${crypto.randomUUID()}` } });
+  const config = join(lab.folder, "agent.conf");
+  const { agent_id, server_address, job_queues, execution_basedir, logging_basedir } = lab.config;
+  await Deno.writeTextFile(
+    config,
+    JSON.stringify({
+      agent_id,
+      server_address,
+      job_queues,
+      execution_basedir,
+      logging_basedir,
+      results_basedir: lab.config.results_basedir,
+      polling_interval: 1,
+      cancel_grace: 1,
+      min_free_space: 0,
+      provision_command: "echo provisioned",
+      test_command: `echo "one $KEY"; echo two; mkdir -p artifacts; echo x > artifacts/x`,
+      cleanup_command: "echo cleaned",
+    }),
+  );
+  const jobId = lab.submit({
+    provision_data: { url: "x" },
+    test_data: { secrets: { KEY: SECRET } },
+    job_status_webhook: "http://127.0.0.1:9/hook",
+  });
+  const env = { TESTFLINGER_AGENT_CLOCK_FACTOR: "20" };
+  await using first = startProgram(["-c", config], {
+    env: { ...env, TESTFLINGER_AGENT_CRASH_AT: `${moment}:${step}` },
+  });
+  const jobs = join(lab.config.results_basedir, `agent-${agent_id}`, "jobs");
+  const isOver = () =>
+    lab.sandbox.state(jobId) === "complete" && [...Deno.readDirSync(jobs)].length === 0;
+  let status: number | undefined;
+  void first.exited.then((code) => status = code);
+  await lab.eventually(() => status !== undefined || isOver(), "killed, or the job delivered");
+  if (status === undefined) {
+    first.kill("SIGTERM");
+    await first.exited;
+    return "not reached";
+  }
+  await using second = startProgram(["-c", config], { env });
+  await lab.complete(jobId);
+  await lab.eventually(isOver, `the record is removed; step ${step}:\n${second.output()}`);
+  second.kill("SIGTERM");
+  assertEquals(await second.exited, 0, second.output());
+
+  const at = `${moment} step ${step}`;
+  const masked = compileSecrets([SECRET]).redactText(SECRET);
+  const test = lab.output(jobId, "test");
+  const printed = test.replace(/\n?The agent was interrupted .*\n$/, "\n").replace(/^\n$/, "");
+  assertEquals(
+    `one ${masked}\ntwo\n`.startsWith(printed.replace(/\n+$/, "")),
+    true,
+    `${at}: ${test}`,
+  );
+  const { test: testStatus } = lab.statuses(jobId);
+  if (testStatus === 0) {
+    assertEquals(printed.trimEnd(), `one ${masked}\ntwo`, at);
+    assertEquals(lab.sandbox.artifact(jobId) !== undefined, true, `${at}: the artifact`);
+  }
+  assertEquals(lab.sandbox.log(jobId, "output").includes(SECRET), false, at);
+  assertEquals(lab.output(jobId, "cleanup").includes("cleaned\n"), true, `${at}: cleanup`);
+  assertEquals(lab.statuses(jobId).cleanup, 0, at);
+  const numbers = lab.sandbox.fragments(jobId, "output").map((f) => f.fragment_number).sort((
+    a,
+    b,
+  ) => a - b);
+  assertEquals(numbers, numbers.map((_, index) => index), `${at}: fragment numbers`);
+  assertEquals([...Deno.readDirSync(execution_basedir)].map(({ name }) => name), [], at);
+  return "killed";
+}
+
+for (const moment of ["before", "after"] as const) {
+  Deno.test(`an agent that is killed right ${moment} any step of its record loses and doubles nothing`, async () => {
+    let next = 1;
+    let last = MOST_STEPS;
+    const work = async () => {
+      while (next <= last) {
+        const step = next++;
+        if (await killAt(moment, step) === "not reached") last = Math.min(last, step);
+      }
+    };
+    await Promise.all(Array.from({ length: PARALLEL }, work));
+    assertEquals(last > 20 && last < MOST_STEPS, true, `${last} steps`);
+  });
+}
