@@ -4,6 +4,7 @@
  */
 import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
+import { messageOf } from "./message.ts";
 import { mountsBelow } from "./mounts.ts";
 
 /** Nobody but the agent looks into a job's folder: it holds the job's secrets. */
@@ -217,8 +218,4 @@ async function makeFile(path: string, text: string, mode: number): Promise<void>
 
 function shellQuoted(path: string): string {
   return `'${path.replaceAll("'", `'\\''`)}'`;
-}
-
-function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ");
 }

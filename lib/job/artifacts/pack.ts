@@ -1,5 +1,6 @@
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { messageOf } from "../message.ts";
 import { END_OF_ARCHIVE, headerOf, type Member, paddingAfter } from "./tar_header.ts";
 
 /** What {@linkcode packArtifacts} needs beside the folder. */
@@ -225,8 +226,4 @@ function specialKind(info: Deno.FileInfo): string {
 
 function common(name: string, info: Deno.FileInfo): Omit<Member, "type"> {
   return { name, size: 0, mode: info.mode ?? 0, mtime: (info.mtime?.getTime() ?? 0) / 1000 };
-}
-
-function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ");
 }

@@ -1,4 +1,5 @@
-import { oneLine, Refusal } from "./refusal.ts";
+import { messageOf } from "../message.ts";
+import { Refusal } from "./refusal.ts";
 
 /** Limits on the compressed stream and what comes out of it. */
 export interface GunzipLimits {
@@ -103,13 +104,13 @@ class Feeder {
   async #feed(signal?: AbortSignal): Promise<Refusal | undefined> {
     while (true) {
       if (signal?.aborted) {
-        return new Refusal("stopped", `unpacking was stopped: ${oneLine(signal.reason)}`);
+        return new Refusal("stopped", `unpacking was stopped: ${messageOf(signal.reason)}`);
       }
       let next;
       try {
         next = await this.#source.read();
       } catch (cause) {
-        return new Refusal("source", `the archive could not be read: ${oneLine(cause)}`, {
+        return new Refusal("source", `the archive could not be read: ${messageOf(cause)}`, {
           cause,
         });
       }

@@ -1,7 +1,8 @@
+import { messageOf } from "../message.ts";
 import { ByteReader } from "./byte_reader.ts";
 import { gunzip, type GunzipLimits } from "./gunzip.ts";
 import { Layout, type LayoutLimits, type Placement } from "./layout.ts";
-import { oneLine, quoteName, Refusal, type RefusalKind, refuseMember } from "./refusal.ts";
+import { quoteName, Refusal, type RefusalKind, refuseMember } from "./refusal.ts";
 import { type Member, TarReader } from "./tar_reader.ts";
 
 /** What an archive may have at most; the configuration has a key for each. */
@@ -142,7 +143,7 @@ class Unpacking {
   async #makeFolder(path: string, mode: number): Promise<void> {
     await Deno.mkdir(`${this.#folder}/${path}`, { mode });
     // Again, since the umask may have taken bits, and a setgid folder above may have added one.
-    await Deno.chmod(`${this.#folder}/${path}`, mode);
+    Deno.chmodSync(`${this.#folder}/${path}`, mode);
   }
 
   async #writeFile(member: Member, placement: Placement, reader: TarReader): Promise<void> {
@@ -155,11 +156,12 @@ class Unpacking {
     for await (const piece of reader.body()) {
       await onDisk(member.name, () => writeAll(file, piece));
     }
-    await onDisk(member.name, () => Deno.chmod(path, (member.mode & KEPT_MODE) | 0o600));
-    if (member.mtime !== undefined) {
-      // A time that this file system cannot store is not worth failing a job for.
-      await file.utime(member.mtime, member.mtime).catch(() => {});
-    }
+    const { mtime } = member;
+    await onDisk(member.name, () => {
+      // What has just been written is at hand: going to another thread for this takes far longer.
+      Deno.chmodSync(path, (member.mode & KEPT_MODE) | 0o600);
+      if (mtime !== undefined) file.utimeSync(mtime, mtime);
+    });
   }
 }
 
@@ -170,11 +172,11 @@ async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
 }
 
 /** Runs one step on the disk and says which member it was for if it fails. */
-async function onDisk<T>(name: string, step: () => Promise<T>): Promise<T> {
+async function onDisk<T>(name: string, step: () => T | Promise<T>): Promise<T> {
   try {
     return await step();
   } catch (cause) {
-    throw refuseMember(name, `cannot be written: ${oneLine(cause)}`, { kind: "disk", cause });
+    throw refuseMember(name, `cannot be written: ${messageOf(cause)}`, { kind: "disk", cause });
   }
 }
 
@@ -185,7 +187,7 @@ async function folderTrouble(folder: string): Promise<string | undefined> {
       return `${folder} is not empty: it has ${quoteName(entry.name)}`;
     }
   } catch (error) {
-    return `the folder for the attachments cannot be used: ${oneLine(error)}`;
+    return `the folder for the attachments cannot be used: ${messageOf(error)}`;
   }
 }
 
@@ -197,13 +199,13 @@ async function emptyAgain(folder: string): Promise<string> {
     }
     return "";
   } catch (error) {
-    return `; what was unpacked before could not be removed: ${oneLine(error)}`;
+    return `; what was unpacked before could not be removed: ${messageOf(error)}`;
   }
 }
 
 function asRefusal(error: unknown): Refusal {
   if (error instanceof Refusal) return error;
-  return new Refusal("archive", `the archive could not be unpacked: ${oneLine(error)}`, {
+  return new Refusal("archive", `the archive could not be unpacked: ${messageOf(error)}`, {
     cause: error,
   });
 }

@@ -33,17 +33,6 @@ export function streamOf(bytes: Uint8Array, step = 64 * 1024): ReadableStream<Ui
   }, { highWaterMark: 0 });
 }
 
-/** gzip of these bytes. */
-export async function gzip(bytes: Uint8Array): Promise<Uint8Array> {
-  const packed = streamOf(bytes).pipeThrough(
-    // The chunks of streamOf() are copies in buffers of their own; only the type is wider.
-    new CompressionStream("gzip") as ReadableWritablePair<Uint8Array, Uint8Array>,
-  );
-  return new Uint8Array(
-    await new Response(packed as ReadableStream<Uint8Array<ArrayBuffer>>).arrayBuffer(),
-  );
-}
-
 /** Bytes that cannot be compressed. */
 export function noise(length: number): Uint8Array {
   const bytes = new Uint8Array(length);
@@ -104,8 +93,10 @@ export class Canary {
         info.mode,
         info.size,
         info.nlink,
+        info.ino,
         info.mtime,
-        info.isFile ? Deno.readTextFileSync(`${this.#root}/canary/${path}`) : "",
+        // Changes with everything that is done to a file, and nobody can set it back.
+        info.ctime,
       ]),
     ]);
   }

@@ -1,7 +1,8 @@
+import { gzipSync } from "node:zlib";
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { unpackAttachments } from "../../../lib/job/attachments/unpack.ts";
-import { Canary, gzip, LIMITS, streamOf, TempFolder, treeOf } from "./support.ts";
+import { Canary, LIMITS, streamOf, TempFolder, treeOf } from "./support.ts";
 import { type BuiltMember, mendChecksum, tarOf } from "./tar_builder.ts";
 
 /** FUZZ_CASES makes it run longer. */
@@ -72,6 +73,7 @@ Deno.test("no archive touches what is beside the folder, throws, or leaves a par
   await using root = new TempFolder();
   const canary = new Canary(root.path);
   const folder = `${root.path}/attachments`;
+  await Deno.mkdir(folder);
   let good = 0;
   const property = fc.asyncProperty(
     members,
@@ -81,9 +83,8 @@ Deno.test("no archive touches what is beside the folder, throws, or leaves a par
       arbitrary: fc.array(mutation),
     }),
     async (list, inTar, inGzip) => {
-      await Deno.mkdir(folder);
       try {
-        const archive = await gzip(changed(tarOf(list), inTar));
+        const archive = gzipSync(changed(tarOf(list), inTar), { level: 1 });
         const result = await unpackAttachments(streamOf(changed(archive, inGzip)), folder, {
           limits: LIMITS,
         });
@@ -96,7 +97,9 @@ Deno.test("no archive touches what is beside the folder, throws, or leaves a par
           assertEquals(treeOf(folder), []);
         }
       } finally {
-        await Deno.remove(folder, { recursive: true });
+        for (const { name } of Deno.readDirSync(folder)) {
+          Deno.removeSync(`${folder}/${name}`, { recursive: true });
+        }
       }
     },
   );

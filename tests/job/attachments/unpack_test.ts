@@ -1,17 +1,18 @@
+import { gzipSync } from "node:zlib";
 import { assert, assertEquals } from "@std/assert";
 import { unpackAttachments } from "../../../lib/job/attachments/unpack.ts";
-import { gzip, LIMITS, noise, refused, streamOf, TempFolder, treeOf, unpacked } from "./support.ts";
+import { LIMITS, noise, refused, streamOf, TempFolder, treeOf, unpacked } from "./support.ts";
 import { type BuiltMember, tarOf } from "./tar_builder.ts";
 
 const HELLO = new TextEncoder().encode("hello\n");
 
-function archiveOf(...members: BuiltMember[]): Promise<Uint8Array> {
-  return gzip(tarOf(members));
+function archiveOf(...members: BuiltMember[]): Uint8Array {
+  return gzipSync(tarOf(members));
 }
 
 Deno.test("an archive that comes one byte at a time is unpacked like any other", async () => {
   await using folder = new TempFolder();
-  const archive = await archiveOf({ name: "test/a", data: HELLO }, {
+  const archive = archiveOf({ name: "test/a", data: HELLO }, {
     name: "provision/b",
     pax: { mtime: "1700000000.25" },
     data: HELLO,
@@ -26,7 +27,7 @@ Deno.test("an archive that comes one byte at a time is unpacked like any other",
 });
 
 Deno.test("an archive may have exactly as many members as the limit says, not one more", async () => {
-  const archive = await archiveOf({ name: "test", type: "5" }, { name: "test/a" });
+  const archive = archiveOf({ name: "test", type: "5" }, { name: "test/a" });
   for (const [maxMembers, ok] of [[2, true], [1, false]] as const) {
     await using folder = new TempFolder();
     const result = await unpackAttachments(streamOf(archive), folder.path, {
@@ -38,7 +39,7 @@ Deno.test("an archive may have exactly as many members as the limit says, not on
 });
 
 Deno.test("a part of a name may be as long as the limit says, not longer", async () => {
-  const archive = await archiveOf({ name: "test/abc" });
+  const archive = archiveOf({ name: "test/abc" });
   for (const [maxName, ok] of [[4, true], [3, false]] as const) {
     await using folder = new TempFolder();
     const result = await unpackAttachments(streamOf(archive), folder.path, {
@@ -51,7 +52,7 @@ Deno.test("a part of a name may be as long as the limit says, not longer", async
 Deno.test("a download that is over the limit is refused without reading on", async () => {
   await using folder = new TempFolder();
   const piece = noise(60_000);
-  const archive = await archiveOf(
+  const archive = archiveOf(
     ...Array.from({ length: 20 }, (_, i) => ({ name: `test/${i}`, data: piece })),
   );
   let taken = 0;
@@ -77,7 +78,7 @@ Deno.test("a download that is over the limit is refused without reading on", asy
 
 Deno.test("a refused archive is not downloaded to its end", async () => {
   await using folder = new TempFolder();
-  const archive = await archiveOf({ name: "/etc/passwd", data: HELLO }, {
+  const archive = archiveOf({ name: "/etc/passwd", data: HELLO }, {
     name: "test/a",
     data: noise(10_000_000),
   });
@@ -96,7 +97,7 @@ Deno.test("a refused archive is not downloaded to its end", async () => {
 
 Deno.test("a download that breaks off says so, and leaves nothing behind", async () => {
   await using folder = new TempFolder();
-  const archive = await archiveOf({ name: "test/a", data: HELLO }, {
+  const archive = archiveOf({ name: "test/a", data: HELLO }, {
     name: "test/b",
     data: noise(100_000),
   });
@@ -119,7 +120,7 @@ Deno.test("a download that breaks off says so, and leaves nothing behind", async
 
 Deno.test("unpacking stops when it is told to while the server sends nothing", async () => {
   await using folder = new TempFolder();
-  const archive = await archiveOf({ name: "test/a", data: HELLO });
+  const archive = archiveOf({ name: "test/a", data: HELLO });
   const stop = new AbortController();
   let cancelled = false;
   let sent = false;
@@ -150,7 +151,7 @@ Deno.test("unpacking stops when it is told to while the server sends nothing", a
 Deno.test("unpacking that was stopped before it began reads nothing", async () => {
   await using folder = new TempFolder();
   const result = refused(
-    await unpackAttachments(streamOf(await archiveOf({ name: "test/a" })), folder.path, {
+    await unpackAttachments(streamOf(archiveOf({ name: "test/a" })), folder.path, {
       limits: LIMITS,
       signal: AbortSignal.abort(new Error("the agent stops")),
     }),
@@ -161,7 +162,7 @@ Deno.test("unpacking that was stopped before it began reads nothing", async () =
 
 Deno.test("a folder that is missing, a link, a file or not empty is refused and left alone", async () => {
   await using root = new TempFolder();
-  const archive = await archiveOf({ name: "test/a", data: HELLO });
+  const archive = archiveOf({ name: "test/a", data: HELLO });
   await Deno.mkdir(`${root.path}/full`);
   await Deno.writeTextFile(`${root.path}/full/mine`, "mine");
   await Deno.mkdir(`${root.path}/empty`);
@@ -179,7 +180,7 @@ Deno.test("a folder that is missing, a link, a file or not empty is refused and 
 Deno.test("a disk that takes no more fails with the member's name and leaves nothing behind", async () => {
   await using root = new TempFolder();
   await Deno.mkdir(`${root.path}/attachments`);
-  const archive = await archiveOf(
+  const archive = archiveOf(
     { name: "test/small", data: HELLO },
     { name: "test/large", data: noise(240_000) },
   );
@@ -200,7 +201,7 @@ Deno.test("permissions do not depend on the agent's umask", async () => {
       { name: "test/closed", mode: 0 },
       { name: "test/folder", type: "5", mode: 0o3777 },
     ];
-    await Deno.writeFile(`${root.path}/archive`, await archiveOf(...members));
+    await Deno.writeFile(`${root.path}/archive`, archiveOf(...members));
     assertEquals((await unpackInChild(root.path, `umask ${umask};`)).ok, true);
     assertEquals(
       treeOf(`${root.path}/attachments`).map(({ path, info }) => [
