@@ -2,7 +2,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { TARGETS } from "../../tools/build/targets.ts";
 import { sha256 } from "../../tools/build/digest.ts";
 import {
   ended,
@@ -17,10 +16,11 @@ import {
   until,
   writeScript,
 } from "./support/command.ts";
+import { hostTarget, otherTarget } from "./support/targets.ts";
 
 const INSTALLER = fileURLToPath(new URL("../../install.sh", import.meta.url));
-const ARCH = TARGETS.find(({ name }) => name === Deno.build.target)?.arch ?? "unknown";
-const OTHER_ARCH = TARGETS.find(({ arch }) => arch !== ARCH)?.arch ?? "unknown";
+const ARCH = hostTarget().arch;
+const OTHER_ARCH = otherTarget().arch;
 
 /** A host to install on, and a folder with two versions to install. */
 interface Host {

@@ -2,7 +2,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { portable } from "../../tools/build/portable.ts";
-import { type Target, TARGETS } from "../../tools/build/targets.ts";
 import {
   ended,
   exists,
@@ -15,14 +14,9 @@ import {
   until,
   writeScript,
 } from "./support/command.ts";
+import { hostTarget, otherTarget } from "./support/targets.ts";
 
 const AS_ROOT = Deno.uid() === 0;
-
-function hostTarget(): Target {
-  const target = TARGETS.find(({ name }) => name === Deno.build.target);
-  if (target === undefined) throw new Error(`these tests do not run on ${Deno.build.target}`);
-  return target;
-}
 
 /** Prints what it is, its process id and its arguments, one a line. */
 const STAND_IN = `#!/bin/sh
@@ -338,9 +332,7 @@ Deno.test("replaced by another version while it starts, it starts that one", () 
 
 Deno.test("on the wrong kind of machine it says which file to take", () =>
   inFolder(async (folder) => {
-    const target = TARGETS.find(({ name }) => name !== Deno.build.target);
-    assert(target !== undefined);
-    const { file, env } = await launcher(folder, { target });
+    const { file, env } = await launcher(folder, { target: otherTarget() });
     const { code, stderr } = await runUnprivileged([file], { env });
     assertEquals(code, 1);
     assertMatch(stderr, /this file is for \w+, and this machine is \w+: take the file for \w+\n/);

@@ -26,6 +26,8 @@ export async function compile({ target, program }: CompileParts): Promise<Uint8A
     const { success, stderr } = await new Deno.Command(Deno.execPath(), {
       args: [
         ...["compile", "--quiet", "--no-config", "--no-lock", "--no-prompt", "--no-check"],
+        // Else the runtime would let the program load code from a handful of sites.
+        "--deny-import",
         ...PERMISSIONS,
         ...["--target", target.name, "--output", output, main],
       ],

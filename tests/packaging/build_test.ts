@@ -1,0 +1,259 @@
+/** `deno task build`, up to the files; what the files do is in portable_test.ts. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { Buffer } from "node:buffer";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { bundle, stampBundle } from "../../tools/build/bundle.ts";
+import { compile, runtimeMissing } from "../../tools/build/compile.ts";
+import { elfMachine } from "../../tools/build/elf.ts";
+import type { Target } from "../../tools/build/targets.ts";
+import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { VERSION } from "../../lib/version.ts";
+import { ended, isInstalled, type Ran } from "./support/command.ts";
+import { hostTarget, otherTarget } from "./support/targets.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const HOST = hostTarget();
+
+async function inTemp(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "testflinger-build-test-" });
+  try {
+    await test(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The build as whoever types `deno task build` has it. */
+function build(args: string[], env: Record<string, string> = {}): Promise<Ran> {
+  return ended(
+    new Deno.Command(Deno.execPath(), {
+      args: ["run", ...PERMISSIONS, "tools/build/main.ts", ...args],
+      cwd: ROOT,
+      env: { NO_COLOR: "1", ...env },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn(),
+  );
+}
+
+function bundled(): Promise<string> {
+  return bundle(join(ROOT, "main.ts"), ROOT);
+}
+
+Deno.test("the build says what it can be asked for", async () => {
+  for (
+    const [args, message] of [
+      [["--target", "riscv64-unknown-linux-gnu"], /--target is one of x86_64-.*not 'riscv64/],
+      [["--packaging", "snap"], /--packaging is one of compile, portable, not 'snap'/],
+      [["--frobnicate"], /frobnicate/],
+      [["file"], /file/],
+    ] as const
+  ) {
+    const { code, stderr, stdout } = await build([...args]);
+    assertEquals([code, stdout], [2, ""]);
+    assertMatch(stderr, /^build: /);
+    assertMatch(stderr, message);
+  }
+});
+
+Deno.test("the bundle names no folder of the machine that builds it", async () => {
+  const text = await bundled();
+  assert(!text.includes(ROOT));
+  assert(!/\/npm\/[\w.-]+\.[a-z]+\//.test(text), "a registry's name");
+  assertStringIncludes(text, "// npm/zod/");
+  assertStringIncludes(text, "// lib/version.ts");
+});
+
+Deno.test("a download cache in another folder gives the same bundle", () =>
+  inTemp(async (folder) => {
+    // As on another machine: the same downloads, elsewhere.
+    const info = new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).outputSync();
+    const { npmCache } = JSON.parse(new TextDecoder().decode(info.stdout));
+    await new Deno.Command("cp", { args: ["-a", "--reflink=auto", npmCache, folder] }).output();
+    const other = await ended(
+      new Deno.Command(Deno.execPath(), {
+        args: [
+          "eval",
+          `const { bundle } = await import("${join(ROOT, "tools/build/bundle.ts")}");
+           await Deno.stdout.write(new TextEncoder().encode(
+             await bundle("${join(ROOT, "main.ts")}", "${ROOT}")));`,
+        ],
+        cwd: folder,
+        env: { DENO_DIR: folder, NO_COLOR: "1" },
+        stdin: "null",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn(),
+    );
+    assertEquals(other.code, 0, other.stderr);
+    assert(other.stdout === await bundled());
+  }));
+
+Deno.test("the build's facts stand in front of the program", () => {
+  const target = otherTarget();
+  const text = stampBundle("rest\n", { commit: "abc", target, packaging: "portable" });
+  const first = text.slice(0, text.indexOf("\n"));
+  assertStringIncludes(first, `"commit":"abc","target":"${target.name}","packaging":"portable"`);
+  assert(text.endsWith("rest\n"));
+});
+
+Deno.test("without a runtime for deno compile the build says where it looked and what else there is", () =>
+  inTemp(async (folder) => {
+    // A cache without it, and a way to the outside that leads nowhere.
+    const nowhere = "http://127.0.0.1:1";
+    const script = join(folder, "try.ts");
+    await Deno.writeTextFile(
+      script,
+      `import { compile } from "${join(ROOT, "tools/build/compile.ts")}";
+       import { BuildError, TARGETS } from "${join(ROOT, "tools/build/targets.ts")}";
+       try { await compile({ target: TARGETS[1], program: "1" }); }
+       catch (error) { if (!(error instanceof BuildError)) throw error; console.log(error.message); }`,
+    );
+    const { code, stdout, stderr } = await ended(
+      new Deno.Command(Deno.execPath(), {
+        args: ["run", "--no-lock", ...PERMISSIONS, script],
+        cwd: folder,
+        env: {
+          NO_COLOR: "1",
+          DENO_DIR: folder,
+          DENORT_BIN: "",
+          HTTPS_PROXY: nowhere,
+          HTTP_PROXY: nowhere,
+          NO_PROXY: "",
+        },
+        stdin: "null",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn(),
+    );
+    assertEquals(code, 0, stderr);
+    assertMatch(stdout, /^The runtime for deno compile \(denort .* for aarch64-.*\) is not here/);
+    assertMatch(stdout, /DENORT_BIN names: not set/);
+    assertStringIncludes(stdout, `${folder}/dl/release/v`);
+    assertMatch(stdout, /denort-aarch64-unknown-linux-gnu\.zip: not there/);
+    assertMatch(stdout, /Or build with --packaging portable, which needs none\./);
+  }));
+
+async function withRuntime<T>(file: string, test: () => Promise<T>): Promise<T> {
+  const before = Deno.env.get("DENORT_BIN");
+  Deno.env.set("DENORT_BIN", file);
+  try {
+    return await test();
+  } finally {
+    if (before === undefined) Deno.env.delete("DENORT_BIN");
+    else Deno.env.set("DENORT_BIN", before);
+  }
+}
+
+async function refusal(target: Target): Promise<string> {
+  try {
+    await compile({ target, program: "1" });
+  } catch (error) {
+    if (error instanceof Error) return error.message;
+  }
+  return "";
+}
+
+Deno.test("a runtime that is none, or one for another machine, is refused by name", async () => {
+  assertMatch(
+    await withRuntime("/nonexistent", () => refusal(HOST)),
+    /^DENORT_BIN names \/nonexistent, which cannot be read or is no ELF program/,
+  );
+  assertMatch(
+    await withRuntime(Deno.execPath(), () => refusal(otherTarget())),
+    /^DENORT_BIN names .*, which is a program for another machine: name the denort for /,
+  );
+});
+
+Deno.test("up to the runtime deno compile does its work: program, permissions, target", async () => {
+  // The stand-in for denort is deno itself: what comes out is a whole ELF file with everything that
+  // denort would read from it, and it does not run the program.
+  const program = stampBundle(await bundled(), {
+    commit: "abc",
+    target: HOST,
+    packaging: "compile",
+  });
+  const bytes = await withRuntime(Deno.execPath(), () => compile({ target: HOST, program }));
+  await inTemp(async (folder) => {
+    const file = join(folder, "program");
+    await Deno.writeFile(file, bytes);
+    assertEquals(await elfMachine(file), HOST.elfMachine);
+  });
+  const file = Buffer.from(bytes.buffer);
+  const after = (mark: string) => {
+    const at = file.indexOf(mark);
+    assert(at >= 0, mark);
+    return file.toString("latin1", at, at + 2_000);
+  };
+  after(`"commit":"abc","target":"${HOST.name}","packaging":"compile"`);
+  const permissions: Record<string, unknown> = JSON.parse(
+    /^"permissions":(\{[^}]*\})/.exec(after('"permissions":{'))?.[1] ?? "{}",
+  );
+  // An empty list means: without limits.
+  const granted = Object.keys(permissions).filter((name) => {
+    return Array.isArray(permissions[name]) && permissions[name].length === 0;
+  });
+  assertEquals(
+    granted.sort(),
+    ["env", "net", "read", "run", "sys", "write"].map((name) => `allow_${name}`),
+  );
+  assertEquals([permissions.allow_ffi, permissions.allow_all ?? false], [null, false]);
+  assertEquals(permissions.deny_import, []);
+  assertMatch(after('"unstable_config":{'), /^"unstable_config":\{[^}]*"features":\[\]/);
+});
+
+Deno.test("a compiled file that does not run the program is not left in dist", () =>
+  inTemp(async (out) => {
+    const env = { DENORT_BIN: Deno.execPath() };
+    const { code, stderr } = await build(["--target", HOST.name, "--out", out], env);
+    assertEquals(code, 1);
+    assertMatch(
+      stderr,
+      /^build: The file that was built does not run .* and was removed\. Is DENORT_BIN/,
+    );
+    assertEquals([...Deno.readDirSync(out)], []);
+  }));
+
+const missing = await runtimeMissing(HOST);
+Deno.test({
+  name: "a compiled file runs: version, check, a whole job" +
+    (missing === undefined ? "" : ` (skipped: ${missing})`),
+  ignore: missing !== undefined,
+  fn: () =>
+    inTemp(async (out) => {
+      const built = await build(["--target", HOST.name, "--out", out]);
+      assertEquals(built.code, 0, built.stderr);
+      const file = join(out, `testflinger-agent-${VERSION}-${HOST.arch}`);
+      const run = async (...args: string[]) => {
+        const { code, stdout, stderr } = await new Deno.Command(file, { args, cwd: out }).output();
+        assertEquals(code, 0, new TextDecoder().decode(stderr));
+        return new TextDecoder().decode(stdout);
+      };
+      assertMatch(await run("version"), /\npackaging {2}compile\n/);
+      await run("try", join(ROOT, "examples/hello/job.yaml"));
+    }),
+});
+
+Deno.test({
+  name: "the commit that is stamped in is the checkout's, and tells when files differ from it",
+  ignore: !isInstalled("git"),
+  fn: () =>
+    inTemp(async (folder) => {
+      const { commitOf } = await import("../../tools/build/git.ts");
+      assertEquals(await commitOf(folder), "unknown");
+      const git = (...args: string[]) =>
+        new Deno.Command("git", {
+          args: ["-c", "user.name=x", "-c", "user.email=x@example.com", ...args],
+          cwd: folder,
+        }).output();
+      await git("init", "--quiet");
+      await Deno.writeTextFile(join(folder, "file"), "1");
+      await git("add", "file");
+      await git("commit", "--quiet", "-m", "First");
+      assertMatch(await commitOf(folder), /^[0-9a-f]{40}$/);
+      await Deno.writeTextFile(join(folder, "file"), "2");
+      assertMatch(await commitOf(folder), /^[0-9a-f]{40}-dirty$/);
+    }),
+});
