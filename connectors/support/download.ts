@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import type { ConnectorContext } from "../connector.ts";
 import { messageOf, ProvisioningError } from "./errors.ts";
 import { type Progress, progressOf } from "./progress.ts";
-import { timeLimit, unlessAborted } from "./time_limit.ts";
+import { type TimeLimit, timeLimit, unlessAborted } from "./time_limit.ts";
 
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 2_000;
@@ -127,6 +127,7 @@ class Transfer implements AsyncDisposable {
   #size = 0;
   /** What identifies the file on the server, so that a resumed half fits the first one. */
   #validator: string | undefined;
+  #deadline: number;
 
   private constructor(
     readonly ctx: ConnectorContext,
@@ -135,6 +136,7 @@ class Transfer implements AsyncDisposable {
     readonly file: Deno.FsFile,
   ) {
     this.partPath = `${path}.part`;
+    this.#deadline = ctx.clock.monotonic() + OVERALL_TIMEOUT_MS;
   }
 
   static async begin(
@@ -157,20 +159,15 @@ class Transfer implements AsyncDisposable {
 
   async run(): Promise<void> {
     const { ctx } = this;
-    using overall = timeLimit(ctx, {
-      ms: OVERALL_TIMEOUT_MS,
-      message: `not complete after ${OVERALL_TIMEOUT_MS / 1000} s`,
-    });
     for (let attempt = 1;; attempt++) {
       try {
-        if (this.url.protocol === "file:") await this.#copy(overall.signal);
-        else await this.#attempt(overall.signal);
+        if (this.url.protocol === "file:") await this.#copy();
+        else await this.#attempt();
         return;
       } catch (error) {
         ctx.signal.throwIfAborted();
-        if (overall.signal.aborted) throw this.#failure(overall.signal.reason);
         if (!(error instanceof Interrupted)) throw error;
-        if (attempt >= ATTEMPTS) throw this.#failure(error);
+        if (attempt >= ATTEMPTS || this.#left() <= 0) throw this.#failure(error);
         ctx.log.warning(
           `The download of ${shown(this.url)} broke off after ${this.#size} bytes: ` +
             `${error.message}; trying again`,
@@ -180,13 +177,29 @@ class Transfer implements AsyncDisposable {
     }
   }
 
+  /** Milliseconds until the whole of it has taken too long. */
+  #left(): number {
+    return this.#deadline - this.ctx.clock.monotonic();
+  }
+
+  /** A limit for one step, or for what is left for all of them where that is less. */
+  #limit(ms: number, message: string): TimeLimit {
+    const left = Math.max(0, this.#left());
+    return left < ms
+      ? timeLimit(this.ctx, {
+        ms: left,
+        message: `not complete after ${OVERALL_TIMEOUT_MS / 1000} s`,
+      })
+      : timeLimit(this.ctx, { ms, message });
+  }
+
   #failure(error: unknown): ProvisioningError {
     return new ProvisioningError(`Cannot download ${shown(this.url)}: ${messageOf(error)}`, {
       cause: error,
     });
   }
 
-  async #copy(signal: AbortSignal): Promise<void> {
+  async #copy(): Promise<void> {
     let file: Deno.FsFile;
     try {
       file = await Deno.open(fileURLToPath(this.url));
@@ -197,13 +210,13 @@ class Transfer implements AsyncDisposable {
     await this.#checkSpace(size);
     const progress = this.#progress(size);
     for await (const chunk of file.readable) {
-      signal.throwIfAborted();
+      this.ctx.signal.throwIfAborted();
       await this.#keep(chunk, progress);
     }
   }
 
-  async #attempt(signal: AbortSignal): Promise<void> {
-    const answer = await this.#ask(signal);
+  async #attempt(): Promise<void> {
+    const answer = await this.#ask();
     if (answer.status === 200 || (answer.status === 206 && !this.#continues(answer))) {
       if (this.#size > 0) await this.#restart();
       if (answer.status === 206) {
@@ -220,21 +233,21 @@ class Transfer implements AsyncDisposable {
       : this.#size + Number(length);
     if (expected !== undefined) await this.#checkSpace(expected - this.#size);
     const progress = this.#progress(expected);
-    await this.#receive(answer, signal, progress);
+    await this.#receive(answer, progress);
     if (expected !== undefined && this.#size !== expected) {
       throw new Interrupted(`${this.#size} of ${expected} bytes came`);
     }
   }
 
-  async #ask(signal: AbortSignal): Promise<Response> {
+  async #ask(): Promise<Response> {
     // Not the limit's own signal: that would end the body too, once the limit is over.
     const own = new AbortController();
     let answer: Response;
     try {
-      using limit = timeLimit({ limits: this.ctx.limits, signal }, {
-        ms: CONNECT_TIMEOUT_MS,
-        message: `no answer within ${CONNECT_TIMEOUT_MS / 1000} s`,
-      });
+      using limit = this.#limit(
+        CONNECT_TIMEOUT_MS,
+        `no answer within ${CONNECT_TIMEOUT_MS / 1000} s`,
+      );
       answer = await unlessAborted(
         fetch(this.url, { signal: own.signal, headers: this.#headers() }),
         limit.signal,
@@ -270,15 +283,15 @@ class Transfer implements AsyncDisposable {
     return Number(start) === this.#size;
   }
 
-  async #receive(answer: Response, signal: AbortSignal, progress: Progress): Promise<void> {
+  async #receive(answer: Response, progress: Progress): Promise<void> {
     const reader = answer.body?.getReader();
     if (reader === undefined) return;
     try {
       while (true) {
-        using stall = timeLimit({ limits: this.ctx.limits, signal }, {
-          ms: STALL_TIMEOUT_MS,
-          message: `nothing came for ${STALL_TIMEOUT_MS / 1000} s`,
-        });
+        using stall = this.#limit(
+          STALL_TIMEOUT_MS,
+          `nothing came for ${STALL_TIMEOUT_MS / 1000} s`,
+        );
         const { done, value } = await unlessAborted(reader.read(), stall.signal);
         if (done) return;
         await this.#keep(value, progress);

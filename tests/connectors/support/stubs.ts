@@ -87,6 +87,32 @@ export function tcpStub(serve: (client: Deno.TcpConn, n: number) => void | Promi
   };
 }
 
+/**
+ * Starts an HTTP server whose connections end after each answer, be it complete or not.
+ *
+ * @param answer is given the head of the request; the first line of its `head` is the status line.
+ */
+export function rawHttpStub(
+  answer: (head: string) => { head: string[]; body: Uint8Array },
+): TcpStub {
+  return tcpStub(async (client) => {
+    let request = "";
+    const buffer = new Uint8Array(4096);
+    while (!request.includes("\r\n\r\n")) {
+      const read = await client.read(buffer);
+      if (read === null) return client.close();
+      request += new TextDecoder().decode(buffer.subarray(0, read));
+    }
+    const { head, body } = answer(request);
+    const all = new Uint8Array([
+      ...new TextEncoder().encode(`${head.join("\r\n")}\r\n\r\n`),
+      ...body,
+    ]);
+    for (let at = 0; at < all.length;) at += await client.write(all.subarray(at));
+    client.close();
+  });
+}
+
 /** Waits until something is so; gives up after a long time, for the failure to be seen. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   for (let i = 0; i < 2_000; i++) {

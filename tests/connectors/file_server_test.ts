@@ -1,0 +1,93 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { ProvisioningError } from "../../connectors/support/errors.ts";
+import { serveOnce } from "../../connectors/support/file_server.ts";
+import { localAddressFor } from "../../connectors/support/local_address.ts";
+import { inStage } from "./support/context.ts";
+import { Lab } from "./support/lab.ts";
+
+const IMAGE = Uint8Array.from({ length: 3_000_000 }, (_, i) => (i * 7919) % 251);
+
+async function fetchRaw(address: { address: string; port: number }): Promise<Uint8Array> {
+  using client = await Deno.connect({ hostname: address.address, port: address.port });
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  for await (const part of client.readable) parts.push(part);
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+Deno.test("a file is served once, to the device, on the network that the device is on", async () => {
+  await using lab = await Lab.open();
+  await Deno.writeFile(`${lab.cwd}/i.img`, IMAGE);
+  await inStage(lab, async (ctx) => {
+    await using server = await serveOnce(ctx, { file: `${lab.cwd}/i.img`, clients: ["127.0.0.1"] });
+    assertEquals(server.address, "127.0.0.1");
+    const sent = server.sent();
+    assertEquals(await fetchRaw(server), IMAGE);
+    assertEquals(await sent, IMAGE.length);
+    assertEquals((await fetchRaw(server).catch(() => new Uint8Array())).length, 0);
+  });
+});
+
+Deno.test("nobody but the device gets the file", async () => {
+  await using lab = await Lab.open();
+  await Deno.writeFile(`${lab.cwd}/i.img`, IMAGE);
+  await inStage(lab, async (ctx) => {
+    // The client's address will be 127.0.0.1, the device is another one on the same network.
+    await using server = await serveOnce(ctx, { file: `${lab.cwd}/i.img`, clients: ["127.0.0.9"] });
+    assertEquals((await fetchRaw(server).catch(() => new Uint8Array())).length, 0);
+    lab.hang = () => true;
+    await assertRejects(
+      () => server.sent(),
+      ProvisioningError,
+      "Nobody came for the file within 120 s",
+    );
+  });
+  assert(lab.log.some((line) => line.includes("127.0.0.1 asked for a file that is not for it")));
+});
+
+Deno.test("a client that goes away, or stops reading, has not got the file", async () => {
+  await using lab = await Lab.open();
+  await Deno.writeFile(`${lab.cwd}/i.img`, new Uint8Array(64 * 1024 * 1024));
+  for (const why of ["leaves", "stops"]) {
+    await inStage(lab, async (ctx) => {
+      await using server = await serveOnce(ctx, {
+        file: `${lab.cwd}/i.img`,
+        clients: ["localhost"],
+      });
+      const sent = server.sent();
+      using client = await Deno.connect({ hostname: server.address, port: server.port });
+      await client.read(new Uint8Array(1000));
+      if (why === "leaves") client.close();
+      else lab.hang = () => true;
+      await assertRejects(() => sent, ProvisioningError, "bytes were sent: ");
+    }).catch((error) => {
+      // `using` closes what has been closed.
+      if (!(error instanceof Deno.errors.BadResource)) throw error;
+    });
+  }
+});
+
+Deno.test("the address towards a device is that of its network, else that of the best route", () => {
+  const addresses = [
+    { name: "lo", address: "127.0.0.1", netmask: "255.0.0.0" },
+    { name: "eth0", address: "10.0.0.5", netmask: "255.255.0.0" },
+    { name: "eth1", address: "10.0.7.1", netmask: "255.255.255.0" },
+    { name: "eth1", address: "fe80::1", netmask: "ffff:ffff:ffff:ffff::" },
+    { name: "wan", address: "203.0.113.9", netmask: "255.255.255.240" },
+  ];
+  const routes = `Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
+wan 00000000 0171CB00 0003 0 0 100 00000000 0 0 0
+eth0 00000000 0100000A 0003 0 0 600 00000000 0 0 0
+eth1 0000A8C0 FE07000A 0003 0 0 0 0000FFFF 0 0 0
+`;
+  for (
+    const [target, own] of [
+      ["127.0.0.9", "127.0.0.1"],
+      ["10.0.7.40", "10.0.7.1"],
+      ["10.0.8.40", "10.0.0.5"],
+      ["192.168.3.4", "10.0.7.1"],
+      ["8.8.8.8", "203.0.113.9"],
+      ["fe80::2", undefined],
+    ] as const
+  ) assertEquals(localAddressFor(target, { addresses, routes }), own, target);
+  assertEquals(localAddressFor("8.8.8.8", { addresses, routes: "" }), undefined);
+});
