@@ -1,5 +1,6 @@
 /** What connectors say about themselves, from the schemas that validate. */
 import type { Connector } from "../connector.ts";
+import { commonShape } from "./config.ts";
 import { type KeyReference, keyReferences } from "../../lib/config/config_reference.ts";
 
 /** One line for each connector. */
@@ -37,4 +38,86 @@ function entry({ key, type, required, default: standard, meaning }: KeyReference
     ...(standard === undefined ? [] : [`default ${standard}`]),
   ];
   return `  ${key} (${facts.join(", ")})\n      ${meaning}\n`;
+}
+
+const STAGE_TABLE = markdownTable([
+  ["stage", "does"],
+  ["`provision`", "what the sections below say, after telling the device's control host (if any)"],
+  ["`runtest` (or `test`)", "runs the job's `test_cmds` on this host"],
+  ["`allocate`", "leaves `device-info.json` for the agent, as every stage does"],
+  [
+    "`reserve`",
+    "installs the job's `ssh_keys` on the device and waits until the reservation is over",
+  ],
+  ["`firmware_update`", "not in this version"],
+  ["`cleanup`", "nothing; `maas2` releases the machine, `multi` cancels the child jobs"],
+]);
+
+const INTRODUCTION = `# Device connectors
+
+A device connector does for one kind of device what the phases of a job ask for. A phase command
+runs it as
+
+    testflinger-device-connector <device> <stage> -c CONFIG JOB
+
+in the job's folder; \`testflinger-agent device-connector\` and \`snappy-device-agent\` are the same.
+\`CONFIG\` is the device's YAML file, \`JOB\` normally \`testflinger.json\`. \`list\` names the device
+types, \`describe <device>\` says what this page says about one.
+
+${STAGE_TABLE}
+Exit status: 0 for success, 1 for a failure, 2 for a wrong command line, 46 for a device that only a
+person can bring back (the agent goes offline), in \`runtest\` that of the first command that failed.
+Why a stage failed is in \`device-connector-error.json\`. SIGTERM, SIGINT and SIGHUP end what is
+running and put back what was switched or mounted.
+
+Secrets of a job that appear in what a test prints are masked by the agent, not here. The serial logs
+are as the device wrote them.
+`;
+
+/** All connectors as one document in Markdown. */
+export function connectorsDocument(connectors: readonly Connector[]): string {
+  const common = table(keyReferences(commonShape), []);
+  return [
+    INTRODUCTION,
+    `## Configuration that all connectors have\n\n${common}`,
+    ...connectors.map(chapter),
+  ].join("\n");
+}
+
+function chapter({ name, summary, ownConfigShape, needs, provisionShape }: Connector): string {
+  const elsewhere = needs.filter((key) => !Object.hasOwn(ownConfigShape, key));
+  const own = keyReferences(ownConfigShape);
+  const data = keyReferences(provisionShape);
+  return [
+    `## ${name}\n\n${summary}\n`,
+    ...(elsewhere.length === 0
+      ? []
+      : [`Of the common keys it needs ${elsewhere.map(code).join(", ")} to provision.\n`]),
+    ...(own.length === 0 ? [] : [`Configuration:\n\n${table(own, needs)}`]),
+    ...(data.length === 0 ? [] : [`\`provision_data\` of the job:\n\n${table(data, [])}`]),
+  ].join("\n");
+}
+
+function table(keys: readonly KeyReference[], needed: readonly string[]): string {
+  const rows = keys.map(({ key, type, required, default: standard, meaning }) => {
+    const must = required ? "required" : needed.includes(key) ? "needed to provision" : "";
+    return [code(key), type, standard === undefined ? must : code(standard), meaning];
+  });
+  return markdownTable([["key", "type", "default", "meaning"], ...rows]);
+}
+
+/** Columns of even width, as the formatter wants them. */
+function markdownTable([head = [], ...rows]: readonly string[][]): string {
+  const cells = rows.map((row) => row.map((cell) => cell.replaceAll("|", "\\|")));
+  const widths = head.map((title, column) =>
+    Math.max(title.length, ...cells.map((row) => row[column]?.length ?? 0))
+  );
+  const rule = widths.map((width) => "-".repeat(width));
+  return [head, rule, ...cells].map((row) =>
+    `| ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(" | ")} |\n`
+  ).join("");
+}
+
+function code(text: string): string {
+  return `\`${text}\``;
 }

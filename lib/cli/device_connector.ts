@@ -7,7 +7,11 @@ import { type Connector, type Stage, STAGES } from "../../connectors/connector.t
 import { CONNECTORS, NOT_IN_THIS_VERSION } from "../../connectors/registry.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
-import { describeConnector, listConnectors } from "../../connectors/support/reference.ts";
+import {
+  connectorsDocument,
+  describeConnector,
+  listConnectors,
+} from "../../connectors/support/reference.ts";
 import { clockFor } from "../../connectors/support/time_scale.ts";
 
 /** What the command has of the world. Whatever is left out is the process's own. */
@@ -99,18 +103,22 @@ function parseList(rest: readonly string[]): Command {
 }
 
 function parseDescribe(rest: readonly string[]): Command {
-  const usage = `usage: ${PROGRAM} describe [-h] <device>\n`;
+  const usage = `usage: ${PROGRAM} describe [-h] <device>\n` +
+    `       ${PROGRAM} describe --markdown\n`;
   if (rest.some(isHelp)) {
     return {
       kind: "help",
       text:
         `${usage}\nSays what a device type does, and which keys its configuration and its jobs ` +
-        `have.\n`,
+        `have;\nwith --markdown all of them, as one document.\n`,
     };
   }
   const [name, more] = rest;
   if (name === undefined) return { kind: "wrong", message: "a device type is needed", usage };
   if (more !== undefined) return { kind: "wrong", message: `unexpected '${more}'`, usage };
+  if (name === "--markdown") {
+    return { kind: "help", text: connectorsDocument([...CONNECTORS.values()]) };
+  }
   const found = findConnector(name);
   if (typeof found === "string") return { kind: "wrong", message: found, usage };
   return { kind: "help", text: describeConnector(found) };

@@ -58,5 +58,5 @@ function unwrapped(schema: z.core.$ZodType): z.core.$ZodType | undefined {
 function defaultText(schema: z.core.$ZodType): string | undefined {
   if (!(schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault)) return undefined;
   const value: unknown = schema.def.defaultValue;
-  return value === "" ? '""' : String(value);
+  return value === "" || typeof value === "object" ? JSON.stringify(value) : String(value);
 }
