@@ -147,12 +147,13 @@ Deno.test("nothing in a job's folder is written through a link or over a file", 
 
 Deno.test("a folder goes with closed folders, odd names and links in it, and the links' targets stay", async () => {
   await withFolder(async (root) => {
-    await makeOddTree(`${root}/job`);
+    await Deno.mkdir(`${root}/job`);
     await Deno.mkdir(`${root}/target`);
     await Deno.chmod(`${root}/target`, 0o500);
     await Deno.writeTextFile(`${root}/target-file`, "kept");
     await Deno.symlink("../target", `${root}/job/link`);
     await Deno.symlink("../target-file", `${root}/job/link-to-file`);
+    await makeOddTree(`${root}/job`);
     const log = recordingLog();
     assertEquals(await removeFolder(`${root}/job`, { trash: `${root}/trash`, log }), "removed");
     assertEquals(namesIn(root), ["target", "target-file"]);

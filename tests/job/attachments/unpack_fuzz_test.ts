@@ -51,12 +51,33 @@ const member: fc.Arbitrary<BuiltMember> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ name, type: fc.constantFrom("3", "6", "L", "g", "S") }) },
 );
 
-/** Members of which most hard links are to an earlier one, as they can only come to be then. */
-const members = fc.tuple(fc.array(member, { maxLength: 6 }), fc.nat(60)).map(([list, pick]) =>
-  list.map((one, i) =>
-    one.type === "1" && pick % 4 > 0 && i > 0 ? { ...one, target: list[pick % i]?.name ?? "" } : one
-  )
+/** A link that leads up within the folder, and one that goes on up from where it leads. */
+const trap: fc.Arbitrary<BuiltMember[]> = fc.tuple(fc.nat(3), fc.nat(5), fc.nat(5)).map(
+  ([depth, up, further]) => {
+    const folder = "test" + "/a".repeat(depth);
+    return [
+      { name: `${folder}/x`, type: "2", target: "../".repeat(up) + "." },
+      { name: `${folder}/y`, type: "2", target: "x" + "/..".repeat(further) },
+    ];
+  },
 );
+
+/** Members of which most hard links are to an earlier one, as they can only come to be then. */
+const members = fc.tuple(
+  fc.array(
+    fc.oneof(
+      { weight: 15, arbitrary: member.map((one) => [one]) },
+      { weight: 1, arbitrary: trap },
+    ),
+    { maxLength: 6 },
+  ),
+  fc.nat(60),
+).map(([groups, pick]) => {
+  const list = groups.flat();
+  return list.map((one, i) =>
+    one.type === "1" && pick % 4 > 0 && i > 0 ? { ...one, target: list[pick % i]?.name ?? "" } : one
+  );
+});
 
 /** A change to some bytes; `header` sets the checksum of the block right again. */
 const mutation = fc.record({
