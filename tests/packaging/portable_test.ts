@@ -1,0 +1,195 @@
+/**
+ * The portable files of this checkout, whole: built for both targets and run, the foreign one in an
+ * emulator.
+ */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { VERSION } from "../../lib/version.ts";
+import { sha256 } from "../../tools/build/digest.ts";
+import { type Target, TARGETS } from "../../tools/build/targets.ts";
+import { buildPortable, fileFor, ROOT } from "./support/built.ts";
+import {
+  ended,
+  exists,
+  giveAway,
+  type Ran,
+  runUnprivileged,
+  startUnprivileged,
+  until,
+} from "./support/command.ts";
+import { hostTarget } from "./support/targets.ts";
+
+const MOST_BYTES = 45_000_000;
+
+/** Emulators and the libraries that foreign programs need, by `uname -m`. */
+const EMULATORS: Record<string, { command: string; libraries: string }> = {
+  aarch64: {
+    command: "qemu-aarch64-static -L /usr/aarch64-linux-gnu",
+    libraries: "/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1",
+  },
+  x86_64: {
+    command: "qemu-x86_64-static -L /usr/x86_64-linux-gnu",
+    libraries: "/usr/x86_64-linux-gnu/lib/ld-linux-x86-64.so.2",
+  },
+};
+
+/** What runs `target`'s files here: nothing, an emulator's command, or the reason why they cannot. */
+async function runnerFor(target: Target): Promise<{ command: string } | { missing: string }> {
+  if (target.name === Deno.build.target) return { command: "" };
+  const emulator = EMULATORS[target.arch];
+  if (emulator === undefined) return { missing: `no emulator is known for ${target.arch}` };
+  const program = `/usr/bin/${emulator.command.split(" ")[0]}`;
+  for (const path of [program, emulator.libraries]) {
+    if (!await exists(path)) return { missing: `there is no ${path}` };
+  }
+  return { command: emulator.command };
+}
+
+const folder = await Deno.makeTempDir({ prefix: "testflinger-portable-" });
+await Deno.chmod(folder, 0o755);
+let built: Promise<void> | undefined;
+
+/** Builds when the first test needs it. */
+async function file(target: Target): Promise<string> {
+  built ??= buildPortable(folder).then(() => giveAway(folder));
+  await built;
+  return fileFor(folder, target);
+}
+
+/** Home and cache are the test's own. */
+function environment(extra: Record<string, string> = {}): Record<string, string> {
+  return { HOME: folder, XDG_CACHE_HOME: join(folder, "cache"), ...extra };
+}
+
+Deno.test.afterAll(() => Deno.remove(folder, { recursive: true }));
+
+Deno.test("dist holds the files, their checksums and a manifest", async () => {
+  const manifest = await file(hostTarget()).then(() =>
+    Deno.readTextFile(join(folder, "manifest.json"))
+  );
+  const { version, packaging, deno, permissions, files } = JSON.parse(manifest);
+  assertEquals([version, packaging, deno], [VERSION, "portable", Deno.version.deno]);
+  assertEquals(permissions.includes("--allow-all"), false);
+  const sums = await Deno.readTextFile(join(folder, "SHA256SUMS"));
+  assertEquals(files.length, TARGETS.length);
+  for (const entry of files) {
+    const bytes = await Deno.readFile(join(folder, entry.file));
+    assertEquals([entry.bytes, entry.sha256], [bytes.length, await sha256(bytes)]);
+    assertStringIncludes(sums, `${entry.sha256}  ${entry.file}\n`);
+    assert(bytes.length <= MOST_BYTES, `${entry.file} has ${bytes.length} bytes`);
+  }
+});
+
+Deno.test("two builds of one checkout give the same bytes", async () => {
+  await file(hostTarget());
+  const again = await Deno.makeTempDir({ prefix: "testflinger-portable-" });
+  try {
+    await buildPortable(again);
+    for (const target of TARGETS) {
+      const [one, two] = await Promise.all(
+        [folder, again].map(async (place) => sha256(await Deno.readFile(fileFor(place, target)))),
+      );
+      assertEquals(one, two, target.name);
+    }
+  } finally {
+    await Deno.remove(again, { recursive: true });
+  }
+});
+
+for (const target of TARGETS) {
+  const runner = await runnerFor(target);
+  const missing = "missing" in runner ? runner.missing : undefined;
+  const command = "command" in runner ? runner.command : "";
+  const test = (name: string, fn: () => Promise<void>) => {
+    const why = missing === undefined ? "" : ` (skipped: ${missing})`;
+    Deno.test({ name: `${target.arch}: ${name}${why}`, ignore: missing !== undefined, fn });
+  };
+  const env = environment(command === "" ? {} : { TESTFLINGER_AGENT_RUNNER: command });
+  const run = async (args: string[], cwd = folder): Promise<Ran> => {
+    return await runUnprivileged([await file(target), ...args], { env, cwd });
+  };
+
+  test("it says which version it is, and how it was built", async () => {
+    for (const word of ["version", "--version"]) {
+      const { code, stdout, stderr } = await run([word]);
+      assertEquals([code, stderr], [0, ""]);
+      assertMatch(stdout, new RegExp(`^testflinger-agent ${VERSION}\ncommit +[0-9a-f]{40}`));
+      assertMatch(
+        stdout,
+        new RegExp(`\ntarget +${target.name}\npackaging +portable\nruntime +Deno`),
+      );
+    }
+  });
+
+  test("it checks a configuration", async () => {
+    const conf = join(folder, "agent.conf");
+    await Deno.writeTextFile(
+      conf,
+      "agent_id: a\nserver_address: http://127.0.0.1\njob_queues: [q]\n",
+    );
+    assertMatch((await run(["check", conf])).stdout, /the configuration is valid/);
+    await Deno.writeTextFile(conf, "agent_id: a\n");
+    const wrong = await run(["check", conf]);
+    assertEquals(wrong.code, 2);
+    assertMatch(wrong.stdout, /agent\.conf:1:1: .*job_queues/);
+  });
+
+  test("it runs a whole job, whose programs see the environment that the operator sees", async () => {
+    const cwd = await Deno.makeTempDir({ dir: folder });
+    await Deno.copyFile(join(ROOT, "examples/hello/job.yaml"), join(cwd, "job.yaml"));
+    await Deno.copyFile(join(ROOT, "examples/hello/greet.sh"), join(cwd, "greet.sh"));
+    await giveAway(cwd);
+    const hello = await run(["try", "job.yaml"], cwd);
+    assertEquals(hello.code, 0, hello.stdout + hello.stderr);
+    assertStringIncludes(hello.stdout, "Greetings from an attachment.");
+
+    await Deno.writeTextFile(
+      join(cwd, "job.yaml"),
+      'test_data:\n  test_cmds: env | grep -E "^(DENO_|TESTFLINGER_AGENT_)" | sort\n',
+    );
+    const printed = await run(["try", "job.yaml"], cwd);
+    assertEquals(printed.code, 0, printed.stdout + printed.stderr);
+    const seen = printed.stdout.split("\n").map((line) => line.trim())
+      .filter((line) => /^(DENO_|TESTFLINGER_AGENT_)\w+=/.test(line));
+    assertEquals(seen, [
+      `TESTFLINGER_AGENT_PROGRAM=${await file(target)}`,
+      ...(command === "" ? [] : [`TESTFLINGER_AGENT_RUNNER=${command}`]),
+    ]);
+  });
+}
+
+Deno.test("the process is the agent's own: SIGUSR1 restarts it, and opens nothing", async () => {
+  const path = await file(hostTarget());
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
+    const { pathname } = new URL(request.url);
+    if (pathname === "/v1/job") return new Response(null, { status: 204 });
+    const isRead = request.method === "GET" && pathname.startsWith("/v1/agents/data/");
+    return isRead ? Response.json({ state: "waiting" }) : new Response("OK");
+  });
+  const cwd = await Deno.makeTempDir({ dir: folder });
+  await Deno.writeTextFile(
+    join(cwd, "testflinger-agent.conf"),
+    [
+      "agent_id: portable-test",
+      `server_address: http://127.0.0.1:${server.addr.port}`,
+      "job_queues: [q]",
+      "polling_interval: 1",
+      `execution_basedir: ${cwd}/run`,
+      `logging_basedir: ${cwd}/logs`,
+      `results_basedir: ${cwd}/results`,
+      "",
+    ].join("\n"),
+  );
+  await giveAway(cwd);
+  const agent = startUnprivileged([path], { env: environment(), cwd });
+  const log = join(cwd, "logs", "testflinger-agent.log");
+  await until("the agent runs", () => exists(log));
+  const exe = await Deno.readLink(`/proc/${agent.pid}/exe`);
+  assertMatch(exe, /\/deno$/);
+  // It may come before or after the runtime has made itself ready for it.
+  agent.kill("SIGUSR1");
+  const { code, stderr, stdout } = await ended(agent);
+  assertEquals(code, 1, stdout + stderr);
+  assert(!stderr.includes("Debugger listening"), stderr);
+  await server.shutdown();
+});

@@ -1,0 +1,29 @@
+/** Portable files of this checkout for both targets, built once for all tests of a file. */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { PERMISSIONS } from "../../../lib/cli/self.ts";
+import { VERSION } from "../../../lib/version.ts";
+import type { Target } from "../../../tools/build/targets.ts";
+import { ended } from "./command.ts";
+
+export const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
+
+/** Builds into `folder`. */
+export async function buildPortable(folder: string): Promise<void> {
+  const { code, stderr } = await ended(
+    new Deno.Command(Deno.execPath(), {
+      args: ["run", ...PERMISSIONS, "tools/build/main.ts", "--packaging=portable", "--out", folder],
+      cwd: ROOT,
+      // What the build tries out is unpacked here, not where this machine's agents look.
+      env: { NO_COLOR: "1", XDG_CACHE_HOME: join(folder, "cache") },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn(),
+  );
+  if (code !== 0) throw new Error(stderr);
+}
+
+export function fileFor(folder: string, target: Target): string {
+  return join(folder, `testflinger-agent-${VERSION}-${target.arch}`);
+}
