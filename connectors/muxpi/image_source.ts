@@ -38,6 +38,7 @@ export async function openImage(ctx: MuxpiContext, data: MuxpiData): Promise<Ima
     const link = join(folder, basename(file.path));
     if (link !== file.path) await Deno.symlink(file.path, link);
     const path = await rawFromQcow2(ctx, link);
+    await sniffImage(path);
     return { ...file, path, unpacker: unpacker("raw"), ...disposedBy(remove) };
   } catch (error) {
     await remove();

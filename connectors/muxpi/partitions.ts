@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
-import { type CommandResult, failureText, succeeded } from "../support/runner.ts";
+import { failureText, succeeded } from "../support/runner.ts";
 import { quote } from "../support/ssh.ts";
 import type { PutBack } from "../support/put_back.ts";
 import type { MuxpiContext } from "./config.ts";
@@ -169,32 +169,36 @@ async function mount(
   { path, folder, undo }: { path: string; folder: string; undo: PutBack[] },
 ): Promise<boolean> {
   const to = quote(folder);
-  let state: "unknown" | "mounted" | "not mounted" = "unknown";
   // Registered first: whether a mount that was broken off is there, nobody knows.
   const entry = ctx.putBack(`the mount ${folder}`, async (ctx) => {
-    if (state !== "not mounted") await unmount(ctx, folder, state === "mounted");
+    await unmount(ctx, folder);
   });
   undo.push(entry);
-  // What an agent left behind that lost its power in the middle would be in the way.
   const result = await control(
     ctx,
-    `if mountpoint -q ${to}; then sudo umount -l ${to}; fi; ` +
-      `sudo mkdir -p ${to} && sudo mount -o nosuid,nodev ${quote(path)} ${to}`,
+    // Whether something is mounted is looked at throughout: otherwise the files of the image would
+    // be written to the control host's own disk.
+    `command -v mountpoint >/dev/null || { echo 'mountpoint: not found' >&2; exit 127; }; ` +
+      // What an agent left behind that lost its power in the middle would be in the way.
+      `if mountpoint -q ${to}; then sudo umount -l ${to}; fi; sudo mkdir -p ${to} && ` +
+      `sudo mount -o nosuid,nodev ${quote(path)} ${to} && mountpoint -q ${to}`,
   );
-  if (result.ended === "exited") state = succeeded(result) ? "mounted" : "not mounted";
   if (succeeded(result)) return true;
   ctx.log.warning(`${path} is left out: ${failureText("mount", result)}`);
   return false;
 }
 
-async function unmount(ctx: MuxpiContext, folder: string, isMounted: boolean): Promise<void> {
+async function unmount(ctx: MuxpiContext, folder: string): Promise<void> {
   const to = quote(folder);
   const orderly = await control(
     ctx,
-    isMounted ? `sudo umount ${to}` : `! mountpoint -q ${to} || sudo umount ${to}`,
+    `! mountpoint -q ${to} || { sudo umount ${to} && ! mountpoint -q ${to}; }`,
   );
   if (succeeded(orderly)) return;
-  const forced: CommandResult = await control(ctx, `sudo umount -l ${to}`);
+  const forced = await control(
+    ctx,
+    `sudo umount -l ${to} && ! mountpoint -q ${to}`,
+  );
   throw new ProvisioningError(
     `Cannot unmount ${folder} on the control host: ${failureText("umount", orderly)}; ` +
       (succeeded(forced)

@@ -78,6 +78,7 @@ function inImage(root: string, { partition, folder }: Change): string {
   const top = quote(`${root}/${partition}`);
   const wanted = quote(join(root, partition, folder));
   return `r=$(realpath -m -- ${top}) && d=$(sudo realpath -m -- ${wanted}) && ` +
+    `case "$r" in /*) ;; *) echo "$r is no path" >&2; false;; esac && ` +
     `case "$d/" in "$r"/*) ;; *) echo "$d is not in the image" >&2; false;; esac`;
 }
 

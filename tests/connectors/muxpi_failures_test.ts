@@ -1,0 +1,364 @@
+/**
+ * What muxpi does when a program that it needs is missing, hangs, fails or prints rubbish: a clear
+ * error that names the program and the step, the right exit status, and nothing left behind.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { join } from "node:path";
+import { processesWith } from "../../lib/process/proc.ts";
+import { ControlHost } from "./support/control_host.ts";
+import { Lab } from "./support/lab.ts";
+import { closedPort } from "./support/stubs.ts";
+
+type Mode = "missing" | "hanging" | "failing" | "printing rubbish";
+
+const MODES: readonly Mode[] = ["missing", "hanging", "failing", "printing rubbish"];
+
+/** "works": the program is of no importance there, or its output is. */
+type Outcome = RegExp | "works";
+
+interface Case {
+  /** Where the program is. */
+  readonly on: "agent" | "control host";
+  readonly program: string;
+  /** Only calls whose arguments match this pattern of the shell. @default all */
+  readonly calls?: string;
+  /** What else its calls do; `exec` the real thing. @default nothing */
+  readonly otherwise?: string;
+  readonly image?: "raw" | "xz" | "qcow2";
+  /** @default 1 */
+  readonly status?: number;
+  readonly config?: Record<string, unknown>;
+  readonly outcomes: Readonly<Record<Mode, Outcome>>;
+}
+
+const SCRIPTS: Readonly<Record<Exclude<Mode, "missing">, string>> = {
+  hanging: "hang",
+  failing: "echo 'it went wrong' >&2; exit 9",
+  "printing rubbish": "printf 'rub\\377bish {[\\n'",
+};
+
+const ended = (program: string, seconds: number) =>
+  new RegExp(`'${program}[^']*' was ended after ${seconds} s`);
+
+const CASES: readonly Case[] = [
+  {
+    on: "agent",
+    program: "ssh",
+    outcomes: {
+      missing: /Cannot reach ubuntu@127\.0\.0\.1: 'ssh' could not be started: .*no such program/,
+      hanging: /Cannot reach the control host: 'ssh' was ended after 60 s/,
+      failing: /Cannot reach the control host: 'ssh' ended with exit status 9: it went wrong/,
+      // It connects, it seems, but no command does anything: found at the first that is read.
+      "printing rubbish": /'lsblk' printed 'rub\ufffdbish \{\[', expected JSON/,
+    },
+  },
+  {
+    on: "agent",
+    program: "scp",
+    outcomes: {
+      missing: /'scp' could not be started: .*no such program/,
+      hanging: /Cannot write writable\/.* in the image: 'scp' was ended after 60 s/,
+      failing: /Cannot write writable\/.* in the image: 'scp' ended with exit status 9: it went/,
+      // It says that it copied, and did not.
+      "printing rubbish": /Cannot write writable\/.* in the image: 'cp' ended with exit status 1/,
+    },
+  },
+  {
+    on: "agent",
+    program: "sshpass",
+    outcomes: {
+      missing: /Cannot log in to the device: .*Cannot start sshpass: no such program in PATH/,
+      hanging: /The device was not up 1200 s after its reset: 'ssh-copy-id' was ended after 60 s/,
+      failing: /The device was not up 1200 s .*'ssh-copy-id' ended with exit status 9: it went/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "agent",
+    program: "ssh-copy-id",
+    outcomes: {
+      missing: /Cannot log in to the device: .*'ssh-copy-id' could not be started: .*no such/,
+      hanging: /The device was not up 1200 s after its reset: 'ssh-copy-id' was ended after 60 s/,
+      failing: /The device was not up 1200 s .*'ssh-copy-id' ended with exit status 9: it went/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "agent",
+    program: "qemu-img",
+    image: "qcow2",
+    outcomes: {
+      missing: /Cannot convert the image 'i\.img': 'qemu-img' could not be started/,
+      hanging: /Cannot convert the image 'i\.img': 'qemu-img' was ended after 1800 s/,
+      failing: /Cannot convert the image 'i\.img': 'qemu-img' ended with exit status 9: it went/,
+      // It says that it converted, and there is no file.
+      "printing rubbish": /Cannot read the image 'i\.img\.raw'/,
+    },
+  },
+  {
+    on: "agent",
+    program: "power",
+    status: 46,
+    config: { reboot_script: ["power cycle 7"] },
+    outcomes: {
+      missing: /Cannot reset the device: 'reboot_script\[0\]: power' ended with exit status 127/,
+      hanging: /Cannot reset the device: 'reboot_script\[0\]: power' was ended after 120 s/,
+      failing: /Cannot reset the device: 'reboot_script\[0\]: power' ended with exit status 9: it/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "stm",
+    calls: "-ts",
+    outcomes: {
+      missing: /Cannot give the storage medium to the control host: 'stm -ts' ended .* 127.*stm/s,
+      hanging: ended("stm -ts", 60),
+      failing: /Cannot give the storage medium to the control host: 'stm -ts' ended .* 9: it went/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "stm",
+    calls: "-dut",
+    outcomes: {
+      missing: /'stm -ts' ended/,
+      hanging: /Cannot give the storage medium back to the device: 'stm -dut' was ended after 60 s/,
+      failing: /Cannot give the storage medium back to the device: 'stm -dut' ended .* 9: it went/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "muxctl",
+    calls: "*plug_to_self",
+    config: { control_switch_local_cmd: "muxctl sdwire set TS", media: "sd" },
+    outcomes: {
+      missing: /Cannot give the storage medium to the control host: 'muxctl sdwire plug_to_self'/,
+      hanging: ended("muxctl sdwire plug_to_self", 60),
+      failing: /'muxctl sdwire plug_to_self' ended with exit status 9: it went wrong/,
+      "printing rubbish": /'muxctl sdwire plug_to_self' printed 'rub\ufffdbish \{\['/,
+    },
+  },
+  {
+    on: "control host",
+    program: "lsblk",
+    calls: "*MOUNTPOINT*",
+    otherwise: 'cat "$R/lsblk.json"',
+    outcomes: {
+      missing: /Cannot find out what is mounted of \/dev\/sda: 'lsblk' ended .* 127: .*lsblk/,
+      hanging: /Cannot find out what is mounted of \/dev\/sda: 'lsblk' was ended after 60 s/,
+      failing: /Cannot find out what is mounted of \/dev\/sda: 'lsblk' ended .* 9: it went wrong/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "umount",
+    calls: "*/dev/*",
+    otherwise: 'rm "$1" && mkdir "$1" && rm "$R/mounts/$(basename "$1")"',
+    outcomes: {
+      // Then nothing can be unmounted later on, either: told as soon as it matters.
+      missing: /Cannot unmount \/mnt\/a1\/writable .*umount: command not found.*still mounted/s,
+      hanging: /Cannot unmount what the control host has mounted of \/dev\/sda: 'umount' was ended/,
+      failing: "works",
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "dd",
+    outcomes: {
+      missing:
+        /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 1: sudo: dd: command not/,
+      hanging: /Cannot write the image to \/dev\/sda: 'cat \| dd' was ended after 1200 s/,
+      failing: /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 9: it went wrong/,
+      // What it prints is not read; what it did not read is missing on the other side.
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "dd",
+    config: { verify_flash: true },
+    outcomes: {
+      missing: /'cat \| dd' ended .* 1: .*sudo: dd: command not found/s,
+      hanging: /'cat \| dd' was ended after 1200 s/,
+      failing: /'cat \| dd' ended .* 9: .*it went wrong/s,
+      "printing rubbish": /Cannot verify what was written to \/dev\/sda: 'dd' and 'sha256sum' did/,
+    },
+  },
+  {
+    on: "control host",
+    program: "sha256sum",
+    config: { verify_flash: true },
+    outcomes: {
+      missing: /Cannot verify what was written to \/dev\/sda: 'dd' and 'sha256sum' did not say/,
+      hanging: /Cannot write the image to \/dev\/sda: 'cat \| dd' was ended after 1200 s/,
+      failing: /Cannot verify what was written to \/dev\/sda: 'dd' and 'sha256sum' did not say/,
+      "printing rubbish": /Cannot verify what was written to \/dev\/sda: 'dd' and 'sha256sum' did/,
+    },
+  },
+  {
+    on: "control host",
+    program: "unxz",
+    image: "xz",
+    outcomes: {
+      // zstdcat takes its place, and does not like what the test gives it.
+      missing: /Cannot write the image to \/dev\/sda: 'unxz' cannot unpack it on the control host/,
+      hanging: /Cannot write the image to \/dev\/sda: 'unxz \| dd' was ended after 1200 s/,
+      failing: /Cannot write the image to \/dev\/sda: 'unxz' cannot unpack it .*: it went wrong/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "sync",
+    outcomes: {
+      missing: "works",
+      hanging: "works",
+      failing: "works",
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "hdparm",
+    outcomes: {
+      missing:
+        /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' ended .* 1: sudo: h/,
+      hanging:
+        /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' was ended after 40/,
+      failing:
+        /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' ended .* 9: it we/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "lsblk",
+    calls: "*-J*",
+    outcomes: {
+      missing: /'lsblk' ended with exit status 127: .*lsblk/,
+      hanging: /Cannot find the partitions of \/dev\/sda: 'lsblk' was ended after 60 s/,
+      failing:
+        /Cannot find the partitions of \/dev\/sda: 'lsblk' ended with exit status 9: it went/,
+      "printing rubbish": /Cannot find the partitions of \/dev\/sda: 'lsblk' printed 'rub/,
+    },
+  },
+  {
+    on: "control host",
+    program: "mount",
+    outcomes: {
+      missing: /'mount' could not mount any partition of \/dev\/sda/,
+      hanging: /'mount' could not mount any partition of \/dev\/sda/,
+      failing: /'mount' could not mount any partition of \/dev\/sda/,
+      // It says that it mounted, and did not.
+      "printing rubbish": /'mount' could not mount any partition of \/dev\/sda/,
+    },
+  },
+  {
+    on: "control host",
+    program: "realpath",
+    outcomes: {
+      missing: /Cannot write writable\/.* in the image: 'cp' ended .*realpath/,
+      hanging: /Cannot write writable\/.* in the image: 'cp' was ended after 60 s/,
+      failing: /Cannot write writable\/.* in the image: 'cp' ended with exit status 9: it went/,
+      // Nothing that leads anywhere but into the image is written to.
+      "printing rubbish": /Cannot write writable\/.* in the image: 'cp' ended .* is no path/,
+    },
+  },
+  {
+    on: "control host",
+    program: "umount",
+    calls: "*/mnt/*",
+    otherwise: "exit 32",
+    outcomes: {
+      missing: /Cannot unmount \/mnt\/a1\/writable .*umount: command not found.*still mounted/s,
+      hanging: /Cannot unmount \/mnt\/a1\/writable .*'umount' was ended after 60 s.*still mounted/s,
+      failing: /Cannot unmount \/mnt\/a1\/writable .*'umount' ended .* 9: it went .*still mounted/s,
+      // It says that it unmounted, and did not.
+      "printing rubbish": /Cannot unmount \/mnt\/a1\/writable .*rub.*still mounted/s,
+    },
+  },
+];
+
+for (const one of CASES) {
+  const { on, program, calls } = one;
+  const where = `${program}${calls === undefined ? "" : ` (${calls})`} on the ${on}`;
+  for (const mode of MODES) {
+    const outcome = one.outcomes[mode];
+    Deno.test(`muxpi with ${where} ${mode}: ${outcome === "works" ? "works" : "a clear error"}`, async () => {
+      await using lab = await Lab.open();
+      const host = await ControlHost.open(lab, [
+        { name: "sda2", label: "writable", files: { "etc/hostname": "ubuntu" } },
+      ]);
+      await prepare(lab, one);
+      await spoil(lab, host, one, mode);
+
+      const run = await lab.stage("muxpi", "provision");
+
+      const shown = (await lab.failure("provision").catch(() => ({}))) as Record<string, string>;
+      if (outcome === "works") assertEquals(run.code, 0, run.stderr);
+      else {
+        assertEquals(run.code, one.status ?? 1, run.stderr);
+        assertMatch(shown.exception_message ?? "", outcome);
+        assertMatch(shown.exception_name ?? "", one.status === 46 ? /^Recovery/ : /^Provisioning/);
+      }
+      await assertNothingLeft(lab, host, one, mode);
+    });
+  }
+}
+
+async function prepare(lab: Lab, { config = {}, image = "raw" }: Case): Promise<void> {
+  const { media, ...keys } = config;
+  await lab.config({
+    agent_name: "a1",
+    device_ip: "10.1.1.1",
+    control_host: "127.0.0.1",
+    control_host_port: closedPort(),
+    test_device: "/dev/sda",
+    ...keys,
+  });
+  await lab.job({ provision_data: { use_attachment: "i.img", media } });
+  const heads = {
+    raw: [1, 2],
+    xz: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0],
+    qcow2: [0x51, 0x46, 0x49, 0xfb],
+  };
+  await Deno.mkdir(join(lab.cwd, "attachments/provision"), { recursive: true });
+  await Deno.writeFile(
+    join(lab.cwd, "attachments/provision/i.img"),
+    Uint8Array.from([...heads[image], ...new Uint8Array(1000)]),
+  );
+}
+
+async function spoil(lab: Lab, host: ControlHost, one: Case, mode: Mode): Promise<void> {
+  const { on, program, calls = "*", otherwise = ":" } = one;
+  const place = on === "agent" ? lab : host;
+  if (mode === "missing") {
+    await place.remove(program).catch(() => {});
+    return;
+  }
+  // The marks are of the shell; the paths are those of the host.
+  await place.fake(
+    program,
+    `case "$*" in ${calls.replaceAll("*", '"*"').replaceAll('"', "")}) ${
+      SCRIPTS[mode]
+    };; *) ${otherwise};; esac`,
+  );
+}
+
+/** Neither a mount nor a process, no file that is no longer needed, and the medium at the device. */
+async function assertNothingLeft(lab: Lab, host: ControlHost, one: Case, mode: Mode) {
+  const done = await host.done();
+  const switched = done.filter((line) => /^(stm|muxctl)/.test(line));
+  // Not where it is the very program that cannot be used.
+  if (switched.length > 0) assertMatch(switched.at(-1) ?? "", /^stm -dut$|set DUT$/);
+  if (one.program !== "umount" || one.outcomes[mode] === "works") {
+    assertEquals(await host.mounted(), []);
+  }
+  assertEquals(await processesWith(`HOME=${lab.root}/home`), []);
+  for await (const { name } of Deno.readDir(lab.cwd)) assert(!name.startsWith(".muxpi"), name);
+}
