@@ -14,7 +14,7 @@ export function artifactUpload(spool: Spool, folder: string): Upload {
     if (reported.has(path)) return;
     reported.add(path);
     const phase = spool.standing.logs.output.regions.at(-1)?.phase ?? "cleanup";
-    const line = `WARNING: The artifact ${JSON.stringify(path)} is left out: ${reason}\n`;
+    const line = `WARNING: The artifact ${JSON.stringify(path)} is not delivered whole: ${reason}\n`;
     spool.appendLog("output", phase, new TextEncoder().encode(line)).catch(() => {});
   };
   return { open: () => packArtifacts(join(folder, "artifacts"), { onSkipped: report }) };

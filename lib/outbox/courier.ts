@@ -19,7 +19,7 @@ const BETWEEN_FRAGMENTS_MS = 200;
 /** With this much waiting a fragment leaves at once. */
 const FULL_FRAGMENT_BYTES = 256 * 1024;
 /** Behind an outage, fewer and larger ones: readers cope with 1 MiB, the server's store with 16. */
-const LARGEST_FRAGMENT_BYTES = 1024 * 1024;
+const LARGEST_FRAGMENT_BYTES = 512 * 1024;
 /** A webhook that its server cannot reach is not tried for ever. */
 const EVENT_TRIES = 5;
 
@@ -145,7 +145,7 @@ export class Courier {
     const piece = standing.logs[log].underWay;
     if (piece === undefined) return;
     this.#left[log] = this.#options.clock.monotonic();
-    const text = new TextDecoder().decode(await this.#spool.readLog(log, piece.from, piece.to));
+    const text = await this.#spool.readLog(log, piece.from, piece.to);
     const outcome = await this.#persist(
       async () => {
         if (this.#doubtful[log]) {

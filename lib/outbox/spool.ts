@@ -197,7 +197,7 @@ export class Spool implements Disposable {
   }
 
   /** Reads bytes `from` to `to` of a log. */
-  async readLog(log: LogName, from: number, to: number): Promise<Uint8Array> {
+  async readLog(log: LogName, from: number, to: number): Promise<Uint8Array<ArrayBuffer>> {
     using file = await Deno.open(join(this.folder, log), { read: true });
     await file.seek(from, Deno.SeekMode.Start);
     const bytes = new Uint8Array(to - from);

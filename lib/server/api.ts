@@ -63,6 +63,11 @@ export interface ResultView {
   logBytes: Partial<Record<`${Phase}_output` | `${Phase}_serial`, number>>;
 }
 
+/** A piece of a log; its text may come as the bytes of valid UTF-8, which saves turning it around. */
+export type LogPiece = Omit<LogFragment, "log_data"> & {
+  log_data: string | Uint8Array<ArrayBuffer>;
+};
+
 /** A source of an upload that can be started again from the beginning. */
 export interface Upload {
   /** Opens the bytes; called once per attempt. */
@@ -109,7 +114,7 @@ export interface ServerApi {
   postLog(
     jobId: string,
     log: "output" | "serial",
-    fragment: LogFragment,
+    fragment: LogPiece,
     signal?: AbortSignal,
   ): Promise<Answer<void>>;
   /** Uploads a tar.gz as the job's artifact. Time-out is idle time, not total. */

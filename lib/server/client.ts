@@ -1,6 +1,6 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { Answer, Failure, JobOffer, ResultView, ServerApi, Upload } from "./api.ts";
+import type { Answer, Failure, JobOffer, LogPiece, ResultView, ServerApi, Upload } from "./api.ts";
 import { type CallFailure, isHtml, oneLine } from "./failure.ts";
 import { ArtifactPosts } from "./artifact_posts.ts";
 import { HTML, readJobState, readView } from "./result_answer.ts";
@@ -10,7 +10,6 @@ import {
   AgentRecord,
   type AgentUpdate,
   type EventsUpdate,
-  type LogFragment,
   type ProvisionLogEntry,
   type ResultUpdate,
 } from "./schema.ts";
@@ -247,7 +246,7 @@ class ServerClient implements ServerApi {
   async postLog(
     jobId: string,
     log: "output" | "serial",
-    fragment: LogFragment,
+    fragment: LogPiece,
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId, `/log/${log}`);

@@ -1,7 +1,7 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { Answer, Failure, Generation } from "./api.ts";
-import type { LogFragment } from "./schema.ts";
+import type { Answer, Failure, Generation, LogPiece } from "./api.ts";
+import { jsonWithText } from "./json_text.ts";
 import type { Session } from "./session.ts";
 import { Received } from "./received.ts";
 import type { Call } from "./transport.ts";
@@ -24,7 +24,7 @@ export interface LogPostsOptions {
 export interface LogPost {
   jobId: string;
   log: "output" | "serial";
-  fragment: LogFragment;
+  fragment: LogPiece;
   signal: AbortSignal | undefined;
 }
 
@@ -56,7 +56,10 @@ export class LogPosts {
       return await this.#postText(post);
     }
     const path = `/v1/result/${post.jobId}/log/${post.log}`;
-    const content = JSON.stringify(post.fragment);
+    const { log_data, ...head } = post.fragment;
+    const content = typeof log_data === "string"
+      ? JSON.stringify(post.fragment)
+      : jsonWithText(head, "log_data", log_data);
     const answer = await this.#send(post, path, { type: "application/json", content });
     if (answer.ok) {
       this.#see("current");

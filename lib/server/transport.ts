@@ -33,8 +33,8 @@ export interface Call {
 /** What a request carries. */
 export interface RequestBody {
   type: string;
-  /** A text, or the start of a stream, once per attempt. */
-  content: string | (() => ReadableStream<Uint8Array>);
+  /** A text (as UTF-8 where it is bytes), or the start of a stream, once per attempt. */
+  content: string | Uint8Array<ArrayBuffer> | (() => ReadableStream<Uint8Array>);
 }
 
 /** How a request whose body is a stream is sent when `fetch` cannot do it. */
@@ -118,7 +118,7 @@ export class Transport {
   ): Promise<Received | CallFailure> {
     const what = `${call.method} ${this.#options.address}${call.path}`;
     const { content } = call.body ?? {};
-    const excess = typeof content === "string" ? content.length - LARGE_BODY_CHARS : 0;
+    const excess = typeof content === "function" ? 0 : (content?.length ?? 0) - LARGE_BODY_CHARS;
     const watch = new Watch({
       clock: this.#options.clock,
       limitMs: call.limitMs + Math.max(0, Math.round(excess / SLOW_LINK_CHARS_PER_MS)),
@@ -212,7 +212,9 @@ export class Transport {
           signal: watch.signal,
           client: this.#client,
           ...(outgoing ? { body: outgoing.stream } : {}),
-          ...(typeof content === "string" ? { body: this.#bodyOf(call, content) } : {}),
+          ...(content !== undefined && typeof content !== "function"
+            ? { body: this.#bodyOf(call, content) }
+            : {}),
         });
         if (response.status === LENGTH_REQUIRED && call.once && !this.#wantsLength) {
           this.#wantsLength = true;
@@ -239,11 +241,12 @@ export class Transport {
   }
 
   /** A server that wants the length gets it; then only looking at the result tells what arrived. */
-  #bodyOf(call: Call, content: string): string | ReadableStream<Uint8Array> {
+  #bodyOf(call: Call, content: string | Uint8Array<ArrayBuffer>): BodyInit {
     if (!call.once || this.#wantsLength) return content;
+    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
     return new ReadableStream({
       start(controller) {
-        controller.enqueue(new TextEncoder().encode(content));
+        controller.enqueue(bytes);
         controller.close();
       },
     });

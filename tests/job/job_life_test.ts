@@ -228,7 +228,7 @@ Deno.test("an artifact that cannot be packed is named in the job's log, the othe
   const jobId = await lab.run({ test_data: { a: 1 } });
   assertStringIncludes(
     lab.sandbox.log(jobId, "output"),
-    `WARNING: The artifact "artifacts/pipe" is left out`,
+    `WARNING: The artifact "artifacts/pipe" is not delivered whole`,
   );
   assert(lab.sandbox.artifact(jobId) !== undefined);
 });
