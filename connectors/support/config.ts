@@ -19,7 +19,10 @@ export const host = z.string({ error: "must be an address or a host name, in quo
   .regex(HOST, "must be an IP address or a host name");
 
 /** A TCP port; numbers written as text are accepted. */
-export const port = z.union([z.number(), z.string().regex(/^\d+$/)], {
+export const port = z.union([
+  z.number(),
+  z.string().regex(/^\d+$/, "must be a port number, 1 to 65535"),
+], {
   error: "must be a port number, 1 to 65535",
 }).transform(Number).pipe(
   z.int("must be a port number, 1 to 65535").min(1, "must be a port number, 1 to 65535")

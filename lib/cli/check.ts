@@ -1,34 +1,45 @@
 /** `testflinger-agent check FILE...`: says what is wrong with configuration files. */
-import { loadAgentConfig } from "../config/agent_config.ts";
-import { formatMistake } from "../config/mistake.ts";
-import type { Command } from "./command.ts";
+import { type Command, DEFAULT_CONFIG, FORMAT_FLAG } from "./command.ts";
 
-/** There are mistakes. */
-const MISTAKES_STATUS = 2;
-
+/** `testflinger-agent check`. */
 export const checkCommand: Command = {
   name: "check",
-  summary: "Says what is wrong with agents' configuration files, without running anything.",
-  operands: "FILE...",
-  positionals: { least: 1, most: Infinity },
-  flags: [],
+  summary: "Says what is wrong with configuration files of agents and devices; runs nothing.",
+  operands: "[FILE...]",
+  positionals: { least: 0, most: Infinity },
+  flags: [
+    {
+      name: "config",
+      short: "c",
+      value: "FILE",
+      repeats: true,
+      help: `another file to check (default: ${DEFAULT_CONFIG})`,
+    },
+    {
+      name: "connector",
+      value: "NAME",
+      help: "judge device configurations that no agent among the files names by this connector",
+    },
+    { name: "strict", help: "end with exit status 1 when there are warnings" },
+    FORMAT_FLAG,
+  ],
   examples: [
     {
       line: "testflinger-agent check /etc/testflinger-agent/*/testflinger-agent.conf",
-      does: "all agents of a host",
+      does: "all agents of a host, with the device configurations that they name",
+    },
+    {
+      line: "testflinger-agent check --connector muxpi device.yaml",
+      does: "a device configuration by itself",
+    },
+    {
+      line: "testflinger-agent check --strict --format json *.conf",
+      does: "for a program, before a change is rolled out",
     },
   ],
   async run(line, io) {
-    let mistakes = 0;
-    for (const file of line.positionals) {
-      const result = await loadAgentConfig(file);
-      const found = result.ok ? [] : result.mistakes;
-      const warnings = result.ok ? result.warnings : [];
-      for (const mistake of found) io.stdout(`${formatMistake(mistake)}\n`);
-      for (const warning of warnings) io.stdout(`warning: ${formatMistake(warning)}\n`);
-      if (found.length === 0) io.stdout(`${file}: the configuration is valid\n`);
-      mistakes += found.length;
-    }
-    return mistakes === 0 ? 0 : MISTAKES_STATUS;
+    // Loaded only now: the connectors' schemas are no business of an agent that starts.
+    const { runCheck } = await import("./check/run_check.ts");
+    return await runCheck(line, io);
   },
 };

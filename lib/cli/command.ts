@@ -28,6 +28,8 @@ export interface Flag {
 export interface CommandLine {
   /** The last value of each flag that was given, by its name. */
   values: Readonly<Record<string, string>>;
+  /** All values of each flag that was given, in their order. */
+  lists: Readonly<Record<string, readonly string[]>>;
   switches: ReadonlySet<string>;
   positionals: readonly string[];
 }
@@ -46,6 +48,24 @@ export interface Command {
   examples: readonly { line: string; does: string }[];
   /** Runs it; resolves with the exit status. */
   run(line: CommandLine, io: Io): Promise<number>;
+}
+
+/** Where the configuration is looked for when nobody says so. */
+export const DEFAULT_CONFIG = "testflinger-agent.conf";
+
+/** For commands whose output programs read, too. */
+export const FORMAT_FLAG: Flag = {
+  name: "format",
+  value: "text|json",
+  help: "form of the output (default: text)",
+};
+
+/** The value of `FORMAT_FLAG`; what is wrong with it is told. */
+export function readFormat(line: CommandLine, io: Io): "text" | "json" | undefined {
+  const { format = "text" } = line.values;
+  if (format === "text" || format === "json") return format;
+  io.stderr(`--format must be 'text' or 'json': it is '${format}'\n`);
+  return undefined;
 }
 
 /** The command line is wrong: usage goes to standard error, exit status 2. */

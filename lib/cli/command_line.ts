@@ -38,6 +38,7 @@ export function parseCommandLine(command: Command, args: readonly string[]): Par
   if (raw.help === true) return { ok: true, line: empty(), help: true };
 
   const values: Record<string, string> = {};
+  const lists: Record<string, readonly string[]> = {};
   const switches = new Set<string>();
   for (const flag of command.flags) {
     if (flag.value === undefined) {
@@ -45,10 +46,12 @@ export function parseCommandLine(command: Command, args: readonly string[]): Par
       continue;
     }
     const given = Values.safeParse(raw[flag.name]);
-    const last = given.success ? given.data.at(-1) : undefined;
+    const all = given.success ? given.data : [];
+    const last = all.at(-1);
     if (last === undefined) continue;
-    if (last === "") return { ok: false, message: `--${flag.name} needs a ${flag.value}` };
+    if (all.includes("")) return { ok: false, message: `--${flag.name} needs a ${flag.value}` };
     values[flag.name] = last;
+    lists[flag.name] = all;
   }
   const positionals = raw._.map(String);
   const { least, most } = command.positionals;
@@ -58,11 +61,11 @@ export function parseCommandLine(command: Command, args: readonly string[]): Par
   if (positionals.length < least) {
     return { ok: false, message: `${command.operands ?? "an argument"} is missing` };
   }
-  return { ok: true, line: { values, switches, positionals }, help: false };
+  return { ok: true, line: { values, lists, switches, positionals }, help: false };
 }
 
 function empty(): CommandLine {
-  return { values: {}, switches: new Set(), positionals: [] };
+  return { values: {}, lists: {}, switches: new Set(), positionals: [] };
 }
 
 function unknownFlag(written: string, flags: readonly Flag[]): string {

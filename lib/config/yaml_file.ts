@@ -11,8 +11,11 @@ import { findPlaced, type Placed, placeTree, type Remark } from "./yaml_tree.ts"
 
 /** Either the value, and what is odd about the file, or all that is wrong with it. */
 export type YamlResult<T> =
-  | { ok: true; value: T; warnings: Mistake[] }
+  | { ok: true; value: T; warnings: Mistake[]; placeOf: PlaceOf }
   | { ok: false; mistakes: Mistake[] };
+
+/** Where in the file a value stands, for remarks that take more than the schema to find. */
+export type PlaceOf = (path: Path) => { line: number; column: number };
 
 /** Options of {@linkcode readYamlFile}. */
 export interface YamlOptions {
@@ -84,7 +87,12 @@ export function readYaml<S extends z.ZodType>(
   review?.(written, (path, message) => {
     warnings.push({ offset: findPlaced(tree, path).offset, path, message });
   });
-  return { ok: true, value: result.data, warnings: inFile(warnings) };
+  return {
+    ok: true,
+    value: result.data,
+    warnings: inFile(warnings),
+    placeOf: (path) => lines.place(findPlaced(tree, path).offset),
+  };
 }
 
 type Parsed =

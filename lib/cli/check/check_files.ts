@@ -1,0 +1,240 @@
+/** Checks configuration files, each by itself and all of them against each other. */
+import * as z from "zod";
+import { CONNECTORS } from "../../../connectors/registry.ts";
+import { AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
+import { quoted } from "../../config/mistake.ts";
+import { readYamlFile } from "../../config/yaml_file.ts";
+import { checkAgent } from "./agent_file.ts";
+import { connectorCalls, isFixed } from "./connector_calls.ts";
+import { checkDevice, DEVICE_KEYS } from "./device_file.ts";
+import { type Finding, type Say, sayer } from "./finding.ts";
+
+/** One file that was looked at. */
+export interface CheckedFile {
+  file: string;
+  /** `unknown` where it cannot be told, because the file cannot be read at all. */
+  kind: "agent" | "device" | "unknown";
+  /** Of an agent's file that is valid. */
+  agent_id?: string;
+  /** By which connectors a device's file was judged; none: by the keys that all have. */
+  connectors?: string[];
+}
+
+/** Everything that was found. */
+export interface CheckReport {
+  files: CheckedFile[];
+  /** By file, in the order of its lines. */
+  findings: Finding[];
+}
+
+/** What belongs to an agent whose file is valid. */
+interface Agent {
+  file: string;
+  config: AgentConfig;
+  say: Say;
+}
+
+/** How one device file is used. */
+interface DeviceUse {
+  file: string;
+  connector: string;
+  provisions: boolean;
+  /** The agents that use it. */
+  agents: Set<string>;
+}
+
+/**
+ * Checks the files, and the device configurations that agents among them name.
+ *
+ * @param connector judges device files that no agent among the files uses.
+ */
+export async function checkFiles(
+  files: readonly string[],
+  { connector }: { connector?: string | undefined } = {},
+): Promise<CheckReport> {
+  const checked: CheckedFile[] = [];
+  const findings: Finding[] = [];
+  const agents: Agent[] = [];
+  const devices: { file: string; real: string }[] = [];
+  const seen = new Set<string>();
+
+  for (const file of files) {
+    const real = await realPath(file);
+    if (seen.has(real)) continue;
+    seen.add(real);
+    const kind = await kindOf(file, findings);
+    if (kind === "device") devices.push({ file, real });
+    else if (kind === "unknown") checked.push({ file, kind });
+    else checked.push({ file, kind, ...await readAgent(file, { agents, findings }) });
+  }
+
+  const uses = new Map<string, DeviceUse[]>();
+  for (const agent of agents) {
+    await checkAgent(agent.config, agent.say);
+    await collectUses(agent, uses);
+  }
+  compareAgents(agents);
+
+  for (const { file, real } of devices) {
+    if (!uses.has(real)) {
+      const unused: DeviceUse[] = connector === undefined
+        ? []
+        : [{ file, connector, provisions: true, agents: new Set() }];
+      uses.set(real, unused);
+    }
+    // The name by which it was asked for.
+    for (const use of uses.get(real) ?? []) use.file = file;
+    if (uses.get(real)?.length === 0) {
+      findings.push(...await checkDevice(file, { connector: undefined, provisions: false }));
+      checked.push({ file, kind: "device", connectors: [] });
+    }
+  }
+  for (const group of uses.values()) {
+    const [first] = group;
+    if (first === undefined) continue;
+    const names = group.map((use) => use.connector);
+    checked.push({ file: first.file, kind: "device", connectors: names });
+    const found = await Promise.all(
+      group.map(({ file, connector, provisions }) =>
+        checkDevice(file, { connector: CONNECTORS.get(connector), provisions })
+      ),
+    );
+    findings.push(...withoutRepetitions(found.flat()));
+    shared(group, findings);
+  }
+  const order = new Map(checked.map(({ file }, index) => [file, index]));
+  findings.sort((a, b) =>
+    (order.get(a.file) ?? 0) - (order.get(b.file) ?? 0) || a.line - b.line || a.column - b.column
+  );
+  return { files: checked, findings };
+}
+
+const Anything = z.looseObject({});
+
+/** Which of the two kinds of file this is, by the keys that it has. */
+async function kindOf(file: string, findings: Finding[]): Promise<CheckedFile["kind"]> {
+  const result = await readYamlFile(file, Anything);
+  if (!result.ok) {
+    findings.push(...result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })));
+    return "unknown";
+  }
+  const keys = Object.keys(result.value);
+  const agentKeys = keys.filter((key) => Object.hasOwn(AgentConfig.shape, key)).length;
+  const deviceKeys = keys.filter((key) => DEVICE_KEYS.has(key)).length;
+  return deviceKeys > agentKeys ? "device" : "agent";
+}
+
+async function readAgent(
+  file: string,
+  { agents, findings }: { agents: Agent[]; findings: Finding[] },
+): Promise<{ agent_id?: string }> {
+  const result = await loadAgentConfig(file);
+  if (!result.ok) {
+    findings.push(...result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })));
+    return {};
+  }
+  findings.push(...result.warnings.map((one) => ({ severity: "warning" as const, ...one })));
+  agents.push({ file, config: result.value, say: sayer(findings, file, result.placeOf) });
+  return { agent_id: result.value.agent_id };
+}
+
+async function collectUses(
+  { file, config, say }: Agent,
+  uses: Map<string, DeviceUse[]>,
+): Promise<void> {
+  for (const { key, connector, stage, configFile } of connectorCalls(config)) {
+    if (configFile === undefined || !isFixed(configFile) || !CONNECTORS.has(connector)) continue;
+    const place = key === "connector" ? "connector_config" : key;
+    if (!await exists(configFile)) {
+      say("mistake", [place], `there is no file ${quoted(configFile)}, a device configuration`);
+      continue;
+    }
+    const real = await realPath(configFile);
+    const group = uses.get(real) ?? [];
+    uses.set(real, group);
+    let use = group.find((one) => one.connector === connector);
+    if (use === undefined) {
+      use = { file: configFile, connector, provisions: false, agents: new Set() };
+      group.push(use);
+    }
+    use.provisions ||= stage === "provision" || stage === undefined;
+    use.agents.add(file);
+  }
+}
+
+/** One device cannot run two agents' jobs at a time. */
+function shared(group: readonly DeviceUse[], findings: Finding[]): void {
+  const agents = [...new Set(group.flatMap((use) => [...use.agents]))];
+  const file = group[0]?.file;
+  if (file === undefined || agents.length < 2) return;
+  findings.push({
+    severity: "warning",
+    file,
+    line: 0,
+    column: 0,
+    path: "",
+    message: `is the device of ${agents.length} agents, which would disturb each other: ${
+      agents.join(", ")
+    }`,
+  });
+}
+
+/** What must not be the same for two agents on a host. */
+function compareAgents(agents: readonly Agent[]): void {
+  const ids = new Map<string, string>();
+  const markers = new Map<string, string>();
+  const ports = new Map<string, string>();
+  for (const { file, config, say } of agents) {
+    const { agent_id: id, metrics_host, metrics_port } = config;
+    const sameId = ids.get(id);
+    if (sameId !== undefined) {
+      say(
+        "mistake",
+        ["agent_id"],
+        `${quoted(id)} is the agent_id of ${sameId} too: choose another`,
+      );
+    }
+    ids.set(id, sameId ?? file);
+    // Markers in /tmp also count with the dashes of the id removed.
+    const marker = id.replaceAll("-", "");
+    const sameMarker = sameId === undefined ? markers.get(marker) : undefined;
+    if (sameMarker !== undefined) {
+      say(
+        "warning",
+        ["agent_id"],
+        `${
+          quoted(id)
+        } without its dashes is the id of ${sameMarker} too: a marker file meant for ` +
+          "one of the two may reach the other",
+      );
+    }
+    markers.set(marker, markers.get(marker) ?? file);
+    if (metrics_port === undefined) continue;
+    const address = `${metrics_host}:${metrics_port}`;
+    const samePort = ports.get(address);
+    if (samePort !== undefined) {
+      say(
+        "warning",
+        ["metrics_port"],
+        `${metrics_port} is the port of ${samePort} too: choose another`,
+      );
+    }
+    ports.set(address, samePort ?? file);
+  }
+}
+
+function withoutRepetitions(findings: readonly Finding[]): Finding[] {
+  return [...new Map(findings.map((one) => [JSON.stringify(one), one])).values()];
+}
+
+async function exists(file: string): Promise<boolean> {
+  // What is there and cannot be read is told by whoever reads it.
+  return await Deno.stat(file).then(
+    () => true,
+    (error) => !(error instanceof Deno.errors.NotFound),
+  );
+}
+
+async function realPath(file: string): Promise<string> {
+  return await Deno.realPath(file).catch(() => file);
+}

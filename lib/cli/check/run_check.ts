@@ -1,0 +1,58 @@
+/** What `testflinger-agent check` does. */
+import { CONNECTORS } from "../../../connectors/registry.ts";
+import { didYouMean } from "../../config/spelling.ts";
+import { type CommandLine, DEFAULT_CONFIG, type Io, readFormat, USAGE_STATUS } from "../command.ts";
+import { checkFiles, type CheckReport } from "./check_files.ts";
+import { formatFinding } from "./finding.ts";
+
+/** There are mistakes. */
+const MISTAKES_STATUS = 2;
+/** There are warnings, and they were said to count. */
+const WARNINGS_STATUS = 1;
+
+/** Runs the command. */
+export async function runCheck(line: CommandLine, io: Io): Promise<number> {
+  const format = readFormat(line, io);
+  if (format === undefined) return USAGE_STATUS;
+  const { connector } = line.values;
+  if (connector !== undefined && !CONNECTORS.has(connector)) {
+    const meant = didYouMean(connector, CONNECTORS.keys());
+    io.stderr(
+      `there is no device connector '${connector}', ` +
+        (meant === undefined
+          ? `there are: ${[...CONNECTORS.keys()].join(", ")}\n`
+          : `did you mean '${meant}'?\n`),
+    );
+    return USAGE_STATUS;
+  }
+  const named = [...line.positionals, ...line.lists.config ?? []];
+  const report = await checkFiles(named.length === 0 ? [DEFAULT_CONFIG] : named, { connector });
+  const mistakes = report.findings.filter(({ severity }) => severity === "mistake").length;
+  const warnings = report.findings.length - mistakes;
+  io.stdout(
+    format === "json"
+      ? `${JSON.stringify({ ...report, mistakes, warnings }, null, 2)}\n`
+      : asText(report, { mistakes, warnings }),
+  );
+  if (mistakes > 0) return MISTAKES_STATUS;
+  return warnings > 0 && line.switches.has("strict") ? WARNINGS_STATUS : 0;
+}
+
+function asText(
+  { files, findings }: CheckReport,
+  { mistakes, warnings }: { mistakes: number; warnings: number },
+): string {
+  const told = new Set(findings.map(({ file }) => file));
+  const good = files.filter(({ file }) => !told.has(file)).map(({ file, kind, connectors }) => {
+    if (kind === "agent") return `${file}: the agent's configuration is valid\n`;
+    const by = connectors === undefined || connectors.length === 0
+      ? " as far as all connectors have it in common (--connector NAME tells more)"
+      : ` for ${connectors.join(" and ")}`;
+    return `${file}: the device's configuration is valid${by}\n`;
+  });
+  const count = (amount: number, noun: string) => `${amount} ${noun}${amount === 1 ? "" : "s"}`;
+  const sum = `${count(files.length, "file")}: ${count(mistakes, "mistake")}, ${
+    count(warnings, "warning")
+  }\n`;
+  return findings.map((one) => `${formatFinding(one)}\n`).join("") + good.join("") + sum;
+}

@@ -1,0 +1,255 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { AGENT, run, withFiles } from "./support.ts";
+
+/** What `check` says of the files, with the folder taken off their names. */
+async function check(
+  files: Record<string, string>,
+  args: (folder: string) => string[],
+): Promise<{ status: number; lines: string[] }> {
+  let result = { status: -1, lines: [] as string[] };
+  await withFiles(files, async (folder) => {
+    const { status, stdout } = await run("check", ...args(folder));
+    result = { status, lines: stdout.replaceAll(`${folder}/`, "").trimEnd().split("\n") };
+  });
+  return result;
+}
+
+/** What `check` says of one agent's file. */
+function checkAgent(more: string, ...flags: string[]) {
+  return check({ "a.conf": AGENT + more }, (folder) => [...flags, `${folder}/a.conf`]);
+}
+
+Deno.test("check accepts a valid agent's configuration", async () => {
+  assertEquals(await checkAgent("test_command: echo hello\n"), {
+    status: 0,
+    lines: ["a.conf: the agent's configuration is valid", "1 file: 0 mistakes, 0 warnings"],
+  });
+});
+
+Deno.test("check lists all mistakes of all files with their places, and ends with 2", async () => {
+  const { status, lines } = await check(
+    { "a.conf": "agent_id: 5\njob_queue: [q]\n", "b.conf": `${AGENT}polling_interval: soon\n` },
+    (folder) => ["-c", `${folder}/a.conf`, "--config", `${folder}/b.conf`],
+  );
+  assertEquals(status, 2);
+  assertEquals(
+    lines,
+    [
+      "b.conf:7:19: polling_interval: is the text 'soon', must be a number",
+      "a.conf:1:1: server_address: is missing, must be text",
+      "a.conf:1:1: job_queues: is missing, must be a list of queue names",
+      "a.conf:1:11: agent_id: is the number '5', must be text: put it in quotes, '5'",
+      "a.conf:2:1: job_queue: is not a known key, did you mean 'job_queues'?",
+      "2 files: 5 mistakes, 0 warnings",
+    ].toSorted((a, b) => lines.indexOf(a) - lines.indexOf(b)),
+  );
+});
+
+Deno.test("check looks for the programs that phase commands name, not for what the shell does itself", async () => {
+  const command = [
+    "set -e; export X=1 && cd /tmp",
+    "FOO=bar no-such-program-1 --flag | /no/such/program-2",
+    "if no-such-program-3; then echo 'no-such-program-4 ; x'; fi",
+    "ours() { :; }; ours; ./relative; $EXPANDED; for i in a b; do true; done # no-such-program-5",
+    "exec no-such-program-6 > /dev/null 2>&1",
+  ].map((line) => `  ${line}`).join("\n");
+  const { status, lines } = await checkAgent(`test_command: |\n${command}\n`);
+  const path = "in this shell's PATH; the agent's may be another";
+  assertEquals(status, 0);
+  assertEquals(lines, [
+    `a.conf:7:15: warning: test_command: there is no program 'no-such-program-1' ${path}`,
+    "a.conf:7:15: warning: test_command: there is no program '/no/such/program-2' on this host",
+    `a.conf:7:15: warning: test_command: there is no program 'no-such-program-3' ${path}`,
+    `a.conf:7:15: warning: test_command: there is no program 'no-such-program-6' ${path}`,
+    "1 file: 0 mistakes, 4 warnings",
+  ]);
+});
+
+Deno.test("check --strict ends with 1 when there are only warnings", async () => {
+  const { status } = await checkAgent("test_command: no-such-program\n", "--strict");
+  assertEquals(status, 1);
+});
+
+Deno.test("check follows phase commands to device configurations, and judges them by their connector", async () => {
+  const program = "testflinger-agent device-connector";
+  const { status, lines } = await check({
+    "a.conf": `${AGENT}` +
+      `provision_command: ${program} noprovision provision -c DIR/device.yaml testflinger.json\n` +
+      `test_command: ${program} noprovision runtest -c DIR/device.yaml testflinger.json\n`,
+    "device.yaml": "agent_name: x\nserial_port: many\ndevice_pi: 10.0.0.1\n",
+  }, (folder) => [`${folder}/a.conf`]);
+  assertEquals(status, 2);
+  assertStringIncludes(
+    lines.join("\n"),
+    "device.yaml:2:14: serial_port: is the text 'many', must be a port number, 1 to 65535",
+  );
+});
+
+Deno.test("check says what a device configuration lacks for provisioning, and which key was misspelt", async () => {
+  const { status, lines } = await check({
+    "a.conf": `${AGENT}provision_command: testflinger-device-connector noprovision provision ` +
+      "--config=DIR/device.yaml testflinger.json\n",
+    "device.yaml": "agent_name: x\ndevice_pi: 10.0.0.1\nour_own_note: y\n",
+  }, (folder) => [`${folder}/a.conf`]);
+  assertEquals(status, 2);
+  assertEquals(lines.filter((line) => line.startsWith("device.yaml")), [
+    "device.yaml:1:1: device_ip: is missing, noprovision cannot provision without it",
+    "device.yaml:2:12: warning: device_pi: is not a key of device connectors, did you mean 'device_ip'?",
+  ]);
+});
+
+Deno.test("check knows connectors and stages, with a suggestion, and wants whole paths", async () => {
+  const call = (words: string) =>
+    checkAgent(`provision_command: testflinger-device-connector ${words} testflinger.json\n`);
+  const about = async (words: string) => {
+    const { status, lines } = await call(words);
+    const found = lines.filter((line) => !line.includes("there is no program"))[0] ?? "";
+    return `${status} ${found.replace("a.conf:7:20: ", "").replace("provision_command: ", "")}`;
+  };
+  assertEquals(
+    await about("muxpy provision -c /dev/null"),
+    "2 there is no device connector 'muxpy', did you mean 'muxpi'?",
+  );
+  assertEquals(
+    await about("muxpi provisoin -c /dev/null"),
+    "2 there is no stage 'provisoin', did you mean 'provision'?",
+  );
+  assertEquals(
+    await about("muxpi provision"),
+    "2 the connector needs -c and a device configuration",
+  );
+  assertEquals(
+    await about("muxpi provision -c default.yaml"),
+    "2 'default.yaml' is looked for in each job's folder: write the whole path",
+  );
+  assertEquals(
+    await about("muxpi provision -c /no/such.yaml"),
+    "2 there is no file '/no/such.yaml', a device configuration",
+  );
+  assertEquals(
+    await about("netboot provision -c /dev/null"),
+    "0 warning: the device connector 'netboot' is not in this version: keep the established " +
+      "agent's testflinger-device-connector for it, and write its full path here",
+  );
+});
+
+Deno.test("check takes the key connector and its connector_config for a call, too", async () => {
+  const { status, lines } = await checkAgent("connector: muxpy\nconnector_config: device.yaml\n");
+  assertEquals(status, 2);
+  assertEquals(
+    lines[0],
+    "a.conf:7:12: connector: there is no device connector 'muxpy', did you mean 'muxpi'?",
+  );
+});
+
+Deno.test("check reads a device configuration by itself, by the connector that is named", async () => {
+  const files = { "device.yaml": "device_ip: 10.0.0.1\nssh_port: none\n" };
+  const common = await check(files, (folder) => [`${folder}/device.yaml`]);
+  assertEquals(common.status, 2);
+  const named = await check(
+    { "device.yaml": "device_ip: 10.0.0.1\n" },
+    (folder) => ["--connector", "noprovision", `${folder}/device.yaml`],
+  );
+  assertEquals(named, {
+    status: 0,
+    lines: [
+      "device.yaml: the device's configuration is valid for noprovision",
+      "1 file: 0 mistakes, 0 warnings",
+    ],
+  });
+  const unnamed = await check(
+    { "device.yaml": "device_ip: 10.0.0.1\n" },
+    (folder) => [`${folder}/device.yaml`],
+  );
+  assertEquals(
+    unnamed.lines[0],
+    "device.yaml: the device's configuration is valid as far as all connectors have it in common " +
+      "(--connector NAME tells more)",
+  );
+});
+
+Deno.test("check finds what agents of one host must not share", async () => {
+  const other = AGENT.replace("rpi4-1", "rpi41");
+  const connector = "test_command: testflinger-agent device-connector muxpi runtest " +
+    "-c DIR/device.yaml testflinger.json\n";
+  const { status, lines } = await check({
+    "a.conf": `${AGENT}metrics_port: 9100\n${connector}`,
+    "b.conf": `${AGENT}`,
+    "c.conf": `${other}metrics_port: 9100\n${connector}`,
+    "device.yaml": "device_ip: 10.0.0.1\n",
+  }, (folder) => ["a.conf", "b.conf", "c.conf"].map((name) => `${folder}/${name}`));
+  const said = lines.filter((line) => !line.includes("there is no program"));
+  assertEquals(status, 2);
+  assertEquals(said, [
+    "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: choose another",
+    "c.conf:1:11: warning: agent_id: 'rpi41' without its dashes is the id of a.conf too: a marker " +
+    "file meant for one of the two may reach the other",
+    "c.conf:7:15: warning: metrics_port: 9100 is the port of a.conf too: choose another",
+    "device.yaml: warning: is the device of 2 agents, which would disturb each other: a.conf, c.conf",
+    said.at(-1) ?? "",
+  ]);
+});
+
+Deno.test("check warns of folders that cannot be written, and of queues that the server cannot show", async () => {
+  const { status, lines } = await checkAgent(
+    "advertised_queues: {rip4: all of them}\n" +
+      "advertised_images: {rpi4: {core: 'url: x'}}\n",
+  );
+  assertEquals([status, lines[0]], [
+    0,
+    "a.conf:7:27: warning: advertised_queues.rip4: 'rip4' is not one of job_queues: did you mean 'rpi4'?",
+  ]);
+  const folders = await check({
+    "a.conf": AGENT.replace("DIR/run", "DIR/a.conf/run").replace("[rpi4]", "[a/b, c, c]"),
+  }, (folder) => [`${folder}/a.conf`]);
+  assertEquals(folders.lines, [
+    "a.conf:3:14: warning: job_queues[0]: is 'a/b': the server cannot show a queue with '/', '?', " +
+    "'#' or '%' in its name",
+    "a.conf:3:22: warning: job_queues[2]: 'c' is there twice: remove one",
+    "a.conf:4:20: warning: execution_basedir: a.conf is not a folder: make it by hand, owned by " +
+    "the agent's user",
+    "1 file: 0 mistakes, 3 warnings",
+  ]);
+});
+
+Deno.test("check --format json says the same to a program", async () => {
+  await withFiles({ "a.conf": `${AGENT}output_timeout: -1\n` }, async (folder) => {
+    const { status, stdout } = await run("check", "--format", "json", `${folder}/a.conf`);
+    assertEquals(status, 2);
+    assertEquals(JSON.parse(stdout), {
+      files: [{ file: `${folder}/a.conf`, kind: "agent" }],
+      findings: [{
+        severity: "mistake",
+        file: `${folder}/a.conf`,
+        line: 7,
+        column: 17,
+        path: "output_timeout",
+        message: "is the number '-1', must be at least 1",
+      }],
+      mistakes: 1,
+      warnings: 0,
+    });
+  });
+});
+
+Deno.test("check refuses a format and a connector that it does not know, with a suggestion", async () => {
+  const format = await run("check", "--format", "xml");
+  assertEquals([format.status, format.stderr], [
+    2,
+    "--format must be 'text' or 'json': it is 'xml'\n",
+  ]);
+  const connector = await run("check", "--connector", "muxpy", "x");
+  assertEquals([connector.status, connector.stderr], [
+    2,
+    "there is no device connector 'muxpy', did you mean 'muxpi'?\n",
+  ]);
+});
+
+Deno.test("check says of a file that it cannot read why not", async () => {
+  const { status, stdout } = await run("check", "/no/such/file.conf");
+  assertEquals(status, 2);
+  assertEquals(
+    stdout,
+    "/no/such/file.conf: cannot be read: there is no such file\n1 file: 1 mistake, 0 warnings\n",
+  );
+});
