@@ -3,9 +3,11 @@ import { type ConnectorContext, defineConnector } from "./connector.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset } from "./support/reboot.ts";
-import { type CommandResult, failureText, succeeded } from "./support/runner.ts";
-import { destination, deviceTarget, ssh, type SshTarget } from "./support/ssh.ts";
+import { type CommandResult, succeeded } from "./support/runner.ts";
+import { destination, deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh.ts";
 import { copySshKey } from "./support/ssh_keys.ts";
+
+const PROBE = "/bin/true";
 
 /** ssh gives up connecting after 10 s; a device that takes the connection and then hangs needs more. */
 const PROBE_TIMEOUT_MS = 30_000;
@@ -51,10 +53,10 @@ export const noprovision = defineConnector({
     if (!ctx.config.reboot_script?.length) {
       throw new ProvisioningError(
         `The device does not answer, and no 'reboot_script' is set to reset it: ` +
-          `${destination(target)}: ${failureText("ssh", last)}`,
+          sshFailureText(target, PROBE, last),
       );
     }
-    ctx.log.warning(`${destination(target)} does not answer: ${failureText("ssh", last)}`);
+    ctx.log.warning(`The device does not answer: ${sshFailureText(target, PROBE, last)}`);
     await hardReset(ctx);
     await ctx.clock.sleep(FIRST_PAUSE_MS, ctx.signal);
     const deadline = ctx.clock.monotonic() + BOOT_LIMIT_MS;
@@ -66,13 +68,13 @@ export const noprovision = defineConnector({
     const ErrorClass = ctx.config.unreachable_is_recovery_error ? RecoveryError : ProvisioningError;
     throw new ErrorClass(
       `The device does not answer ${(FIRST_PAUSE_MS + BOOT_LIMIT_MS) / 1000} s after its reset: ` +
-        `${destination(target)}: ${failureText("ssh", last)}`,
+        sshFailureText(target, PROBE, last),
     );
   },
 });
 
 function probe(ctx: ConnectorContext, target: SshTarget): Promise<CommandResult> {
-  return ssh(ctx, target, "/bin/true", { timeoutMs: PROBE_TIMEOUT_MS });
+  return ssh(ctx, target, PROBE, { timeoutMs: PROBE_TIMEOUT_MS });
 }
 
 /** Did the device answer, but not let us in? */

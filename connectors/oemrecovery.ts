@@ -4,8 +4,8 @@ import { script } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset } from "./support/reboot.ts";
-import { type CommandResult, failureText, succeeded } from "./support/runner.ts";
-import { deviceTarget, ssh, type SshTarget } from "./support/ssh.ts";
+import { type CommandResult, succeeded } from "./support/runner.ts";
+import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh.ts";
 import { copySshKey } from "./support/ssh_keys.ts";
 
 const KEY_TIMEOUT_MS = 60_000;
@@ -50,8 +50,9 @@ export const oemrecovery = defineConnector({
       target: deviceTarget(ctx, credentials(job)),
       readyCommand: ctx.config.ready_cmd,
     };
-    if (!await copyKey(ctx, recovery.target)) {
-      ctx.log.warning("The device does not take the ssh key: resetting it");
+    const refusal = await copyKey(ctx, recovery.target);
+    if (refusal !== undefined) {
+      ctx.log.warning(`The device is reset, as it does not take the ssh key: ${refusal}`);
       await hardReset(ctx);
       await waitUntilReady(ctx, recovery, undefined);
     }
@@ -73,13 +74,12 @@ function keysOnly({ password: _, ...target }: SshTarget): SshTarget {
   return target;
 }
 
-async function copyKey(ctx: ConnectorContext, target: SshTarget): Promise<boolean> {
+/** Why the key could not be copied; undefined when it has been. */
+async function copyKey(ctx: ConnectorContext, target: SshTarget): Promise<string | undefined> {
   const copied = await copySshKey(ctx, target, { attempts: 1, timeoutMs: KEY_TIMEOUT_MS });
-  if (copied.ok) return true;
-  const message = `Cannot copy the ssh key: ${copied.why}`;
-  if (copied.missing) throw new ProvisioningError(message);
-  ctx.log.warning(message);
-  return false;
+  if (copied.ok) return undefined;
+  if (copied.missing) throw new ProvisioningError(`Cannot copy the ssh key: ${copied.why}`);
+  return copied.why;
 }
 
 async function bootIdOf(ctx: ConnectorContext, target: SshTarget): Promise<string | undefined> {
@@ -105,7 +105,9 @@ async function runRecoveryCommand(
     ctx.log.info("The device has gone away, as it should");
     return;
   }
-  throw new ProvisioningError(`Cannot recover the device: ${failureText(command, result)}`);
+  throw new ProvisioningError(
+    `Cannot recover the device: ${sshFailureText(target, command, result)}`,
+  );
 }
 
 async function answers(ctx: ConnectorContext, target: SshTarget): Promise<boolean> {
@@ -129,36 +131,37 @@ async function waitUntilReady(
   let last = "it has never answered";
   while (clock.monotonic() < deadline) {
     await clock.sleep(READY_PAUSE_MS, signal);
-    const state = await readiness(ctx, recovery, oldBootId);
-    if (state === "ready" && await copyKey(ctx, recovery.target)) return;
-    last = state === "ready" ? "it does not take the ssh key" : state;
+    const missing = await missingForReadiness(ctx, recovery, oldBootId) ??
+      await copyKey(ctx, recovery.target);
+    if (missing === undefined) return;
+    ctx.log.info(`The device is not ready yet: ${missing}`);
+    last = missing;
   }
   throw new ProvisioningError(
     `The device was not ready ${READY_LIMIT_MS / 1000} s after its recovery: ${last}`,
   );
 }
 
-/** "ready", or what is still missing. */
-async function readiness(
+/** What the device still lacks, undefined when it is ready. */
+async function missingForReadiness(
   ctx: ConnectorContext,
   { target, readyCommand }: Recovery,
   oldBootId: string | undefined,
-): Promise<string> {
-  if (oldBootId !== undefined) {
-    const bootId = await bootIdOf(ctx, target);
-    if (bootId === oldBootId) return "the old system is still running";
+): Promise<string | undefined> {
+  if (oldBootId !== undefined && await bootIdOf(ctx, target) === oldBootId) {
+    return "the old system is still running";
   }
   if (readyCommand !== undefined) {
     const result = await ssh(ctx, target, readyCommand, { timeoutMs: READY_CMD_TIMEOUT_MS });
-    return succeeded(result) ? "ready" : failureText("ready_cmd", result);
+    return succeeded(result) ? undefined : sshFailureText(target, "ready_cmd", result);
   }
   const model = await ssh(ctx, target, "snap model", { timeoutMs: QUERY_TIMEOUT_MS });
-  if (lineHas(model, "model", "generic-classic")) return "ready";
+  if (lineHas(model, "model", "generic-classic")) return undefined;
   const changes = await ssh(ctx, target, "snap changes", { timeoutMs: QUERY_TIMEOUT_MS });
-  if (lineHas(changes, "Initialize device", "Done")) return "ready";
+  if (lineHas(changes, "Initialize device", "Done")) return undefined;
   return succeeded(changes)
     ? "snapd has not initialized the device"
-    : failureText("snap changes", changes);
+    : sshFailureText(target, "snap changes", changes);
 }
 
 /** Does a line with the first text also have the second? */

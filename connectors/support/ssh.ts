@@ -139,6 +139,12 @@ export function ssh(
   return invoke(ctx, sshInvocation(target, command), { target, options });
 }
 
+/** How a command that was run by `ssh` failed, in one sentence and the last lines of its output. */
+export function sshFailureText(target: SshTarget, command: string, result: CommandResult): string {
+  const program = target.password === undefined ? "ssh" : "sshpass ssh";
+  return failureText(`${program} ${destination(target)} ${command}`, result);
+}
+
 /**
  * Copies a local file to a target.
  *

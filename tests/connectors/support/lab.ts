@@ -220,6 +220,21 @@ ${script}
     return (all as Record<string, Record<string, string | null>>)[`${stage}_exception_info`] ?? {};
   }
 
+  /** Names of the processes that still run in the job's folder. */
+  async processes(): Promise<string[]> {
+    const cwd = await Deno.realPath(this.cwd);
+    const names: string[] = [];
+    for await (const { name } of Deno.readDir("/proc")) {
+      if (!/^\d+$/.test(name)) continue;
+      const folder = await Deno.readLink(`/proc/${name}/cwd`).catch(() => "");
+      if (folder !== cwd) continue;
+      const stat = await Deno.readTextFile(`/proc/${name}/stat`).catch(() => "");
+      // Field 3: what has ended and waits to be noticed does not run.
+      if (stat !== "" && !/\) [ZX] /.test(stat)) names.push(stat.slice(0, 40));
+    }
+    return names;
+  }
+
   async #takeHung(): Promise<boolean> {
     if (this.hang()) return true;
     for await (const entry of Deno.readDir(this.#notes)) {
