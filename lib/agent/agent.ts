@@ -10,12 +10,16 @@ import { artifactUpload } from "../job/artifact_upload.ts";
 import { Deliveries } from "../job/deliveries.ts";
 import { removeFolder } from "../job/folder.ts";
 import { Job } from "../job/job.ts";
-import { type JobContext, type JobEnd, JobRun } from "../job/job_run.ts";
+import { type JobContext, JobRun } from "../job/job_run.ts";
+import { messageOf } from "../job/message.ts";
 import { recoverJobs } from "../job/recovery.ts";
 import { agentFolder, JobStore } from "../job/store.ts";
+import { examineFolder } from "../job/trusted_folder.ts";
 import type { Log } from "../log.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
+import type { Spool } from "../outbox/spool.ts";
+import type { Secrets } from "../process/redactor.ts";
 import type { Answer, Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
@@ -26,6 +30,14 @@ import { Memory } from "./memory.ts";
 import { Reporter } from "./reporter.ts";
 import type { Signals } from "./signals.ts";
 import { STOPPED_COMMENT, Wishes } from "./wishes.ts";
+
+/** Administrators look into these. */
+const BASE_FOLDER_MODE = 0o755;
+/** Nobody but the agent looks into this one: it holds jobs as they were received. */
+const OWN_FOLDER_MODE = 0o700;
+
+/** After an outage of days, the secrets of so many jobs are still looked for in the agent's log. */
+const MOST_SECRETS = 20;
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
@@ -47,8 +59,8 @@ export interface AgentOptions {
   signals: Signals;
   /** The agent's own log lines since the last call, for its record on the server. */
   recentLog(): string[];
-  /** What masks secrets in the agent's own log; without an argument nothing does. */
-  setRedactor(redact?: (text: string) => string): void;
+  /** Is given what masks secrets in the agent's own log. */
+  setRedactor(redact: (text: string) => string): void;
   /** Whether somebody reads the `release` label of the metrics. */
   wantsRelease: boolean;
   /** Called when the agent has started, and then at each turn of its loop. */
@@ -72,10 +84,11 @@ export function prepareFolders(
 ): { ok: true; folder: string } | { ok: false; message: string } {
   const folder = agentFolder(config.results_basedir, config.agent_id);
   const message = makeFolders([
-    ["execution_basedir", config.execution_basedir],
-    ["logging_basedir", config.logging_basedir],
-    ["results_basedir", folder],
-  ]);
+    ["execution_basedir", config.execution_basedir, BASE_FOLDER_MODE],
+    ["logging_basedir", config.logging_basedir, BASE_FOLDER_MODE],
+    ["results_basedir", config.results_basedir, BASE_FOLDER_MODE],
+    ["results_basedir", folder, OWN_FOLDER_MODE],
+  ]) ?? whyNotOwn(folder);
   return message === undefined ? { ok: true, folder } : { ok: false, message };
 }
 
@@ -94,24 +107,55 @@ export async function runAgent(options: AgentOptions): Promise<AgentEnd> {
     return { ended: "failed", message };
   }
   try {
+    warnOfOpenFolders(config, log);
     return await new Agent(options, folder).run();
   } finally {
     lock.release();
   }
 }
 
-/** Makes the folders; what went wrong names the folder and its key. */
-function makeFolders(folders: readonly [key: string, path: string][]): string | undefined {
-  for (const [key, path] of folders) {
+/** Makes the folders; what went wrong, or must not be trusted, names the folder and its key. */
+function makeFolders(
+  folders: readonly [key: string, path: string, mode: number][],
+): string | undefined {
+  for (const [key, path, mode] of folders) {
     try {
-      Deno.mkdirSync(path, { recursive: true });
+      Deno.mkdirSync(path, { recursive: true, mode });
+      const { refusal } = examineFolder(path, Deno.uid() ?? 0);
+      if (refusal !== undefined) {
+        return `Cannot trust the folder ${path} (${key}): ${refusal}. ` +
+          "Have it removed or given to the agent's user, or configure another one.";
+      }
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      return `Cannot make the folder ${path} (${key}): ${reason}. ` +
+      return `Cannot make the folder ${path} (${key}): ${messageOf(error)}. ` +
         "Make it by hand, owned by the agent's user, or configure another one.";
     }
   }
   return undefined;
+}
+
+/** Whoever owns the agent's own folder decides what the agent remembers; and nobody else looks in. */
+function whyNotOwn(folder: string): string | undefined {
+  const owner = Deno.statSync(folder).uid;
+  if (owner !== Deno.uid()) {
+    return `Cannot trust the folder ${folder} (results_basedir): it belongs to user ${owner}. ` +
+      "Give it, with all that is in it, to the agent's user.";
+  }
+  Deno.chmodSync(folder, OWN_FOLDER_MODE);
+  return undefined;
+}
+
+/** Says which of the folders are open to every account, which may be meant so. */
+function warnOfOpenFolders(config: AgentConfig, log: Log): void {
+  const { execution_basedir, logging_basedir, results_basedir } = config;
+  const open = [execution_basedir, logging_basedir, results_basedir]
+    .flatMap((path) => examineFolder(path, Deno.uid() ?? 0).open);
+  for (const path of new Set(open)) {
+    log.warning(
+      `Every account on this host may replace what is in ${path}, jobs and their secrets included: ` +
+        `chmod o-w ${path}`,
+    );
+  }
 }
 
 class Agent {
@@ -126,6 +170,8 @@ class Agent {
   readonly #observer: Observer;
   /** What was last complained of, so that it is said once and not at each try. */
   readonly #complaints = new Map<Question, string>();
+  /** The secrets of the jobs that the server does not have wholly; the oldest first. */
+  readonly #secrets = new Map<Spool, Secrets>();
   #wake = Promise.withResolvers<void>();
   #noSpace = false;
 
@@ -153,7 +199,8 @@ class Agent {
         log,
         agentId: config.agent_id,
         outputBytes: config.output_bytes,
-        openArtifacts: artifactUpload,
+        openArtifacts: (spool, folder) =>
+          artifactUpload(spool, folder, (text) => this.#redact(text)),
         onRetry: () => this.#observer.retried(),
       },
       observer: options.observer,
@@ -424,7 +471,7 @@ class Agent {
   }
 
   async #runJob(received: Record<string, unknown>, broken?: string): Promise<void> {
-    const { clock, setRedactor } = this.#options;
+    const { clock } = this.#options;
     const job = new Job(received);
     let spool;
     try {
@@ -435,14 +482,8 @@ class Agent {
     }
     this.#reporter.setJob(job.jobId);
     const run = new JobRun(job, spool, this.#jobContext());
-    setRedactor((text) => run.secrets.redactText(text));
     this.#deliveries.startLive(spool, () => run.noteCancelled());
-    let end: JobEnd;
-    try {
-      end = await run.run(broken);
-    } finally {
-      setRedactor();
-    }
+    const end = await run.run(broken);
     if (end.recoveryFailed) this.#goOffline(job.jobId);
     this.#reporter.setJob("");
     if (!this.#stop.signal.aborted) this.#showIdle();
@@ -481,7 +522,26 @@ class Agent {
       signals: { stop: this.#stop.signal, hasten: this.#hasten.signal },
       wantsRelease,
       forgetReceived: (spool) => this.#store.forgetReceived(spool),
+      keepSecret: (spool, secrets) => this.#keepSecret(spool, secrets),
     };
+  }
+
+  /**
+   * What is on its way to the server may still be talked about in the agent's log when the job has
+   * ended, so its secrets are masked until it is there.
+   */
+  #keepSecret(spool: Spool, secrets: Secrets): void {
+    for (const earlier of [...this.#secrets.keys()]) {
+      const isKept = this.#deliveries.of(earlier.jobId).includes(earlier) &&
+        this.#secrets.size < MOST_SECRETS;
+      if (!isKept) this.#secrets.delete(earlier);
+    }
+    if (!secrets.isEmpty) this.#secrets.set(spool, secrets);
+    this.#options.setRedactor((text) => this.#redact(text));
+  }
+
+  #redact(text: string): string {
+    return this.#secrets.values().reduce((masked, secrets) => secrets.redactText(masked), text);
   }
 
   async #removeFolder(folder: string): Promise<void> {

@@ -4,7 +4,11 @@
  * other folders.
  */
 import { join } from "node:path";
+import { NotRegular, openForWriting } from "../job/regular_file.ts";
+import { messageOf } from "../job/message.ts";
 import type { Log } from "../log.ts";
+
+const LOCK_MODE = 0o600;
 
 /** What became of taking the lock. */
 export type LockResult =
@@ -26,21 +30,18 @@ export interface LockOptions {
 /** Takes the locks of an agent, or says who has them. */
 export function takeLock(options: LockOptions): LockResult {
   const { agentId, folder, log, sharedFolder = "/tmp", uid = Deno.uid() ?? 0 } = options;
-  const own = lockFile(join(folder, "lock"));
-  if (own.file === undefined) return { held: false, path: own.path, owner: own.owner };
-  const sharedPath = join(
-    sharedFolder,
-    `testflinger-agent-${encodeURIComponent(agentId)}.lock`,
-  );
-  const trouble = distrust(sharedPath, uid);
-  if (trouble !== undefined) {
-    log.warning(`The lock file ${sharedPath} is ignored: it ${trouble}; remove it`);
+  const own = lockFile(openForWriting(join(folder, "lock"), { mode: LOCK_MODE }));
+  if (!own.held) return { held: false, path: join(folder, "lock"), owner: own.owner };
+  const path = join(sharedFolder, `testflinger-agent-${encodeURIComponent(agentId)}.lock`);
+  const opened = openShared(path, uid);
+  if (opened.file === undefined) {
+    log.warning(`The lock file ${path} is ignored: it ${opened.trouble}; remove it`);
     return { held: true, release: () => own.file.close() };
   }
-  const shared = lockFile(sharedPath);
-  if (shared.file === undefined) {
+  const shared = lockFile(opened.file);
+  if (!shared.held) {
     own.file.close();
-    return { held: false, path: shared.path, owner: shared.owner };
+    return { held: false, path, owner: shared.owner };
   }
   return {
     held: true,
@@ -51,49 +52,43 @@ export function takeLock(options: LockOptions): LockResult {
   };
 }
 
-/** What is wrong with a file in a folder that everybody may write to. */
-function distrust(path: string, uid: number): string | undefined {
+/** Opens, or makes, the lock in a folder of everybody: one that this agent's user has made, or none. */
+function openShared(
+  path: string,
+  uid: number,
+): { file: Deno.FsFile } | { file: undefined; trouble: string } {
+  let file: Deno.FsFile;
   try {
-    const info = Deno.lstatSync(path);
-    if (!info.isFile) return "is not a regular file";
-    if (info.uid !== uid && info.uid !== 0) return `belongs to user ${info.uid}`;
-    // Root's agent may meet the lock of an agent that ran as root before: both are fine.
-    return info.uid === 0 && uid !== 0 ? "belongs to root" : undefined;
-  } catch {
-    return undefined;
+    file = openForWriting(path, { mode: LOCK_MODE, oneName: true });
+  } catch (error) {
+    const trouble = error instanceof NotRegular
+      ? error.message.slice(`${path} `.length)
+      : `cannot be opened (${messageOf(error)})`;
+    return { file: undefined, trouble };
   }
+  const owner = file.statSync().uid ?? uid;
+  if (owner === uid) return { file };
+  file.close();
+  return { file: undefined, trouble: `belongs to user ${owner}` };
 }
 
-type Locked =
-  | { path: string; file: Deno.FsFile }
-  | { path: string; file: undefined; owner: string };
+type Locked = { held: true; file: Deno.FsFile } | { held: false; owner: string };
 
 /** Locks a file and writes into it who did. The kernel lets go of the lock when the process ends. */
-function lockFile(path: string): Locked {
-  const file = openLockFile(path);
+function lockFile(file: Deno.FsFile): Locked {
   if (!file.tryLockSync(true)) {
+    const owner = ownerIn(file);
     file.close();
-    return { path, file: undefined, owner: ownerIn(path) };
+    return { held: false, owner };
   }
   file.truncateSync(0);
   file.writeSync(new TextEncoder().encode(`${Deno.pid}\n`));
-  return { path, file };
+  return { held: true, file };
 }
 
-function openLockFile(path: string): Deno.FsFile {
-  try {
-    return Deno.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-    return Deno.openSync(path, { read: true, write: true });
-  }
-}
-
-function ownerIn(path: string): string {
-  try {
-    const pid = Deno.readTextFileSync(path).trim();
-    return /^\d+$/.test(pid) ? `process ${pid}` : "another process";
-  } catch {
-    return "another process";
-  }
+function ownerIn(file: Deno.FsFile): string {
+  const bytes = new Uint8Array(32);
+  const read = file.readSync(bytes) ?? 0;
+  const pid = new TextDecoder().decode(bytes.subarray(0, read)).trim();
+  return /^\d+$/.test(pid) ? `process ${pid}` : "another process";
 }

@@ -3,6 +3,7 @@
  * is everybody's: a marker counts only if it is a regular file of root's or of the agent's own user.
  */
 import { join } from "node:path";
+import { NotRegular, openForReading } from "../job/regular_file.ts";
 import type { Log } from "../log.ts";
 
 /** More of an offline marker's first line than this is nobody's comment. */
@@ -51,14 +52,18 @@ export class Markers {
         this.#reported.delete(path);
         continue;
       }
-      const isOurs = info.uid === 0 || info.uid === this.#uid;
-      if (info.isFile && isOurs) present.push(path);
-      else {this.#report(
-          path,
-          info.isFile ? `belongs to user ${info.uid}` : "is not a regular file",
-        );}
+      const why = this.#whyIgnored(info);
+      if (why === undefined) present.push(path);
+      else this.#report(path, why);
     }
     return present;
+  }
+
+  /** A second name may be one that somebody has given to a file of root's or of ours. */
+  #whyIgnored(info: { isFile: boolean; uid: number | null; nlink: number | null }) {
+    if (!info.isFile) return "is not a regular file";
+    if (info.uid !== 0 && info.uid !== this.#uid) return `belongs to user ${info.uid}`;
+    return (info.nlink ?? 1) > 1 ? "has more than one name" : undefined;
   }
 
   #report(path: string, why: string): void {
@@ -79,12 +84,14 @@ export class Markers {
     const path = (await this.#present("OFFLINE"))[0];
     if (path === undefined) return undefined;
     try {
-      using file = await Deno.open(path, { read: true });
+      using file = openForReading(path, { oneName: true });
+      // It may have been replaced since it was looked at.
+      if (file.uid !== 0 && file.uid !== this.#uid) return undefined;
       const bytes = new Uint8Array(LONGEST_COMMENT_BYTES);
-      const read = await file.read(bytes) ?? 0;
+      const read = file.read(bytes, 0);
       return new TextDecoder().decode(bytes.subarray(0, read)).split("\n")[0]?.trim() ?? "";
-    } catch {
-      return "";
+    } catch (error) {
+      return error instanceof NotRegular ? undefined : "";
     }
   }
 

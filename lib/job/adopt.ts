@@ -50,6 +50,8 @@ export async function adoptLeftovers(
 
 async function adopt(folder: string, options: AdoptOptions): Promise<Spool | undefined> {
   const { store, clock, log } = options;
+  const owner = (await Deno.lstat(folder)).uid;
+  if (owner !== 0 && owner !== Deno.uid()) throw new Error(`it belongs to user ${owner}`);
   const received = await readObject(join(folder, "testflinger.json"));
   const outcome = await readObject(join(folder, "testflinger-outcome.json"));
   // The established agent removes the outcome once the server has it: then nothing is left to do.

@@ -7,15 +7,23 @@ import { packArtifacts } from "./artifacts/pack.ts";
 /**
  * The folder `artifacts` in `folder` as an upload. It is packed as it is sent, and anew when it has to
  * be sent again. What cannot be packed is left out, and the job's log says so once.
+ *
+ * @param redact masks secrets: a name of a file is the job's own text.
  */
-export function artifactUpload(spool: Spool, folder: string): Upload {
+export function artifactUpload(
+  spool: Spool,
+  folder: string,
+  redact: (text: string) => string,
+): Upload {
   const reported = new Set<string>();
   const report = (path: string, reason: string) => {
     if (reported.has(path)) return;
     reported.add(path);
     const phase = spool.standing.logs.output.regions.at(-1)?.phase ?? "cleanup";
-    const line = `WARNING: The artifact ${JSON.stringify(path)} is not delivered whole: ${reason}\n`;
-    spool.appendLog("output", phase, new TextEncoder().encode(line)).catch(() => {});
+    const line = `WARNING: The artifact ${
+      JSON.stringify(path)
+    } is not delivered whole: ${reason}\n`;
+    spool.appendLog("output", phase, new TextEncoder().encode(redact(line))).catch(() => {});
   };
   return { open: () => packArtifacts(join(folder, "artifacts"), { onSkipped: report }) };
 }

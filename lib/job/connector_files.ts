@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import type { Phase } from "../phases.ts";
+import { readSmallFile } from "./regular_file.ts";
 
 /** Either file is a few hundred bytes. */
 const LARGEST_FILE_BYTES = 1024 * 1024;
@@ -14,11 +15,10 @@ function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-async function readObject(path: string): Promise<JsonObject | undefined> {
+function readObject(path: string): JsonObject | undefined {
   try {
-    const info = await Deno.lstat(path);
-    if (!info.isFile || info.size > LARGEST_FILE_BYTES) return undefined;
-    const value: unknown = JSON.parse(await Deno.readTextFile(path));
+    const bytes = readSmallFile(path, LARGEST_FILE_BYTES);
+    const value: unknown = JSON.parse(new TextDecoder().decode(bytes));
     return isObject(value) ? value : undefined;
   } catch {
     return undefined; // Absent, empty, half-written, not JSON: nothing was said.
@@ -26,8 +26,8 @@ async function readObject(path: string): Promise<JsonObject | undefined> {
 }
 
 /** The content of `device-info.json`: `{device_ip, agent_name, ...}`; undefined when there is none. */
-export async function readDeviceInfo(folder: string): Promise<JsonObject | undefined> {
-  const content = await readObject(join(folder, "device-info.json"));
+export function readDeviceInfo(folder: string): JsonObject | undefined {
+  const content = readObject(join(folder, "device-info.json"));
   return isObject(content?.device_info) ? content.device_info : undefined;
 }
 
@@ -35,11 +35,16 @@ export async function readDeviceInfo(folder: string): Promise<JsonObject | undef
  * What `device-connector-error.json` says of a phase: `Name: message`, with ` caused by ...` where
  * there is a cause; empty when it says nothing.
  */
-export async function readFailure(folder: string, phase: Phase): Promise<string> {
-  const content = await readObject(join(folder, "device-connector-error.json"));
+export function readFailure(folder: string, phase: Phase): string {
+  const content = readObject(join(folder, "device-connector-error.json"));
   const info = content?.[`${phase}_exception_info`];
   if (!isObject(info)) return "";
-  const detail = `${info.exception_name}: ${info.exception_message}`;
+  const detail = `${shown(info.exception_name)}: ${shown(info.exception_message)}`;
   const cause = info.exception_cause;
-  return cause === null || cause === undefined ? detail : `${detail} caused by ${cause}`;
+  return cause === null || cause === undefined ? detail : `${detail} caused by ${shown(cause)}`;
+}
+
+/** Not String(): an object of a job's may have a `toString` that is none. */
+function shown(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value) ?? "undefined";
 }

@@ -11,6 +11,9 @@ import { mountsBelow } from "./mounts.ts";
 const FOLDER_MODE = 0o700;
 const SECRET_FILE_MODE = 0o600;
 
+/** The job as it was received, secrets included. */
+export const JOB_FILE = "testflinger.json";
+
 /** Connectors mount these into containers, where other users read them. */
 const SHARED_FILE_MODE = 0o644;
 const ATTACHMENTS_MODE = 0o755;
@@ -55,7 +58,11 @@ export async function makeJobFolder(
   const folder = join(basedir, jobId);
   const leftover = await moveAside(folder, log);
   await makeFolder(folder, FOLDER_MODE);
-  if (leftover !== undefined) await removeFolder(leftover, { trash, log });
+  if (leftover !== undefined) {
+    // First of all, since the rest may resist.
+    await Deno.remove(join(leftover, JOB_FILE)).catch(() => {});
+    await removeFolder(leftover, { trash, log });
+  }
   return folder;
 }
 
@@ -67,7 +74,7 @@ export async function makeJobFolder(
  * @throws when a file cannot be written, or is there already.
  */
 export async function fillJobFolder(folder: string, jobText: string): Promise<void> {
-  await makeFile(join(folder, "testflinger.json"), jobText, SECRET_FILE_MODE);
+  await makeFile(join(folder, JOB_FILE), jobText, SECRET_FILE_MODE);
   await makeFile(join(folder, "testflinger-outcome.json"), "{}", SHARED_FILE_MODE);
   await makeFile(join(folder, "device-connector-error.json"), "", SHARED_FILE_MODE);
   await makeFolder(join(folder, "attachments"), ATTACHMENTS_MODE);

@@ -22,11 +22,14 @@ import type { EndReason } from "./end_reason.ts";
 import { JOB_VARIABLE, phaseEnvironment } from "./environment.ts";
 import { type EventName, Events } from "./events.ts";
 import { fetchAttachments } from "./fetch_attachments.ts";
-import { fillJobFolder, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
+import { fillJobFolder, JOB_FILE, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
 import type { Job } from "./job.ts";
 import { PhaseLog } from "./log.ts";
+import { messageOf } from "./message.ts";
 import { readRelease } from "./os_release.ts";
 import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
+import { rewriteFile } from "./regular_file.ts";
+import { examineFolder } from "./trusted_folder.ts";
 
 /** A device connector's way of saying that the device could not be brought back. */
 const RECOVERY_FAILED_STATUS = 46;
@@ -36,6 +39,8 @@ const ALLOCATED_POLL_MS = 5_000;
 const CLEANUP_WHEN_STOPPED_S = 45;
 /** Nobody hears of a step of ours that failed but the log; so the message says which it was. */
 const UNKNOWN_RELEASE = "unknown";
+/** In the job's folder of the outbox, as long as it is fetched and unpacked. */
+const ARCHIVE_NAME = "attachments.tar.gz";
 
 /** The signals by which an agent is told to stop. */
 export interface StopSignals {
@@ -58,6 +63,8 @@ export interface JobContext {
   wantsRelease: boolean;
   /** Forgets the job as it was received, when it has ended. */
   forgetReceived(spool: Spool): void;
+  /** Masks these secrets in the agent's own log, until the server has everything of the job. */
+  keepSecret(spool: Spool, secrets: Secrets): void;
 }
 
 /** How a job ended. */
@@ -90,11 +97,6 @@ export class JobRun {
     this.#folder = join(context.config.execution_basedir, job.jobId);
   }
 
-  /** What masks the job's secrets, for the agent's own log. */
-  get secrets(): Secrets {
-    return this.#secrets;
-  }
-
   /** Told by whoever learns that the job was cancelled. */
   noteCancelled(): void {
     this.#watch?.noteCancelled();
@@ -108,11 +110,12 @@ export class JobRun {
   async run(broken?: string): Promise<JobEnd> {
     const { log, server, observer } = this.#context;
     const job = this.#job;
+    this.#context.keepSecret(this.#spool, this.#secrets);
     log.info(`Job ${job.jobId} begins`, { queue: job.queue });
     observer.jobStarted({
       jobId: job.jobId,
-      queue: job.queue,
-      ...(job.name !== undefined && { name: job.name }),
+      queue: this.#secrets.redactText(job.queue),
+      ...(job.name !== undefined && { name: this.#secrets.redactText(job.name) }),
     });
     this.#events.emit("job_start", `${server.address}/jobs/${job.jobId}`);
     let reason: string;
@@ -132,6 +135,7 @@ export class JobRun {
   async resume(): Promise<JobEnd> {
     const { standing } = this.#spool;
     const interrupted = interruptedPhase(standing);
+    this.#context.keepSecret(this.#spool, this.#secrets);
     await this.#endSurvivors();
     await this.#remakeFolder();
     const message = interrupted === undefined
@@ -156,6 +160,8 @@ export class JobRun {
 
   /** Steps 1 to 3: the folder, the attachments, the phases. Returns what `job_end` will say. */
   async #prepareAndRunPhases(watch: CancellationWatch, broken?: string): Promise<string> {
+    const distrust = this.#whyDistrusted();
+    if (distrust !== undefined) return await this.#failSetup(distrust);
     await this.#makeFolder();
     if (broken !== undefined) return await this.#failSetup(broken);
     const { stop } = this.#context.signals;
@@ -214,7 +220,7 @@ export class JobRun {
     const ends = phase === "provision" ? [signals.stop] : [watch.signal, signals.stop];
     const end = await this.#runCommand(phase, ends);
     if (phase === "allocate" && end.event === "normal_exit") await this.#waitWhileAllocated(ends);
-    const outcome = await this.#reportEnd(phase, end);
+    const outcome = this.#reportEnd(phase, end);
     return { ...end, outcome };
   }
 
@@ -228,8 +234,10 @@ export class JobRun {
       ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
       ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
     });
+    const distrust = this.#whyDistrusted();
+    if (distrust !== undefined) return await this.#refuseToRun(phase, distrust);
     await Deno.mkdir(this.#folder, { recursive: true, mode: 0o700 }).catch(() => {});
-    await this.#sendDeviceInfo();
+    this.#sendDeviceInfo();
     const notes = [...problems, ...(note === undefined ? [] : [note])];
     const end = await runPhase({
       phase,
@@ -247,7 +255,7 @@ export class JobRun {
       hasten: signals.hasten,
       ...(notes.length > 0 && { note: notes.join("\n") }),
     });
-    await this.#sendDeviceInfo();
+    this.#sendDeviceInfo();
     if (phase === "provision" && end.status === 0) this.#release = await this.#readRelease();
     const seconds = (clock.monotonic() - started) / 1000;
     observer.phaseEnded(phase, {
@@ -263,6 +271,15 @@ export class JobRun {
       ...(end.event !== "normal_exit" && { because: end.event }),
     });
     this.#noteCancelLatency(end);
+    return end;
+  }
+
+  /** Whoever owns the folder would decide what the command finds there. */
+  async #refuseToRun(phase: Phase, distrust: string): Promise<PhaseEnd> {
+    const detail = `ERROR: ${distrust}`;
+    await this.#say(phase, detail);
+    const end: PhaseEnd = { status: INTERNAL_ERROR_STATUS, event: "error", detail };
+    this.#context.observer.phaseEnded(phase, { ...end, seconds: 0, release: this.#release });
     return end;
   }
 
@@ -284,7 +301,7 @@ export class JobRun {
   }
 
   /** Writes down and sends how a phase ended. */
-  async #reportEnd(phase: Phase, end: PhaseEnd): Promise<EventName> {
+  #reportEnd(phase: Phase, end: PhaseEnd): EventName {
     const { event, detail, status } = end;
     if (event !== "stopped" && event !== "error") this.#events.emit(event, detail);
     const recoveryFailed = status === RECOVERY_FAILED_STATUS;
@@ -292,7 +309,7 @@ export class JobRun {
       ? "recovery_fail"
       : `${phase}_${status === 0 ? "success" : "fail"}`;
     if (recoveryFailed) this.#context.observer.recoveryFailed();
-    const failure = status === 0 ? "" : await readFailure(this.#folder, phase) || detail;
+    const failure = status === 0 ? "" : readFailure(this.#folder, phase) || detail;
     this.#events.emit(outcome, failure);
     this.#recordEnd(phase, status);
     if (phase === "provision") {
@@ -306,18 +323,16 @@ export class JobRun {
     this.#spool.append({ t: "phase_ended", phase, status });
     const statuses = statusesOf(this.#spool.standing);
     try {
-      Deno.writeTextFileSync(
-        join(this.#folder, "testflinger-outcome.json"),
-        JSON.stringify({ status: statuses }),
-      );
+      const path = join(this.#folder, "testflinger-outcome.json");
+      rewriteFile(path, JSON.stringify({ status: statuses }), 0o644);
     } catch {
-      // A job may remove its own folder; what counts is the record.
+      // A job may remove its own folder, or put a link there; what counts is the record.
     }
     this.#spool.send({ kind: "status", status: statuses });
   }
 
-  async #sendDeviceInfo(): Promise<void> {
-    const info = await readDeviceInfo(this.#folder);
+  #sendDeviceInfo(): void {
+    const info = readDeviceInfo(this.#folder);
     if (info === undefined) return;
     const deviceInfo = redactStrings(info, this.#secrets);
     const text = JSON.stringify(deviceInfo);
@@ -328,7 +343,7 @@ export class JobRun {
 
   async #readRelease(): Promise<string> {
     if (!this.#context.wantsRelease) return UNKNOWN_RELEASE;
-    const info = await readDeviceInfo(this.#folder);
+    const info = readDeviceInfo(this.#folder);
     const deviceIp = info?.device_ip;
     if (typeof deviceIp !== "string") return UNKNOWN_RELEASE;
     const { clock, signals } = this.#context;
@@ -372,12 +387,14 @@ export class JobRun {
     await this.#endSurvivors();
     this.#events.emit("job_end", reason);
     const { standing } = this.#spool;
-    const leftIn = await this.#handOverArtifacts();
+    const isTrusted = this.#whyDistrusted() === undefined;
+    const leftIn = isTrusted ? await this.#handOverArtifacts() : undefined;
     if (!standing.sent.has("outcome")) {
       this.#spool.send({ kind: "outcome", status: statusesOf(standing) });
     }
     await this.#spool.sync().catch(() => {});
-    await this.#removeFolder(leftIn);
+    await this.#removeArchive();
+    if (isTrusted) await this.#removeFolder(leftIn);
     this.#context.forgetReceived(this.#spool);
     this.#spool.append({
       t: "finished",
@@ -456,6 +473,25 @@ export class JobRun {
     return undefined;
   }
 
+  /** Looked at anew for each job: `/tmp` is tidied now and then, and anybody may then be quicker. */
+  #whyDistrusted(): string | undefined {
+    const { execution_basedir } = this.#context.config;
+    try {
+      const { refusal } = examineFolder(execution_basedir, Deno.uid() ?? 0);
+      return refusal && `Cannot trust execution_basedir: ${refusal}`;
+    } catch (error) {
+      // One that is gone is made anew.
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      return `Cannot use execution_basedir: ${messageOf(error)}`;
+    }
+  }
+
+  async #makeTrustedFolder(): Promise<void> {
+    const distrust = this.#whyDistrusted();
+    if (distrust !== undefined) throw new Error(distrust);
+    await this.#makeFolder();
+  }
+
   async #makeFolder(): Promise<void> {
     const { config, log } = this.#context;
     await makeJobFolder(config.execution_basedir, this.#job.jobId, { log });
@@ -465,18 +501,23 @@ export class JobRun {
   /** A cleanup command finds its folder and `testflinger.json`, whatever became of them. */
   async #remakeFolder(): Promise<void> {
     if (await isFolder(this.#folder)) return;
-    await this.#makeFolder().catch((error) => {
+    await this.#makeTrustedFolder().catch((error) => {
       this.#context.log.error(
         `Cannot make the folder ${this.#folder} again, cleanup will fail: ${messageOf(error)}`,
       );
     });
   }
 
+  /** It is still there when an earlier process was killed between fetching and unpacking it. */
+  async #removeArchive(): Promise<void> {
+    await Deno.remove(join(this.#spool.folder, ARCHIVE_NAME)).catch(() => {});
+  }
+
   /** Removes the job's folder, or all but the artifacts in it. Its secrets go first of all. */
   async #removeFolder(keepArtifactsIn: string | undefined): Promise<void> {
     const { config, log } = this.#context;
     const trash = join(config.execution_basedir, `.trash-${encodeURIComponent(config.agent_id)}`);
-    await Deno.remove(join(this.#folder, "testflinger.json")).catch(() => {});
+    await Deno.remove(join(this.#folder, JOB_FILE)).catch(() => {});
     if (keepArtifactsIn === undefined) {
       if (await isFolder(this.#folder)) await removeFolder(this.#folder, { trash, log });
       return;
@@ -493,7 +534,7 @@ export class JobRun {
     const job = this.#job;
     if (!job.hasAttachments) return undefined;
     const { config, server, clock, contact } = this.#context;
-    const path = join(this.#spool.folder, "attachments.tar.gz");
+    const path = join(this.#spool.folder, ARCHIVE_NAME);
     const fetched = await fetchAttachments(job.jobId, {
       path,
       server,
@@ -502,7 +543,10 @@ export class JobRun {
       signal,
       largestBytes: config.attachments_max_download,
     });
-    if (!fetched.ok) return `Cannot fetch the attachments: ${fetched.reason}`;
+    if (!fetched.ok) {
+      await this.#removeArchive();
+      return `Cannot fetch the attachments: ${fetched.reason}`;
+    }
     if (fetched.hasAny) {
       const archive = (await Deno.open(path)).readable;
       const unpacked = await unpackAttachments(archive, join(this.#folder, "attachments"), {
@@ -515,7 +559,7 @@ export class JobRun {
         },
         signal,
       });
-      await Deno.remove(path);
+      await this.#removeArchive();
       if (!unpacked.ok) return `The attachments are refused: ${unpacked.reason}`;
     }
     job.dropAttachments();
@@ -584,21 +628,25 @@ function internalEnd(error: unknown): PhaseEnd {
   return { status: INTERNAL_ERROR_STATUS, event: "error", detail: messageOf(error) };
 }
 
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
 async function isFolder(path: string): Promise<boolean> {
   return await Deno.lstat(path).then((info) => info.isDirectory, () => false);
 }
 
-/** A copy of `value` in which every text has its secrets masked. */
+/** A copy of `value` in which every text has its secrets masked, names and numbers included. */
 function redactStrings(value: Record<string, unknown>, secrets: Secrets): Record<string, unknown> {
   const redact = (part: unknown): unknown => {
     if (typeof part === "string") return secrets.redactText(part);
+    if (typeof part === "number") {
+      const text = secrets.redactText(String(part));
+      return text === String(part) ? part : text;
+    }
     if (Array.isArray(part)) return part.map(redact);
     if (typeof part !== "object" || part === null) return part;
-    return Object.fromEntries(Object.entries(part).map(([key, inner]) => [key, redact(inner)]));
+    return inObject(part);
   };
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, redact(inner)]));
+  const inObject = (object: object) =>
+    Object.fromEntries(
+      Object.entries(object).map(([key, inner]) => [secrets.redactText(key), redact(inner)]),
+    );
+  return inObject(value);
 }

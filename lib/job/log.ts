@@ -8,6 +8,7 @@ import type { Spool } from "../outbox/spool.ts";
 import type { Phase } from "../phases.ts";
 import type { RedactorStream, Secrets } from "../process/redactor.ts";
 import { utf8Cleaner } from "../process/utf8.ts";
+import { openForWriting } from "./regular_file.ts";
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
@@ -39,11 +40,8 @@ export class PhaseLog implements AsyncDisposable {
   }
 
   /** Opens the log; without `<phase>.log` if that cannot be made, since the server's copy counts. */
-  static async open(options: PhaseLogOptions): Promise<PhaseLog> {
-    const path = join(options.folder, `${options.phase}.log`);
-    const file = await Deno.open(path, { create: true, append: true, mode: 0o644 })
-      .catch(() => undefined);
-    return new PhaseLog(options, file);
+  static open(options: PhaseLogOptions): Promise<PhaseLog> {
+    return Promise.resolve(new PhaseLog(options, openLog(options)));
   }
 
   /**
@@ -97,5 +95,14 @@ export class PhaseLog implements AsyncDisposable {
     await this.#inOrder(() => this.#releaseHeld()).catch(() => {});
     this.#file?.close();
     this.#file = undefined;
+  }
+}
+
+/** A job may have put a link or a FIFO there: then there is no such file. */
+function openLog({ folder, phase }: PhaseLogOptions): Deno.FsFile | undefined {
+  try {
+    return openForWriting(join(folder, `${phase}.log`), { mode: 0o644, append: true });
+  } catch {
+    return undefined;
   }
 }

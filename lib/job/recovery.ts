@@ -29,7 +29,11 @@ export async function recoverJobs(
       });
     }
     deliveries.startLeftover(spool);
-    if (spool.standing.finished !== undefined) continue;
+    if (spool.standing.finished !== undefined) {
+      // A power cut may have kept the record and forgotten that this was removed.
+      store.forgetReceived(spool);
+      continue;
+    }
     const job = new Job({ ...received, job_id: spool.jobId, job_queue: queue });
     ends.push(await new JobRun(job, spool, context).resume());
   }

@@ -5,6 +5,7 @@ import type { Spool } from "../outbox/spool.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { utf8Cleaner } from "../process/utf8.ts";
+import { openForReading } from "./regular_file.ts";
 
 /** A person who watches a boot over serial sees it within half a second. */
 const LOOK_EVERY_MS = 500;
@@ -32,7 +33,7 @@ export async function tailSerial(options: SerialTailOptions, over: AbortSignal):
   const emit = (bytes: Uint8Array) => spool.appendLog("serial", phase, bytes);
   let offset = 0;
   const readOn = async () => {
-    for await (const bytes of readFrom(path, offset)) {
+    for (const bytes of readFrom(path, offset)) {
       offset += bytes.length;
       await emit(redactor.push(cleaner.push(bytes)));
     }
@@ -51,15 +52,19 @@ export async function tailSerial(options: SerialTailOptions, over: AbortSignal):
 }
 
 /** The bytes of a regular file from `offset` on; nothing when there is no such file. */
-async function* readFrom(path: string, offset: number): AsyncGenerator<Uint8Array> {
-  const info = await Deno.lstat(path).catch(() => undefined);
-  if (info === undefined || !info.isFile || info.size <= offset) return;
-  using file = await Deno.open(path, { read: true });
-  await file.seek(offset, Deno.SeekMode.Start);
-  while (true) {
+function* readFrom(path: string, offset: number): Generator<Uint8Array> {
+  let file;
+  try {
+    file = openForReading(path);
+  } catch {
+    return; // Not there yet, or nothing that a connector has written.
+  }
+  using open = file;
+  for (let at = offset; at < open.size;) {
     const chunk = new Uint8Array(CHUNK_BYTES);
-    const read = await file.read(chunk);
-    if (read === null) return;
+    const read = open.read(chunk, at);
+    if (read === 0) return;
+    at += read;
     yield chunk.subarray(0, read);
   }
 }

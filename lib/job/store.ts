@@ -7,6 +7,9 @@ import type { Log } from "../log.ts";
 import { Spool } from "../outbox/spool.ts";
 import { isJobId, type Job } from "./job.ts";
 
+/** The job as it was received, secrets included; gone when the job has ended. */
+const RECEIVED_NAME = "job.json";
+
 /** The folder in `results_basedir` that holds everything an agent keeps. */
 export function agentFolder(resultsBasedir: string, agentId: string): string {
   return join(resultsBasedir, `agent-${encodeURIComponent(agentId)}`);
@@ -51,7 +54,7 @@ export class JobStore {
     );
     await Deno.mkdir(folder, { mode: 0o700 });
     try {
-      await Deno.writeTextFile(join(folder, "job.json"), JSON.stringify(job.received), {
+      await Deno.writeTextFile(join(folder, RECEIVED_NAME), JSON.stringify(job.received), {
         createNew: true,
         mode: 0o600,
       });
@@ -115,6 +118,7 @@ export class JobStore {
     try {
       Deno.mkdirSync(join(this.folder, "damaged"), { recursive: true, mode: 0o700 });
       Deno.renameSync(folder, aside);
+      removeReceived(aside);
       this.#log.error(
         `Cannot read what an earlier run left in ${folder}: ${reason}. It is put aside as ${aside}; ` +
           "look at it, and remove it.",
@@ -131,7 +135,7 @@ export class JobStore {
   /** The job has ended: nobody needs its secrets any more. */
   forgetReceived(spool: Spool): void {
     try {
-      Deno.removeSync(join(spool.folder, "job.json"));
+      Deno.removeSync(join(spool.folder, RECEIVED_NAME));
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
@@ -152,9 +156,18 @@ export class JobStore {
   }
 }
 
+/** What is put aside waits for a person, and for as long as that takes: without the job's secrets. */
+function removeReceived(folder: string): void {
+  try {
+    Deno.removeSync(join(folder, RECEIVED_NAME));
+  } catch {
+    // There is none, or it was no folder.
+  }
+}
+
 async function readReceived(folder: string): Promise<Record<string, unknown> | undefined> {
   try {
-    const value: unknown = JSON.parse(await Deno.readTextFile(join(folder, "job.json")));
+    const value: unknown = JSON.parse(await Deno.readTextFile(join(folder, RECEIVED_NAME)));
     return typeof value === "object" && value !== null ? { ...value } : undefined;
   } catch {
     return undefined;

@@ -57,8 +57,11 @@ export interface ProcessGroup extends AsyncDisposable {
 /**
  * What each command starts as: it says who it is, then becomes the command. Without that line there
  * is no command: a group that nobody could tell from a later one must not run.
+ *
+ * Commands leave no core files: those would keep the secrets of their environment. It is a soft
+ * limit, so that a command which wants them (`ulimit -c unlimited`) has them as far as the agent may.
  */
-const LAUNCH = `(${SAY_IDENTITY}) || exit 125; exec "$@"`;
+const LAUNCH = `ulimit -S -c 0; (${SAY_IDENTITY}) || exit 125; exec "$@"`;
 
 /**
  * Starts a command.

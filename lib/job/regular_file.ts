@@ -1,0 +1,147 @@
+/**
+ * Opens files at places where somebody else may have put something: a link, a FIFO that would make us
+ * wait, a device, a second name of a file that is none of their business. What is opened is the
+ * regular file of that very name, or nothing.
+ *
+ * O_NOFOLLOW alone does not do: unless everything is permitted, the runtime resolves links itself
+ * before it opens. So what was opened is compared with what stands at the path.
+ */
+import * as fs from "node:fs";
+
+/** What stands there is not to be opened; the message says what and why. */
+export class NotRegular extends Error {
+  override readonly name = "NotRegular";
+}
+
+/** A file that is open for reading. */
+export interface ReadableFile extends Disposable {
+  readonly size: number;
+  /** Who owns it. */
+  readonly uid: number;
+  /** Fills `buffer` from `position` on; 0 at the end of the file. */
+  read(buffer: Uint8Array, position: number): number;
+}
+
+/** What is asked of a file beyond being a regular one. */
+export interface Demands {
+  /**
+   * It must have no other name: in a folder of everybody, a second name has us read or write a file
+   * that is none of theirs. Jobs may well link their own files. @default false
+   */
+  oneName?: boolean;
+}
+
+/**
+ * Opens a regular file for reading.
+ *
+ * @throws {NotRegular} when it is something else.
+ * @throws {Error} what the file system says.
+ */
+export function openForReading(path: string, demands: Demands = {}): ReadableFile {
+  const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
+  refuseOdd(path, lookAt(path), demands);
+  // O_NONBLOCK: what has just become a FIFO must not make us wait for its other end.
+  const fd = fs.openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  try {
+    const stat = fs.fstatSync(fd);
+    refuseOther(path, stat, demands);
+    return {
+      size: stat.size,
+      uid: stat.uid,
+      read: (buffer, position) => fs.readSync(fd, buffer, 0, buffer.length, position),
+      [Symbol.dispose]: () => fs.closeSync(fd),
+    };
+  } catch (error) {
+    fs.closeSync(fd);
+    throw error;
+  }
+}
+
+/**
+ * The whole of a regular file.
+ *
+ * @param mostBytes a larger one is not read.
+ * @throws {NotRegular} when it is something else, or too large.
+ * @throws {Error} what the file system says.
+ */
+export function readSmallFile(path: string, mostBytes: number): Uint8Array {
+  using file = openForReading(path);
+  if (file.size > mostBytes) throw new NotRegular(`${path} has more than ${mostBytes} bytes`);
+  const bytes = new Uint8Array(file.size);
+  let filled = 0;
+  while (filled < bytes.length) {
+    const read = file.read(bytes.subarray(filled), filled);
+    if (read === 0) break;
+    filled += read;
+  }
+  return bytes.subarray(0, filled);
+}
+
+/** How {@linkcode openForWriting} makes and writes a file. */
+export interface WritingOptions extends Demands {
+  /** Permissions of a file that is made. */
+  mode: number;
+  /** Each write goes to the end. @default false */
+  append?: boolean;
+}
+
+/**
+ * Opens a regular file for reading and writing, or makes it; what is in it stays.
+ *
+ * @throws {NotRegular} when it is something else.
+ * @throws {Error} what the file system says.
+ */
+export function openForWriting(path: string, options: WritingOptions): Deno.FsFile {
+  const { mode, append = false } = options;
+  // Reading too: a FIFO that is opened for both makes nobody wait.
+  const how = { read: true, write: true, append };
+  try {
+    // createNew is O_EXCL: it takes nothing that is there, and follows no link.
+    return Deno.openSync(path, { ...how, createNew: true, mode });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  }
+  refuseOdd(path, lookAt(path), options);
+  const file = Deno.openSync(path, how);
+  try {
+    const { dev, ino } = file.statSync();
+    // The runtime gives an inode on every system that has one.
+    refuseOther(path, { dev, ino: ino ?? 0 }, options);
+    return file;
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+/** Replaces what is in a regular file, which is made where there is none. */
+export function rewriteFile(path: string, text: string, mode: number): void {
+  using file = openForWriting(path, { mode });
+  file.truncateSync(0);
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) {
+    written += file.writeSync(bytes.subarray(written));
+  }
+}
+
+function lookAt(path: string): fs.Stats {
+  return fs.lstatSync(path);
+}
+
+function refuseOdd(path: string, stat: fs.Stats, { oneName = false }: Demands): void {
+  if (!stat.isFile()) throw new NotRegular(`${path} is not a regular file`);
+  if (oneName && stat.nlink > 1) throw new NotRegular(`${path} has more than one name`);
+}
+
+/** What is at the path now must be what was opened. */
+function refuseOther(
+  path: string,
+  opened: { dev: number; ino: number },
+  demands: Demands,
+): void {
+  const there = lookAt(path);
+  refuseOdd(path, there, demands);
+  if (there.dev !== opened.dev || there.ino !== opened.ino) {
+    throw new NotRegular(`${path} is not the file that was opened`);
+  }
+}
