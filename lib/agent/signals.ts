@@ -1,7 +1,9 @@
 /**
- * The signals of the process. Until a handler is registered SIGUSR1 kills, so this file imports
- * nothing and is called before anything else is loaded; what arrives before somebody listens is kept.
+ * The signals of the process. Until a handler is registered SIGUSR1 kills, so this file imports next
+ * to nothing and is called before anything else is loaded; what arrives before somebody listens is
+ * kept.
  */
+import { onRestartSignal } from "./debugger_guard.ts";
 
 /** What a signal asks for. */
 export interface SignalListener {
@@ -22,7 +24,7 @@ export function catchSignals(): Signals {
   let listener: SignalListener | undefined;
   let restartAsked = false;
   let stops = 0;
-  Deno.addSignalListener("SIGUSR1", () => {
+  onRestartSignal(() => {
     if (listener === undefined) restartAsked = true;
     else listener.restart();
   });

@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { listeners } from "../support/listeners.ts";
 
 /** What `deno run` prints when it has opened the debugger, and when it could not: a line each. */
 const DEBUGGER_OPENED = /^Debugger listening on /gm;
@@ -65,24 +66,6 @@ class Program implements AsyncDisposable {
     await this.#child.status;
     await Promise.all(this.#readers);
   }
-}
-
-/** Local addresses (as the kernel prints them) of the TCP sockets that a process listens on. */
-async function listeners(pid: number): Promise<string[]> {
-  const inodes = new Set<string>();
-  for await (const entry of Deno.readDir(`/proc/${pid}/fd`)) {
-    const target = await Deno.readLink(`/proc/${pid}/fd/${entry.name}`).catch(() => "");
-    const inode = /^socket:\[(\d+)\]$/.exec(target)?.[1];
-    if (inode !== undefined) inodes.add(inode);
-  }
-  const found: string[] = [];
-  for (const table of ["/proc/net/tcp", "/proc/net/tcp6"]) {
-    for (const line of (await Deno.readTextFile(table)).split("\n").slice(1)) {
-      const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
-      if (state === "0A" && local && inode && inodes.has(inode)) found.push(local);
-    }
-  }
-  return found;
 }
 
 function count(text: string, pattern: RegExp): number {

@@ -1,0 +1,47 @@
+import { assertEquals } from "@std/assert";
+import { join } from "node:path";
+import { startProgram } from "../support/agent_process.ts";
+import { Lab } from "../support/lab.ts";
+import { listeners } from "../support/listeners.ts";
+
+/** What the runtime prints when it has come to its own handler of the signal. */
+const RUNTIME_TRIED = /^(Debugger listening on|Failed to start inspector server)/gm;
+
+Deno.test("SIGUSR1 opens no debugger in an agent that runs a job, and the restart waits for the job", async () => {
+  await using lab = await Lab.open({ config: { agent_id: `usr1-${crypto.randomUUID()}` } });
+  const file = join(lab.folder, "agent.conf");
+  const { agent_id, server_address, job_queues, execution_basedir } = lab.config;
+  const { logging_basedir, results_basedir } = lab.config;
+  const config = {
+    agent_id,
+    server_address,
+    job_queues,
+    execution_basedir,
+    logging_basedir,
+    results_basedir,
+    min_free_space: 0,
+    test_command: "echo ready; until [ -e ../go ]; do sleep 0.02; done",
+  };
+  await Deno.writeTextFile(file, JSON.stringify(config));
+  await using agent = startProgram(["-c", file], { env: { NO_COLOR: "1" } });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  await lab.until(() => lab.output(jobId, "test").includes("ready"), "the test runs");
+
+  const tried = () => agent.output().matchAll(RUNTIME_TRIED).toArray().length;
+  // The runtime listens only some time after the start: ask until it answers.
+  await lab.eventually(() => {
+    agent.kill("SIGUSR1");
+    return tried() > 0;
+  }, "the runtime listens, too");
+  for (let round = 1; round <= 5; round++) {
+    const before = tried();
+    agent.kill("SIGUSR1");
+    await lab.eventually(() => tried() > before, "the runtime has come to its own handler");
+    await lab.eventually(async () => (await listeners(agent.pid)).length === 0, "nothing listens");
+  }
+
+  await Deno.writeTextFile(join(execution_basedir, "go"), "");
+  assertEquals(await agent.exited, 1, agent.output());
+  assertEquals(lab.statuses(jobId), { test: 0 });
+  assertEquals(lab.sandbox.agent(agent_id)?.state, "restart");
+});
