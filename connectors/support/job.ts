@@ -9,8 +9,8 @@ const section = z.record(z.string(), z.unknown(), { error: "expected an object" 
 /** `null` is the same as absent throughout. */
 const jobSchema = z.looseObject({
   job_id: z.union([z.string(), z.number()]).transform(String).nullish(),
-  debug: z.boolean().nullish(),
-  allocation_timeout: z.number().nullish(),
+  debug: z.unknown().optional().transform(Boolean),
+  allocation_timeout: z.union([z.number(), z.string().regex(/^\d+$/).transform(Number)]).nullish(),
   provision_data: section.nullish(),
   reserve_data: section.nullish(),
   test_data: z.looseObject({

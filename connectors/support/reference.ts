@@ -68,7 +68,8 @@ ${STAGE_TABLE}
 Exit status: 0 for success, 1 for a failure, 2 for a wrong command line, 46 for a device that only a
 person can bring back (the agent goes offline), in \`runtest\` that of the first command that failed.
 Why a stage failed is in \`device-connector-error.json\`. SIGTERM, SIGINT and SIGHUP end what is
-running and put back what was switched or mounted.
+running and put back what was switched or mounted, within 30 s: an agent whose devices have storage
+multiplexers should not have a shorter \`cancel_grace\`.
 
 Secrets of a job that appear in what a test prints are masked by the agent, not here. The serial logs
 are as the device wrote them.

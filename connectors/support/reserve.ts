@@ -61,13 +61,18 @@ function reservationSeconds(job: Job): number {
   );
 }
 
-/** Gets all keys first and installs them in one go. False when the job's keys are not all on the device... */
+/**
+ * Gets all the job's keys first and installs them in one go.
+ *
+ * @returns false when the job has keys, and none of them could be installed.
+ */
 async function installKeys(ctx: ConnectorContext, job: Job): Promise<boolean> {
   const entries = job.reserve_data?.ssh_keys ?? [];
   if (!Array.isArray(entries)) {
     ctx.log.warning("'reserve_data.ssh_keys' is not a list: no key is installed");
     return false;
   }
+  if (entries.length === 0) return true;
   const keys: string[] = [];
   for (const entry of entries) {
     if (typeof entry !== "string" || !KEY_ENTRY.test(entry)) {

@@ -114,7 +114,7 @@ export function portOption(target: SshTarget, option: "-p" | "-P"): string[] {
 }
 
 /** The invocation that runs `command` (a shell command line: `quote` what is not yours) on a target. */
-export function sshInvocation(target: SshTarget, command: string): Invocation {
+function sshInvocation(target: SshTarget, command: string): Invocation {
   return withPassword([
     "ssh",
     ...connectionOptions(target),

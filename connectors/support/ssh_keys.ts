@@ -27,7 +27,7 @@ const KEY_NAMES = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 
 /** How to install a public key on a target. */
 export interface CopyKeyOptions {
-  /** Public key file. Unset: whatever ssh-copy-id takes by default. */
+  /** Public key file. @default `ssh_public_key`, or what ssh-copy-id takes when that is not set */
   readonly keyFile?: string;
   /** `-f`: do not look whether the key works already. @default false */
   readonly force?: boolean;
@@ -52,10 +52,11 @@ export async function copySshKey(
   options: CopyKeyOptions = {},
 ): Promise<CopyKeyResult> {
   const attempts = options.attempts ?? COPY_ATTEMPTS;
+  const keyFile = options.keyFile ?? ctx.config.ssh_public_key;
   const invocation = withPassword([
     "ssh-copy-id",
     ...(options.force ? ["-f"] : []),
-    ...(options.keyFile === undefined ? [] : ["-i", options.keyFile]),
+    ...(keyFile === undefined ? [] : ["-i", keyFile]),
     ...hostKeyOptions(target),
     "-o",
     "ConnectTimeout=10",

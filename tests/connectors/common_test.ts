@@ -363,6 +363,16 @@ Deno.test("reserve tries ten times to import a key, and says when none could be 
   assertStringIncludes(stderr, `"--help" in 'reserve_data.ssh_keys' is neither`);
 });
 
+Deno.test("reserve without keys just waits, without a warning", async () => {
+  await using lab = await Lab.open();
+  await lab.config(CONFIG);
+  await lab.job({ reserve_data: { timeout: 5 } });
+  const { code, stdout } = await lab.stage("noprovision", "reserve");
+  assertEquals(code, 0);
+  assert(stdout.startsWith("*** TESTFLINGER SYSTEM RESERVED ***\n"));
+  assertEquals(await lab.calls(), []);
+});
+
 Deno.test("reserve goes on when the keys cannot be copied", async () => {
   await using lab = await Lab.open();
   await lab.config(CONFIG);

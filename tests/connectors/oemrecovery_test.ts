@@ -186,6 +186,19 @@ Deno.test("10-oemrecovery 10: a password with blanks and dollars works, and is i
   assert(!`${stdout}${stderr}`.includes("a b$c"));
 });
 
+Deno.test("ssh_public_key names the key that the device gets", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ ...CONFIG, ssh_public_key: "/keys/lab.pub" });
+  await lab.job({});
+  await lab.fake("ssh", CLASSIC);
+  assertEquals((await lab.stage("oemrecovery", "provision")).code, 0);
+  const copies = await lab.calls("ssh-copy-id");
+  assertEquals(copies.map(({ args }) => args.slice(0, 2)), [
+    ["-i", "/keys/lab.pub"],
+    ["-i", "/keys/lab.pub"],
+  ]);
+});
+
 Deno.test("the last command may lose the connection, if the device really went away", async () => {
   for (const [stays, code] of [[false, 0], [true, 1]] as const) {
     await using lab = await Lab.open();
