@@ -20,7 +20,7 @@ const RETRY_PAUSES_MS = [10_000, 20_000, 40_000];
 const TRANSIENT = new RegExp(
   [
     "connection (?:was )?(?:refused|reset|aborted|closed|timed out)",
-    "time(?:d[ -]?|-)out",
+    "timed?[ -]?out",
     "temporar(?:y|ily) (?:failure|unavailable)",
     "(?:no route to|unreachable) host|(?:network|host) is unreachable",
     "remote end closed",

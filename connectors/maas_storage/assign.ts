@@ -1,6 +1,6 @@
 import { MaasStorageError } from "../support/errors.ts";
 import type { BlockDevice } from "./devices.ts";
-import type { Disk, DiskSelector, Layout } from "./layout.ts";
+import type { Disk, Layout, NamedDisk } from "./layout.ts";
 import { type PartitionSizes, partitionSizes } from "./partition_sizes.ts";
 
 /**
@@ -24,13 +24,18 @@ export function assignDevices(
     free.splice(free.indexOf(device), 1);
   };
 
-  const [named, others] = partition(inOrder(layout.disks), (disk) => isNamed(disk.selector));
-  for (const disk of named) {
-    const device = free.find((device) => selects(disk.selector, device));
+  const others: Disk[] = [];
+  for (const disk of inOrder(layout.disks)) {
+    const { selector } = disk;
+    if (selector === undefined || selector.by === "index") {
+      others.push(disk);
+      continue;
+    }
+    const device = free.find((device) => isNamed(device, selector));
     if (device === undefined) {
       throw new MaasStorageError(
-        `The machine has no disk for '${disk.id}': none that is free has the ` +
-          selectorText(disk.selector),
+        `The machine has no disk for '${disk.id}': none that is free has the ${selector.by} ` +
+          `'${selector.value}'`,
       );
     }
     const fit = fitOn(disk, device);
@@ -71,26 +76,8 @@ function compare(a: number, b: number): number {
   return a === b ? 0 : a < b ? -1 : 1;
 }
 
-function isNamed(selector: DiskSelector | undefined): boolean {
-  return selector !== undefined && selector.by !== "index";
-}
-
-function selects(selector: DiskSelector | undefined, { name, serial }: BlockDevice): boolean {
-  switch (selector?.by) {
-    case "name":
-      return name === selector.value;
-    case "serial":
-      return serial === selector.value;
-    case "name or serial":
-      return name === selector.value || serial === selector.value;
-    default:
-      return false;
-  }
-}
-
-function selectorText(selector: DiskSelector | undefined): string {
-  if (selector === undefined || selector.by === "index") return "place";
-  return `${selector.by} '${selector.value}'`;
+function isNamed({ name, serial }: BlockDevice, { by, value }: NamedDisk): boolean {
+  return (by !== "serial" && name === value) || (by !== "name" && serial === value);
 }
 
 function noChoiceText(
@@ -111,8 +98,4 @@ function noChoiceText(
   }
   return `The machine has not disks enough for ${disks.map(({ id }) => `'${id}'`).join(", ")}: ` +
     `free are ${devices.map(({ id, size }) => `${id} (${size} bytes)`).join(", ") || "none"}`;
-}
-
-function partition<T>(items: readonly T[], test: (item: T) => boolean): [T[], T[]] {
-  return [items.filter(test), items.filter((item) => !test(item))];
 }

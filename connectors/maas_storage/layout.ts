@@ -4,11 +4,14 @@ import { MaasStorageError } from "../support/errors.ts";
 import { issuesText } from "../support/job.ts";
 import { parseSize } from "./size.ts";
 
-/** Which of the machine's disks is meant. */
-export type DiskSelector =
-  /** Only an order among the disks of the layout. */
-  | { readonly by: "index"; readonly index: number }
-  | { readonly by: "name" | "serial" | "name or serial"; readonly value: string };
+/** One of the machine's disks. */
+export interface NamedDisk {
+  readonly by: "name" | "serial" | "name or serial";
+  readonly value: string;
+}
+
+/** Which of the machine's disks is meant: that one, or only an order among the layout's disks. */
+export type DiskSelector = NamedDisk | { readonly by: "index"; readonly index: number };
 
 /** A disk of the layout, for which one of the machine's is chosen. */
 export interface Disk {
@@ -106,7 +109,8 @@ const ENTRIES = {
   partition: z.looseObject({
     id,
     device: id,
-    number: z.number({ error: "must be a number" }).nullish(),
+    number: z.union([z.number(), z.string().regex(/^\d+$/)], { error: "must be a number" })
+      .transform(Number).nullish(),
     size: size.nullish(),
     alloc_pct: z.int("must be a whole number, 1 to 100").min(1, "must be 1 to 100")
       .max(100, "must be 1 to 100").nullish(),

@@ -95,6 +95,12 @@ async function message(lab: Lab, stage = "provision"): Promise<string> {
   return message ?? "";
 }
 
+/** An answer that does not come before the end of the test. */
+function unanswered(): Disposable & { readonly answer: Promise<Response> } {
+  const { promise, resolve } = Promise.withResolvers<Response>();
+  return { answer: promise, [Symbol.dispose]: () => resolve(new Response()) };
+}
+
 const JOB_LIST = [
   { job_id: "c1", device_info: { device_ip: "10.9.9.1", agent_name: "d1" } },
   { job_id: "c2", device_info: { device_ip: "10.9.9.2", agent_name: "d2" } },
@@ -163,15 +169,14 @@ Deno.test("a server that is not there, or never answers, is named with the step"
   assertEquals((await lab.stage("multi", "provision")).code, 1);
   assertMatch(await message(lab), /^Cannot submit jobs\[0\]: POST \/v1\/job: .*refused/i);
 
-  const silent = Promise.withResolvers<Response>();
-  const stub = httpStub(() => silent.promise);
+  const silent = unanswered();
+  await using stub = httpStub(() => silent.answer);
+  using _answered = silent;
   await prepare(lab, stub.url);
   lab.hang = () => stub.requests.length > 0;
   assertEquals((await lab.stage("multi", "provision")).code, 1);
   assertStringIncludes(await message(lab), "POST /v1/job: no answer within 15 s");
   assertEquals(lab.clock.elapsed, 15_000);
-  silent.resolve(new Response());
-  await stub[Symbol.asyncDispose]();
 });
 
 Deno.test("05-multi 4: when a child ends before it has a device, all are cancelled", async () => {
@@ -360,11 +365,13 @@ Deno.test("a job without children has nothing to provision, which is a failure",
 
 Deno.test("05-multi 11: SIGTERM cancels the child that is there, which stays listed", async () => {
   await using lab = await Lab.open();
-  const second = Promise.withResolvers<Response>();
+  const second = unanswered();
   await using stub = httpStub(({ path, body }) => {
     if (path.endsWith("/action")) return new Response("OK");
-    return JSON.parse(body).n === 2 ? second.promise : Response.json({ job_id: "c1" });
+    return JSON.parse(body).n === 2 ? second.answer : Response.json({ job_id: "c1" });
   });
+  // Before the stub ends, which waits for its answers.
+  using _answered = second;
   await prepare(lab, stub.url, { jobs: [{ ...CHILD, n: 1 }, { ...CHILD, n: 2 }] });
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--config", DENO_CONFIG, ENTRY]
@@ -385,7 +392,6 @@ Deno.test("05-multi 11: SIGTERM cancels the child that is there, which stays lis
   assertEquals(cancelled(stub.requests), ["c1"]);
   assertEquals(await lab.json("job_list.json"), [{ job_id: "c1", device_info: null }]);
   assert(!await lab.has("device-connector-error.json"));
-  second.resolve(new Response());
 });
 
 Deno.test("05-multi 12: cleanup without a list of children asks the server nothing", async () => {

