@@ -6,14 +6,13 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
 import { Courier, type CourierOptions } from "../outbox/courier.ts";
-import { LOG_NAMES } from "../outbox/entries.ts";
 import type { Spool } from "../outbox/spool.ts";
 import type { JobStore } from "./store.ts";
 
 /** What all deliveries share. */
 export interface DeliveriesOptions {
   store: JobStore;
-  courier: Omit<CourierOptions, "onCancelled">;
+  courier: Omit<CourierOptions, "onCancelled" | "isLeftover">;
   observer: Observer;
   clock: Clock;
   log: Log;
@@ -23,14 +22,26 @@ export interface DeliveriesOptions {
   maxSpool: number;
 }
 
+/** Dashboards look every few seconds at what is on its way. */
+const TELL_EVERY_MS = 2_000;
+
+/** One job on its way. */
+interface Delivery {
+  done: Promise<void>;
+  /** Stops its courier. */
+  pause: AbortController;
+  how: Pick<CourierOptions, "onCancelled" | "isLeftover">;
+}
+
 /** All deliveries of one agent. */
 export class Deliveries {
   readonly #options: DeliveriesOptions;
   readonly #stop = new AbortController();
   /** Every spool that the server does not have wholly, in the order of acceptance. */
-  readonly #spools = new Map<Spool, Promise<void>>();
+  readonly #deliveries = new Map<Spool, Delivery>();
   /** The end of the queue in which finished jobs of earlier runs are delivered. */
   #backlog: Promise<void> = Promise.resolve();
+  #telling: Promise<void> | undefined;
 
   constructor(options: DeliveriesOptions) {
     this.#options = options;
@@ -38,81 +49,104 @@ export class Deliveries {
 
   /** Spools of `jobId` that the server does not have wholly. */
   of(jobId: string): Spool[] {
-    return [...this.#spools.keys()].filter((spool) => spool.jobId === jobId);
+    return [...this.#deliveries.keys()].filter((spool) => spool.jobId === jobId);
   }
 
-  /** Starts to deliver a job that runs now. */
+  /** Starts to deliver a job that runs now; after what an earlier run of the same job left. */
   startLive(spool: Spool, onCancelled: () => void): void {
-    const earlier = this.of(spool.jobId).map((other) => this.#spools.get(other));
-    this.#keep(spool, Promise.all(earlier).then(() => this.#deliver(spool, onCancelled)));
+    const earlier = this.of(spool.jobId).map((other) => this.#deliveries.get(other)?.done);
+    this.#start(spool, Promise.all(earlier), { onCancelled });
   }
 
   /** Delivers what an earlier process left, when its turn comes. */
   startLeftover(spool: Spool): void {
-    this.#backlog = this.#backlog.then(() => this.#deliver(spool, () => {}));
-    this.#keep(spool, this.#backlog);
+    this.#backlog = this.#start(spool, this.#backlog, { isLeftover: true });
   }
 
-  #keep(spool: Spool, delivery: Promise<void>): void {
-    this.#spools.set(spool, delivery);
-    this.#tell();
+  #start(
+    spool: Spool,
+    before: Promise<unknown>,
+    how: Pick<CourierOptions, "onCancelled" | "isLeftover">,
+  ): Promise<void> {
+    const pause = new AbortController();
+    const done = before.then(() => this.#deliver(spool, pause.signal, how));
+    this.#deliveries.set(spool, { done, pause, how });
+    this.#telling ??= this.#tellNowAndThen();
+    return done;
   }
 
-  async #deliver(spool: Spool, onCancelled: () => void): Promise<void> {
+  async #deliver(
+    spool: Spool,
+    pause: AbortSignal,
+    how: Pick<CourierOptions, "onCancelled" | "isLeftover">,
+  ): Promise<void> {
     const { store, removeFolder, log, courier } = this.#options;
-    if (!this.#spools.has(spool)) return; // It had to make room before its turn came.
+    const signal = AbortSignal.any([pause, this.#stop.signal]);
     try {
-      await new Courier(spool, { ...courier, onCancelled }).run(this.#stop.signal);
+      await new Courier(spool, { ...courier, ...how }).run(signal);
       const folder = spool.standing.finished?.folder;
       if (folder !== undefined) await removeFolder(folder);
+      const { output, serial } = spool.standing.logs;
+      for (const later of this.of(spool.jobId)) {
+        if (later === spool) continue;
+        later.append({ t: "continues", next: { output: output.next, serial: serial.next } });
+      }
       await store.remove(spool);
-      this.#spools.delete(spool);
+      this.#deliveries.delete(spool);
+      this.#tell();
     } catch (error) {
-      if (this.#stop.signal.aborted || !this.#spools.has(spool)) return;
+      if (signal.aborted) return;
       const reason = error instanceof Error ? error.message : String(error);
       log.error(
         `Cannot deliver job ${spool.jobId}: ${reason}. What is left of it is kept in ` +
           `${spool.folder} and tried again at the next start of the agent.`,
       );
-    } finally {
+    }
+  }
+
+  async #tellNowAndThen(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
       this.#tell();
+      await this.#options.clock.sleep(TELL_EVERY_MS, signal).catch(() => {});
     }
   }
 
   /** Tells the observer how much is on its way. */
   #tell(): void {
-    let bytes = 0;
-    let fragments = 0;
-    for (const spool of this.#spools.keys()) {
-      bytes += spool.undeliveredBytes;
-      fragments += LOG_NAMES.filter((log) =>
-        spool.length(log) > spool.standing.logs[log].settled
-      ).length;
-    }
-    this.#options.observer.undelivered({ bytes, fragments, jobs: this.#spools.size });
+    const spools = [...this.#deliveries.keys()];
+    this.#options.observer.undelivered({
+      bytes: spools.reduce((sum, spool) => sum + spool.undeliveredBytes, 0),
+      fragments: spools.reduce((sum, spool) => sum + spool.undeliveredFragments, 0),
+      jobs: spools.filter((spool) => spool.standing.finished !== undefined).length,
+    });
   }
 
   /**
-   * Gives up the oldest whole jobs while what is kept takes more room than it may.
-   *
-   * @param running the job that runs now, which is never given up.
+   * While what is kept takes more room than it may, gives up the logs and the artifacts of the oldest
+   * jobs that have ended. Their outcomes stay: nobody must wait for a job for ever.
    */
-  async enforceCap(running?: Spool): Promise<void> {
+  async enforceCap(): Promise<void> {
     const { store, maxSpool, log } = this.#options;
     const sizes = new Map<Spool, number>();
-    for (const spool of this.#spools.keys()) sizes.set(spool, await store.size(spool));
+    for (const spool of this.#deliveries.keys()) sizes.set(spool, await store.size(spool));
     let total = [...sizes.values()].reduce((sum, size) => sum + size, 0);
     for (const [spool, size] of sizes) {
       if (total <= maxSpool) return;
-      if (spool === running || spool.standing.finished === undefined) continue;
+      const delivery = this.#deliveries.get(spool);
+      const isEligible = spool.standing.finished !== undefined && !spool.standing.givenUp;
+      if (delivery === undefined || !isEligible) continue;
       log.error(
         `What could not be delivered takes up ${total} bytes, more than max_spool allows ` +
-          `(${maxSpool}): the log and the artifacts of job ${spool.jobId} are given up. ` +
-          "Find out why the server does not take them, or raise max_spool.",
+          `(${maxSpool}): the log and the artifacts of job ${spool.jobId} are given up, its outcome ` +
+          "is kept. Find out why the server does not take them, or raise max_spool.",
       );
-      this.#spools.delete(spool);
-      await store.remove(spool);
+      delivery.pause.abort(new DOMException("The job makes room", "AbortError"));
+      await delivery.done;
+      if (!this.#deliveries.has(spool)) continue; // It was delivered in this moment.
+      await spool.giveUp();
       total -= size;
+      this.#start(spool, Promise.resolve(), delivery.how);
     }
   }
 
@@ -121,17 +155,21 @@ export class Deliveries {
     const over = new AbortController();
     const signal = hasten === undefined ? over.signal : AbortSignal.any([over.signal, hasten]);
     const limit = this.#options.clock.sleep(ms, signal).catch(() => {});
-    await Promise.race([Promise.all(this.#spools.values()), limit]);
+    await Promise.race([Promise.all(this.#all()), limit]);
     over.abort();
     await limit;
-    return this.#spools.size === 0;
+    return this.#deliveries.size === 0;
+  }
+
+  #all(): Promise<void>[] {
+    return [...this.#deliveries.values()].map(({ done }) => done);
   }
 
   /** Stops delivering; the next process goes on with what is left. */
   async stop(): Promise<void> {
     this.#stop.abort(new DOMException("The agent stops", "AbortError"));
-    await Promise.allSettled(this.#spools.values());
-    for (const spool of this.#spools.keys()) spool[Symbol.dispose]();
-    this.#spools.clear();
+    await Promise.allSettled([...this.#all(), this.#telling]);
+    for (const spool of this.#deliveries.keys()) spool[Symbol.dispose]();
+    this.#deliveries.clear();
   }
 }

@@ -24,7 +24,6 @@ export async function recoverJobs(
         at: context.clock.now(),
         jobId: spool.jobId,
         queue,
-        firstFragment: { output: 0, serial: 0 },
         rerun: false,
       });
     }

@@ -60,14 +60,12 @@ export class JobStore {
       });
       const { spool } = Spool.open(folder, this.#log);
       spool.holdBallast();
-      const last = earlier.at(-1)?.standing.logs;
       spool.append({
         t: "accepted",
         at: now,
         jobId: job.jobId,
         queue: job.queue,
         ...(job.webhook !== undefined && { webhook: job.webhook }),
-        firstFragment: { output: last?.output.next ?? 0, serial: last?.serial.next ?? 0 },
         rerun: earlier.length > 0,
       });
       await spool.sync();

@@ -20,6 +20,8 @@ const BETWEEN_FRAGMENTS_MS = 200;
 const FULL_FRAGMENT_BYTES = 256 * 1024;
 /** Behind an outage, fewer and larger ones: readers cope with 1 MiB, the server's store with 16. */
 const LARGEST_FRAGMENT_BYTES = 512 * 1024;
+/** What a server answers to a result that its store cannot hold. */
+const PAYLOAD_TOO_LARGE = 413;
 /** A webhook that its server cannot reach is not tried for ever. */
 const EVENT_TRIES = 5;
 
@@ -34,6 +36,11 @@ export interface CourierOptions {
   outputBytes: number;
   /** Opens the folder `artifacts` in `folder` as a tar.gz; what is left out is said in the job's log. */
   openArtifacts(spool: Spool, folder: string): Upload;
+  /**
+   * The job is an earlier process's: its states are old news, which a cancellation may have
+   * overtaken, so the server is asked before each of them.
+   */
+  isLeftover?: boolean;
   /** A call failed and will be made again. */
   onRetry?: () => void;
   /** The server said that the job was cancelled when the courier was about to post its state. */
@@ -278,13 +285,13 @@ export class Courier {
   }
 
   /**
-   * A posted state overwrites `cancelled`. One that had to wait may be overtaken by a cancellation,
-   * so before it is tried again the server is asked.
+   * A posted state overwrites `cancelled`. One that had to wait may have been overtaken by a
+   * cancellation, so before it is tried again the server is asked.
    */
   async #postState(state: string, tries: number, signal: AbortSignal): Promise<Answer<void>> {
-    const { server, onCancelled } = this.#options;
+    const { server, onCancelled, isLeftover } = this.#options;
     const { jobId } = this.#spool;
-    if (tries > 1) {
+    if (tries > 1 || isLeftover) {
       const now = await server.getJobState(jobId, signal);
       if (!now.ok) return now;
       if (now.value === "cancelled") {
@@ -311,12 +318,14 @@ export class Courier {
     const { jobId } = this.#spool;
     if (server.generation !== "legacy") return await server.postResult(jobId, update, signal);
     // Less and less of the logs, until it fits into what the server can store.
-    for (let bytes = outputBytes; bytes >= FULL_FRAGMENT_BYTES; bytes = Math.floor(bytes / 2)) {
-      const flat = await legacyOutcome(this.#spool, bytes);
-      const answer = await server.postResult(jobId, flat, signal);
-      if (answer.ok || answer.status !== 413) return answer;
+    for (let bytes = outputBytes;; bytes = Math.floor(bytes / 2)) {
+      const answer = await server.postResult(
+        jobId,
+        await legacyOutcome(this.#spool, bytes),
+        signal,
+      );
+      if (answer.ok || answer.status !== PAYLOAD_TOO_LARGE || bytes === 0) return answer;
     }
-    return await server.postResult(jobId, await legacyOutcome(this.#spool, 0), signal);
   }
 
   /** Events have a lane of their own: a webhook that is slow delays no log and no outcome. */

@@ -47,13 +47,13 @@ export const Entry = z.discriminatedUnion("t", [
     jobId: z.string(),
     queue: z.string(),
     webhook: z.string().optional(),
-    /** First fragment numbers; above 0 when the server hands out an id that it handed out before. */
-    firstFragment: z.object({ output: offset, serial: offset }),
-    /** An earlier run of the same job is on the server: its text must be measured first. */
+    /** An earlier run of the same job is not wholly delivered yet: this one's turn is after it. */
     rerun: z.boolean(),
   }),
   /** How much text of earlier runs the server has, by result key. */
   z.object({ t: z.literal("baseline"), bytes: z.record(z.string(), z.number()) }),
+  /** An earlier run of the same job is wholly on the server: fragment numbers go on behind its own. */
+  z.object({ t: z.literal("continues"), next: z.object({ output: offset, serial: offset }) }),
   z.object({ t: z.literal("phase_started"), phase }),
   /** A process group was started for a phase. */
   z.object({ t: z.literal("group"), phase, identity: Identity }),
@@ -75,6 +75,8 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("settled"), n: z.int(), ...Settled.shape }),
   /** The first `count` events are through. */
   z.object({ t: z.literal("events_settled"), count: z.int(), ...Settled.shape }),
+  /** To make room, the logs and the artifacts were given up; the outcome is still delivered. */
+  z.object({ t: z.literal("given_up") }),
   /**
    * Nothing of the job runs any more and nothing will be added: what is left is delivery, and then
    * to remove `folder` where the artifacts could not be moved out of it.

@@ -90,10 +90,9 @@ export class Spool implements Disposable {
     );
   }
 
-  /** Whether the job has ended and the server has everything that it will take. */
-  get isDelivered(): boolean {
-    return this.standing.finished !== undefined && this.standing.pending.length === 0 &&
-      this.undeliveredBytes === 0 && this.standing.eventsSettled >= this.standing.events.length;
+  /** How many fragments that will be at least. */
+  get undeliveredFragments(): number {
+    return LOG_NAMES.filter((log) => this.length(log) > this.standing.logs[log].settled).length;
   }
 
   /** Takes up room that `release()` gives back when the disk is full. */
@@ -194,6 +193,19 @@ export class Spool implements Disposable {
     }
     target.length += bytes.length;
     this.#wake();
+  }
+
+  /**
+   * Gives up the logs and the artifacts of a job that has ended, to make room. The outcome stays, so
+   * that nobody waits for the job for ever. No courier may be at work on it.
+   */
+  async giveUp(): Promise<void> {
+    this.append({ t: "given_up" });
+    for (const log of LOG_NAMES) {
+      await this.#logs[log].file.truncate(0);
+      this.#logs[log].length = 0;
+    }
+    await Deno.remove(join(this.folder, "artifacts"), { recursive: true }).catch(() => {});
   }
 
   /** Reads bytes `from` to `to` of a log. */

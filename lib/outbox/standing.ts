@@ -52,6 +52,8 @@ export interface Standing {
   sent: Set<Message["kind"]>;
   events: JobEvent[];
   eventsSettled: number;
+  /** Whether the logs and the artifacts were given up to make room. */
+  givenUp: boolean;
   /** Set when only delivery is left; `folder` is then to be removed after it. */
   finished?: { folder?: string };
 }
@@ -68,6 +70,7 @@ export function emptyStanding(): Standing {
     sent: new Set(),
     events: [],
     eventsSettled: 0,
+    givenUp: false,
   };
 }
 
@@ -76,7 +79,11 @@ export function fold(standing: Standing, entry: Entry): void {
   switch (entry.t) {
     case "accepted":
       standing.accepted = entry;
-      for (const log of LOG_NAMES) standing.logs[log].next = entry.firstFragment[log];
+      break;
+    case "continues":
+      for (const log of LOG_NAMES) {
+        standing.logs[log].next = Math.max(standing.logs[log].next, entry.next[log]);
+      }
       break;
     case "baseline":
       standing.baseline = entry.bytes;
@@ -131,6 +138,15 @@ export function fold(standing: Standing, entry: Entry): void {
       break;
     case "events_settled":
       standing.eventsSettled = Math.max(standing.eventsSettled, entry.count);
+      break;
+    case "given_up":
+      for (const log of LOG_NAMES) {
+        const { next } = standing.logs[log];
+        standing.logs[log] = { regions: [], settled: 0, next, refused: {} };
+      }
+      standing.pending = standing.pending.filter(({ message }) => message.kind !== "artifacts");
+      for (const pending of standing.pending) pending.after = { output: 0, serial: 0 };
+      standing.givenUp = true;
       break;
     case "finished":
       standing.finished = entry.folder === undefined ? {} : { folder: entry.folder };

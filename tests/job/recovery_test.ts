@@ -1,0 +1,152 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { RecordFile } from "../../lib/outbox/record.ts";
+import { Lab } from "../support/lab.ts";
+
+function jobsFolder(lab: Lab): string {
+  return join(lab.config.results_basedir, "agent-agent-1", "jobs");
+}
+
+/** What an agent leaves that was killed while a test ran: its record, its log, the job. */
+async function leaveInterrupted(
+  lab: Lab,
+  jobId: string,
+  more: Record<string, unknown>[] = [],
+): Promise<string> {
+  const folder = join(jobsFolder(lab), jobId);
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.writeTextFile(
+    join(folder, "job.json"),
+    JSON.stringify({ job_id: jobId, job_queue: "queue-1", test_data: { a: 1 } }),
+  );
+  await Deno.writeTextFile(join(folder, "output"), "printed before\n");
+  const { file } = RecordFile.open(join(folder, "record"));
+  for (
+    const entry of [
+      {
+        t: "accepted",
+        at: 1,
+        jobId,
+        queue: "queue-1",
+        rerun: false,
+      },
+      { t: "phase_started", phase: "test" },
+      { t: "region", log: "output", phase: "test", from: 0 },
+      ...more,
+    ]
+  ) file.append(entry);
+  file.close();
+  return folder;
+}
+
+/** A job that the server takes for running. */
+function running(lab: Lab): string {
+  return lab.sandbox.submit({ job_queue: "elsewhere" });
+}
+
+Deno.test("a job of an agent that was killed is brought to its end by the next one", async () => {
+  await using lab = await Lab.open({ config: { cleanup_command: "echo cleaned" } });
+  const jobId = running(lab);
+  await leaveInterrupted(lab, jobId);
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(
+    lab.sandbox.log(jobId, "output", "test"),
+    "printed before\nThe agent was interrupted during test\n",
+  );
+  assertEquals(lab.output(jobId, "cleanup"), "cleaned\n");
+  assertEquals(lab.statuses(jobId), { test: 100, cleanup: 0 });
+});
+
+Deno.test("a damaged record is put aside for a person to look at, and its job is ended all the same", async () => {
+  await using lab = await Lab.open({ config: { cleanup_command: "true" } });
+  const jobId = running(lab);
+  const folder = await leaveInterrupted(lab, jobId);
+  const record = join(folder, "record");
+  const text = await Deno.readTextFile(record);
+  await Deno.writeTextFile(record, text.replace('"phase_started"', '"phase_startled"'));
+  lab.start();
+  await lab.complete(jobId);
+  assertStringIncludes(lab.logged("error").join("\n"), `The record of job ${jobId} is damaged`);
+  const aside = [...Deno.readDirSync(join(lab.config.results_basedir, "agent-agent-1", "damaged"))];
+  assertEquals(aside.length, 1);
+  await lab.run({});
+});
+
+Deno.test("rubbish among the records is put aside and named, and the agent goes on", async () => {
+  await using lab = await Lab.open({ config: { setup_command: "true" } });
+  await Deno.mkdir(join(jobsFolder(lab), "not-a-job"), { recursive: true });
+  await Deno.mkdir(join(jobsFolder(lab), crypto.randomUUID(), "record"), { recursive: true });
+  lab.start();
+  await lab.run({});
+  assertEquals(lab.logged("error").filter((line) => line.includes("put aside")).length, 2);
+});
+
+Deno.test("a record that holds nothing but rubbish still ends the job that its folder names", async () => {
+  await using lab = await Lab.open({ config: { cleanup_command: "true" } });
+  const jobId = running(lab);
+  const folder = join(jobsFolder(lab), jobId);
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.writeFile(join(folder, "record"), crypto.getRandomValues(new Uint8Array(500)));
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { cleanup: 0 });
+});
+
+Deno.test("a job id that is handed out again runs again, behind what is left of the first time", async () => {
+  await using lab = await Lab.open({
+    config: { setup_command: "echo again", cleanup_command: "true" },
+  });
+  const jobId = crypto.randomUUID();
+  await leaveInterrupted(lab, jobId, [
+    { t: "fragment", log: "output", number: 4, phase: "test", from: 0, to: 15 },
+  ]);
+  lab.sandbox.submit({ job_id: jobId, job_queue: "queue-1" });
+  // Nothing of the first time can be delivered before the job is handed out again.
+  const undo = lab.sandbox.intercept((request) =>
+    request.method === "POST" && request.url.includes("/v1/result/")
+      ? new Response("busy", { status: 503 })
+      : undefined
+  );
+  lab.start();
+  await lab.eventually(
+    () => [...Deno.readDirSync(jobsFolder(lab))].length === 2,
+    "both runs are on disk",
+  );
+  undo();
+  await lab.until(() => lab.output(jobId, "setup") === "again\n", "it ran again");
+  const numbers = lab.sandbox.fragments(jobId, "output").map((f) => f.fragment_number);
+  assertEquals(numbers, [...numbers].sort((a, b) => a - b));
+  assertStringIncludes(lab.sandbox.log(jobId, "output", "test"), "printed before\n");
+});
+
+Deno.test("results that the established agent could not deliver are taken over", async () => {
+  await using lab = await Lab.open();
+  const jobId = running(lab);
+  const folder = join(lab.config.results_basedir, jobId);
+  await Deno.mkdir(join(folder, "artifacts"), { recursive: true });
+  await Deno.writeTextFile(join(folder, "artifacts", "report"), "x");
+  await Deno.writeTextFile(join(folder, "testflinger.json"), JSON.stringify({ job_id: jobId }));
+  await Deno.writeTextFile(
+    join(folder, "testflinger-outcome.json"),
+    JSON.stringify({ status: { setup: 0, test: 2 } }),
+  );
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { setup: 0, test: 2 });
+  assertEquals(lab.sandbox.artifact(jobId) !== undefined, true);
+  await lab.eventually(
+    () => Deno.stat(folder).then(() => false, () => true),
+    "the folder is gone",
+  );
+});
+
+Deno.test("a leftover with the name of a job is moved aside, never mixed with the job", async () => {
+  await using lab = await Lab.open({ config: { setup_command: "ls -A" } });
+  const jobId = crypto.randomUUID();
+  const folder = join(lab.config.execution_basedir, jobId);
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.writeTextFile(join(folder, "old"), "");
+  await lab.run({ job_id: jobId });
+  assertEquals(lab.output(jobId, "setup").split("\n").includes("old"), false);
+});

@@ -1,0 +1,172 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { Lab } from "../support/lab.ts";
+
+const LOG = "/log/output";
+
+function isLogPost(request: Request): boolean {
+  return request.method === "POST" && request.url.endsWith(LOG);
+}
+
+/** Numbered lines, as a command and as text. */
+const LINES = 300;
+const PRINT_LINES = `i=0; while [ $i -lt ${LINES} ]; do i=$((i + 1)); echo "line $i"; done`;
+const PRINTED = Array.from({ length: LINES }, (_, i) => `line ${i + 1}\n`).join("");
+
+function fragmentNumbers(lab: Lab, jobId: string): number[] {
+  return lab.sandbox.fragments(jobId, "output").map((fragment) => fragment.fragment_number);
+}
+
+for (
+  const [what, status] of Object.entries({ "502": 502, "504": 504, "500": 500 })
+) {
+  Deno.test(`a piece of a log that arrived although the answer was ${what} is not sent again`, async () => {
+    await using lab = await Lab.open({ config: { test_command: PRINT_LINES } });
+    lab.sandbox.intercept(async (request, proceed) => {
+      if (!isLogPost(request)) return undefined;
+      await proceed();
+      // The first time it arrives and says it did not; the look that follows tells the truth.
+      return new Response("gateway trouble", { status });
+    });
+    const jobId = await lab.run({ test_data: { a: 1 } });
+    assertEquals(lab.output(jobId, "test"), PRINTED);
+    const numbers = fragmentNumbers(lab, jobId);
+    assertEquals(numbers, numbers.map((_, index) => index));
+  });
+}
+
+Deno.test("a piece of a log that did not arrive is sent again, with the same number", async () => {
+  await using lab = await Lab.open({ config: { test_command: PRINT_LINES } });
+  let failures = 2;
+  lab.sandbox.intercept((request) =>
+    isLogPost(request) && failures-- > 0 ? new Response("busy", { status: 503 }) : undefined
+  );
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.output(jobId, "test"), PRINTED);
+  const numbers = fragmentNumbers(lab, jobId);
+  assertEquals(numbers, numbers.map((_, index) => index));
+});
+
+Deno.test("a piece that the server refuses for good is given up, and the job is complete all the same", async () => {
+  await using lab = await Lab.open({
+    config: { test_command: "echo hello", cleanup_command: "true" },
+  });
+  lab.sandbox.intercept((request) =>
+    isLogPost(request) ? Response.json({ message: "no such job" }, { status: 422 }) : undefined
+  );
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.statuses(jobId), { test: 0, cleanup: 0 });
+  const errors = lab.logged("error");
+  assertEquals(errors.length, 1);
+  assertStringIncludes(errors[0] ?? "", "no such job");
+});
+
+Deno.test("an outcome that the server refuses is reduced to the state, so that nobody waits for ever", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  lab.sandbox.intercept(async (request) => {
+    if (request.method !== "POST" || !/\/v1\/result\/[^/]+$/.test(request.url)) return undefined;
+    const body = await request.clone().text();
+    return body.includes("status") && body.includes("complete")
+      ? Response.json({ message: "invalid" }, { status: 422 })
+      : undefined;
+  });
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.sandbox.state(jobId), "complete");
+});
+
+Deno.test("a running job is not disturbed by an outage, and everything is there afterwards", async () => {
+  await using lab = await Lab.open({
+    config: {
+      test_command:
+        `echo before; while [ ! -e ../go ]; do sleep 0.02; done; ${PRINT_LINES}; touch ../done; ` +
+        "mkdir artifacts; echo x > artifacts/x",
+    },
+  });
+  let isAway = false;
+  lab.sandbox.intercept(() => isAway ? new Response("gone", { status: 503 }) : undefined);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.output(jobId, "test") === "before\n", "the test runs");
+  isAway = true;
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.eventually(
+    () => Deno.stat(join(lab.config.execution_basedir, "done")).then(() => true, () => false),
+    "the test goes on during the outage",
+  );
+  assertEquals(lab.output(jobId, "test"), "before\n");
+  isAway = false;
+  await lab.complete(jobId);
+  assertEquals(lab.output(jobId, "test"), `before\n${PRINTED}`);
+  assertEquals(lab.statuses(jobId), { test: 0 });
+  assert(lab.sandbox.artifact(jobId) !== undefined);
+});
+
+Deno.test("after an outage a long log catches up in large pieces", async () => {
+  await using lab = await Lab.open({
+    config: {
+      test_command: "echo before; while [ ! -e ../go ]; do sleep 0.02; done; " +
+        "yes 'a line of some length' | head -c 3000000; touch ../done",
+    },
+  });
+  let isAway = false;
+  lab.sandbox.intercept(() => isAway ? new Response("gone", { status: 503 }) : undefined);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.output(jobId, "test") === "before\n", "the test runs");
+  isAway = true;
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.eventually(
+    () => Deno.stat(join(lab.config.execution_basedir, "done")).then(() => true, () => false),
+    "the test has printed all of it",
+  );
+  isAway = false;
+  await lab.complete(jobId);
+  const lengths = lab.sandbox.fragments(jobId, "output").map((fragment) =>
+    fragment.log_data.length
+  );
+  assertEquals(lengths.reduce((sum, length) => sum + length, 0) > 3_000_000, true);
+  assertEquals(lengths.length < 15, true, `${lengths.length} pieces`);
+});
+
+Deno.test("a chatty test makes few requests: at most one piece in 200 ms", async () => {
+  await using lab = await Lab.open({
+    config: { test_command: 'i=0; while [ $i -lt 400 ]; do i=$((i + 1)); echo "$i"; done' },
+  });
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.sandbox.fragments(jobId, "output").length <= 4, true);
+});
+
+Deno.test("what could not be delivered is given up when it takes too much room, but not the outcome", async () => {
+  await using lab = await Lab.open({
+    config: { max_spool: 600_000, test_command: "yes | head -c 400000", cleanup_command: "true" },
+  });
+  lab.sandbox.intercept((request) =>
+    isLogPost(request) ? new Response("busy", { status: 500 }) : undefined
+  );
+  const first = lab.submit({ test_data: { a: 1 } });
+  const second = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.complete(first);
+  assertEquals(lab.statuses(first), { test: 0, cleanup: 0 });
+  assertStringIncludes(lab.logged("error").join("\n"), `artifacts of job ${first} are given up`);
+  assertEquals(lab.sandbox.state(second) !== "complete", true);
+});
+
+Deno.test("a server of the older generation gets plain text while the job runs, and the log with the outcome", async () => {
+  await using lab = await Lab.open({
+    sandbox: { generation: "legacy" },
+    config: {
+      output_bytes: 1000,
+      setup_command: "echo setting up",
+      test_command: `echo serial > test-serial.log; ${PRINT_LINES}; exit 3`,
+    },
+  });
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.statuses(jobId), { setup: 0, test: 3 });
+  const inResult = lab.sandbox.log(jobId, "output", "test");
+  assertEquals(inResult.length, 1000);
+  assertEquals(PRINTED.endsWith(inResult), true);
+  assertStringIncludes(lab.sandbox.log(jobId, "output", "setup"), "setting up\n");
+  assertEquals(lab.sandbox.log(jobId, "serial", "test"), "serial\n");
+  assertStringIncludes(lab.sandbox.log(jobId, "output"), PRINTED);
+});
