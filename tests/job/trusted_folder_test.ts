@@ -2,8 +2,9 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { examineFolder } from "../../lib/job/trusted_folder.ts";
 import { IS_ROOT, NOBODY, TempFolder } from "../support/temp_folder.ts";
 
-/** Folders below /tmp, where everybody may make some. */
+/** Folders below one that is as `/tmp` is. */
 function below(folder: TempFolder, ...names: string[]): string {
+  Deno.chmodSync(folder.path, 0o1777);
   const path = folder.at(...names);
   Deno.mkdirSync(path, { recursive: true });
   return path;
