@@ -10,11 +10,13 @@ import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
 import { combineObservers, type Observer } from "../observe/observer.ts";
 import { createPulse } from "../observe/pulse.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
+import { serveStatusSocket } from "../observe/status_socket.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import { Contact } from "../outbox/contact.ts";
 import { createServerClient } from "../server/client.ts";
 import { VERSION } from "../version.ts";
 import { type Command, type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
+import { withConnectorCommands } from "./connector_commands.ts";
 
 /** Where the token is looked for when nobody says so. */
 export const DEFAULT_TOKEN_FILE = "/var/lib/testflinger-agent/refresh_token";
@@ -61,7 +63,10 @@ export async function readConfig(file: string, io: Io): Promise<AgentConfig | un
   const result = await loadAgentConfig(file);
   if (result.ok) {
     for (const warning of result.warnings) io.stderr(`warning: ${formatMistake(warning)}\n`);
-    return result.value;
+    const filled = await withConnectorCommands(result.value, file, result.given);
+    if (filled.ok) return filled.config;
+    io.stderr(`${filled.message}\n`);
+    return undefined;
   }
   for (const mistake of result.mistakes) io.stderr(`${formatMistake(mistake)}\n`);
   const { length } = result.mistakes;
@@ -179,15 +184,19 @@ async function watch(
   const health = config.metrics_port === undefined
     ? undefined
     : await serveMetrics(config, config.metrics_port, { board, clock, log });
+  let socket: { close(): Promise<void> } | undefined;
   const observers = [pulse, board, systemd, influx, health]
     .flatMap((part) => part === undefined ? [] : [part.observer]);
   return {
     observer: combineObservers(observers, log),
     turned() {
+      // Not before: now the agent's lock is held, and the socket of another one is left alone.
+      socket ??= serveStatusSocket({ folder, board, clock, log });
       systemd?.ready();
       pulse.beat();
     },
     async close() {
+      await socket?.close();
       await health?.close();
       await influx?.close();
       await systemd?.close();

@@ -193,15 +193,27 @@ const newKeys = {
 };
 
 /** What an agent's configuration file holds. */
-export const AgentConfig = z.strictObject({ ...establishedKeys, ...connectorKeys, ...newKeys });
+export const AgentConfig = z.strictObject({ ...establishedKeys, ...connectorKeys, ...newKeys })
+  .refine(({ connector, connector_config }) => !connector || connector_config !== undefined, {
+    path: ["connector"],
+    message: "must come with connector_config, the connector's own file",
+  });
 /** A configuration with defaults filled in. Sizes are in bytes, times in seconds. */
 export type AgentConfig = z.infer<typeof AgentConfig>;
 
+/** What `loadAgentConfig()` comes to. */
+export type AgentConfigResult = YamlResult<AgentConfig> & {
+  /** The keys that stand in the file: what is left out is not the same as what is empty. */
+  given: ReadonlySet<string>;
+};
+
 /** Reads an agent's configuration file. All that is wrong with it comes at once. */
-export function loadAgentConfig(file: string): Promise<YamlResult<AgentConfig>> {
-  return readYamlFile(file, AgentConfig, {
+export async function loadAgentConfig(file: string): Promise<AgentConfigResult> {
+  const given = new Set<string>();
+  const result = await readYamlFile(file, AgentConfig, {
     review(written, warn) {
-      const { logging_level } = WithLevel.parse(written);
+      const { logging_level, ...others } = WithLevel.parse(written);
+      for (const [key, value] of Object.entries(others)) if (value !== null) given.add(key);
       if (typeof logging_level !== "string" || levelOf(logging_level) !== undefined) return;
       const meant = didYouMean(logging_level, LOGGING_LEVELS);
       const hint = meant === undefined
@@ -211,6 +223,7 @@ export function loadAgentConfig(file: string): Promise<YamlResult<AgentConfig>> 
       warn(["logging_level"], `${found}, ${hint}`);
     },
   });
+  return { ...result, given };
 }
 
 const WithLevel = z.looseObject({ logging_level: z.unknown() }).partial();

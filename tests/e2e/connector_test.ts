@@ -1,0 +1,58 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { startProgram } from "../support/agent_process.ts";
+import { Lab } from "../support/lab.ts";
+
+Deno.test("a configuration of a few lines with 'connector' runs every phase with the built-in connector", async () => {
+  await using lab = await Lab.open();
+  await Deno.writeTextFile(
+    join(lab.folder, "device.yaml"),
+    "agent_name: rpi4\ndevice_ip: 10.1.1.1\n",
+  );
+  const config = join(lab.folder, "agent.conf");
+  await Deno.writeTextFile(
+    config,
+    [
+      `agent_id: connector-${crypto.randomUUID().slice(0, 8)}`,
+      `server_address: ${lab.served.url}`,
+      "job_queues: [queue-1]",
+      "connector: fake_connector",
+      "connector_config: device.yaml",
+      "reserve_command: ''",
+      "min_free_space: 0",
+      ...["execution", "logging", "results"].map((name) =>
+        `${name}_basedir: ${lab.folder}/${name}`
+      ),
+    ].join("\n"),
+  );
+  const jobId = lab.submit({
+    provision_data: { url: "http://image" },
+    test_data: { test_cmds: "echo testing on $AGENT_NAME" },
+    reserve_data: { ssh_keys: ["lp:me"] },
+  });
+  await using agent = startProgram(["-c", config]);
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { provision: 0, test: 0, cleanup: 0 });
+  assertStringIncludes(lab.output(jobId, "provision"), '"url": "http://image"');
+  assertStringIncludes(lab.output(jobId, "test"), "testing on rpi4\n");
+  assertEquals(lab.sandbox.result(jobId)?.device_info, {
+    device_ip: "10.1.1.1",
+    agent_name: "rpi4",
+  });
+  agent.kill("SIGTERM");
+  assertEquals(await agent.exited, 0);
+});
+
+Deno.test("a connector that does not exist, or without its file, is named before anything is done", async () => {
+  await using lab = await Lab.open();
+  const config = join(lab.folder, "agent.conf");
+  const head = "agent_id: a\nserver_address: x\njob_queues: [q]\n";
+  await Deno.writeTextFile(config, `${head}connector: nonesuch\nconnector_config: d.yaml\n`);
+  await using unknown = startProgram(["-c", config]);
+  assertEquals(await unknown.exited, 2);
+  assertStringIncludes(unknown.output(), "there is no 'nonesuch', only");
+  await Deno.writeTextFile(config, `${head}connector: fake_connector\n`);
+  await using without = startProgram(["-c", config]);
+  assertEquals(await without.exited, 2);
+  assertStringIncludes(without.output(), "must come with connector_config");
+});
