@@ -16,18 +16,23 @@ export interface AgentProcess extends AsyncDisposable {
 
 /** Options of `startProgram()`. */
 export interface ProgramOptions {
+  /** A command that runs the program: `["unshare", "--mount"]`. */
+  through?: readonly string[];
   cwd?: string;
   env?: Record<string, string>;
 }
 
 /** Starts `testflinger-agent` with `args`. */
 export function startProgram(args: readonly string[], options: ProgramOptions = {}): AgentProcess {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", ...PERMISSIONS, MAIN, ...args],
+  const { through = [], ...spawnOptions } = options;
+  const deno = [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, MAIN];
+  const [program = "", ...argv] = [...through, ...deno, ...args];
+  const child = new Deno.Command(program, {
+    args: argv,
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-    ...options,
+    ...spawnOptions,
   }).spawn();
   let text = "";
   const collect = async (stream: ReadableStream<Uint8Array>) => {

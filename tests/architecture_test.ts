@@ -1,0 +1,63 @@
+import { assertEquals } from "@std/assert";
+import { dirname, join, relative, resolve } from "node:path";
+
+const ROOT = resolve(import.meta.dirname ?? "", "..");
+
+/** What each room may import from, besides itself and the leaves. See docs/architecture.md. */
+const ALLOWED: Record<string, readonly string[]> = {
+  "lib/cli": [
+    "lib/agent",
+    "lib/job",
+    "lib/outbox",
+    "lib/server",
+    "lib/config",
+    "lib/process",
+    "lib/observe",
+    "lib/sandbox",
+    "connectors",
+  ],
+  "lib/agent": ["lib/job", "lib/outbox", "lib/server", "lib/config", "lib/process", "lib/observe"],
+  "lib/job": ["lib/outbox", "lib/server", "lib/config", "lib/process", "lib/observe"],
+  "lib/outbox": ["lib/server"],
+  "lib/process": [],
+  "lib/server": [],
+  "lib/config": [],
+  "lib/observe": [],
+  "lib/sandbox": ["lib/server/schema.ts"],
+  "connectors": ["lib/process", "lib/config"],
+};
+
+/** Open to every room. */
+const LEAVES = ["lib/clock.ts", "lib/log.ts", "lib/phases.ts", "lib/version.ts"];
+
+function* sourceFiles(folder: string): Generator<string> {
+  for (const entry of Deno.readDirSync(folder)) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory) yield* sourceFiles(path);
+    else if (entry.name.endsWith(".ts")) yield path;
+  }
+}
+
+/** The project's own files that a file imports, by paths from the root. */
+function importsOf(file: string): string[] {
+  const text = Deno.readTextFileSync(file);
+  return [...text.matchAll(/(?:from|import)\s*\(?\s*"(\.[^"]+)"/g)]
+    .map(([, path = ""]) => relative(ROOT, resolve(dirname(file), path)));
+}
+
+for (const [room, allowed] of Object.entries(ALLOWED)) {
+  Deno.test(`imports of ${room} point the right way`, () => {
+    const wrong: string[] = [];
+    for (const file of sourceFiles(join(ROOT, room))) {
+      for (const imported of importsOf(file)) {
+        const isAllowed = [room, ...allowed].some((place) =>
+          imported === place || imported.startsWith(`${place}/`)
+        );
+        if (!isAllowed && !LEAVES.includes(imported)) {
+          wrong.push(`${relative(ROOT, file)} imports ${imported}`);
+        }
+      }
+    }
+    assertEquals(wrong, []);
+  });
+}

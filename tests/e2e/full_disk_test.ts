@@ -1,0 +1,72 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { startProgram } from "../support/agent_process.ts";
+import { Lab } from "../support/lab.ts";
+
+/** Runs a command with a small file system of its own, mounted at `$1`. */
+const WITH_SMALL_DISK = [
+  "unshare",
+  "--mount",
+  "/bin/sh",
+  "-c",
+  'mount -t tmpfs -o size=3m tmpfs "$1" && shift && exec "$@"',
+  "sh",
+];
+
+const mayMount = await (async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const [program = "", ...args] = [...WITH_SMALL_DISK, folder, "true"];
+    return (await new Deno.Command(program, { args, stderr: "null" }).output()).success;
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+})();
+
+Deno.test({
+  name:
+    "a disk that is full ends the phase with a clear message; what exists is delivered, and the agent goes on",
+  // Mounting needs root and a container that allows it.
+  ignore: !mayMount,
+  async fn() {
+    await using lab = await Lab.open({ config: { agent_id: `full-${crypto.randomUUID()}` } });
+    const disk = join(lab.folder, "disk");
+    await Deno.mkdir(disk);
+    const config = join(lab.folder, "agent.conf");
+    const { agent_id, server_address, job_queues } = lab.config;
+    await Deno.writeTextFile(
+      config,
+      JSON.stringify({
+        agent_id,
+        server_address,
+        job_queues,
+        execution_basedir: join(disk, "run"),
+        results_basedir: join(disk, "results"),
+        logging_basedir: join(lab.folder, "logs"),
+        polling_interval: 0.2,
+        min_free_space: 0,
+        test_command: `if grep -q '"flood"' testflinger.json; then echo first line; ` +
+          "yes 'a line of output' | head -c 20000000; else echo fine; fi",
+        cleanup_command: "echo cleaned",
+      }),
+    );
+    const flood = lab.submit({ test_data: { flood: true } });
+    await using agent = startProgram(["-c", config], { through: [...WITH_SMALL_DISK, disk] });
+    await lab.complete(flood);
+    const output = lab.output(flood, "test");
+    assertEquals(output.startsWith("first line\na line of output\n"), true);
+    assertStringIncludes(
+      output,
+      "ERROR: The agent cannot store the output, so the phase was ended: ",
+    );
+    assertStringIncludes(output, "No space left on device");
+    assertEquals(lab.statuses(flood), { test: 100, cleanup: 0 });
+    assertStringIncludes(lab.sandbox.log(flood, "output", "cleanup"), "cleaned\n");
+
+    const next = lab.submit({ test_data: { a: 1 } });
+    await lab.complete(next);
+    assertEquals(lab.output(next, "test"), "fine\n");
+    agent.kill("SIGTERM");
+    assertEquals(await agent.exited, 0, agent.output());
+  },
+});
