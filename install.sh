@@ -314,8 +314,8 @@ Type=notify
 NotifyAccess=all
 ExecStart=@PREFIX@/bin/testflinger-agent -c /etc/testflinger-agent/%i/testflinger-agent.conf
 # A safe restart: SIGUSR1 asks for it, and it is done when no job runs. To be used after an upgrade
-# and after changing the configuration.
-ExecReload=/bin/kill -USR1 $MAINPID
+# and after changing the configuration. (The shell's own kill: not every host has /bin/kill.)
+ExecReload=/bin/sh -c 'kill -USR1 ${MAINPID}'
 
 User=@USER@
 # Proxies, certificates, InfluxDB: for all agents, then for this one. Absent files do not matter.

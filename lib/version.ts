@@ -10,7 +10,7 @@ export const VERSION = "0.1.0";
 export const BUILD_SYMBOL = "testflinger-agent.build";
 
 /** How the program was made; what only the build knows is stamped in by `deno task build`. */
-export interface Build {
+interface Build {
   /** Full git commit, with `-dirty` where the working tree differed from it. */
   commit: string;
   /** Such as `x86_64-unknown-linux-gnu`. */
@@ -20,7 +20,7 @@ export interface Build {
 }
 
 /** The facts of this program. */
-export function build(): Build {
+function build(): Build {
   // A symbol of the global registry, which nothing but the build's own statement sets.
   const stamped = (globalThis as { [name: symbol]: unknown })[Symbol.for(BUILD_SYMBOL)];
   const fact = (name: keyof Build, otherwise: string): string => {

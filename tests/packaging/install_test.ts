@@ -422,7 +422,7 @@ Deno.test("the unit restarts always, stops in order, and asks for a safe restart
         "Restart=always",
         "StartLimitIntervalSec=0",
         "KillMode=mixed",
-        "ExecReload=/bin/kill -USR1 $MAINPID",
+        "ExecReload=/bin/sh -c 'kill -USR1 ${MAINPID}'",
         "OOMPolicy=continue",
         "User=testflinger",
       ]

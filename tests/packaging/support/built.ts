@@ -8,12 +8,26 @@ import { ended } from "./command.ts";
 
 export const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 
+/** Options of {@link buildPortable}. */
+export interface BuildOptions {
+  /** The checkout to build. @default this one */
+  root?: string;
+  /** @default all */
+  target?: Target;
+}
+
 /** Builds into `folder`. */
-export async function buildPortable(folder: string): Promise<void> {
+export async function buildPortable(
+  folder: string,
+  { root = ROOT, target }: BuildOptions = {},
+): Promise<void> {
   const { code, stderr } = await ended(
     new Deno.Command(Deno.execPath(), {
-      args: ["run", ...PERMISSIONS, "tools/build/main.ts", "--packaging=portable", "--out", folder],
-      cwd: ROOT,
+      args: [
+        ...["run", ...PERMISSIONS, "tools/build/main.ts", "--packaging=portable", "--out", folder],
+        ...(target === undefined ? [] : ["--target", target.name]),
+      ],
+      cwd: root,
       // What the build tries out is unpacked here, not where this machine's agents look.
       env: { NO_COLOR: "1", XDG_CACHE_HOME: join(folder, "cache") },
       stdin: "null",
