@@ -29,7 +29,7 @@ const UNPACKING_FAILED = "testflinger: the image could not be unpacked";
 export async function flash(ctx: MuxpiContext, storage: Storage, image: Image): Promise<void> {
   const { device } = storage;
   ctx.log.info(`Writing the image to ${device}`);
-  const written = await write(ctx, storage, image);
+  const written = await writeImage(ctx, storage, image);
   const synced = await control(ctx, "sync", { timeoutMs: SYNC_TIMEOUT_MS });
   if (!succeeded(synced)) {
     ctx.log.warning(`Cannot make sure that all is written: ${failureText("sync", synced)}`);
@@ -39,7 +39,16 @@ export async function flash(ctx: MuxpiContext, storage: Storage, image: Image): 
   if (ctx.config.verify_flash) await verify(ctx, storage, written);
 }
 
-async function write(ctx: MuxpiContext, storage: Storage, image: Image): Promise<string> {
+/**
+ * Writes the image to the medium.
+ *
+ * @returns what the programs that did it printed.
+ */
+export async function writeImage(
+  ctx: MuxpiContext,
+  storage: Storage,
+  image: Pick<Image, "path" | "unpacker" | "timeoutMs">,
+): Promise<string> {
   const { device } = storage;
   const step = `write the image to ${device}`;
   const program = `${image.unpacker} | dd`;
@@ -57,7 +66,11 @@ async function write(ctx: MuxpiContext, storage: Storage, image: Image): Promise
   return `${result.stdout}\n${result.stderr}`;
 }
 
-function writeCommand(ctx: MuxpiContext, { device, isFile }: Storage, image: Image): string {
+function writeCommand(
+  ctx: MuxpiContext,
+  { device, isFile }: Storage,
+  image: Pick<Image, "unpacker">,
+): string {
   // zstdcat reads most formats too, and control hosts of old have it.
   const unpack = image.unpacker === "cat" || image.unpacker === "zstdcat"
     ? image.unpacker

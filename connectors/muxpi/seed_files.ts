@@ -143,7 +143,7 @@ export function preseed({ user, password }: Login): string {
 }
 
 function cloudConfig(content: Record<string, unknown>): string {
-  return `#cloud-config\n${stringify(content)}`;
+  return `#cloud-config\n${stringify(content, { lineWidth: 0 })}`;
 }
 
 function withUsers(login: Login, users: readonly unknown[]): Record<string, unknown> {

@@ -1,7 +1,7 @@
 import { basename } from "node:path";
 import type { ConnectorContext } from "../connector.ts";
 import { messageOf, ProvisioningError } from "./errors.ts";
-import { counted, progressOf } from "./progress.ts";
+import { progressOf } from "./progress.ts";
 import { expectSuccess } from "./runner.ts";
 
 /** What an image is wrapped in. Everything that is not known is a raw image. */
@@ -27,6 +27,9 @@ const UNPACKERS: Readonly<Record<Exclude<ImageFormat, "qcow2">, string>> = {
   zip: "funzip",
   raw: "cat",
 };
+
+/** How much of an image is read at once. */
+const CHUNK_BYTES = 1024 * 1024;
 
 /** How much of a file is looked at. */
 const HEAD_BYTES = 512;
@@ -102,7 +105,27 @@ export async function imageStream(
 ): Promise<ReadableStream<Uint8Array>> {
   const file = await Deno.open(path);
   const { size } = await file.stat();
-  return file.readable.pipeThrough(counted(progressOf(ctx, { what, total: size })));
+  const progress = progressOf(ctx, { what, total: size });
+  let sent = 0;
+  // Not `file.readable`: its small pieces cost more than what is done with them.
+  return new ReadableStream({
+    async pull(controller) {
+      const buffer = new Uint8Array(CHUNK_BYTES);
+      const length = await file.read(buffer).catch((error) => {
+        file.close();
+        throw error;
+      });
+      if (length === null) {
+        file.close();
+        controller.close();
+        return;
+      }
+      sent += length;
+      progress.at(sent);
+      controller.enqueue(buffer.subarray(0, length));
+    },
+    cancel: () => file.close(),
+  }, { highWaterMark: 1 });
 }
 
 async function readSome(file: Deno.FsFile, length: number): Promise<Uint8Array> {

@@ -33,15 +33,3 @@ export function progressOf(
 function megabytes(bytes: number): string {
   return `${(bytes / MB).toFixed(1)} MB`;
 }
-
-/** Passes bytes on, saying how far they have come. */
-export function counted(progress: Progress): TransformStream<Uint8Array, Uint8Array> {
-  let bytes = 0;
-  return new TransformStream({
-    transform(chunk, controller) {
-      bytes += chunk.length;
-      progress.at(bytes);
-      controller.enqueue(chunk);
-    },
-  });
-}

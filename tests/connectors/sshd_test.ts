@@ -1,0 +1,297 @@
+/** Connectors against a real OpenSSH server, as device and as control host. */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import {
+  diskImage,
+  fileSystemImage,
+  IMAGE_TOOLS,
+  incompressible,
+  readFrom,
+  WRITABLE_OFFSET,
+  xz,
+} from "../support/disk_images.ts";
+import { isRunning } from "../support/processes.ts";
+import { output, SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
+import { Lab, type Run } from "./support/lab.ts";
+import { LoopControlHost, loopMountsWork } from "./support/loop_control_host.ts";
+import { FORCE_TREE, prepareTree } from "./support/tree_control_host.ts";
+import { closedPort, httpStub, until } from "./support/stubs.ts";
+
+const ENTRY = new URL("./support/entry.ts", import.meta.url).pathname;
+const CONFIG = new URL("../../deno.json", import.meta.url).pathname;
+
+const FLASH_TOOLS = [...SSH_TOOLS, "sshpass", "ssh-copy-id", "xz"];
+
+const MIB = 1024 * 1024;
+
+/** A configuration in which one server is the device and its control host. */
+function configFor(server: SshServer, more: Record<string, unknown>): Record<string, unknown> {
+  return {
+    agent_name: server.agentName,
+    device_ip: "127.0.0.1",
+    ssh_port: server.port,
+    control_host: "127.0.0.1",
+    control_host_port: closedPort(),
+    control_host_ssh_port: server.port,
+    control_user: server.user,
+    ...more,
+  };
+}
+
+/** A job whose tests log in as the one who may. */
+function jobFor(server: SshServer, provisionData: Record<string, unknown>) {
+  return { provision_data: provisionData, test_data: { test_username: server.user } };
+}
+
+function provision(lab: Lab, server: SshServer, connector = "muxpi"): Promise<Run> {
+  return lab.stage(connector, "provision", { env: server.env });
+}
+
+/** Makes a multiplexer that writes down how it was switched. */
+async function multiplexer(server: SshServer): Promise<() => Promise<string>> {
+  const log = join(server.root, "switched");
+  await server.program("stm", `echo "$*" >> "${log}"`);
+  return async () => (await Deno.readTextFile(log)).trim().split("\n").join(" ");
+}
+
+/** Attaches an image of `bytes`, packed with xz. */
+async function attachPacked(lab: Lab, image: string): Promise<void> {
+  const folder = join(lab.cwd, "attachments/provision");
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.rename(await xz(image), join(folder, "image.xz"));
+}
+
+async function sameBytes(file: string, other: string): Promise<void> {
+  await output(["cmp", file, other]);
+}
+
+testWithTools("noprovision finds that a real ssh server answers", SSH_TOOLS, async () => {
+  await using server = await SshServer.open();
+  await using lab = await Lab.open();
+  await lab.config(configFor(server, { control_host: undefined, reboot_script: "touch reset" }));
+  await lab.job({ test_data: { test_username: server.user } });
+  const run = await provision(lab, server, "noprovision");
+  assertEquals(run.code, 0, run.stderr);
+  assert(!await lab.has("reset"));
+});
+
+testWithTools("noprovision resets a device whose ssh server knows nobody", SSH_TOOLS, async () => {
+  await using server = await SshServer.open();
+  await using lab = await Lab.open();
+  const keys = join(server.home, ".ssh/authorized_keys");
+  await Deno.rename(keys, `${keys}.away`);
+  await lab.config(
+    configFor(server, { control_host: undefined, reboot_script: `mv ${keys}.away ${keys}` }),
+  );
+  await lab.job({ test_data: { test_username: server.user } });
+  const run = await provision(lab, server, "noprovision");
+  assertEquals(run.code, 0, run.stderr);
+  assertStringIncludes(run.stderr, "Permission denied (publickey)");
+  assertEquals(lab.clock.paused, [60_000, 10_000]);
+});
+
+testWithTools(
+  "reserve lets in whoever's key is served, and nobody else",
+  [...SSH_TOOLS, "ssh-copy-id", "ssh-import-id"],
+  async () => {
+    await using server = await SshServer.open();
+    await using lab = await Lab.open();
+    const alice = await server.makeKey("alice");
+    const mallory = await server.makeKey("mallory");
+    await using keys = httpStub(({ path }) =>
+      path === "/alice" ? new Response(alice.publicKey) : new Response("?", { status: 404 })
+    );
+    await lab.config(configFor(server, { control_host: undefined }));
+    await lab.job({
+      test_data: { test_username: server.user },
+      reserve_data: { ssh_keys: ["lp:alice", "lp:nobody"], timeout: 30 },
+    });
+    // Where ssh-import-id looks for the keys of Launchpad's users.
+    const env = { ...server.env, URL: `${keys.url}/%s` };
+    const run = await lab.stage("noprovision", "reserve", { env });
+    assertEquals(run.code, 0, run.stderr);
+    assertStringIncludes(run.stdout, "*** TESTFLINGER SYSTEM RESERVED ***");
+    assertStringIncludes(run.stdout, `${server.user}@127.0.0.1\n`);
+    assert(!run.stdout.includes("WARNING"), run.stdout);
+    const login = (key: string) =>
+      output([
+        "ssh",
+        ...["-F", "none", "-i", key, "-p", String(server.port)],
+        ...["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"]
+          .flatMap((option) => ["-o", option]),
+        ...["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"],
+        `${server.user}@127.0.0.1`,
+        "echo in",
+      ]);
+    assertEquals(await login(alice.file), "in");
+    assertEquals(await login(mallory.file).catch(() => "out"), "out");
+  },
+);
+
+testWithTools(
+  "muxpi writes a real image of 64 MiB over ssh, byte by byte, and its user into a tree",
+  FLASH_TOOLS,
+  async () => {
+    await using server = await SshServer.open({ forceCommand: FORCE_TREE });
+    await using lab = await Lab.open();
+    const switched = await multiplexer(server);
+    const medium = await prepareTree(server);
+    const image = join(lab.root, "image");
+    // Half of it is as packed programs are, half is empty.
+    const bytes = new Uint8Array(64 * MIB);
+    bytes.set(incompressible(32 * MIB), 16 * MIB);
+    await Deno.writeFile(image, bytes);
+    await attachPacked(lab, image);
+    await lab.config(
+      configFor(server, { test_device: medium, test_device_is_file: true, verify_flash: true }),
+    );
+    await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+
+    const run = await provision(lab, server);
+
+    assertEquals(run.code, 0, run.stderr);
+    await sameBytes(medium, image);
+    assertStringIncludes(run.stderr, `Read back ${64 * MIB} bytes`);
+    assertEquals(await switched(), "-ts -dut");
+    const seed = join(server.root, "tree/var/lib/cloud/seed/nocloud-net");
+    const userData = await Deno.readTextFile(join(seed, "user-data"));
+    assertStringIncludes(userData, "#cloud-config");
+    assertStringIncludes(
+      userData,
+      (await Deno.readTextFile(join(server.clientHome, ".ssh/id_ed25519.pub"))).trim(),
+    );
+    const { mode } = await Deno.stat(join(seed, "user-data"));
+    assertEquals((mode ?? 0) & 0o777, 0o600);
+  },
+);
+
+const loops = await loopMountsWork();
+const LOOP_TOOLS = [...FLASH_TOOLS, ...IMAGE_TOOLS, "losetup", "lsblk", "blkid", "hdparm", "sudo"];
+
+/** Loop mounts need the superuser, and a kernel that has them; the tree above needs neither. */
+function testWithLoops(name: string, test: () => Promise<void>): void {
+  if (loops) testWithTools(name, LOOP_TOOLS, test);
+  else Deno.test.ignore(`${name} (skipped: loop mounts are not possible here)`, test);
+}
+
+testWithLoops(
+  "muxpi finds the partitions of a real image in a file, and puts the user in",
+  async () => {
+    await using server = await SshServer.open();
+    await using lab = await Lab.open();
+    await using host = await LoopControlHost.open(server);
+    const switched = await multiplexer(server);
+    const image = await diskImage(lab.root);
+    // The whole host's disks are not the test's business.
+    await server.program("sync", "");
+    const medium = join(server.root, "medium");
+    await Deno.writeFile(medium, new Uint8Array());
+    await attachPacked(lab, image);
+    await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
+
+    // As it came: every byte of it.
+    await lab.job(jobFor(server, { use_attachment: "image.xz", create_user: false }));
+    const plain = await provision(lab, server);
+    assertEquals(plain.code, 0, plain.stderr);
+    await sameBytes(medium, image);
+
+    // With a user: the file system is whole, and says so.
+    await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+    const run = await provision(lab, server);
+    assertEquals(run.code, 0, run.stderr);
+    assertStringIncludes(run.stderr, "The image is of the type ubuntu");
+    assertEquals(await switched(), "-ts -dut -ts -dut");
+    assertEquals(await host.mounts(), []);
+    await host.close();
+    await output(["e2fsck", "-f", "-n", `${medium}?offset=${WRITABLE_OFFSET}`]);
+    const seed = "/var/lib/cloud/seed/nocloud-net";
+    const userData = await readFrom(medium, WRITABLE_OFFSET, `${seed}/user-data`);
+    assertStringIncludes(userData, "#cloud-config");
+    assertStringIncludes(userData, server.user);
+    const fake = await readFrom(
+      medium,
+      WRITABLE_OFFSET,
+      "/etc/cloud/cloud.cfg.d/99-fake_cloud.cfg",
+    );
+    assertEquals(fake, "");
+  },
+);
+
+testWithLoops(
+  "muxpi writes to a real block device, reads it back, and mounts what is on it",
+  async () => {
+    await using server = await SshServer.open();
+    await using lab = await Lab.open();
+    await using host = await LoopControlHost.open(server);
+    const switched = await multiplexer(server);
+    const image = await fileSystemImage(lab.root, 16 * MIB);
+    const { device, file } = await host.blockDevice(16 * MIB);
+    await attachPacked(lab, image);
+    await lab.config(configFor(server, { test_device: device, verify_flash: true }));
+    await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+    const run = await provision(lab, server);
+    assertEquals(run.code, 0, run.stderr);
+    assertEquals(await switched(), "-ts -dut");
+    assertStringIncludes(run.stderr, `Read back ${16 * MIB} bytes from ${device}`);
+    assertEquals(await host.mounts(), []);
+    await host.close();
+    const userData = await readFrom(file, 0, "/var/lib/cloud/seed/nocloud-net/user-data");
+    assertStringIncludes(userData, "#cloud-config");
+  },
+);
+
+testWithTools(
+  "SIGTERM in the middle of writing ends it, and gives the storage back",
+  FLASH_TOOLS,
+  async () => {
+    await using server = await SshServer.open({ forceCommand: FORCE_TREE });
+    await using lab = await Lab.open();
+    const switched = await multiplexer(server);
+    const medium = await prepareTree(server);
+    // A medium that takes nothing more after its first block, until it is switched away.
+    const pid = join(server.root, "dd.pid");
+    const away = join(server.root, "away");
+    await server.program(
+      "dd",
+      `head -c 65536 > "${medium}"; echo $$ > "${pid}.part"; mv "${pid}.part" "${pid}"; ` +
+        `until test -e "${away}"; do sleep 0.05; done; cat > "${server.root}/rest"`,
+    );
+    await server.program(
+      "stm",
+      `echo "$*" >> "${server.root}/switched"; test "$1" = -ts || touch "${away}"`,
+    );
+    const image = join(lab.root, "image");
+    await Deno.writeFile(image, incompressible(8 * MIB));
+    await attachPacked(lab, image);
+    await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
+    await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+    const child = new Deno.Command(Deno.execPath(), {
+      args: [
+        ...["run", "-A", "--config", CONFIG, ENTRY],
+        ...["muxpi", "provision", "-c", "c.yaml", "testflinger.json"],
+      ],
+      cwd: lab.cwd,
+      env: {
+        ...server.env,
+        TFDC_TIME_SCALE: "0.001",
+        DENO_DIR: Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`,
+      },
+      clearEnv: true,
+      stdin: "null",
+      stdout: "null",
+      stderr: "piped",
+    }).spawn();
+    const stderr = new Response(child.stderr).text();
+    await until(() => Deno.stat(pid).then(() => true, () => false));
+    assertEquals(await switched(), "-ts");
+    child.kill("SIGTERM");
+    const { code } = await child.status;
+    assertEquals(code, 143, await stderr);
+    assertStringIncludes(await stderr, "stopped by SIGTERM");
+    assertEquals(await switched(), "-ts -dut");
+    for await (const { name } of Deno.readDir(lab.cwd)) assert(!name.startsWith(".muxpi"), name);
+    // What wrote on the control host has noticed, and is gone.
+    const writer = Number(await Deno.readTextFile(pid));
+    await until(async () => !await isRunning(writer));
+  },
+);

@@ -1,0 +1,86 @@
+/** A control host with real block devices and real mounts: this host, for the superuser. */
+import { join } from "node:path";
+import { isInstalled, output, type SshServer } from "../../support/sshd.ts";
+
+/**
+ * lsblk for a kernel that does not look for partitions on loop devices, or a host without udev,
+ * which is where the real one has labels from: each partition gets a loop device of its own.
+ */
+const LSBLK = `found=$(/usr/bin/lsblk "$@") || exit
+case "$*" in *-J*) ;; *) echo "$found"; exit;; esac
+case "$found" in *'"label": "'*|*'"label":"'*) echo "$found"; exit;; esac
+for device; do :; done
+file=$(losetup -n -O BACK-FILE "$device")
+name() { printf '{"name": "%s", "label": "%s"' "$(basename "$1")" "$(blkid -p -s LABEL -o value "$1")"; }
+printf '{"blockdevices": ['; name "$device"
+separator=', "children": ['
+sfdisk -d "$file" 2>/dev/null | sed -n 's/.*start= *\\([0-9]*\\), size= *\\([0-9]*\\),.*/\\1 \\2/p' > "$0.parts"
+while read -r start size; do
+  part=$(losetup -f --show -o $((start * 512)) --sizelimit $((size * 512)) "$file")
+  echo "$part" >> "$0.loops"
+  printf '%s' "$separator"; name "$part"; printf '}'
+  separator=', '
+done < "$0.parts"
+[ "$separator" = ', ' ] && printf ']'
+echo '}]}'`;
+
+/** Whether this host lets us mount file systems that lie in files. */
+export async function loopMountsWork(): Promise<boolean> {
+  if (Deno.uid() !== 0 || !isInstalled("losetup") || !isInstalled("mkfs.ext4")) return false;
+  const folder = await Deno.makeTempDir({ prefix: "loop-" });
+  try {
+    const image = join(folder, "image");
+    await Deno.writeFile(image, new Uint8Array(4 * 1024 * 1024));
+    await output(["mkfs.ext4", "-q", "-F", image]);
+    await Deno.mkdir(join(folder, "mnt"));
+    await output(["mount", "-o", "loop", image, join(folder, "mnt")]);
+    await output(["umount", join(folder, "mnt")]);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The control host. Its loop devices are gone when it is closed. */
+export class LoopControlHost implements AsyncDisposable {
+  readonly #devices: string[] = [];
+  #isClosed = false;
+
+  private constructor(readonly server: SshServer) {}
+
+  static async open(server: SshServer): Promise<LoopControlHost> {
+    await server.program("lsblk", LSBLK);
+    return new LoopControlHost(server);
+  }
+
+  /** A block device, and the file that it is. */
+  async blockDevice(size: number): Promise<{ device: string; file: string }> {
+    const file = join(this.server.root, "block-device");
+    await Deno.writeFile(file, new Uint8Array());
+    await Deno.truncate(file, size);
+    const device = await output(["losetup", "--find", "--show", "--partscan", file]);
+    this.#devices.push(device);
+    return { device, file };
+  }
+
+  /** What connectors have mounted here. */
+  async mounts(): Promise<string[]> {
+    const mounts = await output(["cat", "/proc/self/mounts"]);
+    return mounts.split("\n").filter((line) => line.includes(`/mnt/${this.server.agentName}/`));
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const listed = await Deno.readTextFile(join(this.server.bin, "lsblk.loops")).catch(() => "");
+    for (const device of [...listed.trim().split("\n").filter(Boolean), ...this.#devices]) {
+      await output(["losetup", "--detach", device]);
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
