@@ -227,7 +227,10 @@ class Agent {
     let reporter: Promise<void> | undefined;
     let end: AgentEnd = { ended: "stopped" };
     try {
-      // 1. What an earlier process left is brought to its end, with or without a server.
+      // 1. The record on the server is kept fresh from now on, also while the next step takes long.
+      this.#reporter.register();
+      reporter = this.#reporter.run(reporting.signal);
+      // 2. What an earlier process left is brought to its end, with or without a server.
       await this.#recover();
       for (
         const spool of await adoptLeftovers(config.results_basedir, {
@@ -238,11 +241,7 @@ class Agent {
       ) {
         this.#deliveries.startLeftover(spool);
       }
-      // 2. The record on the server: read before it is written, since it may hold a wish.
-      await this.#learnWishes();
       this.#showIdle();
-      this.#reporter.register();
-      reporter = this.#reporter.run(reporting.signal);
       // 3. Rounds, until it is told to stop or to restart.
       if (await this.#rounds() === "restart") end = { ended: "restart" };
       // 4. The end: what is on its way, then the last state.
@@ -273,7 +272,7 @@ class Agent {
 
   async #recover(): Promise<void> {
     const ends = await recoverJobs(this.#store, this.#deliveries, this.#jobContext());
-    for (const end of ends) if (end.recoveryFailed) this.#goOffline("an earlier job");
+    for (const end of ends) if (end.recoveryFailed) this.#goOffline(end.jobId);
     await this.#deliveries.enforceCap();
   }
 
@@ -281,12 +280,6 @@ class Agent {
     this.#wishes.goOffline(
       `Set to offline by agent. Recovery failed during job '${jobId}' execution.`,
     );
-  }
-
-  /** Reads the agent's record once, if the server can be reached at all. */
-  async #learnWishes(): Promise<void> {
-    const record = await this.#options.server.getAgent(this.#stop.signal);
-    if (record.ok) this.#wishes.learn(record.value);
   }
 
   /** The state of an agent that runs no job. */
@@ -378,15 +371,17 @@ class Agent {
   /** The agent's record on the server; a server that has forgotten the agent is told of it again. */
   async #readRecord(): Promise<Answer<AgentRecord | null>> {
     const { server } = this.#options;
+    let { moment } = this.#wishes;
     let record = await server.getAgent(this.#stop.signal);
     if (record.ok && record.value === null) {
       this.#reporter.register();
       await this.#reporter.flush(LAST_STATE_MS, this.#stop.signal);
+      moment = this.#wishes.moment;
       record = await server.getAgent(this.#stop.signal);
     }
     if (record.ok) {
       this.#forget("record");
-      this.#wishes.learn(record.value);
+      this.#wishes.learn(record.value, moment);
     } else {
       this.#complain("record", record);
     }
@@ -484,7 +479,7 @@ class Agent {
     const run = new JobRun(job, spool, this.#jobContext());
     this.#deliveries.startLive(spool, () => run.noteCancelled());
     const end = await run.run(broken);
-    if (end.recoveryFailed) this.#goOffline(job.jobId);
+    if (end.recoveryFailed) this.#goOffline(end.jobId);
     this.#reporter.setJob("");
     if (!this.#stop.signal.aborted) this.#showIdle();
     await this.#deliveries.enforceCap();
@@ -555,13 +550,14 @@ class Agent {
     const { restart, offline } = this.#wishes;
     await this.#deliveries.drain(DRAIN_MS, this.#hasten.signal);
     if (end.ended === "restart") {
-      this.#wishes.restartCarriedOut();
       this.#reporter.setState("restart", restart?.comment ?? "");
     } else if (offline === undefined) {
       // An administrator's offline stays as it is, comment included.
       this.#reporter.setState("offline", STOPPED_COMMENT);
     }
     await this.#reporter.flush(LAST_STATE_MS, this.#hasten.signal);
+    // Not before: until then the server may show the request, which would be taken for a new one.
+    if (end.ended === "restart") this.#wishes.restartCarriedOut();
   }
 }
 

@@ -10,6 +10,7 @@ import type { Contact } from "../outbox/contact.ts";
 import type { Answer, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentUpdate } from "../server/schema.ts";
+import type { Wish } from "./memory.ts";
 import type { Wishes } from "./wishes.ts";
 
 /** The record's `updated_at` must move once a minute; this leaves time for one try that fails. */
@@ -39,6 +40,7 @@ export class Reporter {
   readonly #dirty = new Set<keyof AgentUpdate>();
   #advertiseAt = -Infinity;
   #inJob = false;
+  #isPosting = false;
   #wake = Promise.withResolvers<void>();
   #complaints = new Map<string, string>();
 
@@ -104,7 +106,8 @@ export class Reporter {
   async flush(ms: number, hasten: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     const deadline = clock.monotonic() + ms;
-    while (this.#dirty.size > 0 && clock.monotonic() < deadline && !hasten.aborted) {
+    const isBusy = () => this.#dirty.size > 0 || this.#isPosting;
+    while (isBusy() && clock.monotonic() < deadline && !hasten.aborted) {
       this.#wakeUp();
       await clock.sleep(20, hasten).catch(() => {});
     }
@@ -118,7 +121,8 @@ export class Reporter {
       while (true) {
         signal.throwIfAborted();
         this.#wake = Promise.withResolvers<void>();
-        const answer = await this.#post(signal);
+        this.#isPosting = true;
+        const answer = await this.#post(signal).finally(() => this.#isPosting = false);
         if (!answer.ok) {
           observer.retried();
           await contact.pause(backoff.next(answer.retryAfterMs), signal);
@@ -140,11 +144,13 @@ export class Reporter {
   /** Posts what the server has not taken yet, or just that the agent is alive. */
   async #post(signal: AbortSignal): Promise<Answer<void>> {
     const { server, wishes } = this.#options;
-    if (this.#inJob && this.#dirty.has("state")) {
+    if (this.#dirty.has("state")) {
       // An administrator's wish stands in the same field and would be overwritten unread.
+      const { moment } = wishes;
       const record = await server.getAgent(signal);
       if (!record.ok) return this.#failed("agent's record", record);
-      wishes.learn(record.value);
+      wishes.learn(record.value, moment);
+      this.#respect(wishes.offline);
     }
     const keys = [...this.#dirty];
     this.#dirty.clear();
@@ -168,6 +174,13 @@ export class Reporter {
     }
     for (const key of keys) this.#dirty.add(key);
     return this.#failed("agent's record", answer);
+  }
+
+  /** An agent that has no job shows what it was told to be, also when it learns that only now. */
+  #respect(wish: Wish | undefined): void {
+    if (this.#inJob || wish === undefined || this.#wanted.state === "restart") return;
+    this.#wanted.state = wish.state;
+    this.#wanted.comment = wish.comment;
   }
 
   async #advertise(signal: AbortSignal): Promise<void> {

@@ -13,6 +13,8 @@ export const STOPPED_COMMENT = "Agent stopped";
 export class Wishes {
   readonly #memory: Memory;
   readonly #log: Log;
+  /** How often a post of a state has begun or ended. */
+  #posts = 0;
 
   constructor(memory: Memory, log: Log) {
     this.#memory = memory;
@@ -29,8 +31,17 @@ export class Wishes {
     return this.#memory.content.restart;
   }
 
-  /** Takes in the agent's record as the server has it; `null` when the server has forgotten it. */
-  learn(record: AgentRecord | null): void {
+  /** To be taken before the record is read, and handed to `learn()` with what was read. */
+  get moment(): number {
+    return this.#posts;
+  }
+
+  /**
+   * Takes in the agent's record as the server has it; `null` when the server has forgotten it. What
+   * was read while the agent itself wrote says nothing: it may be from before or from after.
+   */
+  learn(record: AgentRecord | null, moment: number): void {
+    if (moment !== this.#posts) return;
     const wish = this.offline;
     const state = record?.state ?? "";
     const comment = record?.comment ?? "";
@@ -82,11 +93,13 @@ export class Wishes {
 
   /** The agent is about to post this state: whatever happens then, it is the agent's own. */
   aboutToPost(state: string, comment: string): void {
+    this.#posts++;
     this.#memory.update({ posted: { state, comment } });
   }
 
   /** The server has taken this state: it shows the wish, or it no longer does. */
   posted(state: string, comment: string): void {
+    this.#posts++;
     const wish = this.offline;
     const shown = wish?.state === state && wish.comment === comment;
     this.#memory.update({

@@ -9,17 +9,31 @@ import { readSmallFile } from "./regular_file.ts";
 /** Either file is a few hundred bytes. */
 const LARGEST_FILE_BYTES = 1024 * 1024;
 
+/** A server's store takes no more. */
+const DEEPEST = 100;
+
 type JsonObject = Record<string, unknown>;
 
 function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** Whether nesting goes deeper than anybody means it: whoever walks down there runs out of stack. */
+function isDeep(value: object): boolean {
+  let level: object[] = [value];
+  for (let depth = 0; depth < DEEPEST; depth++) {
+    level = level.flatMap((one) => Object.values(one))
+      .filter((inner) => typeof inner === "object" && inner !== null);
+    if (level.length === 0) return false;
+  }
+  return true;
+}
+
 function readObject(path: string): JsonObject | undefined {
   try {
     const bytes = readSmallFile(path, LARGEST_FILE_BYTES);
     const value: unknown = JSON.parse(new TextDecoder().decode(bytes));
-    return isObject(value) ? value : undefined;
+    return isObject(value) && !isDeep(value) ? value : undefined;
   } catch {
     return undefined; // Absent, empty, half-written, not JSON: nothing was said.
   }

@@ -63,7 +63,7 @@ export class Job {
   readonly hasAttachments: boolean;
   /** As it was received, whole. */
   readonly received: JsonObject;
-  /** Like `received`, less what has been dealt with. */
+  /** Like `received`, less what has been dealt with. It shares its parts: nothing in them is changed. */
   readonly #data: JsonObject;
 
   /**
@@ -77,7 +77,7 @@ export class Job {
       );
     }
     this.received = received;
-    this.#data = structuredClone(received);
+    this.#data = { ...received };
     this.jobId = received.job_id.toLowerCase();
     this.queue = textOf(received.job_queue) ?? "";
     this.name = textOf(received.name);
@@ -131,10 +131,12 @@ export class Job {
   /** The attachments are in place: a phase that had nothing else has nothing to do. */
   dropAttachments(): void {
     for (const phase of PHASES_WITH_ATTACHMENTS) {
-      const data = this.#data[`${phase}_data`];
+      const key = `${phase}_data`;
+      const data = this.#data[key];
       if (!isObject(data)) continue;
-      delete data.attachments;
-      if (isEmpty(data)) delete this.#data[`${phase}_data`];
+      const { attachments: _, ...rest } = data;
+      if (isEmpty(rest)) delete this.#data[key];
+      else this.#data[key] = rest;
     }
   }
 }

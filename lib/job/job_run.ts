@@ -28,6 +28,7 @@ import { PhaseLog } from "./log.ts";
 import { messageOf } from "./message.ts";
 import { readRelease } from "./os_release.ts";
 import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
+import { redactStrings } from "./redact_strings.ts";
 import { rewriteFile } from "./regular_file.ts";
 import { examineFolder } from "./trusted_folder.ts";
 
@@ -69,6 +70,7 @@ export interface JobContext {
 
 /** How a job ended. */
 export interface JobEnd {
+  jobId: string;
   /** The detail of the event `job_end`. */
   reason: string;
   /** The device could not be brought back: the agent must not take another job. */
@@ -405,7 +407,7 @@ export class JobRun {
     this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
     const recoveryFailed = [...standing.phases.values()]
       .some(({ status }) => status === RECOVERY_FAILED_STATUS);
-    return { reason, recoveryFailed };
+    return { jobId: this.#job.jobId, reason, recoveryFailed };
   }
 
   /** The cleanup phase; never cancelled, and run again when an earlier process did not end it. */
@@ -630,23 +632,4 @@ function internalEnd(error: unknown): PhaseEnd {
 
 async function isFolder(path: string): Promise<boolean> {
   return await Deno.lstat(path).then((info) => info.isDirectory, () => false);
-}
-
-/** A copy of `value` in which every text has its secrets masked, names and numbers included. */
-function redactStrings(value: Record<string, unknown>, secrets: Secrets): Record<string, unknown> {
-  const redact = (part: unknown): unknown => {
-    if (typeof part === "string") return secrets.redactText(part);
-    if (typeof part === "number") {
-      const text = secrets.redactText(String(part));
-      return text === String(part) ? part : text;
-    }
-    if (Array.isArray(part)) return part.map(redact);
-    if (typeof part !== "object" || part === null) return part;
-    return inObject(part);
-  };
-  const inObject = (object: object) =>
-    Object.fromEntries(
-      Object.entries(object).map(([key, inner]) => [secrets.redactText(key), redact(inner)]),
-    );
-  return inObject(value);
 }
