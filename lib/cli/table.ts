@@ -1,7 +1,11 @@
 /** The commands, in the order in which the help lists them. */
 import type { Command } from "./command.ts";
 import { checkCommand } from "./check.ts";
+import { jobsCommand } from "./jobs.ts";
+import { logsCommand } from "./logs.ts";
+import { offlineCommand, onlineCommand, restartCommand } from "./requests.ts";
 import { sandboxCommand } from "./sandbox.ts";
+import { statusCommand } from "./status.ts";
 import { tryCommand } from "./try.ts";
 import { versionCommand } from "./version.ts";
 
@@ -18,6 +22,12 @@ const deviceConnector: Command = {
 export const COMMANDS: readonly Command[] = [
   tryCommand,
   checkCommand,
+  statusCommand,
+  jobsCommand,
+  logsCommand,
+  restartCommand,
+  offlineCommand,
+  onlineCommand,
   sandboxCommand,
   deviceConnector,
   versionCommand,

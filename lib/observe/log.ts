@@ -23,7 +23,7 @@ import {
 import { createLogFile, type LogFile } from "./log_file.ts";
 
 /** In `logging_basedir`; log shippers look for this name. */
-const LOG_FILE_NAME = "testflinger-agent.log";
+export const LOG_FILE_NAME = "testflinger-agent.log";
 
 /** The server keeps no more of an agent's lines. */
 const MAX_RECENT = 100;

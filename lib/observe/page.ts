@@ -3,6 +3,7 @@ import { html } from "hono/html";
 import { PHASES } from "../phases.ts";
 import type { Setting } from "./configuration_view.ts";
 import { showText } from "./output_text.ts";
+import { count, duration, size } from "./words.ts";
 import type { AgentStatus, CurrentJob, PastJob, PhaseStatus } from "./status_schema.ts";
 
 /** What the page is made of. */
@@ -251,22 +252,4 @@ function show(text: string): string {
 
 function time(iso: string): Markup {
   return html`<time datetime="${iso}">${iso.slice(0, 19).replace("T", " ")} UTC</time>`;
-}
-
-function duration(seconds: number): string {
-  const whole = Math.floor(seconds);
-  const [h, min, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  if (h > 0) return `${h} h ${min} min`;
-  return min > 0 ? `${min} min ${s} s` : `${s} s`;
-}
-
-function size(bytes: number): string {
-  const units = ["bytes", "KiB", "MiB", "GiB"];
-  const power = bytes < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10));
-  const amount = bytes / 1024 ** power;
-  return `${power === 0 ? amount : amount.toFixed(1)} ${units[power]}`;
-}
-
-function count(amount: number, noun: string): string {
-  return `${amount} ${noun}${amount === 1 ? "" : "s"}`;
 }

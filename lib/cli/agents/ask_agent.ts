@@ -1,0 +1,69 @@
+/** Asking a running agent over its status socket. */
+import { join } from "node:path";
+import { AgentStatus } from "../../observe/status_schema.ts";
+import { statusSocketPath } from "../../observe/status_socket.ts";
+import type { AgentRef } from "./agent_ref.ts";
+import { lockHolder } from "./lock_holder.ts";
+
+/** An agent that lives answers at once; one that hangs never does. */
+const ANSWER_LIMIT_MS = 3_000;
+
+/** What became of asking. */
+export type AgentAnswer =
+  | { kind: "running"; status: AgentStatus }
+  /** It runs, or it cannot be told: the line says why nothing is known. */
+  | { kind: "silent"; why: string; pid?: number }
+  | { kind: "stopped" };
+
+/** Asks an agent what it is doing. */
+export async function askAgent({ folder }: AgentRef): Promise<AgentAnswer> {
+  let trouble: string;
+  try {
+    const response = await fetchFrom(folder, "/v1/status", AbortSignal.timeout(ANSWER_LIMIT_MS));
+    return { kind: "running", status: AgentStatus.parse(await response.json()) };
+  } catch (error) {
+    trouble = error instanceof Error ? error.message : String(error);
+  }
+  try {
+    await Deno.stat(join(folder, "lock"));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return { kind: "stopped" };
+    return { kind: "silent", why: "you may not look into its folder: try as root" };
+  }
+  const holder = await lockHolder(join(folder, "lock"));
+  if (holder === undefined) return { kind: "stopped" };
+  const isMissing = await Deno.stat(statusSocketPath(folder)).then(() => false, () => true);
+  const why = isMissing ? "it is starting, or of an older version" : `no answer (${trouble})`;
+  return { kind: "silent", why, pid: holder.pid };
+}
+
+/** Asks for a path over an agent's status socket. */
+export async function fetchFrom(
+  folder: string,
+  path: string,
+  signal: AbortSignal,
+): Promise<Response> {
+  const client = Deno.createHttpClient({
+    proxy: { transport: "unix", path: statusSocketPath(folder) },
+  });
+  // Closed once the answer has been read or dropped: it must not outlive the command.
+  const response = await fetch(`http://localhost${path}`, { client, signal }).catch((error) => {
+    client.close();
+    throw error;
+  });
+  return new Response(closing(response.body, () => client.close()), response);
+}
+
+/** The body, with `close` called once it has been read or dropped. */
+function closing(
+  body: ReadableStream<Uint8Array> | null,
+  close: () => void,
+): ReadableStream<Uint8Array> | null {
+  if (body === null) {
+    close();
+    return null;
+  }
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  body.pipeTo(writable).catch(() => {}).finally(close);
+  return readable;
+}

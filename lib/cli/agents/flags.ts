@@ -1,0 +1,24 @@
+/** How the commands about running agents are told which agents they are about. */
+import { DEFAULT_CONFIG, type Flag } from "../command.ts";
+
+/** What stands on the usage line, and how many of them there may be. */
+export const AGENT_OPERANDS = {
+  operands: "[AGENT...]",
+  positionals: { least: 0, most: Infinity },
+} as const;
+
+/** The configuration in place of an agent's id. */
+export const CONFIG_FLAG: Flag = {
+  name: "config",
+  short: "c",
+  value: "FILE",
+  repeats: true,
+  help:
+    `the agent's configuration (default: ${DEFAULT_CONFIG}, else agents set up or running here)`,
+};
+
+/** Every agent that can be found. */
+export const ALL_FLAG: Flag = { name: "all", help: "every agent of this host" };
+
+/** For requests that are carried out later. */
+export const WAIT_FLAG: Flag = { name: "wait", help: "wait until it is done" };

@@ -1,0 +1,82 @@
+/** Making and removing the files in /tmp by which an administrator asks something of an agent. */
+import { join } from "node:path";
+import type { MarkerKind } from "../../agent/markers.ts";
+import { type AgentRef, SHARED_FOLDER } from "./agent_ref.ts";
+
+/** Whose files an agent takes for requests. */
+interface Owner {
+  uid: number;
+  gid: number;
+}
+
+/** The path of a marker; the other spelling, without dashes, is only looked for. */
+export function markerPaths({ config: { agent_id: id } }: AgentRef, kind: MarkerKind): string[] {
+  const ids = new Set([id, id.replaceAll("-", "")]);
+  return [...ids].map((one) => join(SHARED_FOLDER, `TESTFLINGER-DEVICE-${kind}-${one}`));
+}
+
+/** As whom the agent runs, or would; undefined when it has never run. */
+async function ownerOf({ folder }: AgentRef): Promise<Owner | undefined> {
+  try {
+    const { uid, gid } = await Deno.stat(folder);
+    return uid === null || gid === null ? undefined : { uid, gid };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Why the agent would not heed a marker that this process makes. */
+export async function whyNotHeeded(agent: AgentRef): Promise<string | undefined> {
+  const us = Deno.uid();
+  if (us === 0) return undefined;
+  const owner = await ownerOf(agent);
+  if (owner === undefined || owner.uid === us) return undefined;
+  return `the agent runs as user ${owner.uid}, and heeds only that user and root: try as root`;
+}
+
+/** The markers of that kind which are there. */
+export async function presentMarkers(agent: AgentRef, kind: MarkerKind): Promise<string[]> {
+  const present: string[] = [];
+  for (const path of markerPaths(agent, kind)) {
+    if (await Deno.lstat(path).then(() => true, () => false)) present.push(path);
+  }
+  return present;
+}
+
+/**
+ * Makes a marker, in place of one that is there.
+ *
+ * @throws what the file system says.
+ */
+export async function makeMarker(
+  agent: AgentRef,
+  kind: MarkerKind,
+  content: string,
+): Promise<string> {
+  const [path = ""] = markerPaths(agent, kind);
+  // Whole from the first moment on, and never through somebody's link.
+  const fresh = join(SHARED_FOLDER, `.testflinger-${crypto.randomUUID()}`);
+  await Deno.writeTextFile(fresh, content, { createNew: true, mode: 0o644 });
+  try {
+    const owner = await ownerOf(agent);
+    // /tmp lets an agent that is not root remove only what is its own.
+    if (owner !== undefined && Deno.uid() === 0) await Deno.chown(fresh, owner.uid, owner.gid);
+    await Deno.rename(fresh, path);
+  } catch (error) {
+    await Deno.remove(fresh).catch(() => {});
+    throw error;
+  }
+  return path;
+}
+
+/**
+ * Removes the markers of that kind.
+ *
+ * @returns those that were there.
+ * @throws what the file system says.
+ */
+export async function removeMarkers(agent: AgentRef, kind: MarkerKind): Promise<string[]> {
+  const present = await presentMarkers(agent, kind);
+  for (const path of present) await Deno.remove(path);
+  return present;
+}

@@ -1,0 +1,117 @@
+/** What an agent is doing, in lines for a person. */
+import type { AgentStatus, CurrentJob } from "../../observe/status_schema.ts";
+import { showText } from "../../observe/output_text.ts";
+import { count, duration, size } from "../../observe/words.ts";
+import type { AgentRef } from "./agent_ref.ts";
+import type { AgentAnswer } from "./ask_agent.ts";
+
+/** Everything about one agent. */
+export function statusLines({ config, file }: AgentRef, answer: AgentAnswer): string {
+  const heading = `${text(config.agent_id)}  `;
+  if (answer.kind === "stopped") {
+    return `${heading}does not run\n${row("Configuration", file)}`;
+  }
+  if (answer.kind === "silent") {
+    const process = answer.pid === undefined ? "" : `process ${answer.pid}: `;
+    return `${heading}does not say: ${process}${answer.why}\n${row("Configuration", file)}`;
+  }
+  const { status } = answer;
+  const { mode, job, server, undelivered, trouble } = status;
+  const ago = (iso: string) => duration(secondsBetween(iso, status.now));
+  const lines = [
+    `${heading}${text(mode?.state ?? "starting")}` +
+    (mode === undefined ? "" : ` for ${ago(mode.since)}`) + "\n",
+    mode === undefined || mode.comment === "" ? "" : row("Because", text(mode.comment)),
+    trouble === undefined ? "" : row("Trouble", `it seems to hang: ${text(trouble)}`),
+    ...job === undefined ? [] : jobLines(job),
+    row(
+      "Server",
+      `${text(server.address)}, ` +
+        (server.last_success_at === undefined
+          ? "no answer yet"
+          : `last answer ${ago(server.last_success_at)} ago`),
+    ),
+    server.reachable !== false ? "" : row("", `not reachable: ${text(server.last_failure ?? "")}`),
+    row(
+      "Undelivered",
+      undelivered.bytes === 0 && undelivered.jobs === 0
+        ? "nothing"
+        : `${size(undelivered.bytes)} of ${count(undelivered.jobs, "job")}`,
+    ),
+    row("Version", `${status.version}, running for ${ago(status.started_at)}`),
+    row("Configuration", file),
+  ];
+  return lines.join("");
+}
+
+function jobLines(job: CurrentJob): string[] {
+  const phase = job.phases.findLast(({ state }) => state === "running");
+  const { limits } = job;
+  const left = [
+    ...limits?.total_left_seconds === undefined
+      ? []
+      : [`at most ${duration(limits.total_left_seconds)} more`],
+    ...limits?.silence_left_seconds === undefined
+      ? []
+      : [`at most ${duration(limits.silence_left_seconds)} more without output`],
+  ];
+  const name = job.name === undefined ? "" : ` (${text(job.name)})`;
+  return [
+    row("Job", `${text(job.job_id)}${name}, queue ${text(job.queue)}`),
+    phase === undefined
+      ? ""
+      : row("Phase", [`${phase.phase} for ${duration(phase.seconds ?? 0)}`, ...left].join(", ")),
+  ];
+}
+
+/** One line for each of several agents. */
+export function statusTable(entries: readonly { agent: AgentRef; answer: AgentAnswer }[]): string {
+  const rows = entries.map((
+    { agent, answer },
+  ) => [text(agent.config.agent_id), ...summary(answer)]);
+  const all = [["AGENT", "STATE", "FOR", "JOB", "SERVER", "UNDELIVERED", "COMMENT"], ...rows];
+  const widths =
+    all[0]?.map((_, column) => Math.max(...all.map((cells) => cells[column]?.length ?? 0))) ?? [];
+  return all.map((cells) =>
+    `${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd()}\n`
+  ).join("");
+}
+
+function summary(answer: AgentAnswer): string[] {
+  if (answer.kind === "stopped") return ["stopped", "", "", "", "", ""];
+  if (answer.kind === "silent") return ["silent", "", "", "", "", answer.why];
+  const { mode, job, server, undelivered, trouble, now } = answer.status;
+  return [
+    text(mode?.state ?? "starting"),
+    mode === undefined ? "" : duration(secondsBetween(mode.since, now)),
+    text(job?.job_id ?? "-"),
+    server.reachable === undefined ? "-" : server.reachable ? "ok" : "not reachable",
+    undelivered.bytes === 0 && undelivered.jobs === 0 ? "-" : size(undelivered.bytes),
+    trouble === undefined ? text(mode?.comment ?? "") : `seems to hang: ${text(trouble)}`,
+  ];
+}
+
+/** What a job is at, in half a sentence; undefined when none runs. */
+export function jobInWords({ job }: AgentStatus): string | undefined {
+  if (job === undefined) return undefined;
+  const phase = job.phases.findLast(({ state }) => state === "running");
+  const where = phase === undefined
+    ? ""
+    : `, in phase ${phase.phase} for ${duration(phase.seconds ?? 0)}`;
+  return `job ${text(job.job_id)}${where}`;
+}
+
+const COLUMN = 15;
+
+function row(name: string, value: string): string {
+  return `  ${name.padEnd(COLUMN)}${value}\n`;
+}
+
+/** Names and comments come from outside. */
+function text(outside: string): string {
+  return showText(outside).replaceAll("\n", " ");
+}
+
+function secondsBetween(earlier: string, later: string): number {
+  return (Date.parse(later) - Date.parse(earlier)) / 1000;
+}

@@ -1,0 +1,38 @@
+/** `testflinger-agent jobs`: the last jobs of an agent. */
+import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG } from "./agents/flags.ts";
+import { type Command, FORMAT_FLAG, readFormat, USAGE_STATUS } from "./command.ts";
+
+/** `testflinger-agent jobs`. */
+export const jobsCommand: Command = {
+  name: "jobs",
+  summary: "Lists the last 20 jobs of an agent, with their phases and how long these took.",
+  ...AGENT_OPERANDS,
+  flags: [CONFIG_FLAG, ALL_FLAG, FORMAT_FLAG],
+  examples: [
+    { line: "testflinger-agent jobs rpi4-1", does: "newest first; times are UTC" },
+    { line: "testflinger-agent jobs -c rpi4.conf --format json", does: "for a program" },
+  ],
+  async run(line, io) {
+    const format = readFormat(line, io);
+    if (format === undefined) return USAGE_STATUS;
+    const { chooseAgents } = await import("./agents/choose.ts");
+    const { jobLines, recentJobs } = await import("./agents/jobs_table.ts");
+    const agents = await chooseAgents(line, io, { manyByDefault: true });
+    if (agents === undefined) return 1;
+    const lists = await Promise.all(agents.map(async (agent) => ({
+      agent_id: agent.config.agent_id,
+      jobs: await recentJobs(agent, (text) => io.stderr(`${text}\n`)),
+    })));
+    if (format === "json") {
+      io.stdout(`${JSON.stringify(lists, null, 2)}\n`);
+      return 0;
+    }
+    for (const { agent_id, jobs } of lists) {
+      io.stdout(
+        `${agent_id}: ${jobs.length === 0 ? "no job yet" : `the last ${jobs.length} jobs`}\n`,
+      );
+      for (const job of jobs) io.stdout(jobLines(job));
+    }
+    return 0;
+  },
+};

@@ -1,0 +1,49 @@
+/** `testflinger-agent status`: what the agents of this host are doing. */
+import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG } from "./agents/flags.ts";
+import { type Command, FORMAT_FLAG, readFormat, USAGE_STATUS } from "./command.ts";
+
+/** `testflinger-agent status`. */
+export const statusCommand: Command = {
+  name: "status",
+  summary: "Says what agents of this host are doing: state and why, job, phase, server.",
+  ...AGENT_OPERANDS,
+  flags: [CONFIG_FLAG, ALL_FLAG, FORMAT_FLAG],
+  examples: [
+    {
+      line: "testflinger-agent status",
+      does: "all agents of this host, or the one configured here",
+    },
+    { line: "testflinger-agent status rpi4-1", does: "everything about one agent" },
+    { line: "testflinger-agent status --all --format json", does: "for a program" },
+  ],
+  async run(line, io) {
+    const format = readFormat(line, io);
+    if (format === undefined) return USAGE_STATUS;
+    const { chooseAgents } = await import("./agents/choose.ts");
+    const { askAgent } = await import("./agents/ask_agent.ts");
+    const { statusLines, statusTable } = await import("./agents/show_status.ts");
+    const agents = await chooseAgents(line, io, { manyByDefault: true });
+    if (agents === undefined) return 1;
+    const entries = await Promise.all(
+      agents.map(async (agent) => ({ agent, answer: await askAgent(agent) })),
+    );
+    const [only] = entries;
+    if (format === "json") {
+      const plain = entries.map(({ agent, answer: { kind, ...more } }) => ({
+        agent_id: agent.config.agent_id,
+        file: agent.file,
+        state: kind,
+        ...more,
+      }));
+      io.stdout(`${JSON.stringify(plain, null, 2)}\n`);
+    } else if (entries.length === 1 && only !== undefined) {
+      io.stdout(statusLines(only.agent, only.answer));
+    } else {
+      io.stdout(statusTable(entries));
+    }
+    const isWell = entries.every(({ answer }) =>
+      answer.kind === "running" && answer.status.healthy
+    );
+    return isWell ? 0 : 1;
+  },
+};

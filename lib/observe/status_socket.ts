@@ -1,0 +1,90 @@
+/**
+ * What the agent is doing, for the commands `status`, `restart`, `offline`, `online` and `logs` on the
+ * same host: a socket in the agent's own folder, for its own user and root. Other than the port of
+ * the status page it is always there, and it costs no time at start.
+ */
+import { join } from "node:path";
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { createLiveEvents } from "./live_events.ts";
+import type { StatusBoard } from "./status.ts";
+
+/** In the agent's folder. */
+const SOCKET_NAME = "status.sock";
+
+/** For the agent's user; a directory in between may be open to all. */
+const SOCKET_UMASK = 0o177;
+
+/** A command that reads slowly does not keep the agent from stopping. */
+const CLOSE_LIMIT_MS = 2_000;
+
+/** Where the socket of an agent is, given its folder in `results_basedir`. */
+export function statusSocketPath(folder: string): string {
+  return join(folder, SOCKET_NAME);
+}
+
+/** What is served, and where. */
+export interface StatusSocketOptions {
+  /** The agent's own folder. The caller holds the agent's lock: what lies there is a left-over. */
+  folder: string;
+  board: StatusBoard;
+  clock: Clock;
+  log: Log;
+}
+
+/** Serves until `close()`. Where that cannot be done the agent goes on without, after a warning. */
+export function serveStatusSocket(options: StatusSocketOptions): { close(): Promise<void> } {
+  const { folder, board, clock, log } = options;
+  const path = statusSocketPath(folder);
+  const live = createLiveEvents({ board, clock });
+  const answer = (request: Request): Response => {
+    if (request.method !== "GET") return new Response("Only GET.\n", { status: 405 });
+    switch (new URL(request.url).pathname) {
+      case "/v1/status":
+        return Response.json(board.snapshot());
+      case "/v1/events": {
+        const stream = live.open();
+        if (stream === undefined) {
+          return new Response("Too many are watching already.\n", { status: 503 });
+        }
+        return new Response(stream, { headers: { "content-type": "text/event-stream" } });
+      }
+      default:
+        return new Response("There are /v1/status and /v1/events.\n", { status: 404 });
+    }
+  };
+  let server: Deno.HttpServer<Deno.UnixAddr> | undefined;
+  try {
+    removeLeftover(path);
+    const umask = Deno.umask(SOCKET_UMASK);
+    try {
+      server = Deno.serve({ path, onListen() {} }, answer);
+    } finally {
+      Deno.umask(umask);
+    }
+  } catch (error) {
+    log.warning(
+      "Cannot make the agent's status socket; the agent goes on without, and 'testflinger-agent " +
+        "status' will not reach it. A path of more than 107 bytes is too long: shorten " +
+        "results_basedir",
+      { path, reason: error instanceof Error ? error.message : String(error) },
+    );
+  }
+  return {
+    async close() {
+      live.close();
+      const closed = new AbortController();
+      const limit = clock.sleep(CLOSE_LIMIT_MS, closed.signal).catch(() => {});
+      await Promise.race([server?.shutdown(), limit]);
+      closed.abort();
+    },
+  };
+}
+
+function removeLeftover(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

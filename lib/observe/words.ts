@@ -1,0 +1,22 @@
+/** Amounts as people read them. */
+
+/** `2 h 5 min`, `5 min 3 s`, `3 s`. */
+export function duration(seconds: number): string {
+  const whole = Math.floor(Math.max(0, seconds));
+  const [h, min, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  if (h > 0) return `${h} h ${min} min`;
+  return min > 0 ? `${min} min ${s} s` : `${s} s`;
+}
+
+/** `512 bytes`, `1.5 MiB`. */
+export function size(bytes: number): string {
+  const units = ["bytes", "KiB", "MiB", "GiB"];
+  const power = bytes < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10));
+  const amount = bytes / 1024 ** power;
+  return `${power === 0 ? amount : amount.toFixed(1)} ${units[power]}`;
+}
+
+/** `1 job`, `2 jobs`. */
+export function count(amount: number, noun: string): string {
+  return `${amount} ${noun}${amount === 1 ? "" : "s"}`;
+}
