@@ -66,6 +66,8 @@ export class Reporter {
   /** Everything is to be posted anew: at start, and when the server has forgotten the agent. */
   register(): void {
     for (const key of Object.keys(this.#wanted) as (keyof AgentUpdate)[]) this.#dirty.add(key);
+    // A state that nobody has set yet is one, too: an agent that waits would seem to be starting.
+    this.#options.observer.mode(this.shown);
     this.#advertiseAt = -Infinity;
     this.#wakeUp();
   }

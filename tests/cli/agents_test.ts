@@ -1,0 +1,180 @@
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { findAgents } from "../../lib/cli/agents/agent_ref.ts";
+import { lockHolder } from "../../lib/cli/agents/lock_holder.ts";
+import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
+import { type AgentProcess, startProgram } from "../support/agent_process.ts";
+import { run } from "./support.ts";
+
+/** A wait for another process has failed when it takes longer than this; real milliseconds. */
+const PATIENCE_MS = 60_000;
+
+interface Lab {
+  served: ServedSandbox;
+  folder: string;
+  file: string;
+  agentId: string;
+  start(): AgentProcess;
+}
+
+/** A sandbox and a configuration; markers and locks are in /tmp, so the id is nobody else's. */
+async function withLab(test: (lab: Lab) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "op-" });
+  const served = serveSandbox();
+  const agentId = `op-${crypto.randomUUID().slice(0, 8)}`;
+  const file = `${folder}/a.conf`;
+  await Deno.writeTextFile(
+    file,
+    `agent_id: ${agentId}\nserver_address: ${served.url}\njob_queues: [q]\n` +
+      `polling_interval: 0.2\nmin_free_space: 0\nexecution_basedir: ${folder}/run\n` +
+      `logging_basedir: ${folder}/logs\nresults_basedir: ${folder}/results\n` +
+      // A job that ends when the test says so, by making a file.
+      `test_command: echo begun; until [ -e ${folder}/go ]; do sleep 0.1; done; echo ended\n`,
+  );
+  const started: AgentProcess[] = [];
+  try {
+    const start = () => {
+      const agent = startProgram(["-c", file, "--token-file", `${folder}/none`]);
+      started.push(agent);
+      return agent;
+    };
+    await test({ served, folder, file, agentId, start });
+  } finally {
+    for (const agent of started) await agent[Symbol.asyncDispose]();
+    await served.close();
+    for (
+      const name of [`testflinger-agent-${agentId}.lock`, `TESTFLINGER-DEVICE-OFFLINE-${agentId}`]
+    ) {
+      await Deno.remove(`/tmp/${name}`).catch(() => {});
+    }
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Runs a command again and again until its output has `wanted` in it; returns the output. */
+async function until(wanted: string, ...args: string[]): Promise<string> {
+  const limit = AbortSignal.timeout(PATIENCE_MS);
+  while (true) {
+    const { stdout, stderr } = await run(...args);
+    if (stdout.includes(wanted)) return stdout;
+    if (limit.aborted) throw new Error(`Gave up waiting for '${wanted}':\n${stdout}${stderr}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+Deno.test("status, logs, jobs, offline, online and restart follow an agent through a job", () =>
+  withLab(async ({ served, folder, file, agentId, start }) => {
+    const on = ["-c", file];
+    const before = await run("status", ...on);
+    assertEquals([before.status, before.stdout.split("\n")[0]], [1, `${agentId}  does not run`]);
+    const none = await run("restart", ...on);
+    assertEquals(none.status, 1);
+    assertStringIncludes(none.stdout, "does not run, so there is nothing to restart; start it: ");
+
+    start();
+    const waiting = await until(`${agentId}  waiting for `, "status", ...on);
+    assertStringIncludes(waiting, `Server         ${served.url}, last answer `);
+    assertStringIncludes(waiting, "Undelivered    nothing");
+    const socket = await Deno.stat(`${folder}/results/agent-${agentId}/status.sock`);
+    assertEquals((socket.mode ?? 0) & 0o777, 0o600);
+
+    const jobId = served.sandbox.submit({ job_queue: "q", test_data: { test_cmds: "x" } });
+    const running = await until("Phase          test for ", "status", ...on);
+    assertStringIncludes(running, `Job            ${jobId}, queue q`);
+    assertMatch(running, /at most 3 h 59 min more, at most 14 min \d+ s more without output/);
+    assertStringIncludes(await until("begun", "logs", "--job", ...on), "begun\n");
+
+    const offline = await run("offline", "--comment", "new card", ...on);
+    assertMatch(
+      offline.stdout,
+      /takes no more jobs, and goes offline when this is over: job .*, in phase test for /,
+    );
+    assertEquals(
+      await Deno.readTextFile(`/tmp/TESTFLINGER-DEVICE-OFFLINE-${agentId}`),
+      "new card\n",
+    );
+    assertEquals(served.sandbox.state(jobId), "test");
+    await Deno.writeTextFile(`${folder}/go`, "");
+    const waited = await run("offline", "--comment", "new card", "--wait", ...on);
+    assertStringIncludes(waited.stdout, `${agentId}: is offline\n`);
+    assertStringIncludes((await run("status", ...on)).stdout, "Because        new card");
+
+    const jobs = await run("jobs", ...on);
+    assertStringIncludes(jobs.stdout, `${jobId}\n    queue q, `);
+    assertMatch(jobs.stdout, /ended with normal_exit\n {4}test \d+ s\n/);
+    const [list] = JSON.parse((await run("jobs", "--format", "json", ...on)).stdout);
+    assertEquals([list.agent_id, list.jobs[0].job_id], [agentId, jobId]);
+
+    const restart = await run("restart", ...on);
+    assertStringIncludes(restart.stdout, "restarts when it is online again; it is offline now");
+    const online = await run("online", ...on);
+    assertEquals([online.status, online.stdout], [0, `${agentId}: takes jobs again\n`]);
+    const logs = await until("to be started again", "logs", "-n", "2", ...on);
+    assertMatch(logs, /^.* INFO .*\n.* INFO The agent ends, to be started again\n$/);
+  }));
+
+Deno.test("restart --wait and online --wait end when a supervisor has started the agent again", () =>
+  withLab(async ({ file, agentId, start }) => {
+    const first = start();
+    await until("waiting for ", "status", "-c", file);
+    const supervised = first.exited.then((status) => {
+      start();
+      return status;
+    });
+    const { status, stdout } = await run("restart", "--wait", "-c", file);
+    assertEquals([status, stdout.split("\n")], [0, [
+      `${agentId}: restarts now: no job is running`,
+      `${agentId}: has restarted`,
+      "",
+    ]]);
+    assertEquals(await supervised, 1);
+  }));
+
+Deno.test("online says in words that the server keeps an agent offline, and what to do there", () =>
+  withLab(async ({ served, file, agentId, start }) => {
+    start();
+    await until("waiting for ", "status", "-c", file);
+    served.sandbox.setAgent(agentId, { state: "offline", comment: "bad\x1b[2Jcable" });
+    await until("offline for ", "status", "-c", file);
+    const { status, stdout } = await run("online", "-c", file);
+    assertEquals(status, 1);
+    assertStringIncludes(
+      stdout,
+      "it stays offline: bad\u241b[2Jcable. That was not asked for on this host but is kept on the server",
+    );
+    assertStringIncludes(stdout, `set agent-status --status online --agents ${agentId}'`);
+  }));
+
+Deno.test("agents are found by their configuration in /etc and by the locks of running ones", () =>
+  withLab(async ({ folder, file, agentId, start }) => {
+    start();
+    await until("waiting for ", "status", "-c", file);
+    await Deno.mkdir(`${folder}/etc/one`, { recursive: true });
+    await Deno.mkdir(`${folder}/etc/two`);
+    await Deno.writeTextFile(
+      `${folder}/etc/one/testflinger-agent.conf`,
+      "agent_id: one\nserver_address: s\njob_queues: [q]\n",
+    );
+    await Deno.writeTextFile(`${folder}/etc/two/testflinger-agent.conf`, "agent_id: two\n");
+    const { agents, complaints } = await findAgents({ configFolder: `${folder}/etc` });
+    const ours = agents.filter(({ config }) => [agentId, "one"].includes(config.agent_id));
+    assertEquals(ours.map((agent) => [agent.config.agent_id, agent.file]), [
+      ["one", `${folder}/etc/one/testflinger-agent.conf`],
+      [agentId, file],
+    ]);
+    assertStringIncludes(complaints.join("\n"), "two/testflinger-agent.conf cannot be used: 1:1: ");
+    const holder = await lockHolder(`${folder}/results/agent-${agentId}/lock`);
+    assertStringIncludes(holder?.command ?? "", `-c ${file}`);
+  }));
+
+Deno.test("a command about an agent says which configurations it cannot use", async () => {
+  const { status, stderr } = await run("status", "-c", "/no/such.conf");
+  assertEquals([status, stderr], [
+    1,
+    "/no/such.conf cannot be used: cannot be read: there is no such file\n",
+  ]);
+  const lines = await run("logs", "-n", "many");
+  assertEquals([lines.status, lines.stderr], [
+    2,
+    "--lines must be a whole number, 0 or more: it is 'many'\n",
+  ]);
+});
