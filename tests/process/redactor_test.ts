@@ -1,8 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
-import fc from "fast-check";
-import { maskOf, type Needle, needlesOf } from "../../lib/process/needles.ts";
+import { maskOf } from "../../lib/process/needles.ts";
 import { compileSecrets, type RedactorStream } from "../../lib/process/redactor.ts";
-import { fuzzCases, joined, splitAt } from "./support.ts";
+import { redactor } from "../fuzz/redactor.ts";
+import { tryTarget } from "../fuzz/target.ts";
+import { joined } from "./support.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -15,25 +16,6 @@ function throughStream(secrets: readonly string[], chunks: readonly Uint8Array[]
 
 function say(stream: RedactorStream, text: string): string {
   return decoder.decode(stream.push(encoder.encode(text)));
-}
-
-/** What the redactor shall do, done as simply as can be. One character is one byte here. */
-function naive(text: string, needles: readonly Needle[]): string {
-  const known = needles.map(({ bytes, mask }) => ({
-    text: decoder.decode(bytes),
-    mask: decoder.decode(mask),
-  }));
-  let result = "";
-  for (let at = 0; at < text.length;) {
-    let best: { text: string; mask: string } | undefined;
-    for (const needle of known) {
-      const longer = best === undefined || needle.text.length > best.text.length;
-      if (longer && text.startsWith(needle.text, at)) best = needle;
-    }
-    result += best?.mask ?? text[at];
-    at += best?.text.length ?? 1;
-  }
-  return result;
 }
 
 Deno.test("a secret is replaced by the beginning of its SHA-256", () => {
@@ -190,52 +172,8 @@ Deno.test("output is handed on without a copy where there is nothing to mask", (
   assert(compileSecrets(["hunter2"]).stream().push(bytes).buffer === bytes.buffer);
 });
 
-/** Few letters, so that near misses, overlaps and repetitions are common. */
-const ALPHABETS = [
-  ["x", "y"],
-  ["x", "y", "z", " ", "\n", "\r"],
-  ["x", "+", "&", "\n", '"'],
-  // Letters of which masks are made.
-  ["*", "a", "2", "/", "%"],
-];
-
-function texts(alphabet: readonly string[], maxLength: number) {
-  return fc.array(fc.constantFrom(...alphabet), { maxLength }).map((letters) => letters.join(""));
-}
-
-const cases = fc.constantFrom(...ALPHABETS).chain((alphabet) => {
-  const values = fc.array(texts(alphabet, 9), { maxLength: 8 });
-  return values.chain((values) => {
-    // Letters alone rarely make an encoded form: put them in, whole.
-    const forms = needlesOf(values).map(({ bytes }) => decoder.decode(bytes));
-    const piece = forms.length === 0
-      ? texts(alphabet, 12)
-      : fc.oneof(texts(alphabet, 12), fc.constantFrom(...forms));
-    return fc.record({
-      alphabet: fc.constant(alphabet),
-      values: fc.constant(values),
-      text: fc.array(piece, { maxLength: 8 }).map((pieces) => pieces.join("")),
-      cuts: fc.array(fc.nat(120), { maxLength: 12 }),
-    });
-  });
-});
-
-Deno.test("however output is cut, it is masked as the naive way does, and no secret is left", () => {
-  fc.assert(
-    fc.property(cases, ({ alphabet, values, text, cuts }) => {
-      const needles = needlesOf(values);
-      const masked = throughStream(values, splitAt(encoder.encode(text), cuts));
-      assertEquals(masked, naive(text, needles));
-      // Masks may spell such secrets: see the documentation of Secrets.
-      if (alphabet.includes("*")) return;
-      for (const { bytes } of needles) {
-        const needle = decoder.decode(bytes);
-        assert(!masked.includes(needle), `${JSON.stringify(needle)} in ${JSON.stringify(masked)}`);
-      }
-    }),
-    { numRuns: fuzzCases() },
-  );
-});
+Deno.test("however output is cut, it is masked as the naive way does, and no secret is left", () =>
+  tryTarget(redactor, 10_000));
 
 /** As callers have it. */
 function bound(values: readonly string[]): { redactText(text: string): string } {
