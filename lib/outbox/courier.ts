@@ -22,6 +22,8 @@ const FULL_FRAGMENT_BYTES = 256 * 1024;
 const LARGEST_FRAGMENT_BYTES = 512 * 1024;
 /** What a server answers to a result that its store cannot hold. */
 const PAYLOAD_TOO_LARGE = 413;
+/** How often artifacts that cannot be packed are tried, should the cause be a passing one. */
+const PACKING_TRIES = 3;
 /** A webhook that its server cannot reach is not tried for ever. */
 const EVENT_TRIES = 5;
 
@@ -265,22 +267,23 @@ export class Courier {
             detail: message.detail,
           }, signal);
         case "artifacts":
-          return this.#postArtifacts(message.folder, signal);
+          return this.#postArtifacts(message.folder, tries, signal);
         case "outcome":
           return this.#postOutcome({ job_state: "complete", status: message.status }, signal);
       }
     }, signal);
   }
 
-  /** What cannot be read will not be readable later: the job is completed without it. */
-  async #postArtifacts(folder: string, signal: AbortSignal): Promise<Answer<void>> {
+  /** What cannot be packed will not be later either: after some tries the job is completed without it. */
+  async #postArtifacts(folder: string, tries: number, signal: AbortSignal): Promise<Answer<void>> {
     const { server, openArtifacts } = this.#options;
     try {
       const upload = openArtifacts(this.#spool, folder);
       return await server.postArtifact(this.#spool.jobId, upload, signal);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      return { ok: false, kind: "refused", message: `cannot pack ${folder}/artifacts: ${reason}` };
+      const kind = tries < PACKING_TRIES ? "busy" : "refused";
+      return { ok: false, kind, message: `cannot pack ${folder}/artifacts: ${reason}` };
     }
   }
 
@@ -306,7 +309,7 @@ export class Courier {
   async #deliverOutcome(pending: PendingMessage, signal: AbortSignal): Promise<Answer<void>> {
     const whole = await this.#postMessage(pending, signal);
     if (whole.ok) return whole;
-    this.#complain("its outcome; only that it is complete is posted now", whole);
+    this.#complain("its outcome (only that it is complete will be posted)", whole);
     return await this.#persist(
       () => this.#options.server.postResult(this.#spool.jobId, { job_state: "complete" }, signal),
       signal,
@@ -392,7 +395,7 @@ export class Courier {
 
   #complain(what: string, failure: Failure): void {
     this.#options.log.error(
-      `Given up: ${what} of job ${this.#spool.jobId}, since a further try would end the same: ` +
+      `Job ${this.#spool.jobId}: ${what} cannot be delivered and will not be tried again: ` +
         failure.message,
     );
   }

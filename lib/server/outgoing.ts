@@ -17,20 +17,23 @@ export class Outgoing {
     this.#reader = source.getReader();
     this.stream = new ReadableStream({
       pull: async (controller) => {
+        let next: ReadableStreamReadResult<Uint8Array>;
         try {
-          const { done, value } = await this.#reader.read();
-          if (done) {
-            this.#over = true;
-            return controller.close();
-          }
-          moved();
-          this.sent += value.length;
-          controller.enqueue(value);
+          next = await this.#reader.read();
         } catch (error) {
           this.#over = true;
           this.fault = { error };
-          controller.error(error);
+          return controller.error(error);
         }
+        // While it was read, the connection may have been lost: then nobody takes it any more.
+        if (this.#over) return;
+        if (next.done) {
+          this.#over = true;
+          return controller.close();
+        }
+        moved();
+        this.sent += next.value.length;
+        controller.enqueue(next.value);
       },
       cancel: () => this.cancel(),
     }, { highWaterMark: 0 });

@@ -11,6 +11,8 @@ import { Random } from "./random.ts";
 const CLOCK_FACTOR = 20;
 /** How long pulling plugs goes on, at most; milliseconds. */
 const LONGEST_UNREST_MS = 6_000;
+/** A machine under load may be slow to let the agent write its first note. */
+const LONGEST_NOTE_MS = 10_000;
 /** After that everything must have come to its end by then. */
 const CALM_MS = 60_000;
 
@@ -107,11 +109,8 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       // Between the server's handing out a job and the agent's first note of it nobody can help: see
       // docs/reliability.md.
       if (signal === "SIGKILL") {
-        await noted(
-          [...proxy.handedOut],
-          sandbox,
-          join(folder, "results", `agent-${agentId}`, "jobs"),
-        );
+        const ids = submitted.map(({ jobId }) => jobId).filter((id) => !isNeverHandedOut(id));
+        await noted(ids, sandbox, join(folder, "results", `agent-${agentId}`, "jobs"));
       }
       kills[signal]++;
       agent.kill(signal);
@@ -161,11 +160,14 @@ async function idle(sandbox: Sandbox, agentId: string): Promise<void> {
   await sandbox.waitFor(isIdle, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
 }
 
-/** Waits a moment until the agent has taken note of each job that was handed out and is not complete. */
+/** Waits until the agent has taken note of each job that was handed out and is not complete. */
 async function noted(jobIds: readonly string[], sandbox: Sandbox, jobs: string): Promise<void> {
-  const isNoted = (jobId: string) =>
-    sandbox.state(jobId) === "complete" || exists(join(jobs, jobId));
-  for (let i = 0; i < 500 && !jobIds.every(isNoted); i++) {
+  const isNoted = (jobId: string) => {
+    const state = sandbox.state(jobId);
+    return state === "waiting" || state === "complete" || exists(join(jobs, jobId));
+  };
+  const signal = AbortSignal.timeout(LONGEST_NOTE_MS);
+  while (!signal.aborted && !jobIds.every(isNoted)) {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }

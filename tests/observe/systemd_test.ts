@@ -184,8 +184,7 @@ Deno.test({
       for (let n = 0; n < 5; n++) await clock.advance(10_000);
       await systemd?.close();
       assertEquals(receiver.messages.length, before);
-      assertEquals(log.lines.length, 1);
-      assertStringIncludes(log.lines[0]?.message ?? "", "hangs");
+      assertEquals(log.lines.filter(({ message }) => message.includes("hangs")).length, 1);
       assert(receiver.messages.every(({ lines }) => lines.join() === "WATCHDOG=1"));
     }),
 });

@@ -11,7 +11,7 @@ import { sha256 } from "../../tools/build/digest.ts";
 import { portable } from "../../tools/build/portable.ts";
 import { denoFor } from "../../tools/build/runtime.ts";
 import { ROOT } from "./support/built.ts";
-import { ended, exists, type Ran, until } from "./support/command.ts";
+import { commandLineOf, ended, exists, type Ran, until } from "./support/command.ts";
 import { hostTarget } from "./support/targets.ts";
 
 /** What the test would overwrite, and therefore must not be there. */
@@ -165,7 +165,7 @@ Deno.test({
       });
       const next = sandbox.sandbox.submit({ job_queue: "real", test_data: { test_cmds: "x" } });
       await until("the next job is complete", () => sandbox.sandbox.state(next) === "complete");
-      const command = await Deno.readTextFile(`/proc/${second.pid}/cmdline`);
+      const command = await commandLineOf(second.pid);
       assertStringIncludes(command, `/${NEXT_VERSION}-`);
       second.kill("SIGTERM");
       assertEquals((await ended(second)).code, 0);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { portable } from "../../tools/build/portable.ts";
 import {
   ended,
+  executableOf,
   exists,
   giveAway,
   inFolder,
@@ -292,8 +293,7 @@ Deno.test("an upgrade removes other versions once no process runs them", () =>
     const running = startUnprivileged([join(version, "deno"), "1000"]);
     const over = ended(running);
     await until("it runs", async () => {
-      const link = await Deno.readLink(`/proc/${running.pid}/exe`).catch(() => "");
-      return link === join(version, "deno");
+      return await executableOf(running.pid) === join(version, "deno");
     });
 
     const { file, env, cache } = await launcher(folder, { name: "new" });

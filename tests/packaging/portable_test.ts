@@ -10,6 +10,7 @@ import { type Target, TARGETS } from "../../tools/build/targets.ts";
 import { buildPortable, fileFor, ROOT } from "./support/built.ts";
 import {
   ended,
+  executableOf,
   exists,
   giveAway,
   type Ran,
@@ -206,7 +207,7 @@ Deno.test("the process is the agent's own: SIGUSR1 restarts it, and opens nothin
   const agent = startUnprivileged([path], { env: environment(), cwd });
   const log = join(cwd, "logs", "testflinger-agent.log");
   await until("the agent runs", () => exists(log));
-  const exe = await Deno.readLink(`/proc/${agent.pid}/exe`);
+  const exe = await executableOf(agent.pid);
   assertMatch(exe, /\/deno$/);
   // It may come before or after the runtime has made itself ready for it.
   agent.kill("SIGUSR1");

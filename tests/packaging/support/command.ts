@@ -114,3 +114,18 @@ export async function exists(path: string): Promise<boolean> {
     throw error;
   }
 }
+
+/** The command line of a process, its words ended by NUL. */
+export async function commandLineOf(pid: number): Promise<string> {
+  const { stdout } = await new Deno.Command("cat", { args: [`/proc/${pid}/cmdline`] }).output();
+  return new TextDecoder().decode(stdout);
+}
+
+/** The file that a process executes. Deno itself reads nothing under /proc without `--allow-all`. */
+export async function executableOf(pid: number): Promise<string> {
+  const { stdout } = await new Deno.Command("readlink", {
+    args: [`/proc/${pid}/exe`],
+    stderr: "null",
+  }).output();
+  return new TextDecoder().decode(stdout).trim();
+}
