@@ -19,6 +19,8 @@ const DIRECTION = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
 /** A filter for one stream of text, in any chunks. */
 export class TerminalText {
   #held = "";
+  /** A colour was let through, which would last. */
+  #coloured = false;
 
   /** What of `text` may be shown now. The beginning of a sequence is held until its end comes. */
   push(text: string): string {
@@ -31,6 +33,7 @@ export class TerminalText {
         const colour = COLOUR.exec(rest)?.[0];
         if (colour !== undefined) {
           shown += colour;
+          this.#coloured = true;
           i += colour.length;
           continue;
         }
@@ -39,17 +42,24 @@ export class TerminalText {
           return shown;
         }
       }
+      // Whether it is a line end shows the next character.
+      if (all[i] === "\r" && i === all.length - 1) {
+        this.#held = "\r";
+        return shown;
+      }
       shown += visible(all[i] ?? "", all[i + 1]);
       i++;
     }
     return shown;
   }
 
-  /** What was held, and the end of all colours. */
+  /** What was held, and the end of all colours if there were any. */
   flush(): string {
     const held = [...this.#held].map((character) => visible(character)).join("");
+    const end = this.#coloured ? `${ESC}[0m` : "";
     this.#held = "";
-    return `${held}${ESC}[0m`;
+    this.#coloured = false;
+    return `${held}${end}`;
   }
 }
 

@@ -5,6 +5,7 @@ import type { SignalListener, Signals } from "../agent/signals.ts";
 import { systemClock } from "../clock.ts";
 import { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
+import { escapeText } from "../observe/log_format.ts";
 import { combineObservers, noObserver } from "../observe/observer.ts";
 import { Contact } from "../outbox/contact.ts";
 import { serveSandbox } from "../sandbox/serve.ts";
@@ -55,8 +56,8 @@ async function tryJob(line: CommandLine, io: Io): Promise<number> {
     const config = await configFor(line.values.config, folder, io);
     if (config === undefined) return INPUT_STATUS;
     const { job, attachments } = jobFile.value;
-    const log = line.switches.has("verbose") ? logTo(io) : quietLog(io);
-    return await runOne({ job, attachments, config, folder, log, io });
+    const trialLog = openLog(io, line.switches.has("verbose"));
+    return await runOne({ job, attachments, config, folder, ...trialLog, io });
   } finally {
     await Deno.remove(folder, { recursive: true }).catch(() => {});
   }
@@ -98,11 +99,12 @@ interface Trial {
   /** For markers and locks, so that an agent that really runs here is not disturbed. */
   folder: string;
   log: Log;
+  setRedactor(redact: (text: string) => string): void;
   io: Io;
 }
 
 async function runOne(trial: Trial): Promise<number> {
-  const { config, io, log } = trial;
+  const { config, io, log, setRedactor } = trial;
   const prepared = prepareFolders(config);
   if (!prepared.ok) {
     io.stderr(`${prepared.message}\n`);
@@ -119,8 +121,10 @@ async function runOne(trial: Trial): Promise<number> {
     log,
     onContact: (ok) => contact.report(ok),
   });
+  // An id of the job file's own would be the name of a folder.
+  const { job_id: _, ...job } = trial.job;
   const jobId = sandbox.submit(
-    { ...trial.job, job_queue: config.job_queues[0] },
+    { ...job, job_queue: config.job_queues[0] },
     trial.attachments,
   );
   const table = new PhaseTable();
@@ -143,7 +147,7 @@ async function runOne(trial: Trial): Promise<number> {
       }], log),
       signals: stop.signals,
       recentLog: () => [],
-      setRedactor: () => {},
+      setRedactor,
       wantsRelease: false,
       sharedFolder: trial.folder,
     });
@@ -151,7 +155,7 @@ async function runOne(trial: Trial): Promise<number> {
       io.stderr(`${end.message}\n`);
       return 1;
     }
-    if (Deno.stdout.isTerminal()) io.stdout(screen.flush());
+    io.stdout(screen.flush());
     io.stdout(`\n${table}\n`);
     const artifacts = sandbox.artifact(jobId);
     if (artifacts !== undefined) {
@@ -205,18 +209,23 @@ function onInterrupt(
   return state;
 }
 
-/** Shows what the agent logs. */
-function logTo(io: Io): Log {
+/** Shows what the agent logs: warnings and errors, or everything. */
+function openLog(io: Io, verbose: boolean): Pick<Trial, "log" | "setRedactor"> {
+  let redact = (text: string) => text;
   const say = (level: string) => (message: string, fields: Record<string, unknown> = {}) => {
     const facts = Object.entries(fields)
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => ` ${name}=${value}`).join("");
-    io.stderr(`${level} ${message}${facts}\n`);
+    io.stderr(`${level} ${escapeText(redact(`${message}${facts}`))}\n`);
   };
-  return { debug: say("DEBUG"), info: say("INFO"), warning: say("WARNING"), error: say("ERROR") };
-}
-
-/** Shows warnings and errors only. */
-function quietLog(io: Io): Log {
-  return { ...logTo(io), debug() {}, info() {} };
+  const quiet = verbose ? say : () => () => {};
+  return {
+    log: {
+      debug: quiet("DEBUG"),
+      info: quiet("INFO"),
+      warning: say("WARNING"),
+      error: say("ERROR"),
+    },
+    setRedactor: (next) => redact = next,
+  };
 }

@@ -53,7 +53,7 @@ const file = fc.oneof(
   { weight: 1, arbitrary: anyBytes },
   {
     weight: 4,
-    arbitrary: fc.array(fc.constantFrom(...SIGNS), { maxLength: 40 }).map((all) => all.join("")),
+    arbitrary: fc.array(fc.constantFrom(...SIGNS), { maxLength: 25 }).map((all) => all.join("")),
   },
   { weight: 4, arbitrary: tree },
   { weight: 3, arbitrary: mutated(VALID) },
