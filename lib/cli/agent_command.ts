@@ -16,10 +16,8 @@ import { Contact } from "../outbox/contact.ts";
 import { createServerClient } from "../server/client.ts";
 import { VERSION } from "../version.ts";
 import { type Command, type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
+import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
 import { withConnectorCommands } from "./connector_commands.ts";
-
-/** Where the token is looked for when nobody says so. */
-export const DEFAULT_TOKEN_FILE = "/var/lib/testflinger-agent/refresh_token";
 
 /** How many times faster than the wall's the agent's clock runs; only tests set it. */
 const CLOCK_FACTOR_VARIABLE = "TESTFLINGER_AGENT_CLOCK_FACTOR";

@@ -3,9 +3,14 @@
 /** Set by the launcher of a packaged program: the one file that people call. */
 export const SELF_VARIABLE = "TESTFLINGER_AGENT_PROGRAM";
 
-/** What main.ts is started with when it is not packaged; what the tasks in deno.json ask for too. */
-export const PERMISSIONS = ["env", "net", "read", "run", "sys", "write"]
-  .map((permission) => `--allow-${permission}`);
+/**
+ * What the program may do, however it is packaged; docs/security.md says why. Of the system it may ask
+ * for trusted certificates, whether a debugger is open, its addresses, free space and its user.
+ */
+export const PERMISSIONS = [
+  ...["env", "net", "read", "run", "write"].map((permission) => `--allow-${permission}`),
+  "--allow-sys=ca,inspector,networkInterfaces,statfs,uid",
+];
 
 /** Program and first arguments, to which a command is appended. */
 export function selfCommand(): string[] {

@@ -1,6 +1,7 @@
 /** The commands, in the order in which the help lists them. */
 import type { Command } from "./command.ts";
 import { checkCommand } from "./check.ts";
+import { doctorCommand } from "./doctor.ts";
 import { jobsCommand } from "./jobs.ts";
 import { logsCommand } from "./logs.ts";
 import { offlineCommand, onlineCommand, restartCommand } from "./requests.ts";
@@ -22,6 +23,7 @@ const deviceConnector: Command = {
 export const COMMANDS: readonly Command[] = [
   tryCommand,
   checkCommand,
+  doctorCommand,
   statusCommand,
   jobsCommand,
   logsCommand,

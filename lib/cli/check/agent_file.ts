@@ -16,9 +16,12 @@ const FOLDER_KEYS = ["execution_basedir", "logging_basedir", "results_basedir"] 
 const STAGE_ALIASES = new Map([["test", "runtest"]]);
 
 /** Says everything about one agent. */
-export async function checkAgent(config: AgentConfig, say: Say): Promise<void> {
+export async function checkAgent(
+  config: AgentConfig,
+  { file, say }: { file: string; say: Say },
+): Promise<void> {
   checkQueues(config, say);
-  for (const call of connectorCalls(config)) checkCall(call, say);
+  for (const call of connectorCalls(config, file)) checkCall(call, say);
   await checkPrograms(config, say);
   for (const key of FOLDER_KEYS) {
     const why = await whyNotWritable(config[key]);
@@ -99,7 +102,7 @@ function checkCall({ key, connector, stage, configFile }: ConnectorCall, say: Sa
   } else if (!isFixed(configFile)) {
     say(
       "mistake",
-      [key === "connector" ? "connector_config" : key],
+      [key],
       `${quoted(configFile)} is looked for in each job's folder: write the whole path`,
     );
   }

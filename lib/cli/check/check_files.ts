@@ -70,7 +70,7 @@ export async function checkFiles(
 
   const uses = new Map<string, DeviceUse[]>();
   for (const agent of agents) {
-    await checkAgent(agent.config, agent.say);
+    await checkAgent(agent.config, agent);
     await collectUses(agent, uses);
   }
   compareAgents(agents);
@@ -142,7 +142,7 @@ async function collectUses(
   { file, config, say }: Agent,
   uses: Map<string, DeviceUse[]>,
 ): Promise<void> {
-  for (const { key, connector, stage, configFile } of connectorCalls(config)) {
+  for (const { key, connector, stage, configFile } of connectorCalls(config, file)) {
     if (configFile === undefined || !isFixed(configFile) || !CONNECTORS.has(connector)) continue;
     const place = key === "connector" ? "connector_config" : key;
     if (!await exists(configFile)) {

@@ -1,5 +1,5 @@
 /** How an agent's phases call device connectors. */
-import { isAbsolute } from "node:path";
+import { dirname, isAbsolute, resolve } from "node:path";
 import type { AgentConfig } from "../../config/agent_config.ts";
 import { PHASES } from "../../phases.ts";
 import { PROGRAM } from "../command.ts";
@@ -27,13 +27,16 @@ export function phaseCommands(config: AgentConfig): { key: string; command: stri
   })).filter(({ command }) => command !== "");
 }
 
-/** The calls of device connectors that a configuration holds. */
-export function connectorCalls(config: AgentConfig): ConnectorCall[] {
+/** The calls of device connectors that the configuration in `file` holds. */
+export function connectorCalls(config: AgentConfig, file: string): ConnectorCall[] {
   const named = config.connector === undefined ? [] : [{
     key: "connector",
     connector: config.connector,
     stage: undefined,
-    configFile: config.connector_config,
+    // Looked for beside the agent's configuration.
+    configFile: config.connector_config === undefined
+      ? undefined
+      : resolve(dirname(file), config.connector_config),
   }];
   return [
     ...named,

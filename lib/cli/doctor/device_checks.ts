@@ -1,0 +1,185 @@
+/** What device connectors need: programs, a key, the device, its control host. */
+import { join } from "node:path";
+import { CONNECTORS } from "../../../connectors/registry.ts";
+import { bracketed } from "../../../connectors/support/ssh.ts";
+import { connectorCalls, isFixed } from "../check/connector_calls.ts";
+import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
+import { findProgram } from "../check/programs.ts";
+import { type Check, failed, ok, type Patient, type Verdict, warning } from "./verdict.ts";
+
+const CONNECT_LIMIT_MS = 5_000;
+const HEALTH_LIMIT_MS = 5_000;
+const VERSION_LIMIT_MS = 5_000;
+
+/** Connectors that reach no device of their own. */
+const WITHOUT_DEVICE = new Set(["fake_connector", "multi"]);
+
+/** The programs that connectors call, where they come from, and what for. */
+const PROGRAMS: readonly {
+  name: string;
+  version?: readonly string[];
+  from: string;
+  /** Undefined: nothing works without it. */
+  onlyFor?: string;
+}[] = [
+  { name: "ssh", version: ["-V"], from: "openssh-client" },
+  { name: "scp", from: "openssh-client" },
+  {
+    name: "ssh-copy-id",
+    from: "openssh-client",
+    onlyFor: "devices that ask for a password at first",
+  },
+  { name: "sshpass", version: ["-V"], from: "sshpass", onlyFor: "devices that ask for a password" },
+  { name: "ssh-import-id", from: "ssh-import-id", onlyFor: "reservations" },
+];
+
+const KEY_NAMES = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
+
+/** One device configuration, and the connectors that are called with it. */
+interface Device {
+  file: string;
+  config: DeviceConfig;
+}
+
+/** Everything about the devices that the agent's phases are for. */
+export const deviceChecks: Check = async (patient) => {
+  const devices = await devicesOf(patient);
+  if (devices.length === 0) return [ok("device", "no phase calls a connector that has one")];
+  const verdicts = await programVerdicts(patient);
+  for (const device of devices) {
+    verdicts.push(
+      await keyVerdict(patient, device),
+      await deviceVerdict(device),
+      ...await controlHostVerdict(device),
+    );
+  }
+  return [...new Map(verdicts.map((verdict) => [JSON.stringify(verdict), verdict])).values()];
+};
+
+async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]> {
+  const devices = new Map<string, Device>();
+  for (const { connector, configFile } of connectorCalls(config, file)) {
+    if (configFile === undefined || !isFixed(configFile) || WITHOUT_DEVICE.has(connector)) continue;
+    // What is wrong with the file has been told with the configuration.
+    const result = await readDeviceConfig(configFile, CONNECTORS.get(connector));
+    if (result.ok) devices.set(configFile, { file: configFile, config: result.value });
+  }
+  return [...devices.values()];
+}
+
+async function programVerdicts({ env }: Patient): Promise<Verdict[]> {
+  const verdicts: Verdict[] = [];
+  const found: string[] = [];
+  for (const { name, version, from, onlyFor } of PROGRAMS) {
+    const path = await findProgram(name, env.PATH);
+    if (path !== undefined) {
+      found.push(version === undefined ? name : await versionOf(path, version) ?? name);
+      continue;
+    }
+    const advice = `apt install ${from}`;
+    verdicts.push(
+      onlyFor === undefined
+        ? failed("programs", `there is no ${name}, which device connectors need`, advice)
+        : warning("programs", `there is no ${name}, needed for ${onlyFor}`, advice),
+    );
+  }
+  return found.length === 0 ? verdicts : [...verdicts, ok("programs", found.join("; "))];
+}
+
+/** First line of what the program says of itself. */
+async function versionOf(path: string, args: readonly string[]): Promise<string | undefined> {
+  try {
+    const { stdout, stderr } = await new Deno.Command(path, {
+      args: [...args],
+      stdin: "null",
+      signal: AbortSignal.timeout(VERSION_LIMIT_MS),
+    }).output();
+    const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+    return text.trim().split("\n")[0];
+  } catch {
+    return undefined;
+  }
+}
+
+async function keyVerdict({ env }: Patient, { config }: Device): Promise<Verdict> {
+  const own = textOf(config.ssh_public_key);
+  const folder = join(env.HOME ?? "/", ".ssh");
+  const candidates = own === undefined ? KEY_NAMES.map((name) => join(folder, name)) : [own];
+  for (const file of candidates) {
+    const isFile = await Deno.stat(file).then((info) => info.isFile, () => false);
+    if (!isFile) continue;
+    const secret = file.replace(/\.pub$/, "");
+    const mode = await Deno.stat(secret).then((info) => info.mode ?? 0, () => undefined);
+    if (mode !== undefined && (mode & 0o077) !== 0) {
+      return failed(
+        "ssh key",
+        `${secret} may be read by others, so ssh does not use it`,
+        `chmod 0600 ${secret}`,
+      );
+    }
+    return ok("ssh key", file);
+  }
+  return failed(
+    "ssh key",
+    `there is none: looked for ${candidates.join(", ")}`,
+    "as the agent's user: ssh-keygen -t ed25519 -N ''; or set ssh_public_key in the device configuration",
+  );
+}
+
+async function deviceVerdict({ file, config }: Device): Promise<Verdict> {
+  const host = textOf(config.device_ip);
+  if (host === undefined) return ok("device", `${file} names no device_ip`);
+  const port = numberOf(config.ssh_port, 22);
+  const why = await whyNotReached(host, port);
+  if (why === undefined) return ok("device", `${host} answers on port ${port}`);
+  return failed(
+    "device",
+    `${host} does not answer on port ${port}: ${why}`,
+    "is it switched on and booted, and is device_ip right? A job would reset it by reboot_script",
+  );
+}
+
+async function whyNotReached(hostname: string, port: number): Promise<string | undefined> {
+  const connecting = Deno.connect({ hostname, port });
+  const limit = Promise.withResolvers<"late">();
+  const timer = setTimeout(() => limit.resolve("late"), CONNECT_LIMIT_MS);
+  try {
+    const connection = await Promise.race([connecting, limit.promise]);
+    if (connection !== "late") {
+      connection.close();
+      return undefined;
+    }
+    connecting.then((late) => late.close(), () => {});
+    return `nothing within ${CONNECT_LIMIT_MS / 1000} s`;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function controlHostVerdict({ config }: Device): Promise<Verdict[]> {
+  const host = textOf(config.control_host);
+  if (host === undefined) return [];
+  const url = `http://${bracketed(host)}:${numberOf(config.control_host_port, 8000)}/health`;
+  const advice = `restart its service, or the control host; try: curl -v ${url}`;
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(HEALTH_LIMIT_MS) });
+    await answer.body?.cancel();
+    if (answer.ok) return [ok("control host", `${host} is healthy`)];
+    return [
+      failed("control host", `${host} says that it is not healthy: ${answer.status}`, advice),
+    ];
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return [failed("control host", `${host} does not answer: ${reason}`, advice)];
+  }
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === "string" && value !== "" ? value : undefined;
+}
+
+function numberOf(value: unknown, otherwise: number): number {
+  return typeof value === "number" ? value : otherwise;
+}

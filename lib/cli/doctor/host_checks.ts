@@ -1,0 +1,153 @@
+/** What an agent needs of its host. */
+import { dirname, join, resolve } from "node:path";
+import { lackOfSpace } from "../../agent/free_space.ts";
+import { ask } from "../../process/proc.ts";
+import { lockHolder } from "../agents/lock_holder.ts";
+import { formatFinding } from "../check/finding.ts";
+import { checkFiles } from "../check/check_files.ts";
+import { whyNotWritable } from "../check/folders.ts";
+import { type Check, failed, ok, warning } from "./verdict.ts";
+
+/** A job with a log, artifacts, an upload and some connections; the usual limit is 1024. */
+const FEWEST_OPEN_FILES = 1024;
+
+const FOLDER_KEYS = ["execution_basedir", "logging_basedir", "results_basedir"] as const;
+
+/** What `check` says. */
+export const configurationCheck: Check = async ({ agent: { file } }) => {
+  const { findings } = await checkFiles([file]);
+  if (findings.length === 0) return [ok("configuration", `${file} is valid`)];
+  return findings.map((finding) =>
+    finding.severity === "mistake"
+      ? failed("configuration", formatFinding(finding), "correct it, then restart the agent")
+      : warning(
+        "configuration",
+        formatFinding(finding),
+        "correct it, unless it is meant so or the agent has another PATH or user than you",
+      )
+  );
+};
+
+/** Whether the agent's folders can be used. */
+export const foldersCheck: Check = async ({ agent: { config } }) => {
+  const verdicts = [];
+  for (const key of FOLDER_KEYS) {
+    const why = await whyNotWritable(config[key]);
+    if (why === undefined) continue;
+    verdicts.push(
+      failed(
+        "folders",
+        `${key}: ${why}`,
+        `make ${config[key]} by hand, owned by the agent's user, or configure another ${key}`,
+      ),
+    );
+  }
+  return verdicts.length > 0 ? verdicts : [ok("folders", "all three can be written")];
+};
+
+/** Whether there is room for a job. */
+export const spaceCheck: Check = async ({ agent: { config } }) => {
+  const folders = await Promise.all(
+    [config.execution_basedir, config.results_basedir].map(existingPart),
+  );
+  const why = await lackOfSpace(folders, config.min_free_space);
+  if (why === undefined) return [ok("space", "there is more free than min_free_space")];
+  return [failed(
+    "space",
+    why,
+    "no job is taken before there is room: remove what is not needed there, or lower min_free_space",
+  )];
+};
+
+async function existingPart(folder: string): Promise<string> {
+  const path = resolve(folder);
+  const isThere = await Deno.stat(path).then(() => true, () => false);
+  return isThere || dirname(path) === path ? path : await existingPart(dirname(path));
+}
+
+/** Who runs under this agent's name on this host. */
+export const lockCheck: Check = async ({ agent, sharedFolder }) => {
+  const { agent_id: id } = agent.config;
+  const own = await lockHolder(join(agent.folder, "lock"));
+  const sharedPath = join(sharedFolder, `testflinger-agent-${encodeURIComponent(id)}.lock`);
+  const shared = await lockHolder(sharedPath);
+  if (own === undefined && shared !== undefined) {
+    return [failed(
+      "lock",
+      `process ${shared.pid} (${shared.command}) runs as agent '${id}' with another results_basedir`,
+      "stop it, or give one of the two another agent_id",
+    )];
+  }
+  const distrusted = await Deno.lstat(sharedPath).then(
+    ({ isFile, uid }) => !isFile || uid !== 0 && uid !== Deno.uid() && own === undefined,
+    () => false,
+  );
+  if (distrusted) {
+    return [failed(
+      "lock",
+      `${sharedPath} belongs to another user, or is no regular file`,
+      "remove it: an agent could not see another one that runs under the same agent_id",
+    )];
+  }
+  if (own === undefined) return [ok("lock", "free: the agent does not run")];
+  return [ok("lock", `held by the agent, process ${own.pid}`)];
+};
+
+/** How many files the agent may have open. */
+export const openFilesCheck: Check = async ({ agent }) => {
+  const holder = await lockHolder(join(agent.folder, "lock"));
+  const limit = holder === undefined ? await limitOfShell() : await limitOf(holder.pid);
+  const whose = holder === undefined ? "in this shell" : `of process ${holder.pid}`;
+  if (limit === undefined) return [ok("open files", "no limit is known")];
+  if (limit >= FEWEST_OPEN_FILES) return [ok("open files", `${limit} ${whose}`)];
+  return [failed(
+    "open files",
+    `at most ${limit} ${whose}, which a large job may need more than`,
+    `allow at least ${FEWEST_OPEN_FILES}: LimitNOFILE= in the service's unit, or 'ulimit -n' before ` +
+      "starting the agent",
+  )];
+};
+
+async function limitOfShell(): Promise<number | undefined> {
+  const { text } = await ask(["/bin/sh", "-c", "ulimit -n"]);
+  return numberIn(text);
+}
+
+async function limitOf(pid: number): Promise<number | undefined> {
+  const { text } = await ask(["grep", "^Max open files", `/proc/${pid}/limits`]);
+  return numberIn(text.replace("Max open files", ""));
+}
+
+function numberIn(text: string): number | undefined {
+  const [first = ""] = text.trim().split(/\s+/);
+  return /^\d+$/.test(first) ? Number(first) : undefined;
+}
+
+/** What is asked of the agent by files on this host. */
+export const markersCheck: Check = async ({ agent, sharedFolder }) => {
+  const owner = await Deno.stat(agent.folder).then(({ uid }) => uid, () => Deno.uid());
+  const verdicts = [];
+  for (const kind of ["OFFLINE", "RESTART"] as const) {
+    for (const id of new Set([agent.config.agent_id, agent.config.agent_id.replaceAll("-", "")])) {
+      const path = join(sharedFolder, `TESTFLINGER-DEVICE-${kind}-${id}`);
+      const info = await Deno.lstat(path).catch(() => undefined);
+      if (info === undefined) continue;
+      if (!info.isFile || info.uid !== 0 && info.uid !== owner) {
+        verdicts.push(failed(
+          "requests",
+          `${path} is ignored: it must be a regular file of root or of the agent's user`,
+          `remove it, and use 'testflinger-agent ${kind.toLowerCase()}' as one of those users`,
+        ));
+      } else if (kind === "OFFLINE") {
+        verdicts.push(warning(
+          "requests",
+          `${path} keeps the agent offline`,
+          `'testflinger-agent online' removes it`,
+        ));
+      } else {
+        verdicts.push(ok("requests", "a restart is asked for"));
+      }
+    }
+  }
+  return verdicts.length > 0 ? verdicts : [ok("requests", `none in ${sharedFolder}`)];
+};

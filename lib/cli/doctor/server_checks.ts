@@ -1,0 +1,262 @@
+/** Whether the server would have this agent. Nothing is posted but the exchange of the token. */
+import * as z from "zod";
+import type { Log } from "../../log.ts";
+import { showText } from "../../observe/output_text.ts";
+import { duration } from "../../observe/words.ts";
+import { AgentCookie } from "../../server/cookies.ts";
+import type { CallFailure } from "../../server/failure.ts";
+import { Received } from "../../server/received.ts";
+import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
+import { Transport } from "../../server/transport.ts";
+import { lockHolder } from "../agents/lock_holder.ts";
+import { type Check, failed, ok, type Patient, skipped, type Verdict, warning } from "./verdict.ts";
+
+const CALL_LIMIT_MS = 15_000;
+const ANSWER_BYTES = 1024 * 1024;
+
+/** Beyond this, times in logs mislead, and certificates and tokens seem to begin or end. */
+const MOST_SKEW_MS = 60_000;
+
+/** A living agent posts once a minute. */
+const FRESH_MS = 150_000;
+
+const silent: Log = { debug() {}, info() {}, warning() {}, error() {} };
+
+/** Everything about the server, in the order in which one thing needs the other. */
+export const serverChecks: Check = async (patient) => {
+  const { config } = patient.agent;
+  // The runtime's certificates and proxies, as the agent has them.
+  const transport = new Transport({
+    address: config.server_address,
+    basic: undefined,
+    clock: patient.clock,
+    log: silent,
+    cookie: new AgentCookie(),
+    onContact: undefined,
+  });
+  try {
+    const reached = await reach(transport, patient);
+    const [first] = reached;
+    if (first?.result === "failed") {
+      return [...reached, ...["token", "role", "agent"].map(notAsked)];
+    }
+    const token = await tokenOf(transport, patient);
+    if (token.verdict.result === "failed") {
+      return [...reached, token.verdict, ...["role", "agent"].map(notAsked)];
+    }
+    const role = await roleOf(transport, token.text);
+    const verdicts = [...reached, token.verdict, role];
+    if (role.result === "failed") return [...verdicts, notAsked("agent")];
+    return [...verdicts, await recordOf(transport, patient, token.text)];
+  } finally {
+    transport.close();
+  }
+};
+
+function notAsked(check: string): Verdict {
+  return skipped(check, "not asked, because of what is above");
+}
+
+async function reach(transport: Transport, { agent, clock }: Patient): Promise<Verdict[]> {
+  const { server_address: address } = agent.config;
+  const answer = await transport.send({ method: "GET", path: "/v1/", limitMs: CALL_LIMIT_MS });
+  if (!(answer instanceof Received)) {
+    if (answer.status !== undefined && answer.status < 500) {
+      return [notTestflinger(answer.message), skipped("clock", "no server to compare with")];
+    }
+    return [
+      failed("server", answer.message, adviceFor(answer, address)),
+      skipped("clock", "no server to compare with"),
+    ];
+  }
+  const { bytes } = await answer.readAll(ANSWER_BYTES);
+  const text = new TextDecoder().decode(bytes).trim();
+  const date = Date.parse(answer.headers.get("date") ?? "");
+  if (!/^testflinger server/i.test(text)) {
+    return [
+      notTestflinger(`${address}/v1/ answers '${showText(text).slice(0, 60).split("\n")[0]}'`),
+      skipped("clock", "no server to compare with"),
+    ];
+  }
+  return [
+    ok("server", `${address} answers: ${showText(text).slice(0, 60)}`),
+    skewOf(date - clock.now()),
+  ];
+}
+
+function notTestflinger(message: string): Verdict {
+  return failed(
+    "server",
+    `what answers there is no Testflinger server: ${message}`,
+    "correct server_address: the address of the server itself, without /v1 and without a page's path",
+  );
+}
+
+function adviceFor({ message }: CallFailure, address: string): string {
+  if (/certificate|UnknownIssuer/i.test(message)) {
+    return /expired|not valid yet|NotValidYet/i.test(message)
+      ? "have the server's certificate renewed; or this host's clock is wrong (see 'date')"
+      : "name the authority's certificate in SSL_CERT_FILE, for the agent too (its environment file)";
+  }
+  if (/dns|lookup|resolve/i.test(message)) {
+    return "correct the name in server_address, or this host's DNS";
+  }
+  if (/timed? ?out|no answer within|time/i.test(message)) {
+    return `is a firewall or a proxy between this host and ${address}? Try: curl -v ${address}/v1/`;
+  }
+  return `does the server run, and is the port right? Try: curl -v ${address}/v1/`;
+}
+
+function skewOf(ms: number): Verdict {
+  if (Number.isNaN(ms)) return skipped("clock", "the server does not tell the time");
+  const away = `${duration(Math.abs(ms) / 1000)} ${ms > 0 ? "behind" : "ahead of"} the server's`;
+  if (Math.abs(ms) <= MOST_SKEW_MS) return ok("clock", "agrees with the server's");
+  return failed(
+    "clock",
+    `this host's clock is ${away}`,
+    "let both be set by NTP ('timedatectl set-ntp true'): times in logs mislead, and certificates fail",
+  );
+}
+
+/** The access token, or undefined where there is none; and what to say about it. */
+async function tokenOf(
+  transport: Transport,
+  { tokenFile }: Patient,
+): Promise<{ verdict: Verdict; text?: string }> {
+  const issue = 'have one issued for an agent, and put {"refresh_token": "..."} into it';
+  let text: string;
+  let mode: number | null;
+  try {
+    ({ mode } = await Deno.stat(tokenFile));
+    text = await Deno.readTextFile(tokenFile);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) {
+      return { verdict: ok("token", `there is no ${tokenFile}: the server is asked without one`) };
+    }
+    return {
+      verdict: failed(
+        "token",
+        `${tokenFile} cannot be read: ${error instanceof Error ? error.message : error}`,
+        "give it to the agent's user, mode 0600 (and run this as that user, or root)",
+      ),
+    };
+  }
+  const file = z.looseObject({ refresh_token: z.string().min(1) }).safeParse(parsed(text));
+  if (!file.success) {
+    return { verdict: failed("token", `${tokenFile} holds no refresh_token`, issue) };
+  }
+  const { refresh_token: refreshToken } = file.data;
+  const answer = await transport.send({
+    method: "POST",
+    path: "/v1/oauth2/refresh",
+    body: { type: "application/json", content: JSON.stringify({ refresh_token: refreshToken }) },
+    limitMs: CALL_LIMIT_MS,
+    anonymous: true,
+    secret: refreshToken,
+  });
+  if (!(answer instanceof Received)) {
+    if (answer.status === 404 || answer.status === 405) {
+      return { verdict: ok("token", "the server is older than tokens: none is needed") };
+    }
+    return {
+      verdict: failed("token", `the server refuses that of ${tokenFile}: ${answer.message}`, issue),
+    };
+  }
+  const { bytes } = await answer.readAll(ANSWER_BYTES);
+  const grant = TokenAnswer.safeParse(parsed(new TextDecoder().decode(bytes)));
+  if (!grant.success) {
+    return {
+      verdict: failed("token", "the server's answer holds no token", "is it a Testflinger server?"),
+    };
+  }
+  const verdict = ((mode ?? 0) & 0o004) === 0
+    ? ok("token", `the server takes that of ${tokenFile}`)
+    : warning(
+      "token",
+      `the server takes that of ${tokenFile}, which every account on this host may read`,
+      `chmod 0600 ${tokenFile}`,
+    );
+  return { verdict, text: grant.data.access_token };
+}
+
+/** Asks for a job from no queue at all: only who may ask for jobs is told that a queue is lacking. */
+async function roleOf(transport: Transport, token: string | undefined): Promise<Verdict> {
+  const answer = await transport.send(
+    { method: "GET", path: "/v1/job", limitMs: CALL_LIMIT_MS, once: true },
+    { token },
+  );
+  if (answer instanceof Received) {
+    await answer.drain();
+    return ok("role", "this agent may ask for jobs");
+  }
+  const { status, message } = answer;
+  if (status === 400 || status === 401 && /not identified/i.test(message)) {
+    return ok("role", "this agent may ask for jobs");
+  }
+  if (status === 401 || status === 403) {
+    return failed(
+      "role",
+      `the server lets nobody ask for jobs who comes like this: ${message}`,
+      token === undefined
+        ? "it wants a token: have one of the role 'agent' issued, and put it into the token file"
+        : "the token has another role: have one of the role 'agent' issued",
+    );
+  }
+  return failed("role", message, "the server itself is in trouble: ask whoever runs it");
+}
+
+async function recordOf(
+  transport: Transport,
+  { agent, clock }: Patient,
+  token: string | undefined,
+): Promise<Verdict> {
+  const { agent_id: id } = agent.config;
+  const path = `/v1/agents/data/${encodeURIComponent(id.toWellFormed())}`;
+  const answer = await transport.send({ method: "GET", path, limitMs: CALL_LIMIT_MS }, { token });
+  const holder = await lockHolder(`${agent.folder}/lock`);
+  if (!(answer instanceof Received)) {
+    if (answer.status === 404) {
+      return holder === undefined
+        ? ok("agent", `'${id}' is not known to the server; its first start makes it known`)
+        : failed(
+          "agent",
+          `'${id}' runs here, and the server does not know it`,
+          "see the agent's log: testflinger-agent logs",
+        );
+    }
+    return failed("agent", answer.message, "the server itself is in trouble: ask whoever runs it");
+  }
+  const { bytes } = await answer.readAll(ANSWER_BYTES);
+  const record = AgentRecord.safeParse(parsed(new TextDecoder().decode(bytes)));
+  if (!record.success) {
+    return failed("agent", "the server's answer makes no sense", "is it a Testflinger server?");
+  }
+  const { state, comment, updated_at } = record.data;
+  const because = comment ? `: ${showText(comment).replaceAll("\n", " ")}` : "";
+  const heard = typeof updated_at === "string" ? Date.parse(updated_at) : NaN;
+  if (holder === undefined && clock.now() - heard < FRESH_MS && state !== "offline") {
+    return warning(
+      "agent",
+      `'${id}' does not run on this host, and the server has heard of it ${
+        duration((clock.now() - heard) / 1000)
+      } ago`,
+      "does another host have an agent of the same agent_id? Each needs its own",
+    );
+  }
+  if ((state === "offline" || state === "maintenance") && comment !== "Agent stopped") {
+    return warning(
+      "agent",
+      `the server has '${id}' as ${state}${because}`,
+      "it takes no job until somebody sets it online on the server",
+    );
+  }
+  return ok("agent", `the server has '${id}' as ${state ?? "unknown"}${because}`);
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
