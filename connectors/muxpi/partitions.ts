@@ -12,6 +12,12 @@ import type { Storage } from "./storage.ts";
 /** udev may still be reading the labels. */
 const SECOND_LOOK_MS = 10_000;
 
+/** What operators' scripts wrote may take its time on a slow card. */
+const SYNC_TIMEOUT_MS = 600_000;
+
+/** Then there is not much left to do; and what hangs must leave time to detach it when we are stopped. */
+const UNMOUNT_TIMEOUT_MS = 20_000;
+
 /** Devices that live in /dev/mapper by the name that lsblk gives them. */
 const MAPPED_TYPES = ["crypt", "dm", "lvm", "mpath"];
 
@@ -81,6 +87,8 @@ export async function mountImage(ctx: MuxpiContext, storage: Storage): Promise<M
     root,
     labels,
     async unmount() {
+      const synced = await control(ctx, "sync", { timeoutMs: SYNC_TIMEOUT_MS });
+      if (!succeeded(synced)) ctx.log.warning(failureText("sync", synced));
       const failures: unknown[] = [];
       for (const entry of undo.reverse()) {
         await entry.run().catch((error) => failures.push(error));
@@ -193,6 +201,7 @@ async function unmount(ctx: MuxpiContext, folder: string): Promise<void> {
   const orderly = await control(
     ctx,
     `! mountpoint -q ${to} || { sudo umount ${to} && ! mountpoint -q ${to}; }`,
+    { timeoutMs: UNMOUNT_TIMEOUT_MS },
   );
   if (succeeded(orderly)) return;
   const forced = await control(

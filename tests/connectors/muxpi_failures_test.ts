@@ -4,10 +4,11 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
+import { Stopped } from "../../connectors/support/errors.ts";
 import { processesWith } from "../../lib/process/proc.ts";
 import { ControlHost } from "./support/control_host.ts";
 import { Lab } from "./support/lab.ts";
-import { closedPort } from "./support/stubs.ts";
+import { closedPort, until } from "./support/stubs.ts";
 
 type Mode = "missing" | "hanging" | "failing" | "printing rubbish";
 
@@ -35,6 +36,13 @@ const SCRIPTS: Readonly<Record<Exclude<Mode, "missing">, string>> = {
   hanging: "hang",
   failing: "echo 'it went wrong' >&2; exit 9",
   "printing rubbish": "printf 'rub\\377bish {[\\n'",
+};
+
+const NOT_ASKED: Case["outcomes"] = {
+  missing: "works",
+  hanging: "works",
+  failing: "works",
+  "printing rubbish": "works",
 };
 
 const ended = (program: string, seconds: number) =>
@@ -276,7 +284,7 @@ const CASES: readonly Case[] = [
     otherwise: "exit 32",
     outcomes: {
       missing: /Cannot unmount \/mnt\/a1\/writable .*umount: command not found.*still mounted/s,
-      hanging: /Cannot unmount \/mnt\/a1\/writable .*'umount' was ended after 60 s.*still mounted/s,
+      hanging: /Cannot unmount \/mnt\/a1\/writable .*'umount' was ended after 20 s.*still mounted/s,
       failing: /Cannot unmount \/mnt\/a1\/writable .*'umount' ended .* 9: it went .*still mounted/s,
       // It says that it unmounted, and did not.
       "printing rubbish": /Cannot unmount \/mnt\/a1\/writable .*rub.*still mounted/s,
@@ -309,6 +317,56 @@ for (const one of CASES) {
       await assertNothingLeft(lab, host, one, mode);
     });
   }
+}
+
+/** Where SIGTERM comes: a program, which of its calls, and what the others do. */
+const STOPS: readonly (readonly [on: "agent" | "control host", program: string, calls: string])[] =
+  [
+    ["control host", "stm", "-ts"],
+    ["control host", "lsblk", "*MOUNTPOINT*"],
+    ["control host", "dd", "*"],
+    ["control host", "sync", "*"],
+    ["control host", "hdparm", "*"],
+    ["control host", "lsblk", "*-J*"],
+    ["control host", "mount", "*"],
+    ["agent", "scp", "*"],
+    ["control host", "realpath", "*"],
+    ["control host", "umount", "*/mnt/*"],
+    ["control host", "stm", "-dut"],
+    ["agent", "power", "*"],
+    ["agent", "ssh-copy-id", "*"],
+  ];
+
+for (const [on, program, calls] of STOPS) {
+  const isPuttingBack = calls === "-dut" || program === "umount";
+  Deno.test(`muxpi stopped while ${program} (${calls}) runs on the ${on} leaves nothing behind`, async () => {
+    await using lab = await Lab.open();
+    const host = await ControlHost.open(lab, [
+      { name: "sda2", label: "writable", files: { "etc/hostname": "ubuntu" } },
+    ]);
+    const one: Case = { on, program, outcomes: NOT_ASKED, config: { reboot_script: "power" } };
+    await prepare(lab, one);
+    await lab.fake("power", "");
+    const place = on === "agent" ? lab : host;
+    const started = join(lab.root, "started");
+    const released = join(lab.root, "released");
+    await place.wrap(
+      program,
+      // Only the first time: what is put back afterwards may need it.
+      `case "$*" in ${calls}) test -e "${started}" || { : > "${started}"; ` +
+        `until test -e "${released}"; do sleep 0.02; done; };; esac`,
+    );
+    const stop = new AbortController();
+    const running = lab.stage("muxpi", "provision", { signal: stop.signal });
+    await until(() => Deno.stat(started).then(() => true, () => false));
+    stop.abort(new Stopped("SIGTERM"));
+    // What is just being put back comes to its end.
+    if (isPuttingBack) await Deno.writeTextFile(released, "");
+    const run = await running;
+    assertEquals(run.code, 143, run.stderr);
+    assertMatch(run.stderr, /The provision stage was stopped by SIGTERM/);
+    await assertNothingLeft(lab, host, one, "hanging");
+  });
 }
 
 async function prepare(lab: Lab, { config = {}, image = "raw" }: Case): Promise<void> {

@@ -111,6 +111,16 @@ ${script}
     );
   }
 
+  /** Has a program do `script` before what it does anyway. */
+  async wrap(program: string, script: string): Promise<void> {
+    const path = join(this.#bin, program);
+    const behind = join(this.#bin, `${program}-itself`);
+    await Deno.rename(path, behind);
+    await Deno.writeTextFile(path, `#!/bin/sh\n${script}\nexec "${behind}" "$@"\n`, {
+      mode: 0o755,
+    });
+  }
+
   /** Takes a program away. */
   async remove(program: string): Promise<void> {
     await Deno.remove(join(this.#bin, program));

@@ -1,5 +1,6 @@
 /** A lab without hardware: recording fakes on PATH, a virtual clock, a scratch folder. */
 import { join } from "node:path";
+import { allProcesses } from "../../../lib/process/proc.ts";
 import { runDeviceConnector } from "../../../lib/cli/device_connector.ts";
 import { VirtualClock } from "./virtual_clock.ts";
 
@@ -139,6 +140,16 @@ ${script}
     await Deno.writeTextFile(path, text, { mode: 0o755 });
   }
 
+  /** Has a program do `script` before what it does anyway. */
+  async wrap(program: string, script: string): Promise<void> {
+    const path = join(this.#bin, program);
+    const behind = join(this.#bin, `${program}-itself`);
+    await Deno.rename(path, behind);
+    await Deno.writeTextFile(path, `#!/bin/sh\n${script}\nexec "${behind}" "$@"\n`, {
+      mode: 0o755,
+    });
+  }
+
   /** Takes a program away. */
   async remove(program: string): Promise<void> {
     await Deno.remove(join(this.#bin, program));
@@ -224,13 +235,13 @@ ${script}
   async processes(): Promise<string[]> {
     const cwd = await Deno.realPath(this.cwd);
     const names: string[] = [];
-    for await (const { name } of Deno.readDir("/proc")) {
-      if (!/^\d+$/.test(name)) continue;
-      const folder = await Deno.readLink(`/proc/${name}/cwd`).catch(() => "");
-      if (folder !== cwd) continue;
-      const stat = await Deno.readTextFile(`/proc/${name}/stat`).catch(() => "");
-      // Field 3: what has ended and waits to be noticed does not run.
-      if (stat !== "" && !/\) [ZX] /.test(stat)) names.push(stat.slice(0, 40));
+    for (const process of await allProcesses()) {
+      if (process.dead) continue;
+      const folder = await new Deno.Command("readlink", {
+        args: [`/proc/${process.pid}/cwd`],
+        stderr: "null",
+      }).output();
+      if (new TextDecoder().decode(folder.stdout).trim() === cwd) names.push(process.name);
     }
     return names;
   }
