@@ -369,6 +369,64 @@ for (const [on, program, calls] of STOPS) {
   });
 }
 
+for (const program of ["ssh-import-id", "ssh-copy-id"]) {
+  for (const mode of MODES) {
+    Deno.test(`muxpi reserve with ${program} ${mode} says so, and lasts as long as it was asked for`, async () => {
+      await using lab = await Lab.open();
+      await lab.config({ agent_name: "a1", device_ip: "10.1.1.1" });
+      await lab.job({ reserve_data: { ssh_keys: ["lp:me"], timeout: 7200 } });
+      await lab.fake("ssh-import-id", 'echo "ssh-rsa KEY me" > "$2"');
+      if (mode === "missing") await lab.remove(program);
+      else await lab.fake(program, SCRIPTS[mode]);
+      const run = await lab.stage("muxpi", "reserve");
+      assertEquals(run.code, 0, run.stderr);
+      assertEquals(lab.clock.paused.at(-1), 7_200_000);
+      // ssh-copy-id has only its exit status, and that says that all is well.
+      if (program === "ssh-copy-id" && mode === "printing rubbish") return;
+      assertMatch(
+        run.stderr,
+        new RegExp(`'${program}' (could not|was ended after 30|ended|brought)`),
+      );
+      assertMatch(run.stdout, /WARNING: no ssh key could be installed/);
+      assertEquals(await processesWith(`HOME=${lab.root}/home`), []);
+    });
+  }
+}
+
+Deno.test("muxpi runtest ends with the status of a program that is missing, fails, or raves", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ agent_name: "a1", device_ip: "10.1.1.1", control_host: undefined });
+  for (
+    const [command, status, shown] of [
+      ["no-such-program", 127, /no-such-program/],
+      ["echo it went wrong >&2; exit 9", 9, /^it went wrong$/m],
+      [SCRIPTS["printing rubbish"], 0, /^rub\ufffdbish \{\[$/m],
+      ["kill -9 $$", 137, /^$/],
+    ] as const
+  ) {
+    for (const commands of [command, [command]]) {
+      await lab.job({ test_data: { test_cmds: commands } });
+      const run = await lab.stage("muxpi", "runtest");
+      assertEquals(run.code, status, command);
+      assertMatch(run.stdout, shown);
+    }
+  }
+});
+
+Deno.test("muxpi's stages that need no program do without any", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ agent_name: "a1", device_ip: "10.1.1.1" });
+  await lab.job({});
+  const env = { PATH: join(lab.root, "nowhere") };
+  for (
+    const [stage, status] of [["allocate", 0], ["cleanup", 0], ["firmware_update", 1]] as const
+  ) {
+    const run = await lab.stage("muxpi", stage, { env });
+    assertEquals(run.code, status, run.stderr);
+  }
+  assertEquals((await lab.failure("firmware_update")).exception_name, "FirmwareUpdateError");
+});
+
 async function prepare(lab: Lab, { config = {}, image = "raw" }: Case): Promise<void> {
   const { media, ...keys } = config;
   await lab.config({
