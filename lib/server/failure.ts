@@ -125,6 +125,10 @@ function describe(error: unknown): string {
   if (!(error instanceof Error)) return oneLine(String(error));
   const inner = error.cause instanceof Error ? error.cause : error;
   const text = oneLine(inner.message.replace(/^.*?client error \(\w+\): /s, ""));
+  if (/certificate (expired|not valid yet)/i.test(text)) {
+    return `the server's certificate is not valid now (${text}): have it renewed, or set this ` +
+      `host's clock right`;
+  }
   if (/certificate|UnknownIssuer/i.test(text)) {
     return `the server's certificate is not accepted (${text}): if its authority is your own, ` +
       `name the authority's certificate in SSL_CERT_FILE or DENO_CERT`;

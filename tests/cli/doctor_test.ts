@@ -1,0 +1,482 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
+import { diagnose } from "../../lib/cli/doctor/run_doctor.ts";
+import type { Patient, Verdict } from "../../lib/cli/doctor/verdict.ts";
+import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { type ServedSandbox, type ServeOptions, serveSandbox } from "../../lib/sandbox/serve.ts";
+import { AGENT, run, withFiles } from "./support.ts";
+
+const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+
+/** A patient who is well, unless a test makes him ill. */
+interface Ward {
+  folder: string;
+  served: ServedSandbox;
+  /** What doctor says: `check: result: message -> advice`, by check. */
+  examine(changes?: Partial<Patient>): Promise<string[]>;
+}
+
+async function withWard(
+  { sandbox, agent = "", files = {} }: {
+    sandbox?: ServeOptions;
+    /** More lines of the agent's configuration. */
+    agent?: string;
+    files?: Record<string, string>;
+  },
+  test: (ward: Ward) => Promise<void>,
+): Promise<void> {
+  const served = serveSandbox(sandbox);
+  try {
+    const config = AGENT.replace("http://127.0.0.1:1", served.url) + "min_free_space: 0\n" + agent;
+    await withFiles({ "a.conf": config, ...files }, async (folder) => {
+      const read = await readAgentRef(`${folder}/a.conf`);
+      if (!read.ok) throw new Error(read.message);
+      const patient: Patient = {
+        agent: read.agent,
+        tokenFile: `${folder}/token`,
+        env: { PATH: Deno.env.get("PATH") ?? "", HOME: folder },
+        clock: systemClock,
+        sharedFolder: folder,
+      };
+      await test({
+        folder,
+        served,
+        async examine(changes = {}) {
+          const verdicts: Verdict[] = [];
+          await diagnose({ ...patient, ...changes }, (verdict) => void verdicts.push(verdict));
+          return verdicts.map(({ check, result, message, advice }) =>
+            `${check}: ${result}: ${message}${advice === undefined ? "" : ` -> ${advice}`}`
+              .replaceAll(folder, "DIR")
+          );
+        },
+      });
+    });
+  } finally {
+    await served.close();
+  }
+}
+
+/** The lines about one check. */
+function about(check: string, lines: readonly string[]): string {
+  return lines.filter((line) => line.startsWith(`${check}: `)).join("\n");
+}
+
+Deno.test("doctor finds nothing wrong with an agent that could work, and takes no job", () =>
+  withWard({}, async ({ examine, served }) => {
+    const jobId = served.sandbox.submit({ job_queue: "rpi4" });
+    const lines = await examine();
+    assertEquals(lines.filter((line) => !/^[a-z ]+: ok: /.test(line)), []);
+    assertEquals(served.sandbox.state(jobId), "waiting");
+    assertEquals(served.sandbox.agent("rpi4-1"), undefined);
+    assertEquals(served.sandbox.requests.filter(({ method }) => method !== "GET"), []);
+    assertStringIncludes(about("agent", lines), "its first start makes it known");
+  }));
+
+Deno.test("doctor says what is wrong with the configuration and with the folders", () =>
+  withWard(
+    { agent: "test_command: no-such-program\n", files: { run: "a file" } },
+    async ({ examine }) => {
+      const lines = await examine();
+      assertMatch(
+        about("configuration", lines),
+        /^configuration: warning: .*there is no program 'no-such-program' .* -> correct it, unless/m,
+      );
+      assertEquals(
+        about("folders", lines),
+        "folders: failed: execution_basedir: DIR/run is not a folder -> make DIR/run by hand, owned by " +
+          "the agent's user, or configure another execution_basedir",
+      );
+    },
+  ));
+
+Deno.test("doctor says that the disk is fuller than min_free_space allows", () =>
+  withWard({ agent: "max_spool: 1 GiB\n" }, async ({ examine, folder }) => {
+    await Deno.writeTextFile(
+      `${folder}/full.conf`,
+      (await Deno.readTextFile(`${folder}/a.conf`)).replace(
+        "min_free_space: 0",
+        "min_free_space: 8000 TiB",
+      ),
+    );
+    const read = await readAgentRef(`${folder}/full.conf`);
+    if (!read.ok) throw new Error(read.message);
+    const lines = await examine({ agent: read.agent });
+    assertMatch(
+      about("space", lines),
+      /^space: failed: DIR has \d+ MiB free, and min_free_space is \d+ MiB -> no job is taken before/,
+    );
+  }));
+
+Deno.test("doctor names the process that runs under the same agent_id with other folders", () =>
+  withWard({}, async ({ examine, folder }) => {
+    const lock = await Deno.open(`${folder}/testflinger-agent-rpi4-1.lock`, {
+      write: true,
+      create: true,
+    });
+    try {
+      assert(lock.tryLockSync(true));
+      assertMatch(
+        about("lock", await examine()),
+        new RegExp(
+          `^lock: failed: process ${Deno.pid} \\(.*\\) runs as agent 'rpi4-1' with another ` +
+            "results_basedir -> stop it, or give one of the two another agent_id$",
+        ),
+      );
+    } finally {
+      lock.close();
+    }
+    await Deno.remove(`${folder}/testflinger-agent-rpi4-1.lock`);
+    await Deno.symlink("/etc/passwd", `${folder}/testflinger-agent-rpi4-1.lock`);
+    assertMatch(about("lock", await examine()), /^lock: failed: .* -> remove it: /);
+    await Deno.remove(`${folder}/testflinger-agent-rpi4-1.lock`);
+    await Deno.mkdir(`${folder}/results/agent-rpi4-1`, { recursive: true });
+    const own = await Deno.open(`${folder}/results/agent-rpi4-1/lock`, {
+      write: true,
+      create: true,
+    });
+    assert(own.tryLockSync(true));
+    const lines = await examine();
+    own.close();
+    assertEquals(about("lock", lines), `lock: ok: held by the agent, process ${Deno.pid}`);
+    assertMatch(
+      about("agent", lines),
+      /^agent: failed: 'rpi4-1' runs here, and the server does not/,
+    );
+  }));
+
+Deno.test("doctor says that too few files may be open", () =>
+  withWard({}, async ({ folder }) => {
+    const { stdout } = await new Deno.Command("/bin/sh", {
+      args: [
+        "-c",
+        'ulimit -n 256 && exec "$0" run --quiet "$@"',
+        Deno.execPath(),
+        ...PERMISSIONS,
+        MAIN,
+        "doctor",
+        "-c",
+        `${folder}/a.conf`,
+        "--token-file",
+        `${folder}/token`,
+      ],
+      stdin: "null",
+    }).output();
+    assertMatch(
+      new TextDecoder().decode(stdout),
+      /^failed +open files +at most 256 in this shell, .* -> allow at least 1024: LimitNOFILE=/m,
+    );
+  }));
+
+Deno.test("doctor tells of markers that are ignored, and of one that keeps the agent offline", () =>
+  withWard({}, async ({ examine, folder }) => {
+    await Deno.writeTextFile(`${folder}/TESTFLINGER-DEVICE-OFFLINE-rpi41`, "");
+    await Deno.symlink("/etc/passwd", `${folder}/TESTFLINGER-DEVICE-RESTART-rpi4-1`);
+    assertEquals(about("requests", await examine()).split("\n"), [
+      "requests: warning: DIR/TESTFLINGER-DEVICE-OFFLINE-rpi41 keeps the agent offline -> " +
+      "'testflinger-agent online' removes it",
+      "requests: failed: DIR/TESTFLINGER-DEVICE-RESTART-rpi4-1 is ignored: it must be a regular file of " +
+      "root or of the agent's user -> remove it, and use 'testflinger-agent restart' as one of those users",
+    ]);
+  }));
+
+Deno.test("doctor says that nothing listens at the server's address, and skips what follows", () =>
+  withWard({}, async ({ examine, served }) => {
+    await served.close();
+    const lines = await examine();
+    assertMatch(
+      about("server", lines),
+      /^server: failed: GET http:.*refused.* -> does the server run/i,
+    );
+    for (const check of ["clock", "token", "role", "agent"]) {
+      assertMatch(about(check, lines), new RegExp(`^${check}: skipped: `));
+    }
+  }));
+
+Deno.test("doctor tells a server that is none of Testflinger's", () =>
+  withWard({}, async ({ examine, served }) => {
+    served.sandbox.intercept(() => new Response("<html>Welcome to nginx", { status: 200 }));
+    assertEquals(
+      about("server", await examine()).replace(/http:\S+/, "URL"),
+      "server: failed: what answers there is no Testflinger server: URL answers '<html>Welcome to " +
+        "nginx' -> correct server_address: the address of the server itself, without /v1 and without " +
+        "a page's path",
+    );
+    served.sandbox.intercept(() => new Response("", { status: 404 }));
+  }));
+
+Deno.test("doctor says by how much the clock is wrong", () =>
+  withWard({}, async ({ examine }) => {
+    const clock = { ...systemClock, now: () => Date.now() - 3_600_000 };
+    assertMatch(
+      about("clock", await examine({ clock })),
+      /^clock: failed: this host's clock is (1 h 0 min|59 min 59 s) behind the server's -> let both be set by NTP/,
+    );
+  }));
+
+Deno.test("doctor tells a missing token, a wrong file, a refused token and a wrong role apart", () =>
+  withWard({ sandbox: { tokens: true } }, async ({ examine, folder, served }) => {
+    const none = await examine();
+    assertEquals(
+      about("token", none),
+      "token: ok: there is no DIR/token: the server is asked without one",
+    );
+    assertMatch(
+      about("role", none),
+      /^role: failed: .*Specified action requires role: agent.* -> it wants a token: have one of the role 'agent'/,
+    );
+    assertMatch(about("agent", none), /^agent: skipped: /);
+
+    await Deno.writeTextFile(`${folder}/token`, "secret-1");
+    assertMatch(
+      about("token", await examine()),
+      /^token: failed: DIR\/token holds no refresh_token -> have one issued for an agent, and put/,
+    );
+    const refused = JSON.stringify({ refresh_token: "secret-2" });
+    await Deno.writeTextFile(`${folder}/token`, refused, { mode: 0o600 });
+    const second = await examine();
+    assertMatch(
+      about("token", second),
+      /^token: failed: the server refuses that of DIR\/token: .*400.*Invalid refresh token.* -> have one/,
+    );
+    assertEquals(second.join("\n").includes("secret-2"), false);
+
+    served.sandbox.addRefreshToken("secret-2", { role: "contributor" });
+    assertMatch(
+      about("role", await examine()),
+      /^role: failed: .*requires role: agent.* -> the token has another role: have one of the role 'agent'/,
+    );
+    await Deno.chmod(`${folder}/token`, 0o644);
+    await Deno.writeTextFile(`${folder}/token`, JSON.stringify({ refresh_token: "secret-3" }));
+    served.sandbox.addRefreshToken("secret-3");
+    const good = await examine();
+    assertMatch(
+      about("token", good),
+      /^token: warning: .*every account .* -> chmod 0600 DIR\/token$/,
+    );
+    assertEquals(about("role", good), "role: ok: this agent may ask for jobs");
+  }));
+
+Deno.test("doctor says that an administrator has set the agent offline, and that another host may have its name", () =>
+  withWard({}, async ({ examine, served }) => {
+    served.sandbox.setAgent("rpi4-1", { state: "maintenance", comment: "new switch" });
+    const later = { ...systemClock, now: () => Date.now() + 600_000 };
+    assertMatch(
+      about("agent", await examine({ clock: later })),
+      /^agent: warning: the server has 'rpi4-1' as maintenance: new switch -> it takes no job until/,
+    );
+    served.sandbox.setAgent("rpi4-1", { state: "waiting", comment: "" });
+    assertMatch(
+      about("agent", await examine()),
+      /^agent: warning: 'rpi4-1' does not run on this host, and the server has heard of it \d s ago -> does another host/,
+    );
+  }));
+
+const CONNECTOR = "provision_command: testflinger-device-connector noprovision provision " +
+  "-c DIR/device.yaml testflinger.json\n";
+
+Deno.test("doctor looks for programs, an ssh key, the device and its control host", () => {
+  const device =
+    "device_ip: 127.0.0.1\nssh_port: 1\ncontrol_host: 127.0.0.1\ncontrol_host_port: 1\n";
+  return withWard(
+    { agent: CONNECTOR, files: { "device.yaml": device } },
+    async ({ examine, folder }) => {
+      const ill = await examine({ env: { PATH: "/nonexistent", HOME: folder } });
+      assertStringIncludes(
+        about("programs", ill),
+        "programs: failed: there is no ssh, which device connectors need -> apt install openssh-client",
+      );
+      assertStringIncludes(
+        about("programs", ill),
+        "programs: warning: there is no ssh-import-id, needed for reservations -> apt install ssh-import-id",
+      );
+      assertMatch(
+        about("ssh key", ill),
+        /^ssh key: failed: there is none: looked for DIR\/.ssh\/id_ed25519.pub, .* -> as the agent's user: ssh-keygen/,
+      );
+      assertMatch(
+        about("device", ill),
+        /^device: failed: 127.0.0.1 does not answer on port 1: .*refused.* -> is it switched on and booted/i,
+      );
+      assertMatch(
+        about("control host", ill),
+        /^control host: failed: 127.0.0.1 does not answer: .* -> restart its service, or the control host/,
+      );
+      await Deno.mkdir(`${folder}/.ssh`);
+      await Deno.writeTextFile(`${folder}/.ssh/id_rsa.pub`, "ssh-rsa x");
+      await Deno.writeTextFile(`${folder}/.ssh/id_rsa`, "secret", { mode: 0o644 });
+      assertEquals(
+        about("ssh key", await examine()),
+        "ssh key: failed: DIR/.ssh/id_rsa may be read by others, so ssh does not use it -> chmod 0600 " +
+          "DIR/.ssh/id_rsa",
+      );
+    },
+  );
+});
+
+Deno.test("doctor finds nothing wrong with a device and a control host that answer", async () => {
+  let status = 200;
+  const host = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", onListen() {} },
+    () => new Response("x", { status }),
+  );
+  const { port } = host.addr;
+  const device = `device_ip: 127.0.0.1\nssh_port: ${port}\ncontrol_host: 127.0.0.1\n` +
+    `control_host_port: ${port}\n`;
+  try {
+    await withWard(
+      { agent: CONNECTOR, files: { "device.yaml": device } },
+      async ({ examine, folder }) => {
+        await Deno.mkdir(`${folder}/.ssh`);
+        await Deno.writeTextFile(`${folder}/.ssh/id_ed25519.pub`, "ssh-ed25519 x");
+        const lines = await examine();
+        assertEquals(about("device", lines), `device: ok: 127.0.0.1 answers on port ${port}`);
+        assertEquals(about("control host", lines), "control host: ok: 127.0.0.1 is healthy");
+        assertEquals(about("ssh key", lines), "ssh key: ok: DIR/.ssh/id_ed25519.pub");
+        status = 503;
+        assertMatch(
+          about("control host", await examine()),
+          /^control host: failed: 127.0.0.1 says that it is not healthy: 503 -> restart its service/,
+        );
+      },
+    );
+  } finally {
+    await host.shutdown();
+  }
+});
+
+Deno.test("doctor says that a certificate has expired, and that an authority is not known", async () => {
+  const folder = await Deno.makeTempDir();
+  const openssl = async (...args: string[]) => {
+    const { success, stderr } = await new Deno.Command("openssl", {
+      args,
+      cwd: folder,
+      stdin: "null",
+    })
+      .output();
+    if (!success) throw new Error(new TextDecoder().decode(stderr));
+  };
+  // An authority of our own, and a certificate whose time is over.
+  await openssl(
+    "req",
+    "-x509",
+    "-newkey",
+    "rsa:2048",
+    "-nodes",
+    "-keyout",
+    "ca.key",
+    "-out",
+    "ca.pem",
+    "-subj",
+    "/CN=Lab authority",
+    "-days",
+    "3650",
+  );
+  await openssl(
+    "req",
+    "-newkey",
+    "rsa:2048",
+    "-nodes",
+    "-keyout",
+    "key.pem",
+    "-out",
+    "server.csr",
+    "-subj",
+    "/CN=localhost",
+  );
+  await Deno.writeTextFile(`${folder}/ext`, "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
+  await Deno.writeTextFile(`${folder}/index.txt`, "");
+  await Deno.writeTextFile(
+    `${folder}/ca.conf`,
+    "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\nnew_certs_dir=.\nrand_serial=yes\n" +
+      "default_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n",
+  );
+  await openssl(
+    "ca",
+    "-batch",
+    "-config",
+    "ca.conf",
+    "-cert",
+    "ca.pem",
+    "-keyfile",
+    "ca.key",
+    "-in",
+    "server.csr",
+    "-out",
+    "cert.pem",
+    "-extfile",
+    "ext",
+    "-notext",
+    "-startdate",
+    "20200101000000Z",
+    "-enddate",
+    "20200102000000Z",
+  );
+  await openssl(
+    ...[
+      "x509",
+      "-req",
+      "-in",
+      "server.csr",
+      "-CA",
+      "ca.pem",
+      "-CAkey",
+      "ca.key",
+      "-CAcreateserial",
+    ],
+    ...["-out", "good.pem", "-extfile", "ext", "-days", "30"],
+  );
+  const key = await Deno.readTextFile(`${folder}/key.pem`);
+  /** What doctor, in an environment of its own, says of a server with that certificate. */
+  const doctor = async (certificate: string, env: Record<string, string>) => {
+    const server = Deno.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      onListen() {},
+      cert: await Deno.readTextFile(`${folder}/${certificate}`),
+      key,
+    }, () => new Response("Testflinger Server v1"));
+    try {
+      const address = `https://127.0.0.1:${server.addr.port}`;
+      const config = AGENT.replaceAll("DIR", folder).replace("http://127.0.0.1:1", address);
+      await Deno.writeTextFile(`${folder}/a.conf`, config);
+      const { stdout } = await new Deno.Command(Deno.execPath(), {
+        args: ["run", "--quiet", ...PERMISSIONS, MAIN, "doctor", "-c", `${folder}/a.conf`],
+        env,
+      }).output();
+      const lines = new TextDecoder().decode(stdout).split("\n");
+      return lines.find((line) => / server {2}/.test(line)) ?? "";
+    } finally {
+      await server.shutdown();
+    }
+  };
+  try {
+    assertMatch(
+      await doctor("good.pem", {}),
+      /UnknownIssuer.* -> name the authority's certificate in SSL_CERT_FILE/,
+    );
+    const trusting = { SSL_CERT_FILE: `${folder}/ca.pem` };
+    assertMatch(await doctor("good.pem", trusting), /^ok +server .*Testflinger Server v1$/);
+    assertMatch(
+      await doctor("cert.pem", trusting),
+      /expired.* -> have the server's certificate renewed; or this host's clock is wrong/i,
+    );
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("doctor says the same to a program, and ends with 1 when something has failed", () =>
+  withFiles({ "a.conf": AGENT }, async (folder) => {
+    const args = ["-c", `${folder}/a.conf`, "--token-file", `${folder}/token`];
+    const { status, stdout } = await run("doctor", "--format", "json", ...args);
+    const report = JSON.parse(stdout);
+    assertEquals([status, report.agent_id, report.failed > 0], [1, "rpi4-1", true]);
+    const text = await run("doctor", ...args);
+    assertMatch(text.stdout, /^ok {7}configuration {2}.* is valid$/m);
+    assertMatch(text.stdout, /^failed {3}server {9}.* -> /m);
+    assertEquals(text.stdout.includes("\x1b"), false);
+    const wrong = await run("doctor", "-c", `${folder}/none.conf`);
+    assertEquals(wrong.status, 2);
+    assertStringIncludes(wrong.stderr, "'testflinger-agent check' tells all about it");
+  }));
