@@ -1,5 +1,6 @@
 /** `testflinger-agent -c FILE`: runs the agent. */
-import { prepareFolders, runAgent } from "../agent/agent.ts";
+import { runAgent } from "../agent/agent.ts";
+import { prepareFolders } from "../agent/folders.ts";
 import { type Clock, scaledClock, systemClock } from "../clock.ts";
 import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
 import { formatMistake } from "../config/mistake.ts";

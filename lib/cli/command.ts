@@ -53,6 +53,9 @@ export interface Command {
 /** Where the configuration is looked for when nobody says so. */
 export const DEFAULT_CONFIG = "testflinger-agent.conf";
 
+/** What every command takes. */
+export const HELP_FLAG: Flag = { name: "help", short: "h", help: "show this help" };
+
 /** For commands whose output programs read, too. */
 export const FORMAT_FLAG: Flag = {
   name: "format",

@@ -2,7 +2,7 @@
 import { parseArgs } from "@std/cli/parse-args";
 import * as z from "zod";
 import { didYouMean } from "../config/spelling.ts";
-import type { Command, CommandLine, Flag } from "./command.ts";
+import { type Command, type CommandLine, type Flag, HELP_FLAG } from "./command.ts";
 
 /** A command line, or what is wrong with it in one line. */
 export type Parsed = { ok: true; line: CommandLine; help: boolean } | {
@@ -21,8 +21,7 @@ function spellings(flag: Flag): string[] {
 
 /** Reads `args`, the command's name not among them. */
 export function parseCommandLine(command: Command, args: readonly string[]): Parsed {
-  const help: Flag = { name: "help", short: "h", help: "show this help" };
-  const flags = [...command.flags, help];
+  const flags = [...command.flags, HELP_FLAG];
   const unknown: string[] = [];
   const raw = Arguments.parse(parseArgs([...args], {
     string: ["_", ...flags.filter((flag) => flag.value !== undefined).map((flag) => flag.name)],

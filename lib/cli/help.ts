@@ -1,5 +1,5 @@
 /** What `--help` says, from the table of commands. */
-import { type Command, type Flag, PROGRAM } from "./command.ts";
+import { type Command, type Flag, HELP_FLAG, PROGRAM } from "./command.ts";
 
 /** Width of the column of flags and names. */
 const COLUMN = 28;
@@ -24,7 +24,7 @@ function spelled(flag: Flag): string {
 
 /** The whole help of one command. */
 export function commandHelp(command: Command): string {
-  const flags = [...command.flags, { name: "help", short: "h", help: "show this help" }];
+  const flags = [...command.flags, HELP_FLAG];
   return `${usageLine(command)}\n${command.summary}\n\nOptions:\n` +
     flags.map((flag) => row(spelled(flag), flag.help)).join("") +
     `\nExamples:\n` +
@@ -40,6 +40,8 @@ export function programHelp(commands: readonly Command[], bare: Command): string
     commands.map(({ name, summary }) => row(name, summary)).join("") +
     `\nOptions of the agent:\n` +
     bare.flags.map((flag) => row(spelled(flag), flag.help)).join("") +
-    row("-h, --help", "show this help") +
+    row(spelled(HELP_FLAG), HELP_FLAG.help) +
+    `\nExamples:\n` +
+    bare.examples.map(({ line, does }) => `  ${line}\n      ${does}\n`).join("") +
     `\n'${PROGRAM} COMMAND --help' tells more about a command.\n`;
 }

@@ -19,7 +19,10 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
     return 0;
   }
   if (first === "--version") return await main(["version", ...rest], io);
-  if (first === "help") return await main([rest[0] ?? "", "--help"], io);
+  // 'help --help' is about 'help' itself.
+  if (first === "help" && rest[0] !== undefined && !rest[0].startsWith("-")) {
+    return await main([rest[0], "--help"], io);
+  }
   if (first === "" || first.startsWith("-")) return await runCommand(agentCommand, args, io);
   const command = COMMANDS.find(({ name }) => name === first);
   if (command === undefined) {

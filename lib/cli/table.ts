@@ -1,6 +1,7 @@
 /** The commands, in the order in which the help lists them. */
 import type { Command } from "./command.ts";
 import { checkCommand } from "./check.ts";
+import { completionCommand } from "./completion.ts";
 import { doctorCommand } from "./doctor.ts";
 import { jobsCommand } from "./jobs.ts";
 import { logsCommand } from "./logs.ts";
@@ -16,8 +17,28 @@ const deviceConnector: Command = {
   operands: "DEVICE STAGE -c FILE JOB",
   positionals: { least: 0, most: Infinity },
   flags: [],
-  examples: [],
+  examples: [
+    { line: "testflinger-agent device-connector list", does: "the connectors that there are" },
+    {
+      line: "testflinger-agent device-connector describe muxpi",
+      does: "what one does, and the keys of its configuration and of its jobs",
+    },
+    {
+      line: "testflinger-agent device-connector muxpi provision -c device.yaml testflinger.json",
+      does: "as a phase command has it",
+    },
+  ],
   run: () => Promise.reject(new Error("Cannot be reached: it has a grammar of its own")),
+};
+
+const helpCommand: Command = {
+  name: "help",
+  summary: "Shows the help of the program, or of one command.",
+  operands: "[COMMAND]",
+  positionals: { least: 0, most: 1 },
+  flags: [],
+  examples: [{ line: "testflinger-agent help check", does: "all about 'check'" }],
+  run: () => Promise.reject(new Error("Cannot be reached: main() shows the help")),
 };
 
 export const COMMANDS: readonly Command[] = [
@@ -32,5 +53,7 @@ export const COMMANDS: readonly Command[] = [
   onlineCommand,
   sandboxCommand,
   deviceConnector,
+  completionCommand,
+  helpCommand,
   versionCommand,
 ];

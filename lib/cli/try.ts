@@ -1,6 +1,7 @@
 /** `testflinger-agent try JOB.yaml`: one job on this machine, through the real agent, without a server. */
 import { join } from "node:path";
-import { prepareFolders, runAgent } from "../agent/agent.ts";
+import { runAgent } from "../agent/agent.ts";
+import { prepareFolders } from "../agent/folders.ts";
 import type { SignalListener, Signals } from "../agent/signals.ts";
 import { systemClock } from "../clock.ts";
 import { AgentConfig } from "../config/agent_config.ts";
