@@ -15,14 +15,13 @@ import { type Phase, PHASES } from "../phases.ts";
 import { compileSecrets, type Secrets } from "../process/redactor.ts";
 import { endSurvivors } from "../process/survivors.ts";
 import type { ServerApi } from "../server/api.ts";
-import { unpackAttachments } from "./attachments/unpack.ts";
+import { waitWhileAllocated } from "./allocation.ts";
+import { bringAttachments, removeArchive } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
 import { readDeviceInfo, readFailure } from "./connector_files.ts";
 import type { EndReason } from "./end_reason.ts";
 import { JOB_VARIABLE, phaseEnvironment } from "./environment.ts";
 import { type EventName, Events } from "./events.ts";
-import { fetchAttachments } from "./fetch_attachments.ts";
-import { fillJobFolder, JOB_FILE, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
 import type { Job } from "./job.ts";
 import { PhaseLog } from "./log.ts";
 import { messageOf } from "./message.ts";
@@ -30,18 +29,14 @@ import { readRelease } from "./os_release.ts";
 import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
 import { redactStrings } from "./redact_strings.ts";
 import { rewriteFile } from "./regular_file.ts";
-import { examineFolder } from "./trusted_folder.ts";
+import { WorkingFolder } from "./working_folder.ts";
 
 /** A device connector's way of saying that the device could not be brought back. */
 const RECOVERY_FAILED_STATUS = 46;
-/** A multi-device job's parent is asked for at this pace while a child waits for it. */
-const ALLOCATED_POLL_MS = 5_000;
 /** systemd gives 90 s from SIGTERM to SIGKILL: 10 s for the phase, this for cleanup, 10 s to deliver. */
 const CLEANUP_WHEN_STOPPED_S = 45;
 /** Nobody hears of a step of ours that failed but the log; so the message says which it was. */
 const UNKNOWN_RELEASE = "unknown";
-/** In the job's folder of the outbox, as long as it is fetched and unpacked. */
-const ARCHIVE_NAME = "attachments.tar.gz";
 
 /** The signals by which an agent is told to stop. */
 export interface StopSignals {
@@ -84,7 +79,7 @@ export class JobRun {
   readonly #context: JobContext;
   readonly #secrets: Secrets;
   readonly #events: Events;
-  readonly #folder: string;
+  readonly #folder: WorkingFolder;
   /** As last sent, so that it is sent again only when it has changed. */
   #deviceInfo = "";
   #release = UNKNOWN_RELEASE;
@@ -96,7 +91,7 @@ export class JobRun {
     this.#context = context;
     this.#secrets = compileSecrets(PHASES.flatMap((phase) => Object.values(job.secrets(phase))));
     this.#events = new Events(spool, this.#secrets, context.clock);
-    this.#folder = join(context.config.execution_basedir, job.jobId);
+    this.#folder = new WorkingFolder(job, context.config, context.log);
   }
 
   /** Told by whoever learns that the job was cancelled. */
@@ -139,7 +134,7 @@ export class JobRun {
     const interrupted = interruptedPhase(standing);
     this.#context.keepSecret(this.#spool, this.#secrets);
     await this.#endSurvivors();
-    await this.#remakeFolder();
+    await this.#folder.remake();
     const message = interrupted === undefined
       ? "The agent was interrupted between phases"
       : `The agent was interrupted during ${interrupted}`;
@@ -162,12 +157,17 @@ export class JobRun {
 
   /** Steps 1 to 3: the folder, the attachments, the phases. Returns what `job_end` will say. */
   async #prepareAndRunPhases(watch: CancellationWatch, broken?: string): Promise<string> {
-    const distrust = this.#whyDistrusted();
+    const distrust = this.#folder.whyDistrusted();
     if (distrust !== undefined) return await this.#failSetup(distrust);
-    await this.#makeFolder();
+    await this.#folder.make();
     if (broken !== undefined) return await this.#failSetup(broken);
     const { stop } = this.#context.signals;
-    const refused = await this.#unpackAttachments(AbortSignal.any([stop, watch.signal]));
+    const refused = await bringAttachments(this.#job, {
+      ...this.#context,
+      spool: this.#spool,
+      folder: this.#folder.path,
+      signal: AbortSignal.any([stop, watch.signal]),
+    });
     if (watch.isCancelled) return this.#cancelled();
     if (stop.aborted) return "stopped";
     if (refused !== undefined) return await this.#failSetup(refused);
@@ -221,7 +221,11 @@ export class JobRun {
     // Interrupting a provision could brick the device: it is ended by a stop of the agent only.
     const ends = phase === "provision" ? [signals.stop] : [watch.signal, signals.stop];
     const end = await this.#runCommand(phase, ends);
-    if (phase === "allocate" && end.event === "normal_exit") await this.#waitWhileAllocated(ends);
+    if (phase === "allocate" && end.event === "normal_exit") {
+      const { server, clock } = this.#context;
+      const signal = AbortSignal.any([...ends]);
+      await waitWhileAllocated(this.#job, { spool: this.#spool, server, clock, log, signal });
+    }
     const outcome = this.#reportEnd(phase, end);
     return { ...end, outcome };
   }
@@ -236,15 +240,15 @@ export class JobRun {
       ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
       ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
     });
-    const distrust = this.#whyDistrusted();
+    const distrust = this.#folder.whyDistrusted();
     if (distrust !== undefined) return await this.#refuseToRun(phase, distrust);
-    await Deno.mkdir(this.#folder, { recursive: true, mode: 0o700 }).catch(() => {});
+    await Deno.mkdir(this.#folder.path, { recursive: true, mode: 0o700 }).catch(() => {});
     this.#sendDeviceInfo();
     const notes = [...problems, ...(note === undefined ? [] : [note])];
     const end = await runPhase({
       phase,
       command: this.#command(phase),
-      folder: this.#folder,
+      folder: this.#folder.path,
       env,
       agentId: config.agent_id,
       secrets: this.#secrets,
@@ -311,7 +315,7 @@ export class JobRun {
       ? "recovery_fail"
       : `${phase}_${status === 0 ? "success" : "fail"}`;
     if (recoveryFailed) this.#context.observer.recoveryFailed();
-    const failure = status === 0 ? "" : readFailure(this.#folder, phase) || detail;
+    const failure = status === 0 ? "" : readFailure(this.#folder.path, phase) || detail;
     this.#events.emit(outcome, failure);
     this.#recordEnd(phase, status);
     if (phase === "provision") {
@@ -325,7 +329,7 @@ export class JobRun {
     this.#spool.append({ t: "phase_ended", phase, status });
     const statuses = statusesOf(this.#spool.standing);
     try {
-      const path = join(this.#folder, "testflinger-outcome.json");
+      const path = join(this.#folder.path, "testflinger-outcome.json");
       rewriteFile(path, JSON.stringify({ status: statuses }), 0o644);
     } catch {
       // A job may remove its own folder, or put a link there; what counts is the record.
@@ -334,7 +338,7 @@ export class JobRun {
   }
 
   #sendDeviceInfo(): void {
-    const info = readDeviceInfo(this.#folder);
+    const info = readDeviceInfo(this.#folder.path);
     if (info === undefined) return;
     const deviceInfo = redactStrings(info, this.#secrets);
     const text = JSON.stringify(deviceInfo);
@@ -345,7 +349,7 @@ export class JobRun {
 
   async #readRelease(): Promise<string> {
     if (!this.#context.wantsRelease) return UNKNOWN_RELEASE;
-    const info = readDeviceInfo(this.#folder);
+    const info = readDeviceInfo(this.#folder.path);
     const deviceIp = info?.device_ip;
     if (typeof deviceIp !== "string") return UNKNOWN_RELEASE;
     const { clock, signals } = this.#context;
@@ -356,47 +360,20 @@ export class JobRun {
     });
   }
 
-  /**
-   * The multi-device hand-shake: the parent's agent reads the device's address from the result, so
-   * it must be there before the state says `allocated`; then the device is the parent's until the
-   * parent or this job is over.
-   */
-  async #waitWhileAllocated(ends: readonly AbortSignal[]): Promise<void> {
-    const { server, clock, log } = this.#context;
-    const signal = AbortSignal.any([...ends]);
-    try {
-      const allocated = this.#spool.send({ kind: "state", state: "allocated" });
-      await this.#spool.settled(allocated, signal);
-      log.info("The device is allocated until the job or its parent ends", {
-        job_id: this.#job.jobId,
-      });
-      const jobIds = [this.#job.jobId, this.#job.parentJobId].filter((id) => id !== undefined);
-      while (true) {
-        for (const jobId of jobIds) {
-          const state = await server.getJobState(jobId, signal);
-          if (state.ok && isOver(state.value)) return;
-        }
-        await clock.sleep(ALLOCATED_POLL_MS, signal);
-      }
-    } catch (error) {
-      if (!signal.aborted) throw error;
-    }
-  }
-
   /** Cleanup, the end of all processes, artifacts, outcome: always, and in this order. */
   async #end(reason: string): Promise<JobEnd> {
     await this.#cleanUp();
     await this.#endSurvivors();
     this.#events.emit("job_end", reason);
     const { standing } = this.#spool;
-    const isTrusted = this.#whyDistrusted() === undefined;
-    const leftIn = isTrusted ? await this.#handOverArtifacts() : undefined;
+    const isTrusted = this.#folder.whyDistrusted() === undefined;
+    const leftIn = isTrusted ? await this.#folder.handOverArtifacts(this.#spool) : undefined;
     if (!standing.sent.has("outcome")) {
       this.#spool.send({ kind: "outcome", status: statusesOf(standing) });
     }
     await this.#spool.sync().catch(() => {});
-    await this.#removeArchive();
-    if (isTrusted) await this.#removeFolder(leftIn);
+    await removeArchive(this.#spool);
+    if (isTrusted) await this.#folder.remove(leftIn !== undefined);
     this.#context.forgetReceived(this.#spool);
     this.#spool.append({
       t: "finished",
@@ -454,120 +431,6 @@ export class JobRun {
     }
   }
 
-  /**
-   * Moves the artifacts to where they wait for their delivery.
-   *
-   * @returns the job's folder when they cannot be moved out of it: it is on another file system.
-   */
-  async #handOverArtifacts(): Promise<string | undefined> {
-    if (this.#spool.standing.sent.has("artifacts")) return undefined;
-    const from = join(this.#folder, "artifacts");
-    const to = join(this.#spool.folder, "artifacts");
-    if (await isFolder(from) && !await isFolder(to)) {
-      if (!await moveFolder(from, to)) {
-        this.#spool.send({ kind: "artifacts", folder: this.#folder });
-        return this.#folder;
-      }
-    }
-    if (await isFolder(to)) {
-      this.#spool.send({ kind: "artifacts", folder: this.#spool.folder });
-    }
-    return undefined;
-  }
-
-  /** Looked at anew for each job: `/tmp` is tidied now and then, and anybody may then be quicker. */
-  #whyDistrusted(): string | undefined {
-    const { execution_basedir } = this.#context.config;
-    try {
-      const { refusal } = examineFolder(execution_basedir, Deno.uid() ?? 0);
-      return refusal && `Cannot trust execution_basedir: ${refusal}`;
-    } catch (error) {
-      // One that is gone is made anew.
-      if (error instanceof Deno.errors.NotFound) return undefined;
-      return `Cannot use execution_basedir: ${messageOf(error)}`;
-    }
-  }
-
-  async #makeTrustedFolder(): Promise<void> {
-    const distrust = this.#whyDistrusted();
-    if (distrust !== undefined) throw new Error(distrust);
-    await this.#makeFolder();
-  }
-
-  async #makeFolder(): Promise<void> {
-    const { config, log } = this.#context;
-    await makeJobFolder(config.execution_basedir, this.#job.jobId, { log });
-    await fillJobFolder(this.#folder, JSON.stringify(this.#job.received));
-  }
-
-  /** A cleanup command finds its folder and `testflinger.json`, whatever became of them. */
-  async #remakeFolder(): Promise<void> {
-    if (await isFolder(this.#folder)) return;
-    await this.#makeTrustedFolder().catch((error) => {
-      this.#context.log.error(
-        `Cannot make the folder ${this.#folder} again, cleanup will fail: ${messageOf(error)}`,
-      );
-    });
-  }
-
-  /** It is still there when an earlier process was killed between fetching and unpacking it. */
-  async #removeArchive(): Promise<void> {
-    await Deno.remove(join(this.#spool.folder, ARCHIVE_NAME)).catch(() => {});
-  }
-
-  /** Removes the job's folder, or all but the artifacts in it. Its secrets go first of all. */
-  async #removeFolder(keepArtifactsIn: string | undefined): Promise<void> {
-    const { config, log } = this.#context;
-    const trash = join(config.execution_basedir, `.trash-${encodeURIComponent(config.agent_id)}`);
-    await Deno.remove(join(this.#folder, JOB_FILE)).catch(() => {});
-    if (keepArtifactsIn === undefined) {
-      if (await isFolder(this.#folder)) await removeFolder(this.#folder, { trash, log });
-      return;
-    }
-    for await (const entry of Deno.readDir(this.#folder)) {
-      if (entry.name !== "artifacts") {
-        await removeFolder(join(this.#folder, entry.name), { trash, log });
-      }
-    }
-  }
-
-  /** Fetches and unpacks the attachments. Returns why that failed. */
-  async #unpackAttachments(signal: AbortSignal): Promise<string | undefined> {
-    const job = this.#job;
-    if (!job.hasAttachments) return undefined;
-    const { config, server, clock, contact } = this.#context;
-    const path = join(this.#spool.folder, ARCHIVE_NAME);
-    const fetched = await fetchAttachments(job.jobId, {
-      path,
-      server,
-      clock,
-      contact,
-      signal,
-      largestBytes: config.attachments_max_download,
-    });
-    if (!fetched.ok) {
-      await this.#removeArchive();
-      return `Cannot fetch the attachments: ${fetched.reason}`;
-    }
-    if (fetched.hasAny) {
-      const archive = (await Deno.open(path)).readable;
-      const unpacked = await unpackAttachments(archive, join(this.#folder, "attachments"), {
-        limits: {
-          maxMembers: config.attachments_max_members,
-          maxSize: config.attachments_max_size,
-          maxRatio: config.attachments_max_ratio,
-          maxName: config.attachments_max_name,
-          maxDownload: config.attachments_max_download,
-        },
-        signal,
-      });
-      await this.#removeArchive();
-      if (!unpacked.ok) return `The attachments are refused: ${unpacked.reason}`;
-    }
-    job.dropAttachments();
-    return undefined;
-  }
-
   /** The job cannot even begin: that is a failure of its setup. */
   async #failSetup(reason: string): Promise<string> {
     this.#context.log.warning(`Job ${this.#job.jobId} fails in setup: ${reason}`);
@@ -598,7 +461,7 @@ export class JobRun {
     await using log = await PhaseLog.open({
       spool: this.#spool,
       phase,
-      folder: this.#folder,
+      folder: this.#folder.path,
       secrets: this.#secrets,
       observer: this.#context.observer,
     });
@@ -622,14 +485,6 @@ export class JobRun {
   }
 }
 
-function isOver(state: string | undefined): boolean {
-  return state === "complete" || state === "completed" || state === "cancelled";
-}
-
 function internalEnd(error: unknown): PhaseEnd {
   return { status: INTERNAL_ERROR_STATUS, event: "error", detail: messageOf(error) };
-}
-
-async function isFolder(path: string): Promise<boolean> {
-  return await Deno.lstat(path).then((info) => info.isDirectory, () => false);
 }

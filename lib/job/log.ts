@@ -30,6 +30,8 @@ export class PhaseLog implements AsyncDisposable {
   readonly #redactor: RedactorStream;
   #file: Deno.FsFile | undefined;
   #atLineStart = true;
+  /** Set when the disk is full: what room is left is for what the agent has to say. */
+  #isFull = false;
   /** The end of the writes under way: the command and the agent write to the same log. */
   #tail: Promise<void> = Promise.resolve();
 
@@ -51,7 +53,15 @@ export class PhaseLog implements AsyncDisposable {
    * @throws {Error} what the file system says when the disk is full.
    */
   write(bytes: Uint8Array): Promise<void> {
-    return this.#inOrder(() => this.#emit(this.#redactor.push(this.#cleaner.push(bytes))));
+    return this.#inOrder(async () => {
+      if (this.#isFull) return;
+      try {
+        await this.#emit(this.#redactor.push(this.#cleaner.push(bytes)));
+      } catch (error) {
+        this.#isFull = true;
+        throw error;
+      }
+    });
   }
 
   /**

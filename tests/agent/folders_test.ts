@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { prepareFolders } from "../../lib/agent/agent.ts";
+import { prepareFolders } from "../../lib/agent/folders.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { Lab } from "../support/lab.ts";
 import { IS_ROOT, NOBODY, TempFolder } from "../support/temp_folder.ts";

@@ -3,7 +3,8 @@
  * fast. What a test asserts is what the server has in the end.
  */
 import { join } from "node:path";
-import { type AgentEnd, prepareFolders, runAgent } from "../../lib/agent/agent.ts";
+import { type AgentEnd, runAgent } from "../../lib/agent/agent.ts";
+import { prepareFolders } from "../../lib/agent/folders.ts";
 import { scaledClock } from "../../lib/clock.ts";
 import type { SignalListener, Signals } from "../../lib/agent/signals.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";

@@ -1,0 +1,69 @@
+/** The folders in which an agent keeps what it has: made at start, and trusted only if nobody else owns them. */
+import type { AgentConfig } from "../config/agent_config.ts";
+import { messageOf } from "../job/message.ts";
+import { agentFolder } from "../job/store.ts";
+import { examineFolder } from "../job/trusted_folder.ts";
+import type { Log } from "../log.ts";
+
+/** Administrators look into these. */
+const BASE_FOLDER_MODE = 0o755;
+/** Nobody but the agent looks into this one: it holds jobs as they were received. */
+const OWN_FOLDER_MODE = 0o700;
+
+/** Makes the folders that an agent needs; `folder` is its own one in `results_basedir`. */
+export function prepareFolders(
+  config: AgentConfig,
+): { ok: true; folder: string } | { ok: false; message: string } {
+  const folder = agentFolder(config.results_basedir, config.agent_id);
+  const message = makeFolders([
+    ["execution_basedir", config.execution_basedir, BASE_FOLDER_MODE],
+    ["logging_basedir", config.logging_basedir, BASE_FOLDER_MODE],
+    ["results_basedir", config.results_basedir, BASE_FOLDER_MODE],
+    ["results_basedir", folder, OWN_FOLDER_MODE],
+  ]) ?? whyNotOwn(folder);
+  return message === undefined ? { ok: true, folder } : { ok: false, message };
+}
+
+/** Makes the folders; what went wrong, or must not be trusted, names the folder and its key. */
+function makeFolders(
+  folders: readonly [key: string, path: string, mode: number][],
+): string | undefined {
+  for (const [key, path, mode] of folders) {
+    try {
+      Deno.mkdirSync(path, { recursive: true, mode });
+      const { refusal } = examineFolder(path, Deno.uid() ?? 0);
+      if (refusal !== undefined) {
+        return `Cannot trust the folder ${path} (${key}): ${refusal}. ` +
+          "Have it removed or given to the agent's user, or configure another one.";
+      }
+    } catch (error) {
+      return `Cannot make the folder ${path} (${key}): ${messageOf(error)}. ` +
+        "Make it by hand, owned by the agent's user, or configure another one.";
+    }
+  }
+  return undefined;
+}
+
+/** Whoever owns the agent's own folder decides what the agent remembers; and nobody else looks in. */
+function whyNotOwn(folder: string): string | undefined {
+  const owner = Deno.statSync(folder).uid;
+  if (owner !== Deno.uid()) {
+    return `Cannot trust the folder ${folder} (results_basedir): it belongs to user ${owner}. ` +
+      "Give it, with all that is in it, to the agent's user.";
+  }
+  Deno.chmodSync(folder, OWN_FOLDER_MODE);
+  return undefined;
+}
+
+/** Says which of the folders are open to every account, which may be meant so. */
+export function warnOfOpenFolders(config: AgentConfig, log: Log): void {
+  const { execution_basedir, logging_basedir, results_basedir } = config;
+  const open = [execution_basedir, logging_basedir, results_basedir]
+    .flatMap((path) => examineFolder(path, Deno.uid() ?? 0).open);
+  for (const path of new Set(open)) {
+    log.warning(
+      `Every account on this host may replace what is in ${path}, jobs and their secrets included: ` +
+        `chmod o-w ${path}`,
+    );
+  }
+}

@@ -1,0 +1,66 @@
+/** A job's attachments: fetched to the outbox, then unpacked into the working folder. */
+import { join } from "node:path";
+import type { Clock } from "../clock.ts";
+import type { AgentConfig } from "../config/agent_config.ts";
+import type { Contact } from "../outbox/contact.ts";
+import type { Spool } from "../outbox/spool.ts";
+import type { ServerApi } from "../server/api.ts";
+import { unpackAttachments } from "./attachments/unpack.ts";
+import { fetchAttachments } from "./fetch_attachments.ts";
+import type { Job } from "./job.ts";
+
+/** In the job's folder of the outbox, as long as it is fetched and unpacked. */
+const ARCHIVE_NAME = "attachments.tar.gz";
+
+/** What is needed to bring attachments. */
+export interface BringOptions {
+  spool: Spool;
+  /** The job's working folder. */
+  folder: string;
+  config: AgentConfig;
+  server: ServerApi;
+  clock: Clock;
+  contact: Contact;
+  signal: AbortSignal;
+}
+
+/** Brings the attachments of a job that has any. Returns why that failed. */
+export async function bringAttachments(
+  job: Job,
+  options: BringOptions,
+): Promise<string | undefined> {
+  if (!job.hasAttachments) return undefined;
+  const { spool, folder, config, signal } = options;
+  const path = join(spool.folder, ARCHIVE_NAME);
+  const fetched = await fetchAttachments(job.jobId, {
+    ...options,
+    path,
+    largestBytes: config.attachments_max_download,
+  });
+  if (!fetched.ok) {
+    await removeArchive(spool);
+    return `Cannot fetch the attachments: ${fetched.reason}`;
+  }
+  if (fetched.hasAny) {
+    const archive = (await Deno.open(path)).readable;
+    const unpacked = await unpackAttachments(archive, join(folder, "attachments"), {
+      limits: {
+        maxMembers: config.attachments_max_members,
+        maxSize: config.attachments_max_size,
+        maxRatio: config.attachments_max_ratio,
+        maxName: config.attachments_max_name,
+        maxDownload: config.attachments_max_download,
+      },
+      signal,
+    });
+    await removeArchive(spool);
+    if (!unpacked.ok) return `The attachments are refused: ${unpacked.reason}`;
+  }
+  job.dropAttachments();
+  return undefined;
+}
+
+/** It is still there when an earlier process was killed between fetching and unpacking it. */
+export async function removeArchive(spool: Spool): Promise<void> {
+  await Deno.remove(join(spool.folder, ARCHIVE_NAME)).catch(() => {});
+}
