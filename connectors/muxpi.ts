@@ -28,9 +28,10 @@ export const muxpi = defineConnector({
   powerManagement: true,
   async provision(ctx, { job, data, controlHostCycled }) {
     // 1. What is wrong with the job or the configuration is found before anything is switched.
-    if (data.media === undefined) need(ctx.config, "test_device");
+    const media = data.media || undefined;
+    if (media === undefined) need(ctx.config, "test_device");
     else muxPrefix(ctx);
-    const isUp = bootCheck(ctx, { url: data.boot_check_url, login: credentials(job) });
+    const isUp = bootCheck(ctx, { url: data.boot_check_url || undefined, login: credentials(job) });
     const login = data.create_user ? await loginFor(ctx, job) : undefined;
     await using image = await openImage(ctx, data);
 
@@ -42,7 +43,7 @@ export const muxpi = defineConnector({
     await mustControl(ctx, { step: "reach the control host", program: "ssh", command: "true" });
 
     // 3. The medium, with the image on it and a user in the image.
-    const storage = await connectStorage(ctx, data.media);
+    const storage = await connectStorage(ctx, media);
     await flash(ctx, storage, image);
     if (login !== undefined) {
       const mounted = await mountImage(ctx, storage);

@@ -30,14 +30,18 @@ export async function control(
   const { timeoutMs = COMMAND_TIMEOUT_MS, attempts = ATTEMPTS } = options;
   for (let attempt = 1;; attempt++) {
     const result = await ssh(ctx, target, command, { timeoutMs });
-    const lost = result.ended === "exited" && result.status === SSH_FAILED;
-    if (!lost || attempt >= attempts) return result;
+    if (!isLost(result) || attempt >= attempts) return result;
     ctx.log.warning(
       `The control host ${target.host} does not answer (attempt ${attempt} of ${attempts}): ` +
-        result.stderr.trim(),
+        ("stderr" in result ? result.stderr.trim() : ""),
     );
     await ctx.clock.sleep(PAUSE_MS, ctx.signal);
   }
+}
+
+/** Was the connection lost, or never there, so that nobody knows what the command did? */
+export function isLost(result: CommandResult): boolean {
+  return result.ended === "exited" && result.status === SSH_FAILED;
 }
 
 /** A command that must work. */

@@ -6,7 +6,7 @@ import { failureText, succeeded } from "../support/runner.ts";
 import { quote } from "../support/ssh.ts";
 import type { PutBack } from "../support/put_back.ts";
 import type { MuxpiContext } from "./config.ts";
-import { control, mustControl } from "./control.ts";
+import { control, isLost, mustControl } from "./control.ts";
 import type { Storage } from "./storage.ts";
 
 /** udev may still be reading the labels. */
@@ -17,6 +17,9 @@ const SYNC_TIMEOUT_MS = 600_000;
 
 /** Then there is not much left to do; and what hangs must leave time to detach it when we are stopped. */
 const UNMOUNT_TIMEOUT_MS = 20_000;
+
+/** Each partition waits for itself when the control host has gone away. */
+const UNMOUNT_ATTEMPTS = 4;
 
 /** Devices that live in /dev/mapper by the name that lsblk gives them. */
 const MAPPED_TYPES = ["crypt", "dm", "lvm", "mpath"];
@@ -201,9 +204,14 @@ async function unmount(ctx: MuxpiContext, folder: string): Promise<void> {
   const orderly = await control(
     ctx,
     `! mountpoint -q ${to} || { sudo umount ${to} && ! mountpoint -q ${to}; }`,
-    { timeoutMs: UNMOUNT_TIMEOUT_MS },
+    { timeoutMs: UNMOUNT_TIMEOUT_MS, attempts: UNMOUNT_ATTEMPTS },
   );
   if (succeeded(orderly)) return;
+  if (isLost(orderly)) {
+    throw new ProvisioningError(
+      `Cannot unmount ${folder}: the control host does not answer: ${failureText("ssh", orderly)}`,
+    );
+  }
   const forced = await control(
     ctx,
     `sudo umount -l ${to} && ! mountpoint -q ${to}`,

@@ -888,6 +888,24 @@ rm "$2" && mkdir "$2" && rm "$R/mounts/$(basename "$2")"`,
   assertEquals((await host.done()).at(-1), "stm -dut");
 });
 
+Deno.test("a control host that goes away in the middle is not waited for endlessly", async () => {
+  const { lab, host } = await bench();
+  await using _lab = lab;
+  await lab.fake(
+    "ssh",
+    `case "$*" in *"end of facts"*) : > ${lab.root}/gone;; esac
+test -e ${lab.root}/gone && { echo "No route to host" >&2; exit 255; }
+` + host.sshScript(),
+  );
+  const run = await provision(lab);
+  assertEquals(run.code, 1);
+  assertMatch(await message(lab), /Cannot find out what kind of image it is: .*No route to host/);
+  assertStringIncludes(run.stderr, "Cannot put back the mount /mnt/a1/writable: ");
+  assertStringIncludes(run.stderr, "Cannot put back the storage medium to the device: ");
+  // 12 pauses for the step, 3 for each of two mounts, 12 for the storage.
+  assertEquals(lab.clock.elapsed, 5_000 + (12 + 3 + 3 + 12) * 5_000);
+});
+
 Deno.test("a file as test_device is flashed without tools for block devices", async () => {
   const { lab, host } = await bench();
   await using _lab = lab;
