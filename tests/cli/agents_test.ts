@@ -161,6 +161,9 @@ Deno.test("agents are found by their configuration in /etc and by the locks of r
       ["one", `${folder}/etc/one/testflinger-agent.conf`],
       [agentId, file],
     ]);
+    const all = JSON.parse((await run("status", "--all", "--format", "json")).stdout);
+    const found = all.find((entry: { agent_id: string }) => entry.agent_id === agentId);
+    assertEquals([found.state, found.status.mode.state], ["running", "waiting"]);
     assertStringIncludes(complaints.join("\n"), "two/testflinger-agent.conf cannot be used: 1:1: ");
     const holder = await lockHolder(`${folder}/results/agent-${agentId}/lock`);
     assertStringIncludes(holder?.command ?? "", `-c ${file}`);
