@@ -7,6 +7,7 @@ import type { Observer } from "../observe/observer.ts";
 import type { Spool } from "../outbox/spool.ts";
 import type { Phase } from "../phases.ts";
 import type { RedactorStream, Secrets } from "../process/redactor.ts";
+import { messageOf } from "./message.ts";
 import { utf8Cleaner } from "../process/utf8.ts";
 import { openForWriting } from "./regular_file.ts";
 
@@ -88,9 +89,24 @@ export class PhaseLog implements AsyncDisposable {
     await spool.appendLog("output", phase, bytes);
     this.#atLineStart = bytes.at(-1) === NEWLINE;
     observer.output(bytes);
+    await this.#emitToFile(bytes);
+  }
+
+  /** The file in the job's folder is a second copy: when it cannot be written, the job goes on. */
+  async #emitToFile(bytes: Uint8Array): Promise<void> {
     if (this.#file === undefined) return;
-    for (let written = 0; written < bytes.length;) {
-      written += await this.#file.write(bytes.subarray(written));
+    try {
+      for (let written = 0; written < bytes.length;) {
+        written += await this.#file.write(bytes.subarray(written));
+      }
+    } catch (error) {
+      this.#file.close();
+      this.#file = undefined;
+      const { phase } = this.#options;
+      await this.#emit(encoder.encode(
+        `${this.#atLineStart ? "" : "\n"}WARNING: ${phase}.log in the job's folder ends here: ` +
+          `${messageOf(error)}\n`,
+      ));
     }
   }
 

@@ -21,7 +21,8 @@ export function randomJob(random: Random): ChaosJob {
   return {
     lines: random.int(1, 400),
     burst: random.int(5, 60),
-    exit: random.chance(0.2) ? random.int(1, 255) : 0,
+    // Not 46: that would take the agent offline.
+    exit: random.chance(0.2) ? random.int(1, 45) : 0,
     artifact: random.chance(0.6),
     provision: random.chance(0.5),
     attachment: random.chance(0.3),
