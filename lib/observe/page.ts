@@ -3,7 +3,7 @@ import { html } from "hono/html";
 import { PHASES } from "../phases.ts";
 import type { Setting } from "./configuration_view.ts";
 import { showText } from "./output_text.ts";
-import { count, duration, size } from "./words.ts";
+import { backlog, count, duration } from "./words.ts";
 import type { AgentStatus, CurrentJob, PastJob, PhaseStatus } from "./status_schema.ts";
 
 /** What the page is made of. */
@@ -120,9 +120,8 @@ function renderNotices(status: AgentStatus): Markup {
   }${
     undelivered.bytes === 0 && undelivered.jobs === 0 ? NOTHING : html`
       <p
-        class="notice warn">Not delivered yet: ${size(undelivered.bytes)} of ${count(
-          undelivered.jobs,
-          "job",
+        class="notice warn">Not delivered yet: ${backlog(
+          undelivered,
         )}. It is kept on disk and delivered by itself.</p>
     `
   }`;
@@ -236,7 +235,9 @@ function renderPastJob(job: PastJob): Markup {
       <td>${show(job.queue)}</td>
       <td>${time(job.started_at)}</td>
       <td>${duration(job.seconds)}</td>
-      <td class="${failed ? "bad" : "good"}">${show(job.reason)}${job.recovery_failed
+      <td class="${failed ? "bad" : "good"}">${failed && job.reason === "normal_exit"
+        ? "a phase failed"
+        : show(job.reason)}${job.recovery_failed
         ? ", the device could not be recovered"
         : NOTHING}</td>
       <td>${job.phases.filter(({ state }) => state !== "skipped")

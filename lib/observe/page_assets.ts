@@ -36,8 +36,8 @@ p { margin: 0.25rem 0; }
 }
 .timeline li.good { border-color: var(--good); } .timeline li.bad { border-color: var(--bad); }
 .timeline li.busy { border-color: var(--busy); }
-.timeline strong, .timeline span { display: block; }
-.timeline span { font-size: 0.875rem; color: var(--text); }
+.timeline strong, .timeline span { display: block; font-size: 0.875rem; }
+.timeline span { color: var(--text); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; margin: 0; }
 dt { color: var(--quiet); } dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }

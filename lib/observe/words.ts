@@ -20,3 +20,8 @@ export function size(bytes: number): string {
 export function count(amount: number, noun: string): string {
   return `${amount} ${noun}${amount === 1 ? "" : "s"}`;
 }
+
+/** `1.5 MiB of 2 jobs`: what the server does not have yet. A job that runs is not counted. */
+export function backlog({ bytes, jobs }: { bytes: number; jobs: number }): string {
+  return `${size(bytes)} of ${jobs === 0 ? "the running job" : count(jobs, "job")}`;
+}

@@ -1,7 +1,7 @@
 /** What an agent is doing, in lines for a person. */
 import type { AgentStatus, CurrentJob } from "../../observe/status_schema.ts";
 import { showText } from "../../observe/output_text.ts";
-import { count, duration, size } from "../../observe/words.ts";
+import { backlog, duration, size } from "../../observe/words.ts";
 import type { AgentRef } from "./agent_ref.ts";
 import type { AgentAnswer } from "./ask_agent.ts";
 
@@ -34,9 +34,7 @@ export function statusLines({ config, file }: AgentRef, answer: AgentAnswer): st
     server.reachable !== false ? "" : row("", `not reachable: ${text(server.last_failure ?? "")}`),
     row(
       "Undelivered",
-      undelivered.bytes === 0 && undelivered.jobs === 0
-        ? "nothing"
-        : `${size(undelivered.bytes)} of ${count(undelivered.jobs, "job")}`,
+      undelivered.bytes === 0 && undelivered.jobs === 0 ? "nothing" : backlog(undelivered),
     ),
     row("Version", `${status.version}, running for ${ago(status.started_at)}`),
     row("Configuration", file),
