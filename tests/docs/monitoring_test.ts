@@ -1,0 +1,143 @@
+import { assertEquals } from "@std/assert";
+import { parse } from "yaml";
+import * as z from "zod";
+import { createMetrics } from "../../lib/observe/metrics.ts";
+import { FakeClock } from "../support/fake_clock.ts";
+
+const FOLDER = new URL("../../docs/monitoring/", import.meta.url).pathname;
+
+const Alerts = z.object({
+  groups: z.array(z.object({ rules: z.array(z.object({ alert: z.string(), expr: z.string() })) })),
+});
+const Dashboard = z.object({
+  panels: z.array(
+    z.object({ title: z.string(), targets: z.array(z.object({ expr: z.string() })) }),
+  ),
+  templating: z.object({ list: z.array(z.object({ query: z.string() })) }),
+});
+
+/** What an agent serves that has run a job, met an outage and a cancellation. */
+async function served(): Promise<string> {
+  const metrics = await createMetrics({
+    agentId: "agent-1",
+    identifier: "id-1",
+    version: "1.2.3",
+    clock: new FakeClock(),
+  });
+  const { observer } = metrics;
+  observer.mode({ state: "waiting", comment: "" });
+  observer.jobStarted({ jobId: "x", queue: "q" });
+  observer.phaseEnded("test", { status: 1, event: "test_fail", seconds: 70, release: "22.04.5" });
+  observer.output(new Uint8Array(10));
+  observer.contact(true);
+  observer.cancelled(300);
+  observer.undelivered({ bytes: 1, fragments: 1, jobs: 1 });
+  return await metrics.text();
+}
+
+/** Names of series, and the labels that they have. */
+function seriesOf(text: string): Map<string, Set<string>> {
+  const series = new Map<string, Set<string>>();
+  for (const line of text.split("\n")) {
+    const [, name, labels = ""] = /^([a-z_]+)(?:\{(.*)\})? /.exec(line) ?? [];
+    if (name === undefined) continue;
+    const known = series.get(name) ?? new Set();
+    for (const [, label] of labels.matchAll(/(?:^|,)([a-z_]+)="/g)) known.add(label ?? "");
+    series.set(name, known);
+  }
+  return series;
+}
+
+/** Labels that the scraper adds. */
+const SCRAPED = ["job", "instance"];
+
+/** What an expression uses that is not served. */
+function unknownIn(expression: string, series: Map<string, Set<string>>): string[] {
+  const unknown: string[] = [];
+  const bare = expression.replaceAll(/"[^"]*"/g, '""');
+  for (const [, name, labels] of bare.matchAll(/([a-z_]+_[a-z_]+)\s*(\{[^}]*\})?(?!\w*\s*\()/g)) {
+    const isFunction =
+      /^(histogram_quantile|min_over_time|label_values|group_left|agent_id|test_phase)$/;
+    if (name === undefined || isFunction.test(name)) continue;
+    const known = series.get(name);
+    if (known === undefined) unknown.push(name);
+    for (const [, label] of labels?.matchAll(/([a-z_]+)\s*[=!]/g) ?? []) {
+      const isKnown = known?.has(label ?? "") || SCRAPED.includes(label ?? "");
+      if (!isKnown) unknown.push(`${name}{${label}}`);
+    }
+  }
+  for (const [, list] of bare.matchAll(/\bby \(([^)]*)\)/g)) {
+    for (const label of list?.split(/,\s*/) ?? []) {
+      if (![...series.values()].some((labels) => labels.has(label))) unknown.push(`by ${label}`);
+    }
+  }
+  return unknown;
+}
+
+async function expressions(): Promise<string[]> {
+  const alerts = Alerts.parse(parse(await Deno.readTextFile(`${FOLDER}alerts.yaml`)));
+  const dashboard = Dashboard.parse(
+    JSON.parse(await Deno.readTextFile(`${FOLDER}grafana-dashboard.json`)),
+  );
+  return [
+    ...alerts.groups.flatMap(({ rules }) => rules.map(({ expr }) => expr)),
+    ...dashboard.panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)),
+    ...dashboard.templating.list.map(({ query }) => query).filter((query) =>
+      query !== "prometheus"
+    ),
+  ];
+}
+
+Deno.test("dashboard and alerts use only metrics and labels that an agent serves", async () => {
+  const series = seriesOf(await served());
+  for (const expression of await expressions()) {
+    assertEquals(unknownIn(expression, series), [], expression);
+  }
+});
+
+Deno.test("the dashboard shows every metric that an agent serves", async () => {
+  const names = [...(await served()).matchAll(/^# TYPE ([a-z_]+) /gm)].map(([, name]) =>
+    name ?? ""
+  );
+  const all = (await expressions()).join("\n");
+  assertEquals(names.filter((name) => !all.includes(name)), []);
+});
+
+Deno.test("what is looked for can fail: a metric or a label that nobody serves is found", () => {
+  const series = new Map([["jobs_total", new Set(["agent_id"])]]);
+  assertEquals(unknownIn('rate(job_total{agent_id="x"}[1h])', series), [
+    "job_total",
+    "job_total{agent_id}",
+  ]);
+  assertEquals(unknownIn('sum by (queue) (jobs_total{name=~"x"})', series), [
+    "jobs_total{name}",
+    "by queue",
+  ]);
+  assertEquals(unknownIn('sum by (agent_id) (rate(jobs_total{job="x"}[5m]))', series), []);
+});
+
+/** Runs promtool; where there is none the test says so, and fails in CI. */
+async function promtool(args: string[], input = ""): Promise<void> {
+  let child;
+  try {
+    child = new Deno.Command("promtool", { args, stdin: "piped", stdout: "piped", stderr: "piped" })
+      .spawn();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound) || Deno.env.get("CI") === "true") throw error;
+    console.warn("skipped: there is no promtool here (Debian's prometheus has it)");
+    return;
+  }
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(input));
+  await writer.close();
+  const { code, stdout, stderr } = await child.output();
+  const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+  assertEquals(code, 0, text);
+}
+
+Deno.test("promtool reads the metrics and finds nothing to complain of", async () => {
+  await promtool(["check", "metrics"], await served());
+});
+
+Deno.test("promtool takes the alert rules", () =>
+  promtool(["check", "rules", `${FOLDER}alerts.yaml`]));
