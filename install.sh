@@ -307,6 +307,8 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
+# No core files: they would hold what the agent knows. A phase that wants them may raise the limit.
+LimitCORE=0:infinity
 # Ready when the agent runs, not when the server answers.
 Type=notify
 # Messages are sent by systemd-notify, a child. The agent takes the socket's address out of the

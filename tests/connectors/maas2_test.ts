@@ -1,3 +1,4 @@
+import { isRunning } from "../support/processes.ts";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { networkBootOrder } from "../../connectors/maas2/efi.ts";
 import { Lab } from "./support/lab.ts";
@@ -534,7 +535,7 @@ Deno.test("a provision that is stopped ends what runs, and starts nothing more",
 });
 
 async function isAlive(pid: string): Promise<boolean> {
-  return await Deno.stat(`/proc/${pid.trim()}`).then(() => true, () => false);
+  return await isRunning(Number(pid));
 }
 
 /** Ways in which a program can let us down. */

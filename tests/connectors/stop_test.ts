@@ -1,4 +1,5 @@
 /** What SIGTERM, SIGINT and SIGHUP do, seen from outside the process. */
+import { isRunning } from "../support/processes.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { defineConnector } from "../../connectors/connector.ts";
 import { runStage } from "../../connectors/run_stage.ts";
@@ -44,10 +45,6 @@ function start(lab: Lab, args: readonly string[], env: Record<string, string> = 
   };
 }
 
-function isAlive(pid: number): Promise<boolean> {
-  return Deno.readTextFile(`/proc/${pid}/stat`).then((stat) => !/\) Z /.test(stat), () => false);
-}
-
 for (const [name, code] of [["SIGTERM", 143], ["SIGINT", 130], ["SIGHUP", 129]] as const) {
   Deno.test(`${name} during a test ends its whole process group, and leaves no error file`, async () => {
     await using lab = await Lab.open();
@@ -62,7 +59,7 @@ for (const [name, code] of [["SIGTERM", 143], ["SIGINT", 130], ["SIGHUP", 129]] 
     assertEquals(end.code, code);
     assertStringIncludes(end.stderr, `stopped by ${name}`);
     for (const pid of (await lab.read("pids")).trim().split("\n")) {
-      assert(!await isAlive(Number(pid)), `process ${pid} is still there`);
+      assert(!await isRunning(Number(pid)), `process ${pid} is still there`);
     }
     assert(!await lab.has("device-connector-error.json"));
   });
