@@ -12,7 +12,10 @@ import type { Storage } from "./storage.ts";
 /** udev may still be reading the labels. */
 const SECOND_LOOK_MS = 10_000;
 
-/** What operators' scripts wrote may take its time on a slow card. */
+/**
+ * What operators' scripts wrote may take its time on a slow card. And unmounting alone writes nothing
+ * where a container or a snap on the control host has the mount in a namespace of its own.
+ */
 const SYNC_TIMEOUT_MS = 600_000;
 
 /** Then there is not much left to do; and what hangs must leave time to detach it when we are stopped. */

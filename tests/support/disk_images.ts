@@ -56,9 +56,21 @@ export async function xz(file: string): Promise<string> {
   return `${file}.xz`;
 }
 
-/** A file within the ext4 file system at `offset` of an image. */
-export function readFrom(image: string, offset: number, path: string): Promise<string> {
-  return output(["debugfs", "-R", `cat ${path}`, `${image}?offset=${offset}`]);
+/**
+ * The ext4 file system at `offset` of an image, in a file of its own and as a device sees it that
+ * boots from it: with what was still in its journal.
+ */
+export async function fileSystemOf(image: string, offset: number): Promise<string> {
+  const file = `${image}.at-${offset}`;
+  await output(["dd", `if=${image}`, `of=${file}`, "bs=1M", `skip=${offset / MIB}`]);
+  // Status 1: there was something in the journal. More would be damage.
+  await output(["sh", "-c", 'e2fsck -f -p "$1" || test $? -eq 1', "sh", file]);
+  return file;
+}
+
+/** A file of an ext4 file system; empty when it is not there. */
+export function readFrom(fileSystem: string, path: string): Promise<string> {
+  return output(["debugfs", "-R", `cat ${path}`, fileSystem]);
 }
 
 /** Random bytes. */

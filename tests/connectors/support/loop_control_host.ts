@@ -52,6 +52,13 @@ export class LoopControlHost implements AsyncDisposable {
 
   static async open(server: SshServer): Promise<LoopControlHost> {
     await server.program("lsblk", LSBLK);
+    // Only what is ours: the whole host's disks are not the tests' business. But that it must: where
+    // something else on the host has made a mount namespace meanwhile, unmounting writes nothing.
+    await server.program(
+      "sync",
+      `for folder in /mnt/${server.agentName}/*; do ` +
+        `if mountpoint -q "$folder"; then /usr/bin/sync -f "$folder" || exit; fi; done`,
+    );
     return new LoopControlHost(server);
   }
 
