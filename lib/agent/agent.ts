@@ -394,7 +394,10 @@ class Agent {
     if (failure.kind === "aborted" || failure.kind === "unreachable") return;
     if (this.#complaints.get(what) === failure.message) return;
     this.#complaints.set(what, failure.message);
-    this.#options.log.error(`No job can be asked for: ${failure.message}`);
+    this.#options.log.error(
+      `No job can be asked for: ${failure.message}. It is tried again by itself; ` +
+        "'testflinger-agent doctor' looks for the cause",
+    );
   }
 
   #forget(what: Question): void {

@@ -213,7 +213,10 @@ export class Reporter {
     if (failure.kind === "aborted" || failure.kind === "unreachable") return failure;
     if (this.#complaints.get(what) !== failure.message) {
       this.#complaints.set(what, failure.message);
-      this.#options.log.error(`The server does not take the ${what}: ${failure.message}`);
+      this.#options.log.error(
+        `The server does not take the ${what}: ${failure.message}. ` +
+          "'testflinger-agent doctor' looks for the cause",
+      );
     }
     return failure;
   }
