@@ -170,3 +170,45 @@ Deno.test("a server of the older generation gets plain text while the job runs, 
   assertEquals(lab.sandbox.log(jobId, "serial", "test"), "serial\n");
   assertStringIncludes(lab.sandbox.log(jobId, "output"), PRINTED);
 });
+
+Deno.test("a server that does not answer does not hold up the job: it runs to its end meanwhile", async () => {
+  await using lab = await Lab.open({
+    config: { test_command: `${PRINT_LINES}; touch ../done`, cleanup_command: "touch ../cleaned" },
+  });
+  const answers = Promise.withResolvers<void>();
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (request.method !== "POST" || !request.url.includes("/v1/result/")) return undefined;
+    const answer = await proceed();
+    await answers.promise;
+    return answer;
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.eventually(
+    () => Deno.stat(join(lab.config.execution_basedir, "cleaned")).then(() => true, () => false),
+    "the job has run to its end",
+  );
+  answers.resolve();
+  await lab.complete(jobId);
+  assertEquals(lab.output(jobId, "test"), PRINTED);
+  const numbers = fragmentNumbers(lab, jobId);
+  assertEquals(numbers, numbers.map((_, index) => index));
+});
+
+Deno.test("a job that cannot be delivered does not hold up the log of the next one", async () => {
+  await using lab = await Lab.open({ config: { test_command: PRINT_LINES } });
+  const stuck = lab.submit({ test_data: { a: 1 } });
+  let isStuck = true;
+  lab.sandbox.intercept((request) =>
+    isStuck && request.method === "POST" && request.url.includes(stuck)
+      ? new Response("busy", { status: 503 })
+      : undefined
+  );
+  lab.start();
+  const next = lab.submit({ test_data: { a: 1 } });
+  await lab.complete(next);
+  assertEquals(lab.output(next, "test"), PRINTED);
+  isStuck = false;
+  await lab.complete(stuck);
+  assertEquals(lab.output(stuck, "test"), PRINTED);
+});
