@@ -1,4 +1,5 @@
 /** `testflinger-agent jobs`: the last jobs of an agent. */
+import { count } from "../observe/words.ts";
 import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG } from "./agents/flags.ts";
 import { type Command, FORMAT_FLAG, readFormat, USAGE_STATUS } from "./command.ts";
 
@@ -29,7 +30,9 @@ export const jobsCommand: Command = {
     }
     for (const { agent_id, jobs } of lists) {
       io.stdout(
-        `${agent_id}: ${jobs.length === 0 ? "no job yet" : `the last ${jobs.length} jobs`}\n`,
+        `${agent_id}: ${
+          jobs.length === 0 ? "no job yet" : `the last ${count(jobs.length, "job")}`
+        }\n`,
       );
       for (const job of jobs) io.stdout(jobLines(job));
     }

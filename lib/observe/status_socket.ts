@@ -12,8 +12,8 @@ import type { StatusBoard } from "./status.ts";
 /** In the agent's folder. */
 const SOCKET_NAME = "status.sock";
 
-/** For the agent's user; a directory in between may be open to all. */
-const SOCKET_UMASK = 0o177;
+/** The folder is the agent's alone already; should somebody open it, the socket stays closed. */
+const SOCKET_MODE = 0o600;
 
 /** A command that reads slowly does not keep the agent from stopping. */
 const CLOSE_LIMIT_MS = 2_000;
@@ -56,12 +56,8 @@ export function serveStatusSocket(options: StatusSocketOptions): { close(): Prom
   let server: Deno.HttpServer<Deno.UnixAddr> | undefined;
   try {
     removeLeftover(path);
-    const umask = Deno.umask(SOCKET_UMASK);
-    try {
-      server = Deno.serve({ path, onListen() {} }, answer);
-    } finally {
-      Deno.umask(umask);
-    }
+    server = Deno.serve({ path, onListen() {} }, answer);
+    Deno.chmodSync(path, SOCKET_MODE);
   } catch (error) {
     log.warning(
       "Cannot make the agent's status socket; the agent goes on without, and 'testflinger-agent " +
