@@ -4,6 +4,7 @@ import { type AgentConfig, loadAgentConfig } from "../../config/agent_config.ts"
 import { agentFolder } from "../../job/store.ts";
 import { ask } from "../../process/proc.ts";
 import { DEFAULT_CONFIG } from "../command.ts";
+import { heldLocks, pidIn } from "./lock_holder.ts";
 
 /** Where `install.sh` puts configurations, each in a folder of the agent's name. */
 export const CONFIG_FOLDER = "/etc/testflinger-agent";
@@ -89,28 +90,20 @@ async function installedConfigs(folder: string, complaints: string[]): Promise<s
   return files.sort();
 }
 
-/** The locks that agents have taken, at some time, and their processes. */
+/** The locks that agents hold, and their processes. Files of ended agents stay, and are left out. */
 async function locks(folder: string): Promise<{ agentId: string; pid: number }[]> {
   const found: { agentId: string; pid: number }[] = [];
-  for await (const { name } of Deno.readDir(folder)) {
+  const held = await heldLocks();
+  for await (const { name, isFile } of Deno.readDir(folder)) {
     const id = /^testflinger-agent-(.+)\.lock$/.exec(name)?.[1];
-    if (id === undefined) continue;
-    const pid = await pidIn(join(folder, name));
+    if (id === undefined || !isFile) continue;
+    const path = join(folder, name);
+    const inode = await Deno.stat(path).then(({ ino }) => ino ?? 0, () => 0);
+    if (held !== undefined && !held.has(inode)) continue;
+    const pid = held?.get(inode) || await pidIn(path);
     if (pid !== undefined) found.push({ agentId: decoded(id), pid });
   }
   return found;
-}
-
-/** The process that wrote itself into a lock file. */
-export async function pidIn(lock: string): Promise<number | undefined> {
-  try {
-    const { isFile, size } = await Deno.lstat(lock);
-    if (!isFile || size > 20) return undefined;
-    const text = (await Deno.readTextFile(lock)).trim();
-    return /^[1-9]\d*$/.test(text) ? Number(text) : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 function decoded(id: string): string {

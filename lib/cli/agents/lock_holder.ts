@@ -1,12 +1,25 @@
 /** Who holds a lock, without taking it even for a moment: an agent that starts must not meet it. */
 import { ask, processesOf } from "../../process/proc.ts";
-import { pidIn } from "./agent_ref.ts";
 
 /** The process that holds a lock. */
 export interface LockHolder {
   pid: number;
   /** As it was started, in one line; empty where it may not be seen. */
   command: string;
+}
+
+/** The locks that processes of this host hold: inode to pid, which is 0 for one in a container. */
+export async function heldLocks(): Promise<Map<number, number> | undefined> {
+  const { code, text } = await ask(["cat", "/proc/locks"]);
+  if (code !== 0) return undefined;
+  const held = new Map<number, number>();
+  for (const line of text.split("\n")) {
+    // `1: FLOCK  ADVISORY  WRITE 14325 fe:00:2146567 0 EOF`, see proc_locks(5).
+    const [, kind, , mode, pid, place] = line.trim().split(/\s+/);
+    if (kind !== "FLOCK" || mode !== "WRITE") continue;
+    held.set(Number(place?.split(":")[2]), Math.max(0, Number(pid)));
+  }
+  return held;
 }
 
 /** Who holds the lock of that file; undefined when nobody does, or the file is not there. */
@@ -17,22 +30,29 @@ export async function lockHolder(path: string): Promise<LockHolder | undefined> 
   } catch {
     return undefined;
   }
-  const { code, text } = await ask(["cat", "/proc/locks"]);
-  if (code !== 0) {
+  const held = await heldLocks();
+  if (held === undefined) {
     // A host that does not tell of locks: the process in the file is the best guess.
     const pid = await pidIn(path);
     if (pid === undefined || (await processesOf([pid])).length === 0) return undefined;
     return { pid, command: await commandOf(pid) };
   }
-  for (const line of text.split("\n")) {
-    // `1: FLOCK  ADVISORY  WRITE 14325 fe:00:2146567 0 EOF`, see proc_locks(5).
-    const [, kind, , mode, pid, place] = line.trim().split(/\s+/);
-    if (kind !== "FLOCK" || mode !== "WRITE" || place?.split(":")[2] !== String(inode)) continue;
-    // A holder in another container has no number here.
-    const number = Number(pid) > 0 ? Number(pid) : await pidIn(path) ?? 0;
-    return { pid: number, command: await commandOf(number) };
+  const holder = held.get(inode ?? 0);
+  if (holder === undefined) return undefined;
+  const pid = holder > 0 ? holder : await pidIn(path) ?? 0;
+  return { pid, command: await commandOf(pid) };
+}
+
+/** The process that wrote itself into a lock file. */
+export async function pidIn(lock: string): Promise<number | undefined> {
+  try {
+    const { isFile, size } = await Deno.lstat(lock);
+    if (!isFile || size > 20) return undefined;
+    const text = (await Deno.readTextFile(lock)).trim();
+    return /^[1-9]\d*$/.test(text) ? Number(text) : undefined;
+  } catch {
+    return undefined;
   }
-  return undefined;
 }
 
 async function commandOf(pid: number): Promise<string> {
