@@ -191,15 +191,20 @@ Deno.test("up to the runtime deno compile does its work: program, permissions, t
   const permissions: Record<string, unknown> = JSON.parse(
     /^"permissions":(\{[^}]*\})/.exec(after('"permissions":{'))?.[1] ?? "{}",
   );
-  // An empty list means: without limits.
+  // An empty list means: without limits. What may be asked of the system is named one by one.
   const granted = Object.keys(permissions).filter((name) => {
     const list = permissions[name];
-    return name.startsWith("allow_") && Array.isArray(list) && list.length === 0;
+    const isWhole = Array.isArray(list) && list.length === 0;
+    return name.startsWith("allow_") && (isWhole || name === "allow_sys");
   });
   assertEquals(
     granted.sort(),
     ["env", "net", "read", "run", "sys", "write"].map((name) => `allow_${name}`),
   );
+  const sys = PERMISSIONS.find((flag) => flag.startsWith("--allow-sys="))?.split("=")[1]?.split(
+    ",",
+  );
+  assertEquals(permissions.allow_sys, sys);
   assertEquals([permissions.allow_ffi, permissions.allow_all ?? false], [null, false]);
   assertEquals(permissions.deny_import, []);
   assertMatch(after('"unstable_config":{'), /^"unstable_config":\{[^}]*"features":\[\]/);
