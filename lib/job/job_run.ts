@@ -38,6 +38,11 @@ const CLEANUP_WHEN_STOPPED_S = 45;
 /** Nobody hears of a step of ours that failed but the log; so the message says which it was. */
 const UNKNOWN_RELEASE = "unknown";
 
+/** What a log ends with when an earlier process has said already that it was interrupted. */
+const INTERRUPTED = /(^|\n)The agent was interrupted (during \w+|between phases)\n$/;
+/** More than such a line has. */
+const REMARK_BYTES = 100;
+
 /** The signals by which an agent is told to stop. */
 export interface StopSignals {
   /** In order: end the phase, clean up, deliver. */
@@ -468,19 +473,17 @@ export class JobRun {
     await log.say(line);
   }
 
-  /** Says it unless the log ends with it: the process before this one may have died right after. */
+  /** Says it unless the log ends like that: the process before this one may have died right after. */
   async #sayOnce(phase: Phase, line: string): Promise<void> {
     const length = this.#spool.length("output");
-    const end = `${line}\n`;
-    const from = Math.max(0, length - new TextEncoder().encode(end).length);
-    const tail = new TextDecoder().decode(await this.#spool.readLog("output", from, length));
-    if (tail === end) return;
-    const lastByte = await this.#spool.readLog("output", Math.max(0, length - 1), length);
-    const isMidLine = lastByte.length === 1 && lastByte[0] !== 0x0a;
+    const end = await this.#spool.readLog("output", Math.max(0, length - REMARK_BYTES), length);
+    const text = new TextDecoder().decode(end);
+    if (INTERRUPTED.test(text)) return;
+    const isMidLine = text !== "" && !text.endsWith("\n");
     await this.#spool.appendLog(
       "output",
       phase,
-      new TextEncoder().encode(`${isMidLine ? "\n" : ""}${end}`),
+      new TextEncoder().encode(`${isMidLine ? "\n" : ""}${line}\n`),
     ).catch(() => {});
   }
 }

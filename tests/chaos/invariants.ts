@@ -20,7 +20,7 @@ export interface Scene {
 const BANNER = /^\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n/;
 /** What the agent itself may add when a phase did not end by itself. */
 const AGENT_LINES =
-  /^\n?(The agent was interrupted during \w+\n|Job cancellation was requested, exiting\.\n|The agent was stopped, ending the phase\.\n)+$/;
+  /^\n?(The agent was interrupted (during \w+|between phases)\n|Job cancellation was requested, exiting\.\n|The agent was stopped, ending the phase\.\n)+$/;
 
 /** Everything that does not hold, one line each. */
 export async function violations(scene: Scene): Promise<string[]> {
