@@ -133,6 +133,9 @@ Deno.test("online says in words that the server keeps an agent offline, and what
   withLab(async ({ served, file, agentId, start }) => {
     start();
     await until("waiting for ", "status", "-c", file);
+    // Not before the server shows it too: what is set while the agent's first state is on its way is
+    // overwritten by it.
+    await served.sandbox.waitFor(() => served.sandbox.agent(agentId)?.state === "waiting");
     served.sandbox.setAgent(agentId, { state: "offline", comment: "bad\x1b[2Jcable" });
     await until("offline for ", "status", "-c", file);
     const { status, stdout } = await run("online", "-c", file);
