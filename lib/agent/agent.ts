@@ -310,7 +310,7 @@ class Agent {
     let { moment } = this.#wishes;
     let record = await server.getAgent(this.#stop.signal);
     if (record.ok && record.value === null) {
-      this.#reporter.register();
+      this.#reporter.registerUnlessBusy();
       await this.#reporter.flush(LAST_STATE_MS, this.#stop.signal);
       moment = this.#wishes.moment;
       record = await server.getAgent(this.#stop.signal);

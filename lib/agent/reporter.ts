@@ -9,7 +9,7 @@ import type { Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
 import type { Answer, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
-import type { AgentUpdate } from "../server/schema.ts";
+import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
 import type { Wish } from "./memory.ts";
 import type { Wishes } from "./wishes.ts";
 
@@ -70,6 +70,11 @@ export class Reporter {
     this.#options.observer.mode(this.shown);
     this.#advertiseAt = -Infinity;
     this.#wakeUp();
+  }
+
+  /** The server knows nothing of the agent; at start that is so because it is about to be told. */
+  registerUnlessBusy(): void {
+    if (this.#dirty.size === 0 && !this.#isPosting) this.register();
   }
 
   /** The server should show this state, whatever it shows now. */
@@ -153,6 +158,7 @@ export class Reporter {
       if (!record.ok) return this.#failed("agent's record", record);
       wishes.learn(record.value, moment);
       this.#respect(wishes.offline);
+      this.#leaveOutWhatIsShown(record.value);
     }
     const keys = [...this.#dirty];
     this.#dirty.clear();
@@ -176,6 +182,18 @@ export class Reporter {
     }
     for (const key of keys) this.#dirty.add(key);
     return this.#failed("agent's record", answer);
+  }
+
+  /** What the server shows already is not posted: it could only overwrite what somebody sets just now. */
+  #leaveOutWhatIsShown(record: AgentRecord | null): void {
+    const { state, comment } = this.#wanted;
+    if (state === undefined || comment === undefined) return;
+    if (record?.state !== state || (record.comment ?? "") !== comment) return;
+    this.#dirty.delete("state");
+    this.#dirty.delete("comment");
+    // From now on it is the agent's own, too: a restart that is carried out is not asked for again.
+    this.#options.wishes.aboutToPost(state, comment);
+    this.#options.wishes.posted(state, comment);
   }
 
   /** An agent that has no job shows what it was told to be, also when it learns that only now. */
