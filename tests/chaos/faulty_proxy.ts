@@ -1,5 +1,6 @@
 /** A way to the server on which, from a seed, whatever can go wrong with HTTP does. */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
 import type { Random } from "./random.ts";
 
@@ -22,6 +23,9 @@ const FAULT_RATE = 0.18;
 const LONGEST_DELAY_MS = 400;
 const LONGEST_AWAY_MS = 1500;
 
+/** A request of the simulation's own. */
+const FENCE = "/fence";
+
 /** A proxy that listens. */
 export interface FaultyProxy {
   readonly url: string;
@@ -29,6 +33,15 @@ export interface FaultyProxy {
   readonly injected: Record<Fault, number>;
   /** Ids of the jobs that the server handed out. */
   readonly handedOut: ReadonlySet<string>;
+  /** Those of them that were handed to somebody who had stopped listening: see docs/reliability.md. */
+  readonly handedToNobody: ReadonlySet<string>;
+  /** From now on no job is handed out; resolves when none is on its way any more. */
+  holdJobs(): Promise<void>;
+  /**
+   * To be called when the agent has ended: what it had asked for is handed to nobody, also when its
+   * question is read only now. The next agent's is answered again.
+   */
+  forgetAgent(): Promise<void>;
   /** From now on every request gets through. */
   calmDown(): void;
   close(): Promise<void>;
@@ -46,10 +59,16 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
     "away": 0,
   };
   const handedOut = new Set<string>();
+  const handedToNobody = new Set<string>();
+  const connections = new Set<Socket>();
+  const ofDeadAgents = new WeakSet<Socket>();
+  const offersUnderWay = new Set<Promise<void>>();
+  let isHoldingJobs = false;
   let calm = false;
   let awayUntil = 0;
 
   const handle = async (request: IncomingMessage, response: ServerResponse) => {
+    if (request.url === FENCE) return void response.end();
     if (!calm && performance.now() < awayUntil) return void request.socket.destroy();
     const fault = !calm && random.chance(FAULT_RATE) ? random.pick(FAULTS) : undefined;
     if (fault !== undefined) injected[fault]++;
@@ -65,10 +84,13 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
       if (request.socket.destroyed) return;
     }
     if (fault === "status before") return refuse(response, random.pick(STATUSES), random);
-    const answer = await sandbox.fetch(asRequest(request, body));
-    const content = new Uint8Array(await answer.arrayBuffer());
-    const offer = jobOffer(request, answer, content);
-    if (offer !== undefined) handedOut.add(offer.jobId);
+    if (isJobQuestion(request) && (isHoldingJobs || ofDeadAgents.has(request.socket))) {
+      return void request.socket.destroy();
+    }
+    const asked = askSandbox(request, body);
+    const underWay = asked.then(() => {});
+    offersUnderWay.add(underWay);
+    const { answer, content, offer } = await asked.finally(() => offersUnderWay.delete(underWay));
     if (offer !== undefined && fault === "truncate") {
       // A job of which the agent reads no more than the id can still be brought to an end.
       return cut(response, answer, content, random.int(offer.readable, content.length - 1));
@@ -85,18 +107,47 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
     response.end(content);
   };
 
+  const askSandbox = async (request: IncomingMessage, body: Uint8Array) => {
+    const answer = await sandbox.fetch(asRequest(request, body));
+    const content = new Uint8Array(await answer.arrayBuffer());
+    const offer = jobOffer(request, answer, content);
+    if (offer !== undefined) {
+      handedOut.add(offer.jobId);
+      if (request.socket.destroyed) handedToNobody.add(offer.jobId);
+    }
+    return { answer, content, offer };
+  };
+
   const server = createServer((request, response) => {
     request.on("error", () => {});
     response.on("error", () => {});
     handle(request, response).catch(() => request.socket.destroy());
   });
+  server.on("connection", (socket: Socket) => {
+    connections.add(socket);
+    socket.on("close", () => connections.delete(socket));
+  });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
   const port = typeof address === "object" && address !== null ? address.port : 0;
+  const url = `http://127.0.0.1:${port}`;
   return {
-    url: `http://127.0.0.1:${port}`,
+    url,
     injected,
     handedOut,
+    handedToNobody,
+    holdJobs: async () => {
+      isHoldingJobs = true;
+      await Promise.allSettled(offersUnderWay);
+    },
+    forgetAgent: async () => {
+      isHoldingJobs = true;
+      // Connections are accepted in order: when this one is, those of the agent that ended have been.
+      const fence = await fetch(`${url}${FENCE}`, { headers: { connection: "close" } });
+      await fence.body?.cancel();
+      for (const connection of connections) ofDeadAgents.add(connection);
+      isHoldingJobs = false;
+    },
     calmDown: () => {
       calm = true;
     },
@@ -158,15 +209,17 @@ function cut(response: ServerResponse, answer: Response, content: Uint8Array, at
   response.write(content.subarray(0, at), () => response.socket?.destroy());
 }
 
+function isJobQuestion(request: IncomingMessage): boolean {
+  return request.url?.startsWith("/v1/job?") ?? false;
+}
+
 /** Where in the answer the job's id has been read, when the answer hands out a job. */
 function jobOffer(
   request: IncomingMessage,
   answer: Response,
   content: Uint8Array,
 ): { jobId: string; readable: number } | undefined {
-  if (!request.url?.startsWith("/v1/job?") || answer.status !== 200 || content.length < 3) {
-    return undefined;
-  }
+  if (!isJobQuestion(request) || answer.status !== 200 || content.length < 3) return undefined;
   const text = new TextDecoder().decode(content);
   const id = /"job_id":\s*"([0-9a-f-]{36})"/.exec(text);
   if (id === null) throw new Error(`Cannot find the id of the job in ${text}`);

@@ -46,11 +46,11 @@ const failed = results.filter((result) => result.violations.length > 0);
 console.log(
   `seeds ${from} to ${from + seeds - 1}: ${sum((r) => r.jobs)} jobs (${
     sum((r) => r.cancelled)
-  } cancelled), ${sum((r) => total(r.faults))} faults injected, agents killed ${
-    sum((r) => r.kills.SIGKILL)
-  } times, stopped ${sum((r) => r.kills.SIGTERM)} times, frozen ${
-    sum((r) => r.kills.SIGSTOP)
-  } times`,
+  } cancelled, ${sum((r) => r.handedToNobody)} handed to an agent that had stopped listening), ${
+    sum((r) => total(r.faults))
+  } faults injected, agents killed ${sum((r) => r.kills.SIGKILL)} times, stopped ${
+    sum((r) => r.kills.SIGTERM)
+  } times, frozen ${sum((r) => r.kills.SIGSTOP)} times`,
 );
 if (failed.length > 0) console.log(`failed seeds: ${failed.map((r) => r.seed).join(" ")}`);
 console.log(`${results.length - failed.length} passed, ${failed.length} failed`);

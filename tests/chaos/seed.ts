@@ -27,6 +27,8 @@ export interface SeedResult {
   faults: Record<Fault, number>;
   kills: Record<"SIGKILL" | "SIGTERM" | "SIGSTOP", number>;
   cancelled: number;
+  /** Jobs that the server handed to an agent which had stopped listening: not promised. */
+  handedToNobody: number;
   /** What the agents said, for a run that failed. */
   output: string;
 }
@@ -88,13 +90,15 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   let agent = start();
   const restart = async () => {
     await agent.exited;
+    await proxy.forgetAgent();
     output += agent.output();
     agent = start();
   };
   const isDone = () =>
-    submitted.every(({ jobId }) => sandbox.state(jobId) === "complete" || isNeverHandedOut(jobId));
-  // A job that is cancelled while it waits is handed to nobody.
-  const isNeverHandedOut = (jobId: string) =>
+    submitted.every(({ jobId }) => sandbox.state(jobId) === "complete" || isNobodys(jobId));
+  // A job that is cancelled while it waits is handed out to nobody.
+  const isNobodys = (jobId: string) =>
+    proxy.handedToNobody.has(jobId) ||
     sandbox.state(jobId) === "cancelled" && !proxy.handedOut.has(jobId);
   try {
     // 1. Unrest: signals and cancellations at moments that the seed chooses.
@@ -109,7 +113,8 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       // Between the server's handing out a job and the agent's first note of it nobody can help: see
       // docs/reliability.md.
       if (signal === "SIGKILL") {
-        const ids = submitted.map(({ jobId }) => jobId).filter((id) => !isNeverHandedOut(id));
+        await proxy.holdJobs();
+        const ids = submitted.map(({ jobId }) => jobId).filter((id) => !isNobodys(id));
         await noted(ids, sandbox, join(folder, "results", `agent-${agentId}`, "jobs"));
       }
       kills[signal]++;
@@ -128,7 +133,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     agent.kill("SIGTERM");
     const status = await agent.exited;
     output += agent.output();
-    const ours = submitted.filter(({ jobId }) => !isNeverHandedOut(jobId));
+    const ours = submitted.filter(({ jobId }) => !isNobodys(jobId));
     const found = await violations({ sandbox, submitted: ours, folder, truth, agentId, kills });
     if (status !== 0) found.push(`the agent's last exit status is ${status}, not 0`);
     return {
@@ -138,6 +143,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       faults: proxy.injected,
       kills,
       cancelled: submitted.filter((job) => job.cancelled).length,
+      handedToNobody: proxy.handedToNobody.size,
       output,
     };
   } finally {
