@@ -1,5 +1,5 @@
 /**
- * The contract of a device connector: six stages that a phase of a job runs as
+ * The contract of a device connector: seven stages, one for each phase of a job, run as
  * `<connector> <stage> -c CONFIG JOB`. A connector brings `provision`; the others have defaults.
  */
 import type { Clock } from "../lib/clock.ts";
@@ -24,6 +24,7 @@ import { startSerialLogger } from "./support/serial_logger.ts";
 
 /** The stages of a connector, by their names on the command line. */
 export const STAGES = [
+  "setup",
   "provision",
   "firmware_update",
   "runtest",
@@ -102,6 +103,10 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
     ctx: ConnectorContext<CommonConfig & ShapeOutput<ConfigShape>>,
     input: ProvisionInput<ShapeOutput<DataShape>>,
   ): Promise<number | void>;
+  /** In place of the default `setup`, which only reads the job. */
+  setup?(
+    ctx: ConnectorContext<CommonConfig & ShapeOutput<ConfigShape>>,
+  ): Promise<number | void>;
   /** In place of the default `runtest`. */
   runtest?(
     ctx: ConnectorContext<CommonConfig & ShapeOutput<ConfigShape>>,
@@ -129,6 +134,15 @@ export interface Connector {
    * @returns the exit status.
    */
   run(ctx: ConnectorContext): Promise<number>;
+}
+
+/**
+ * The default `setup` stage: that the configuration can be used has been seen before, and now the
+ * same of the job. The device is not touched.
+ */
+async function setUp(ctx: ConnectorContext): Promise<void> {
+  await ctx.readJob();
+  ctx.log.info("The device configuration and the job can be used");
 }
 
 /** Makes a connector of its parts: the frame around `provision`, and defaults for the rest. */
@@ -164,6 +178,8 @@ export function defineConnector<ConfigShape extends Shape, DataShape extends Sha
 
   function stage(ctx: OwnContext): Promise<number | void> {
     switch (ctx.stage) {
+      case "setup":
+        return parts.setup ? parts.setup(ctx) : setUp(ctx);
       case "provision":
         return provision(ctx);
       case "runtest":

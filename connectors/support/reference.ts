@@ -42,6 +42,7 @@ function entry({ key, type, required, default: standard, meaning }: KeyReference
 
 const STAGE_TABLE = markdownTable([
   ["stage", "does"],
+  ["`setup`", "reads the device configuration and the job, and says what is wrong with them"],
   ["`provision`", "what the sections below say, after telling the device's control host (if any)"],
   ["`runtest` (or `test`)", "runs the job's `test_cmds` on this host"],
   ["`allocate`", "leaves `device-info.json` for the agent, as every stage does"],

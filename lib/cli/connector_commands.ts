@@ -5,10 +5,12 @@
 import { dirname, resolve } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Phase } from "../phases.ts";
+import type { Stage } from "../../connectors/connector.ts";
 import { selfCommand, shellCommand } from "./self.ts";
 
-/** The stage of a connector that runs a phase; a connector has nothing to set up. */
-const STAGES: Partial<Record<Phase, string>> = {
+/** The stage of a connector that runs a phase. */
+const STAGES: Record<Phase, Stage> = {
+  setup: "setup",
   provision: "provision",
   firmware_update: "firmware_update",
   test: "runtest",

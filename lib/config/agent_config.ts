@@ -150,7 +150,8 @@ const establishedKeys = {
 /** Which device connector the phases use; scripts see these too. */
 const connectorKeys = {
   connector: filledText().optional().describe(
-    "Name of the device connector that runs the phases which have no command.",
+    "Name of the device connector that runs the phases which have no command, " +
+      "`setup` and `cleanup` included.",
   ),
   connector_config: filledText().optional().describe(
     "Path of the device connector's own configuration file.",

@@ -1,5 +1,6 @@
 /** What all connectors have in common: 00-common. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { CONNECTORS } from "../../connectors/registry.ts";
 import { Lab } from "./support/lab.ts";
 import { httpStub, tcpStub, until } from "./support/stubs.ts";
 
@@ -14,7 +15,7 @@ Deno.test("00-common 1: a wrong command line is exit status 2, usage on standard
       [["toaster"], "there is no device type 'toaster'; there are: fake_connector,"],
       [["toaster", "provision", "-c", "c.yaml", "j"], "there is no device type 'toaster'"],
       [["cm3", "provision", "-c", "c.yaml", "j"], "'cm3' is not in this version; there are: fake"],
-      [["noprovision"], "a stage is needed; the stages are: provision, firmware_update, runtest"],
+      [["noprovision"], "a stage is needed; the stages are: setup, provision, firmware_update"],
       [["noprovision", "bogus", "-c", "c.yaml", "j"], "there is no stage 'bogus'"],
       [["noprovision", "provision", "j"], "the device configuration is needed: -c CONFIG"],
       [["noprovision", "provision", "j", "-c"], "-c needs a file"],
@@ -40,7 +41,7 @@ Deno.test("help is there at every level, on standard output, with exit status 0"
   for (
     const [args, text] of [
       [["-h"], "Devices:\n  fake_connector"],
-      [["--help"], "Stages: provision"],
+      [["--help"], "Stages: setup, provision"],
       [["noprovision", "-h"], "makes sure that the device answers"],
       [["noprovision", "provision", "--help"], "-c, --config CONFIG"],
       [["describe", "-h"], "usage: testflinger-device-connector describe"],
@@ -468,6 +469,37 @@ Deno.test("output that is no text and has no line end is passed on as it is", as
   await until(() => seen === "login: ");
   await lab.write("seen", "");
   assertEquals((await run).code, 0);
+});
+
+Deno.test("setup of every connector reads the configuration and the job, and asks no device or server", async () => {
+  await using host = httpStub(() => new Response());
+  for (const connector of CONNECTORS.keys()) {
+    await using lab = await Lab.open();
+    // What provision needs may still be missing: the job may not want to be provisioned.
+    await lab.config({ agent_name: "a1", control_host: "127.0.0.1", control_host_port: host.port });
+    await lab.job({ provision_data: { jobs: "none", fake_exit: 300 } });
+    const good = await lab.stage(connector, "setup");
+    assertEquals([good.code, good.stdout], [0, ""], good.stderr);
+    assertEquals(await lab.json("device-info.json"), { device_info: { agent_name: "a1" } });
+    assert(!await lab.has("device-connector-error.json"));
+
+    await lab.write("testflinger.json", "[1,");
+    assertEquals((await lab.stage(connector, "setup")).code, 1);
+    const badJob = await lab.failure("setup");
+    assertEquals(badJob.exception_name, "JobError");
+    assertMatch(badJob.exception_message ?? "", /testflinger\.json' is not JSON: /);
+
+    await lab.config("agent_name: 7\nserial_port: ttyS0\nenv: {L: [1]}\n");
+    assertEquals((await lab.stage(connector, "setup")).code, 1);
+    const badConfig = (await lab.failure("setup")).exception_message ?? "";
+    for (
+      const place of ["c.yaml:1:13: agent_name", "c.yaml:2:14: serial_port", "c.yaml:3:10: env.L"]
+    ) {
+      assertStringIncludes(badConfig, place);
+    }
+    assertEquals(await lab.calls(), []);
+  }
+  assertEquals(host.requests, []);
 });
 
 Deno.test("firmware_update says clearly that this version does not have it", async () => {

@@ -3,12 +3,9 @@ import { join } from "node:path";
 import { startProgram } from "../support/agent_process.ts";
 import { Lab } from "../support/lab.ts";
 
-Deno.test("a configuration of a few lines with 'connector' runs every phase with the built-in connector", async () => {
-  await using lab = await Lab.open();
-  await Deno.writeTextFile(
-    join(lab.folder, "device.yaml"),
-    "agent_name: rpi4\ndevice_ip: 10.1.1.1\n",
-  );
+/** A complete agent in less than a dozen lines. */
+async function agentFile(lab: Lab, device: string): Promise<string> {
+  await Deno.writeTextFile(join(lab.folder, "device.yaml"), device);
   const config = join(lab.folder, "agent.conf");
   await Deno.writeTextFile(
     config,
@@ -18,27 +15,56 @@ Deno.test("a configuration of a few lines with 'connector' runs every phase with
       "job_queues: [queue-1]",
       "connector: fake_connector",
       "connector_config: device.yaml",
-      "reserve_command: ''",
       "min_free_space: 0",
       ...["execution", "logging", "results"].map((name) =>
         `${name}_basedir: ${lab.folder}/${name}`
       ),
     ].join("\n"),
   );
+  return config;
+}
+
+Deno.test("a configuration of a few lines with 'connector' runs every phase with the built-in connector", async () => {
+  await using lab = await Lab.open();
+  const config = await agentFile(lab, "agent_name: rpi4\ndevice_ip: 10.1.1.1\n");
   const jobId = lab.submit({
     provision_data: { url: "http://image" },
     test_data: { test_cmds: "echo testing on $AGENT_NAME" },
-    reserve_data: { ssh_keys: ["lp:me"] },
+    reserve_data: { timeout: 0 },
   });
   await using agent = startProgram(["-c", config]);
   await lab.complete(jobId);
-  assertEquals(lab.statuses(jobId), { provision: 0, test: 0, cleanup: 0 });
+  assertEquals(lab.statuses(jobId), {
+    setup: 0,
+    provision: 0,
+    test: 0,
+    reserve: 0,
+    cleanup: 0,
+  });
+  assertStringIncludes(lab.output(jobId, "setup"), "rpi4 INFO: DEVICE CONNECTOR: The device conf");
   assertStringIncludes(lab.output(jobId, "provision"), '"url": "http://image"');
   assertStringIncludes(lab.output(jobId, "test"), "testing on rpi4\n");
   assertEquals(lab.sandbox.result(jobId)?.device_info, {
     device_ip: "10.1.1.1",
     agent_name: "rpi4",
   });
+  agent.kill("SIGTERM");
+  assertEquals(await agent.exited, 0);
+});
+
+Deno.test("mistakes in the device configuration end a job in setup, all of them named", async () => {
+  await using lab = await Lab.open();
+  const config = await agentFile(lab, "agent_name: 7\nserial_port: ttyS0\nreboot_script: {}\n");
+  const jobId = lab.submit({
+    provision_data: { url: "http://image" },
+    test_data: { test_cmds: "echo never" },
+  });
+  await using agent = startProgram(["-c", config]);
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { setup: 1, cleanup: 1 });
+  for (const place of ["1:13: agent_name: ", "2:14: serial_port: ", "3:16: reboot_script: "]) {
+    assertStringIncludes(lab.output(jobId, "setup"), `device.yaml:${place}`);
+  }
   agent.kill("SIGTERM");
   assertEquals(await agent.exited, 0);
 });

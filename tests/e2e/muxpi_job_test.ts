@@ -140,7 +140,7 @@ testWithTools(
     const provisioning = lab.output(jobId, "provision");
     assertEquals(
       lab.statuses(jobId),
-      { provision: 0, test: 0, cleanup: 0 },
+      { setup: 0, provision: 0, test: 0, cleanup: 0 },
       provisioning,
     );
     await output(["cmp", all.medium, all.image]);
@@ -180,7 +180,7 @@ testWithTools(
       all.attachments,
     );
     await lab.complete(jobId);
-    assertEquals(lab.statuses(jobId), { provision: 1, cleanup: 0 });
+    assertEquals(lab.statuses(jobId), { setup: 0, provision: 1, cleanup: 0 });
     assertStringIncludes(lab.output(jobId, "provision"), "not inside of attachments/provision");
     const failed = lab.sandbox.events(jobId).find(({ event_name }) =>
       event_name === "provision_fail"
