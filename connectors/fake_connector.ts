@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { defineConnector } from "./connector.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type ConnectorContext, defineConnector } from "./connector.ts";
 import { type ListedJob, readJobList, writeJobList } from "./multi/job_list.ts";
 import { type ChildJobServer, childJobServer, type JobResult } from "./multi/server.ts";

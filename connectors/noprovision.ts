@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type ConnectorContext, defineConnector } from "./connector.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type ConnectorContext, defineConnector } from "./connector.ts";
 import { script } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";

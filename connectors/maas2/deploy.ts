@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Layout } from "../maas_storage/layout.ts";
 import { writeStorage } from "../maas_storage/write.ts";
 import { messageOf } from "../support/errors.ts";

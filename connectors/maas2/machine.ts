@@ -1,5 +1,5 @@
 /** The machine as MAAS sees it. */
-import { z } from "zod";
+import * as z from "zod";
 import type { MaasContext } from "./config.ts";
 import type { Maas, MaasCall } from "./client.ts";
 

@@ -1,5 +1,5 @@
 /** The block devices of a machine, as MAAS describes them. */
-import { z } from "zod";
+import * as z from "zod";
 
 const filesystem = z.looseObject({
   fstype: z.string().nullish(),

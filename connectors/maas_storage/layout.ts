@@ -1,5 +1,5 @@
 /** Storage layouts as jobs and configurations write them: a flat list of entries. */
-import { z } from "zod";
+import * as z from "zod";
 import { MaasStorageError } from "../support/errors.ts";
 import { issuesText } from "../support/job.ts";
 import { parseSize } from "./size.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { MaasCall } from "../maas2/client.ts";
 import type { MaasSession } from "../maas2/machine.ts";
 import { MaasStorageError, messageOf } from "../support/errors.ts";

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import type { ConnectorContext } from "../connector.ts";
 import { issuesText } from "../support/job.ts";
 

@@ -1,5 +1,5 @@
 /** The three calls to the Testflinger server that a job makes for its child jobs. */
-import { z } from "zod";
+import * as z from "zod";
 import { PHASES } from "../../lib/phases.ts";
 import type { ConnectorContext } from "../connector.ts";
 import { messageOf, ProvisioningError } from "../support/errors.ts";

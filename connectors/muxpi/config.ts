@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ConnectorContext } from "../connector.ts";
 import { type CommonConfig, script, type ShapeOutput } from "../support/config.ts";
 

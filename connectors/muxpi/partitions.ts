@@ -1,5 +1,5 @@
 /** Finding, mounting and unmounting what an image brought along. */
-import { z } from "zod";
+import * as z from "zod";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { failureText, succeeded } from "../support/runner.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ProvisioningError } from "./errors.ts";
 
 /** One name or address that can never be taken for an option of a program. */

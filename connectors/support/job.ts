@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { JobError, messageOf } from "./errors.ts";
 
 /** Local user names, and the addresses that single sign-on accounts have. Never an option. */

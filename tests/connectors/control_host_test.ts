@@ -1,6 +1,6 @@
 /** The hooks of 00-common section 9. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { z } from "zod";
+import * as z from "zod";
 import { defineConnector } from "../../connectors/connector.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Lab } from "./support/lab.ts";
