@@ -4,10 +4,11 @@
  */
 import type { Clock } from "../lib/clock.ts";
 import type { Log } from "../lib/log.ts";
+import type { ProgressView } from "../lib/progress.ts";
 import {
   type CommonConfig,
   commonShape,
-  need,
+  needAll,
   sectionSchema,
   type Shape,
   type ShapeOutput,
@@ -57,6 +58,8 @@ export interface ConnectorContext<Config = CommonConfig> {
    */
   readonly limits: Clock;
   readonly log: Log;
+  /** Where a person watches; undefined: whoever is interested reads the log. */
+  readonly progress?: ProgressView | undefined;
   /** Aborts with a `Stopped` when the process is asked to stop. */
   readonly signal: AbortSignal;
   readonly runner: CommandRunner;
@@ -164,7 +167,7 @@ export function defineConnector<ConfigShape extends Shape, DataShape extends Sha
       ctx.log.info("The job does not want the device to be provisioned");
       return;
     }
-    for (const key of parts.needs ?? []) need(ctx.config, key);
+    needAll(ctx.config, parts.needs ?? []);
     ctx.log.info("BEGIN provision");
     const controlHostCycled = await preProvisionHook(ctx, {
       powerManagement: parts.powerManagement,

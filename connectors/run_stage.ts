@@ -1,6 +1,7 @@
 import { isAbsolute, join } from "node:path";
 import * as z from "zod";
 import type { Clock } from "../lib/clock.ts";
+import type { ProgressView } from "../lib/progress.ts";
 import { formatMistake, type Mistake } from "../lib/config/mistake.ts";
 import { readYamlFile } from "../lib/config/yaml_file.ts";
 import type { Connector, Stage } from "./connector.ts";
@@ -37,6 +38,8 @@ export interface StageWorld {
   readonly hasten: AbortSignal;
   readonly stdout: (bytes: Uint8Array) => Promise<void>;
   readonly stderr: (text: string) => void;
+  /** Where a person watches how far long things have come. */
+  readonly progress?: ProgressView | undefined;
 }
 
 const FAILED_STATUS = 1;
@@ -108,8 +111,10 @@ async function readConfig(
     },
   });
   if (!result.ok) {
+    const mistakes = result.mistakes.map(shown);
+    const separator = mistakes.length > 1 ? "\n" : " ";
     throw new ConfigurationError(
-      `The device configuration cannot be used:\n${result.mistakes.map(shown).join("\n")}`,
+      `The device configuration cannot be used:${separator}${mistakes.join("\n")}`,
     );
   }
   return {

@@ -109,9 +109,21 @@ export function sectionSchema(shape: Shape): z.ZodType<Record<string, unknown>> 
  * @throws ProvisioningError naming the key, when it is absent or empty.
  */
 export function need<C, K extends keyof C & string>(config: C, key: K): NonNullable<C[K]> {
-  const value = config[key];
-  if (value === undefined || value === null || value === "") {
-    throw new ProvisioningError(`'${key}' is missing in the device configuration: set it`);
-  }
-  return value;
+  needAll(config, [key]);
+  // Otherwise there would have been an exception.
+  return config[key] as NonNullable<C[K]>;
+}
+
+/**
+ * Makes sure that the configuration has all these keys.
+ *
+ * @throws ProvisioningError naming every one that is absent or empty.
+ */
+export function needAll<C>(config: C, keys: readonly (keyof C & string)[]): void {
+  const missing = keys.filter((key) => (config[key] ?? "") === "").map((key) => `'${key}'`);
+  if (missing.length === 0) return;
+  const [are, them] = missing.length === 1 ? ["is", "it"] : ["are", "them"];
+  throw new ProvisioningError(
+    `${missing.join(", ")} ${are} missing in the device configuration: set ${them}`,
+  );
 }

@@ -1,6 +1,6 @@
-import { isAbsolute, join } from "node:path";
 import type { Clock } from "../../lib/clock.ts";
 import type { Log } from "../../lib/log.ts";
+import type { ProgressView } from "../../lib/progress.ts";
 import type { ConnectorContext, Stage } from "../connector.ts";
 import type { CommonConfig } from "./config.ts";
 import { httpClient } from "./http.ts";
@@ -27,6 +27,7 @@ export interface ContextParts {
   readonly clock: Clock;
   readonly limits: Clock;
   readonly log: Log;
+  readonly progress?: ProgressView | undefined;
   /** Stops the stage. */
   readonly signal: AbortSignal;
   /** Makes the end of programs quick: KILL at once. */
@@ -53,12 +54,13 @@ export function makeContext(
       clock: parts.clock,
       limits,
       log: parts.log,
+      progress: parts.progress,
       signal,
       runner: processRunner({ cwd, env, clock: limits, signal, hasten }),
       http: httpClient(limits, signal),
       print: (text) => parts.print(typeof text === "string" ? encoder.encode(text) : text),
       readJob() {
-        job ??= readJobFile(isAbsolute(parts.jobFile) ? parts.jobFile : join(cwd, parts.jobFile));
+        job ??= readJobFile(parts.jobFile, cwd);
         return job;
       },
       putBack: (name, action) => stack.add(name, () => unhindered((own) => action(build(own)))),

@@ -1,4 +1,6 @@
+import { resolve } from "node:path";
 import * as z from "zod";
+import { readFailure } from "../../lib/config/source_text.ts";
 import { JobError, messageOf } from "./errors.ts";
 
 /** Local user names, and the addresses that single sign-on accounts have. Never an option. */
@@ -28,20 +30,25 @@ export type Job = z.output<typeof jobSchema>;
 /**
  * Reads a job file.
  *
+ * @param file path relative to `folder`; messages name it like that.
  * @throws JobError naming the file and what is wrong with it.
  */
-export async function readJobFile(file: string): Promise<Job> {
+export async function readJobFile(file: string, folder: string): Promise<Job> {
   let text: string;
   try {
-    text = await Deno.readTextFile(file);
+    text = await Deno.readTextFile(resolve(folder, file));
   } catch (error) {
-    throw new JobError(`Cannot read the job file '${file}': ${messageOf(error)}`, { cause: error });
+    throw new JobError(`Cannot read the job file '${file}': ${readFailure(error)}`, {
+      cause: error,
+    });
   }
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw new JobError(`The job file '${file}' is not JSON: ${messageOf(error)}`, { cause: error });
+    // The runtime quotes what stands there, which may be a secret, over several lines.
+    const why = messageOf(error).replace(/, (?:\.\.\.)?".*is not valid JSON$/s, "");
+    throw new JobError(`The job file '${file}' is not JSON: ${why}`);
   }
   const job = jobSchema.safeParse(value);
   if (job.success) return job.data;

@@ -4,6 +4,7 @@
  */
 import { type Clock, systemClock } from "../clock.ts";
 import { type Connector, type Stage, STAGES } from "../../connectors/connector.ts";
+import { didYouMean } from "../config/spelling.ts";
 import { CONNECTORS, NOT_IN_THIS_VERSION } from "../../connectors/registry.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
@@ -13,6 +14,7 @@ import {
   listConnectors,
 } from "../../connectors/support/reference.ts";
 import { clockFor } from "../../connectors/support/time_scale.ts";
+import { ownScreen, screenProgress } from "./screen.ts";
 
 /** What the command has of the world. Whatever is left out is the process's own. */
 export interface DeviceConnectorIo {
@@ -70,24 +72,46 @@ export async function runDeviceConnector(
     return USAGE_STATUS;
   }
   const env = io.env ?? Deno.env.toObject();
+  const limits = io.limits ?? systemClock;
   using stop = io.signal === undefined ? stopSignals() : given(io.signal);
-  return await runStage(command, {
+  const world = {
     cwd: io.cwd ?? Deno.cwd(),
     env,
     clock: io.clock ?? clockFor(env),
-    limits: io.limits ?? systemClock,
+    limits,
     signal: stop.signal,
     hasten: stop.hasten,
     stdout,
     stderr,
-  });
+  };
+  const screen = ownScreen({ stdout() {}, stderr, clock: limits });
+  // In a job nobody watches: then progress goes to the log with everything else.
+  if (io.stderr !== undefined || !screen.isLive) return await runStage(command, world);
+  try {
+    return await runStage(command, {
+      ...world,
+      stderr: (text) => screen.err(text),
+      stdout: (bytes) => {
+        screen.clear();
+        return stdout(bytes);
+      },
+      progress: screenProgress(screen, limits),
+    });
+  } finally {
+    screen.clear();
+  }
 }
 
 function parse(args: readonly string[]): Command {
   const [first, ...rest] = args;
   const usage = programUsage();
-  if (first === undefined) return { kind: "wrong", message: "a device type is needed", usage };
+  if (first === undefined) {
+    return { kind: "wrong", message: `a device type is needed; ${thereAre()}`, usage };
+  }
   if (isHelp(first)) return { kind: "help", text: programHelp() };
+  if (first.startsWith("-")) {
+    return { kind: "wrong", message: `there is no option '${first}' here`, usage };
+  }
   if (first === "list") return parseList(rest);
   if (first === "describe") return parseDescribe(rest);
   const found = findConnector(first);
@@ -114,7 +138,9 @@ function parseDescribe(rest: readonly string[]): Command {
     };
   }
   const [name, more] = rest;
-  if (name === undefined) return { kind: "wrong", message: "a device type is needed", usage };
+  if (name === undefined) {
+    return { kind: "wrong", message: `a device type is needed; ${thereAre()}`, usage };
+  }
   if (more !== undefined) return { kind: "wrong", message: `unexpected '${more}'`, usage };
   if (name === "--markdown") {
     return { kind: "help", text: connectorsDocument([...CONNECTORS.values()]) };
@@ -128,10 +154,26 @@ function parseDescribe(rest: readonly string[]): Command {
 function findConnector(name: string): Connector | string {
   const connector = CONNECTORS.get(name);
   if (connector !== undefined) return connector;
-  const names = `there are: ${[...CONNECTORS.keys()].join(", ")}`;
   return NOT_IN_THIS_VERSION.includes(name)
-    ? `the device type '${name}' is not in this version; ${names}`
-    : `there is no device type '${name}'; ${names}`;
+    ? `the device type '${name}' is not in this version; ${thereAre()}`
+    : unknown("device type", name, { names: [...CONNECTORS.keys()], all: thereAre() });
+}
+
+function thereAre(): string {
+  return `there are: ${[...CONNECTORS.keys()].join(", ")}`;
+}
+
+/** That there is nothing of that name, what may have been meant, and (`all`) what there is. */
+function unknown(
+  what: string,
+  name: string,
+  { names, all }: { readonly names: readonly string[]; readonly all: string },
+): string {
+  const meant = didYouMean(name, names);
+  return meant === undefined
+    ? `there is no ${what} '${name}'; ${all}`
+    : `there is no ${what} '${name}', did you mean '${meant}'? ` +
+      `${all.charAt(0).toUpperCase()}${all.slice(1)}`;
 }
 
 function parseStage(connector: Connector, args: readonly string[]): Command {
@@ -142,7 +184,10 @@ function parseStage(connector: Connector, args: readonly string[]): Command {
   if (isHelp(name)) return { kind: "help", text: deviceHelp(connector) };
   const stage = STAGE_ALIASES[name] ?? STAGES.find((stage) => stage === name);
   if (stage === undefined) {
-    return { kind: "wrong", message: `there is no stage '${name}'; ${stages}`, usage };
+    const message = name.startsWith("-")
+      ? `a stage must come before '${name}'; ${stages}`
+      : unknown("stage", name, { names: STAGES, all: stages });
+    return { kind: "wrong", message, usage };
   }
   return parseFiles(connector, stage, rest);
 }
@@ -178,7 +223,7 @@ function parseFiles(connector: Connector, stage: Stage, args: readonly string[])
   }
   const [jobFile, more] = positional;
   if (!configFile) return wrong("the device configuration is needed: -c CONFIG");
-  if (!jobFile) return wrong("the job file is needed");
+  if (!jobFile) return wrong("the job file is needed, normally testflinger.json");
   if (more !== undefined) return wrong(`unexpected '${more}'`);
   return { kind: "run", connector, stage, configFile, jobFile };
 }

@@ -11,15 +11,28 @@ Deno.test("00-common 1: a wrong command line is exit status 2, usage on standard
   const before = await filesOf(lab);
   for (
     const [args, complaint] of [
-      [[], "a device type is needed"],
+      [[], "a device type is needed; there are: fake_connector,"],
+      [["--version"], "there is no option '--version' here"],
+      [
+        ["noprovison"],
+        "there is no device type 'noprovison', did you mean 'noprovision'? There are",
+      ],
       [["toaster"], "there is no device type 'toaster'; there are: fake_connector,"],
       [["toaster", "provision", "-c", "c.yaml", "j"], "there is no device type 'toaster'"],
       [["cm3", "provision", "-c", "c.yaml", "j"], "'cm3' is not in this version; there are: fake"],
       [["noprovision"], "a stage is needed; the stages are: setup, provision, firmware_update"],
       [["noprovision", "bogus", "-c", "c.yaml", "j"], "there is no stage 'bogus'"],
+      [
+        ["noprovision", "provison"],
+        "there is no stage 'provison', did you mean 'provision'? The st",
+      ],
+      [["noprovision", "-c", "c.yaml"], "a stage must come before '-c'; the stages are: setup"],
       [["noprovision", "provision", "j"], "the device configuration is needed: -c CONFIG"],
       [["noprovision", "provision", "j", "-c"], "-c needs a file"],
-      [["noprovision", "provision", "-c", "c.yaml"], "the job file is needed"],
+      [
+        ["noprovision", "provision", "-c", "c.yaml"],
+        "the job file is needed, normally testflinger.json",
+      ],
       [["noprovision", "provision", "-c", "c.yaml", "j", "k"], "unexpected 'k'"],
       [["noprovision", "provision", "-c", "c.yaml", "--fast", "j"], "there is no option '--fast'"],
       [["describe"], "a device type is needed"],
@@ -112,6 +125,74 @@ Deno.test("every mistake in the configuration is named, with its place, before a
     ]
   ) assertStringIncludes(message, start);
   assert(!await lab.has("device-info.json"));
+});
+
+Deno.test("what is wrong with one file is one line, which names the file as the command line did", async () => {
+  await using lab = await Lab.open();
+  await lab.config("serial_port: ttyS0\n");
+  await lab.write("syntax.yaml", "a: [\n");
+  await lab.write("good.yaml", "agent_name: a1\n");
+  await lab.write("job.json", "{}");
+  await lab.write("text.json", "no json");
+  await lab.write("broken.json", '{"a": 1,\n "b": }');
+  await lab.write("list.json", "[]");
+  await lab.write("wrong.json", '{"test_data": 5, "job_id": true}');
+  for (
+    const [config, job, words] of [
+      [
+        "c.yaml",
+        "job.json",
+        "The device configuration cannot be used: c.yaml:1:14: serial_port: is",
+      ],
+      [
+        "syntax.yaml",
+        "job.json",
+        "The device configuration cannot be used: syntax.yaml:2:1: not v",
+      ],
+      [
+        ".",
+        "job.json",
+        "The device configuration cannot be used: .: cannot be read: it is a direc",
+      ],
+      ["none.yaml", "job.json", "cannot be used: none.yaml: cannot be read: there is no such file"],
+      ["good.yaml", "none.json", "Cannot read the job file 'none.json': there is no such file"],
+      ["good.yaml", ".", "Cannot read the job file '.': it is a directory, must be a file"],
+      ["good.yaml", "text.json", "The job file 'text.json' is not JSON: "],
+      [
+        "good.yaml",
+        "broken.json",
+        "The job file 'broken.json' is not JSON: Unexpected token '}'\n",
+      ],
+      ["good.yaml", "list.json", "The job file 'list.json' cannot be used: expected an object"],
+      ["good.yaml", "wrong.json", "The job file 'wrong.json' cannot be used: job_id: "],
+    ] as const
+  ) {
+    const { code, stderr } = await lab.run(["noprovision", "setup", "-c", config, job]);
+    assertEquals(code, 1);
+    assertStringIncludes(stderr, words);
+    assertMatch(stderr, /^[^\n]* ERROR: DEVICE CONNECTOR: [^\n]*\n$/);
+    assert(!stderr.includes(lab.cwd) && !stderr.includes("os error"), stderr);
+  }
+});
+
+Deno.test("all keys that provision misses are named at once", async () => {
+  await using lab = await Lab.open();
+  await lab.job({ provision_data: { use_attachment: "i.img" } });
+  for (
+    const [connector, config, words] of [
+      [
+        "muxpi",
+        {},
+        "'agent_name', 'control_host' are missing in the device configuration: set them",
+      ],
+      ["maas2", { node_id: null }, "'maas_user', 'node_id', 'device_ip' are missing in the device"],
+      ["noprovision", {}, "'device_ip' is missing in the device configuration: set it"],
+    ] as const
+  ) {
+    await lab.config(config);
+    assertEquals((await lab.stage(connector, "provision")).code, 1);
+    assertStringIncludes((await lab.failure("provision")).exception_message ?? "", words);
+  }
 });
 
 Deno.test("an empty configuration is said to be empty", async () => {
