@@ -2,9 +2,10 @@ import { createHash, type Hash } from "node:crypto";
 import { statfs } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { Progress } from "../../lib/progress.ts";
 import type { ConnectorContext } from "../connector.ts";
 import { messageOf, ProvisioningError } from "./errors.ts";
-import { type Progress, progressOf } from "./progress.ts";
+import { progressOf } from "./progress.ts";
 import { type TimeLimit, timeLimit, unlessAborted } from "./time_limit.ts";
 
 const ATTEMPTS = 3;
@@ -209,9 +210,13 @@ class Transfer implements AsyncDisposable {
     const { size } = await file.stat();
     await this.#checkSpace(size);
     const progress = this.#progress(size);
-    for await (const chunk of file.readable) {
-      this.ctx.signal.throwIfAborted();
-      await this.#keep(chunk, progress);
+    try {
+      for await (const chunk of file.readable) {
+        this.ctx.signal.throwIfAborted();
+        await this.#keep(chunk, progress);
+      }
+    } finally {
+      progress.end();
     }
   }
 
@@ -233,7 +238,11 @@ class Transfer implements AsyncDisposable {
       : this.#size + Number(length);
     if (expected !== undefined) await this.#checkSpace(expected - this.#size);
     const progress = this.#progress(expected);
-    await this.#receive(answer, progress);
+    try {
+      await this.#receive(answer, progress);
+    } finally {
+      progress.end();
+    }
     if (expected !== undefined && this.#size !== expected) {
       throw new Interrupted(`${this.#size} of ${expected} bytes came`);
     }

@@ -100,6 +100,8 @@ async function send(ctx: ConnectorContext, path: string, socket: Socket): Promis
     throw new ProvisioningError(`Only ${sent} of ${size} bytes were sent: ${messageOf(error)}`, {
       cause: error,
     });
+  } finally {
+    progress.end();
   }
   if (sent !== size) throw new ProvisioningError(`${sent} bytes were sent, expected ${size}`);
   return sent;

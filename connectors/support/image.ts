@@ -113,10 +113,12 @@ export async function imageStream(
       const buffer = new Uint8Array(CHUNK_BYTES);
       const length = await file.read(buffer).catch((error) => {
         file.close();
+        progress.end();
         throw error;
       });
       if (length === null) {
         file.close();
+        progress.end();
         controller.close();
         return;
       }
@@ -124,7 +126,10 @@ export async function imageStream(
       progress.at(sent);
       controller.enqueue(buffer.subarray(0, length));
     },
-    cancel: () => file.close(),
+    cancel() {
+      file.close();
+      progress.end();
+    },
   }, { highWaterMark: 1 });
 }
 

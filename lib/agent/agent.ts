@@ -136,7 +136,10 @@ class Agent {
         agentId: config.agent_id,
         outputBytes: config.output_bytes,
         openArtifacts: (spool, folder) =>
-          artifactUpload(spool, folder, (text) => this.#redact(text)),
+          artifactUpload(spool, folder, {
+            redact: (text) => this.#redact(text),
+            observer: options.observer,
+          }),
         onRetry: () => this.#observer.retried(),
       },
       observer: options.observer,

@@ -13,6 +13,7 @@ import { createPulse } from "../observe/pulse.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
 import { serveStatusSocket } from "../observe/status_socket.ts";
 import { createSystemd } from "../observe/systemd.ts";
+import { createTransferLog } from "../observe/transfer_log.ts";
 import { Contact } from "../outbox/contact.ts";
 import { createServerClient } from "../server/client.ts";
 import { VERSION } from "../version.ts";
@@ -170,6 +171,7 @@ async function watch(
   const agentId = config.agent_id;
   const pulse = createPulse({ clock });
   const systemd = createSystemd({ clock, log, pulse });
+  const transferLog = { observer: createTransferLog({ clock, log }) };
   const influx = createInflux({ agentId, clock, log });
   const board = await createStatus({
     agentId,
@@ -184,7 +186,7 @@ async function watch(
     ? undefined
     : await serveMetrics(config, config.metrics_port, { board, clock, log });
   let socket: { close(): Promise<void> } | undefined;
-  const observers = [pulse, board, systemd, influx, health]
+  const observers = [pulse, board, systemd, influx, transferLog, health]
     .flatMap((part) => part === undefined ? [] : [part.observer]);
   return {
     observer: combineObservers(observers, log),

@@ -32,6 +32,7 @@ export interface DeviceConnectorIo {
 
 const PROGRAM = "testflinger-device-connector";
 const USAGE_STATUS = 2;
+const NEW_LINE = 0x0a;
 const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
 
 /** What people in the field call the stage of the phase `test`. */
@@ -92,7 +93,7 @@ export async function runDeviceConnector(
       ...world,
       stderr: (text) => screen.err(text),
       stdout: (bytes) => {
-        screen.clear();
+        screen.makeRoom(bytes.at(-1) === NEW_LINE);
         return stdout(bytes);
       },
       progress: screenProgress(screen, limits),

@@ -14,10 +14,12 @@ import { createServerClient } from "../server/client.ts";
 import { readConfig } from "./agent_command.ts";
 import type { Command, CommandLine, Io } from "./command.ts";
 import { selfCommand, shellCommand } from "./self.ts";
+import { ownScreen } from "./screen.ts";
 import { TerminalText } from "./terminal_text.ts";
 import { writeArtifacts } from "./try/artifacts.ts";
 import { readJobFile } from "./try/job_file.ts";
 import { PhaseTable } from "./try/phase_table.ts";
+import { TrialProgress } from "./try/trial_progress.ts";
 
 /** The job or the configuration is wrong: nothing was run. */
 const INPUT_STATUS = 2;
@@ -45,9 +47,29 @@ export const tryCommand: Command = {
   run: tryJob,
 };
 
-async function tryJob(line: CommandLine, io: Io): Promise<number> {
+async function tryJob(line: CommandLine, plain: Io): Promise<number> {
+  const screen = ownScreen({ ...plain, clock: systemClock });
+  const io: Io = {
+    ...plain,
+    stdout: (text) => screen.out(text),
+    stderr: (text) => screen.err(text),
+  };
+  const progress = new TrialProgress(screen, systemClock);
+  const over = new AbortController();
+  const showing = progress.run(over.signal);
+  try {
+    return await tryJobFile(line, io, progress);
+  } finally {
+    over.abort();
+    await showing;
+  }
+}
+
+async function tryJobFile(line: CommandLine, io: Io, progress: TrialProgress): Promise<number> {
   const [jobPath = ""] = line.positionals;
+  progress.step("Packing the attachments");
   const jobFile = await readJobFile(jobPath);
+  progress.step(undefined);
   if (!jobFile.ok) {
     io.stderr(`${jobFile.message}\n`);
     return INPUT_STATUS;
@@ -58,7 +80,7 @@ async function tryJob(line: CommandLine, io: Io): Promise<number> {
     if (config === undefined) return INPUT_STATUS;
     const { job, attachments } = jobFile.value;
     const trialLog = openLog(io, line.switches.has("verbose"));
-    return await runOne({ job, attachments, config, folder, ...trialLog, io });
+    return await runOne({ job, attachments, config, folder, ...trialLog, io, progress });
   } finally {
     await Deno.remove(folder, { recursive: true }).catch(() => {});
   }
@@ -102,10 +124,11 @@ interface Trial {
   log: Log;
   setRedactor(redact: (text: string) => string): void;
   io: Io;
+  progress: TrialProgress;
 }
 
 async function runOne(trial: Trial): Promise<number> {
-  const { config, io, log, setRedactor } = trial;
+  const { config, io, log, setRedactor, progress } = trial;
   const prepared = prepareFolders(config);
   if (!prepared.ok) {
     io.stderr(`${prepared.message}\n`);
@@ -129,7 +152,7 @@ async function runOne(trial: Trial): Promise<number> {
     trial.attachments,
   );
   const table = new PhaseTable();
-  const screen = new TerminalText();
+  const text = new TerminalText();
   const decoder = new TextDecoder();
   const stop = stopper();
   const interrupted = onInterrupt(io, () => sandbox.cancel(jobId), stop);
@@ -142,9 +165,9 @@ async function runOne(trial: Trial): Promise<number> {
       contact,
       clock,
       log,
-      observer: combineObservers([table.observer, {
+      observer: combineObservers([table.observer, progress.observer, {
         ...noObserver,
-        output: (bytes) => io.stdout(screen.push(decoder.decode(bytes, { stream: true }))),
+        output: (bytes) => io.stdout(text.push(decoder.decode(bytes, { stream: true }))),
       }], log),
       signals: stop.signals,
       recentLog: () => [],
@@ -156,7 +179,8 @@ async function runOne(trial: Trial): Promise<number> {
       io.stderr(`${end.message}\n`);
       return 1;
     }
-    io.stdout(screen.flush());
+    io.stdout(text.flush());
+    progress.step("Saving the artifacts");
     io.stdout(`\n${table}\n`);
     const artifacts = sandbox.artifact(jobId);
     if (artifacts !== undefined) {

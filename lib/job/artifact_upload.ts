@@ -1,19 +1,27 @@
 /** A job's artifacts on their way to the server. */
 import { join } from "node:path";
 import type { Spool } from "../outbox/spool.ts";
+import type { Observer } from "../observe/observer.ts";
+import { watched } from "../progress.ts";
 import type { Upload } from "../server/api.ts";
 import { packArtifacts } from "./artifacts/pack.ts";
+import { beginTransfer } from "./transfer.ts";
+
+/** What an upload is made with. */
+export interface ArtifactUploadOptions {
+  /** Masks secrets: a name of a file is the job's own text. */
+  redact(text: string): string;
+  observer: Observer;
+}
 
 /**
  * The folder `artifacts` in `folder` as an upload. It is packed as it is sent, and anew when it has to
  * be sent again. What cannot be packed is left out, and the job's log says so once.
- *
- * @param redact masks secrets: a name of a file is the job's own text.
  */
 export function artifactUpload(
   spool: Spool,
   folder: string,
-  redact: (text: string) => string,
+  { redact, observer }: ArtifactUploadOptions,
 ): Upload {
   const reported = new Set<string>();
   const report = (path: string, reason: string) => {
@@ -25,5 +33,11 @@ export function artifactUpload(
     } is not delivered whole: ${reason}\n`;
     spool.appendLog("output", phase, new TextEncoder().encode(redact(line))).catch(() => {});
   };
-  return { open: () => packArtifacts(join(folder, "artifacts"), { onSkipped: report }) };
+  const what = "Uploading the artifacts";
+  return {
+    open() {
+      const archive = packArtifacts(join(folder, "artifacts"), { onSkipped: report });
+      return watched(archive, beginTransfer(observer, { what, jobId: spool.jobId }));
+    },
+  };
 }

@@ -2,12 +2,15 @@
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
+import type { Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
 import type { Spool } from "../outbox/spool.ts";
+import { watched } from "../progress.ts";
 import type { ServerApi } from "../server/api.ts";
 import { unpackAttachments } from "./attachments/unpack.ts";
 import { fetchAttachments } from "./fetch_attachments.ts";
 import type { Job } from "./job.ts";
+import { beginTransfer } from "./transfer.ts";
 
 /** In the job's folder of the outbox, as long as it is fetched and unpacked. */
 const ARCHIVE_NAME = "attachments.tar.gz";
@@ -21,6 +24,7 @@ export interface BringOptions {
   server: ServerApi;
   clock: Clock;
   contact: Contact;
+  observer: Observer;
   signal: AbortSignal;
 }
 
@@ -42,7 +46,11 @@ export async function bringAttachments(
     return `Cannot fetch the attachments: ${fetched.reason}`;
   }
   if (fetched.hasAny) {
-    const archive = (await Deno.open(path)).readable;
+    const file = await Deno.open(path);
+    const { size: total } = await file.stat();
+    const what = "Unpacking the attachments";
+    using progress = beginTransfer(options.observer, { what, jobId: job.jobId, total });
+    const archive = watched(file.readable, progress);
     const unpacked = await unpackAttachments(archive, join(folder, "attachments"), {
       limits: {
         maxMembers: config.attachments_max_members,

@@ -1,8 +1,10 @@
 /** Brings a job's attachments from the server to a file. */
 import type { Clock } from "../clock.ts";
+import type { Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
 import type { Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
+import { beginTransfer } from "./transfer.ts";
 
 /** A job cannot begin without its attachments; an outage of half an hour it sits out. */
 const PATIENCE_MS = 30 * 60 * 1000;
@@ -14,6 +16,7 @@ export interface FetchOptions {
   server: ServerApi;
   contact: Contact;
   clock: Clock;
+  observer: Observer;
   signal: AbortSignal;
   /** Largest archive that is accepted, in bytes. */
   largestBytes: number;
@@ -51,14 +54,17 @@ export async function fetchAttachments(jobId: string, options: FetchOptions): Pr
 
 async function tryOnce(
   jobId: string,
-  { path, server, signal, largestBytes }: FetchOptions,
+  { path, server, signal, observer, largestBytes }: FetchOptions,
 ): Promise<Fetched | { again: Failure }> {
   const answer = await server.getAttachments(jobId, signal);
   if (!answer.ok) return { again: answer };
   if (answer.value === null) return { ok: true, hasAny: false };
   await Deno.remove(path).catch(() => {});
   using file = await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
-  const reader = answer.value.getReader();
+  const { stream, length } = answer.value;
+  const reader = stream.getReader();
+  const what = "Fetching the attachments";
+  using progress = beginTransfer(observer, { what, jobId, total: length });
   let size = 0;
   while (true) {
     let chunk;
@@ -80,5 +86,6 @@ async function tryOnce(
     for (let written = 0; written < chunk.value.length;) {
       written += await file.write(chunk.value.subarray(written));
     }
+    progress.at(size);
   }
 }

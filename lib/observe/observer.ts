@@ -38,6 +38,19 @@ export interface PhaseResult {
   release: string;
 }
 
+/** Something that is not a phase and may take long: attachments and artifacts on their way. */
+export interface Transfer {
+  /** `Fetching the attachments`, for one. */
+  what: string;
+  jobId: string;
+  /** Done so far. */
+  bytes: number;
+  /** All of it, where that is known. */
+  total?: number;
+  /** It has ended, whichever way. */
+  isOver: boolean;
+}
+
 /** What is still on disk and has to reach the server. */
 export interface Backlog {
   bytes: number;
@@ -58,6 +71,8 @@ export interface Observer {
   recoveryFailed(): void;
   /** Output of the running phase, cleaned and redacted. The bytes are good during the call only. */
   output(bytes: Uint8Array): void;
+  /** Often, while one is on its way: what is to be cheap here has to be. */
+  transfer(transfer: Transfer): void;
   /** The server was asked for a job. */
   polled(): void;
   /** A call to the server ended; `message` is a `Failure`'s, one line without secrets. */
@@ -79,6 +94,7 @@ export const noObserver: Observer = {
   jobEnded() {},
   recoveryFailed() {},
   output() {},
+  transfer() {},
   polled() {},
   contact() {},
   retried() {},
@@ -117,6 +133,7 @@ export function combineObservers(observers: readonly Observer[], log?: Log): Obs
     jobEnded: (result) => tell((o) => o.jobEnded(result)),
     recoveryFailed: () => tell((o) => o.recoveryFailed()),
     output: (bytes) => tell((o) => o.output(bytes)),
+    transfer: (transfer) => tell((o) => o.transfer(transfer)),
     polled: () => tell((o) => o.polled()),
     contact: (ok, message) => tell((o) => o.contact(ok, message)),
     retried: () => tell((o) => o.retried()),

@@ -4,6 +4,7 @@ import { PHASES } from "../phases.ts";
 import type { Setting } from "./configuration_view.ts";
 import { showText } from "./output_text.ts";
 import { backlog, count, duration } from "./words.ts";
+import { progressWords } from "../progress.ts";
 import type { AgentStatus, CurrentJob, PastJob, PhaseStatus } from "./status_schema.ts";
 
 /** What the page is made of. */
@@ -134,7 +135,7 @@ function renderJob(status: AgentStatus): Markup {
       status.not_ready_because === undefined
         ? NOTHING
         : ` None is taken: ${show(status.not_ready_because)}.`
-    }</p>`;
+    }</p>${renderTransfers(status)}`;
   }
   const byPhase = new Map(job.phases.map((entry) => [entry.phase, entry]));
   return html`<dl>
@@ -149,11 +150,20 @@ ${
       `
       : NOTHING
   }
-</dl>
+</dl>${renderTransfers(status)}
 <h3>Phases</h3>
 <ol class="timeline">${
     PHASES.map((phase) => renderPhase(phase, byPhase.get(phase), job.limits))
   }</ol>`;
+}
+
+/** What is on its way and no phase: without it a job would seem to stand still. */
+function renderTransfers({ transfers = [] }: AgentStatus): Markup[] {
+  return transfers.map(({ what, job_id, bytes, total_bytes: total, seconds }) =>
+    html`
+      <p>${show(progressWords({ what, total }, bytes, seconds * 1000))} (job ${show(job_id)})</p>
+    `
+  );
 }
 
 function renderPhase(

@@ -1,7 +1,7 @@
 /** What the agent is doing, for people and programs that ask: a model of what the observer was told. */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { noObserver, type Observer, type PhaseLimits } from "./observer.ts";
+import { noObserver, type Observer, type PhaseLimits, type Transfer } from "./observer.ts";
 import type { Pulse } from "./pulse.ts";
 import { openRecentJobs } from "./recent_jobs.ts";
 import type { AgentStatus, CurrentJob, PhaseStatus } from "./status_schema.ts";
@@ -74,6 +74,8 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   let server: AgentStatus["server"] = { address: options.serverAddress, retries: 0 };
   let undelivered: AgentStatus["undelivered"] = { bytes: 0, fragments: 0, jobs: 0 };
 
+  const transfers = new Map<string, Omit<Transfer, "isOver"> & { since: number }>();
+
   const changed = () => {
     for (const listener of listeners) listener({ kind: "changed" });
   };
@@ -139,6 +141,16 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       if (running !== undefined) running.lastOutput = clock.monotonic();
       for (const listener of listeners) listener({ kind: "output", bytes });
     },
+    transfer({ what, jobId, bytes, total, isOver }) {
+      const key = `${jobId} ${what}`;
+      const known = transfers.get(key);
+      if (isOver) transfers.delete(key);
+      else {
+        const since = known?.since ?? clock.monotonic();
+        transfers.set(key, { what, jobId, bytes, since, ...(total !== undefined && { total }) });
+      }
+      if (isOver || known === undefined) changed();
+    },
     polled() {
       server = { ...server, last_poll_at: iso() };
     },
@@ -190,6 +202,15 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     return { ...job, phases, ...(limits === undefined ? {} : { limits }) };
   };
 
+  const transfersNow = () =>
+    [...transfers.values()].map(({ what, jobId, bytes, total, since }) => ({
+      what,
+      job_id: jobId,
+      bytes,
+      ...(total !== undefined && { total_bytes: total }),
+      seconds: sinceMono(since),
+    }));
+
   return {
     observer,
     snapshot() {
@@ -207,6 +228,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
         ...(notReady === undefined ? {} : { not_ready_because: notReady }),
         ...(mode === undefined ? {} : { mode: { ...mode } }),
         ...(current === undefined ? {} : { job: current }),
+        ...(transfers.size === 0 ? {} : { transfers: transfersNow() }),
         server: { ...server },
         undelivered: { ...undelivered },
         recent_jobs: [...recent.jobs],

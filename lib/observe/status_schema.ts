@@ -45,6 +45,15 @@ export type PastJob = z.infer<typeof PastJob>;
 export const CurrentJob = z.strictObject({ ...jobFields, limits: LimitsStatus.optional() });
 export type CurrentJob = z.infer<typeof CurrentJob>;
 
+/** Something on its way that is not a phase. */
+const TransferStatus = z.strictObject({
+  what: z.string().describe("Fetching the attachments, for one"),
+  job_id: z.string(),
+  bytes: z.number(),
+  total_bytes: z.number().optional().describe("absent where it is not known"),
+  seconds: z.number().describe("for how long"),
+});
+
 /** `GET /v1/status`. */
 export const AgentStatus = z.strictObject({
   agent_id: z.string(),
@@ -61,6 +70,7 @@ export const AgentStatus = z.strictObject({
     since: z.string(),
   }).optional().describe("absent until the agent has begun"),
   job: CurrentJob.optional(),
+  transfers: z.array(TransferStatus).optional().describe("attachments and artifacts on their way"),
   server: z.strictObject({
     address: z.string(),
     reachable: z.boolean().optional().describe("whether the last call succeeded"),

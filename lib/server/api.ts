@@ -74,6 +74,14 @@ export interface Upload {
   open(): ReadableStream<Uint8Array>;
 }
 
+/** An archive on its way here. */
+export interface Archive {
+  /** Has to be read to its end, or cancelled. */
+  stream: ReadableStream<Uint8Array>;
+  /** In bytes, where the server has said so. */
+  length?: number;
+}
+
 /** The calls. Each takes an optional signal and never throws for anything a server or a network does. */
 export interface ServerApi {
   /** The server's address, with scheme, without a slash at the end. */
@@ -100,7 +108,7 @@ export interface ServerApi {
   getAttachments(
     jobId: string,
     signal?: AbortSignal,
-  ): Promise<Answer<ReadableStream<Uint8Array> | null>>;
+  ): Promise<Answer<Archive | null>>;
 
   /** Reads the result only as far as `job_state`. `undefined`: the server knows nothing of the job. */
   getJobState(jobId: string, signal?: AbortSignal): Promise<Answer<string | undefined>>;

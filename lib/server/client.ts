@@ -1,6 +1,15 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { Answer, Failure, JobOffer, LogPiece, ResultView, ServerApi, Upload } from "./api.ts";
+import type {
+  Answer,
+  Archive,
+  Failure,
+  JobOffer,
+  LogPiece,
+  ResultView,
+  ServerApi,
+  Upload,
+} from "./api.ts";
 import { type CallFailure, isHtml, oneLine } from "./failure.ts";
 import { ArtifactPosts } from "./artifact_posts.ts";
 import { HTML, readJobState, readView } from "./result_answer.ts";
@@ -207,7 +216,7 @@ class ServerClient implements ServerApi {
   async getAttachments(
     jobId: string,
     signal?: AbortSignal,
-  ): Promise<Answer<ReadableStream<Uint8Array> | null>> {
+  ): Promise<Answer<Archive | null>> {
     const answer = await this.#get(jobPath("/v1/job/", jobId, "/attachments"), signal, {
       limitMs: TRANSFER_IDLE_MS,
       idle: true,
@@ -215,7 +224,11 @@ class ServerClient implements ServerApi {
       headers: { "Accept": "*/*", "Accept-Encoding": "identity" },
     });
     if (!(answer instanceof Received)) return answer;
-    if (answer.status !== 204) return { ok: true, value: answer.stream() };
+    if (answer.status !== 204) {
+      const length = Number(answer.headers.get("content-length") ?? NaN);
+      const stream = answer.stream();
+      return { ok: true, value: Number.isFinite(length) ? { stream, length } : { stream } };
+    }
     await answer.release();
     return { ok: true, value: null };
   }

@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { download, type Downloaded } from "../../connectors/support/download.ts";
 import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
+import type { Task } from "../../lib/progress.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
 import { httpStub, rawHttpStub, tcpStub } from "./support/stubs.ts";
@@ -32,6 +33,24 @@ Deno.test("a file is downloaded whole, by way of a redirect, and its progress is
   assertEquals(result, { path: join(lab.cwd, "i.img"), size: IMAGE.length, sha256: SHA256 });
   await assertWhole(lab);
   assert(lab.log.some((line) => /Downloading i\.img: \d+ % of 0\.3 MB$/.test(line)));
+});
+
+Deno.test("where a person watches, a download's progress is shown there and not logged", async () => {
+  await using lab = await Lab.open();
+  await using server = httpStub(() => new Response(IMAGE));
+  const shown: (string | number)[] = [];
+  const progress = {
+    begin: ({ what, total }: Task) => {
+      shown.push(`${what} ${total}`);
+      return { at: (bytes: number) => shown.push(bytes), end: () => shown.push("end") };
+    },
+  };
+  await inStage(
+    lab,
+    (ctx) => download({ ...ctx, progress }, { url: `${server.url}/i.img`, to: "i.img" }),
+  );
+  assertEquals([shown[0], ...shown.slice(-2)], ["Downloading i.img 300000", 300_000, "end"]);
+  assertEquals(lab.log.filter((line) => line.includes(" % of ")), []);
 });
 
 Deno.test("a transfer that breaks off goes on where it was", async () => {

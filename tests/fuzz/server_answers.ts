@@ -87,7 +87,7 @@ const CALLS: Record<string, (server: ServerApi) => Promise<Answer<unknown>>> = {
   postResult: (server) => server.postResult(JOB_ID, { job_state: "test" }),
   getAttachments: async (server) => {
     const answer = await server.getAttachments(JOB_ID);
-    if (answer.ok) await answer.value?.cancel();
+    if (answer.ok) await answer.value?.stream.cancel();
     return answer;
   },
   postLog: (server) =>

@@ -329,3 +329,18 @@ Deno.test("metrics that fail are one error in the log and a 500", () =>
       text: () => Promise.reject(new Error("broken gauge")),
     },
   }));
+
+Deno.test("the page says how far attachments and artifacts have come, with a job and without", () =>
+  withHealth(async ({ observer, url, clock }) => {
+    const page = async () => await (await fetch(`${url}/`)).text();
+    const task = { what: "Uploading the artifacts", jobId: "<b>j" };
+    observer.transfer({ ...task, bytes: 0, isOver: false });
+    await clock.advance(10_000);
+    observer.transfer({ ...task, bytes: 50e6, isOver: false });
+    const words = "Uploading the artifacts: 50.0 MB so far, 5.0 MB/s (job &lt;b&gt;j)";
+    assertStringIncludes(await page(), words);
+    observer.jobStarted({ jobId: "j2", queue: "q" });
+    assertStringIncludes(await page(), words);
+    observer.transfer({ ...task, bytes: 50e6, isOver: true });
+    assertEquals((await page()).includes("Uploading"), false);
+  }));

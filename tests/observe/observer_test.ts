@@ -17,6 +17,7 @@ function recorder(): { observer: Observer; calls: [string, ...unknown[]][] } {
       jobEnded: note("jobEnded"),
       recoveryFailed: note("recoveryFailed"),
       output: note("output"),
+      transfer: note("transfer"),
       polled: note("polled"),
       contact: note("contact"),
       retried: note("retried"),
@@ -38,6 +39,7 @@ function sayEverything(observer: Observer): [string, ...unknown[]][] {
   observer.jobEnded({ reason: "normal_exit" });
   observer.recoveryFailed();
   observer.output(bytes);
+  observer.transfer({ what: "Fetching", jobId: "j", bytes: 1, isOver: false });
   observer.polled();
   observer.contact(false, "no route");
   observer.retried();
@@ -52,6 +54,7 @@ function sayEverything(observer: Observer): [string, ...unknown[]][] {
     ["jobEnded", { reason: "normal_exit" }],
     ["recoveryFailed"],
     ["output", bytes],
+    ["transfer", { what: "Fetching", jobId: "j", bytes: 1, isOver: false }],
     ["polled"],
     ["contact", false, "no route"],
     ["retried"],

@@ -272,3 +272,17 @@ Deno.test("a device that has a novel to tell does not keep the list of jobs from
     assertEquals(again.board.snapshot().recent_jobs.length, 20);
     assertEquals(JSON.stringify(board.snapshot()).length < 100_000, true);
   }));
+
+Deno.test("what is on its way and no phase is told while it is, with how much of it has come", () =>
+  withBoard(async ({ board, clock }) => {
+    const task = { what: "Fetching the attachments", jobId: "j", total: 100 };
+    board.observer.transfer({ ...task, bytes: 0, isOver: false });
+    await clock.advance(2000);
+    board.observer.transfer({ ...task, bytes: 40, isOver: false });
+    const { transfers } = AgentStatus.parse(board.snapshot());
+    assertEquals(transfers, [
+      { what: "Fetching the attachments", job_id: "j", bytes: 40, total_bytes: 100, seconds: 2 },
+    ]);
+    board.observer.transfer({ ...task, bytes: 40, isOver: true });
+    assertEquals("transfers" in board.snapshot(), false);
+  }));

@@ -189,7 +189,10 @@ Deno.test("attachments come as a stream, and 204 means none", async () => {
   await using server = serve(() => reply());
   using link = connect(server);
   const { client, clock } = link;
-  assertEquals(await readText(succeeded(await client.getAttachments(JOB_ID))), "archive");
+  assertEquals(
+    await readText(some(succeeded(await client.getAttachments(JOB_ID))).stream),
+    "archive",
+  );
   assertEquals(server.seen[0]?.path, `/v1/job/${JOB_ID}/attachments`);
   reply = () => new Response(null, { status: 204 });
   assertEquals(await client.getAttachments(JOB_ID), { ok: true, value: null });
@@ -203,7 +206,8 @@ Deno.test("attachments that are cut off are an error for who reads them, in one 
   });
   using link = connect(server);
   const { client, clock } = link;
-  const stream = succeeded(await client.getAttachments(JOB_ID));
+  const { stream, length } = some(succeeded(await client.getAttachments(JOB_ID)));
+  assertEquals(length, 500);
   await assertRejects(() => readText(stream), Error, "cut off after 4 bytes");
   assertEquals(clock.sleepers, 0);
 });
@@ -212,7 +216,7 @@ Deno.test("attachments that stop coming are given up after 600 s, however slow t
   await using server = serveSlowly("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n");
   using link = connect(server);
   const { client, clock } = link;
-  const stream = some(succeeded(await client.getAttachments(JOB_ID)));
+  const { stream } = some(succeeded(await client.getAttachments(JOB_ID)));
   const reader = stream.getReader();
   // Unpacking to a slow disk: nobody asks the server for more.
   await clock.advance(2_000_000);
@@ -240,7 +244,7 @@ Deno.test("attachments that nobody wants any more are not loaded further", async
   );
   using link = connect(server);
   const { client, clock } = link;
-  const stream = some(succeeded(await client.getAttachments(JOB_ID)));
+  const { stream } = some(succeeded(await client.getAttachments(JOB_ID)));
   const reader = stream.getReader();
   await reader.read();
   await reader.cancel();

@@ -2,6 +2,7 @@
 import type { AgentStatus, CurrentJob } from "../../observe/status_schema.ts";
 import { showText } from "../../observe/output_text.ts";
 import { backlog, duration, size } from "../../observe/words.ts";
+import { progressWords } from "../../progress.ts";
 import type { AgentRef } from "./agent_ref.ts";
 import type { AgentAnswer } from "./ask_agent.ts";
 
@@ -24,6 +25,7 @@ export function statusLines({ config, file }: AgentRef, answer: AgentAnswer): st
     mode === undefined || mode.comment === "" ? "" : row("Because", text(mode.comment)),
     trouble === undefined ? "" : row("Trouble", `it seems to hang: ${text(trouble)}`),
     ...job === undefined ? [] : jobLines(job),
+    ...(status.transfers ?? []).map((transfer) => row("On its way", transferWords(transfer, job))),
     row(
       "Server",
       `${text(server.address)}, ` +
@@ -60,6 +62,15 @@ function jobLines(job: CurrentJob): string[] {
       ? ""
       : row("Phase", [`${phase.phase} for ${duration(phase.seconds ?? 0)}`, ...left].join(", ")),
   ];
+}
+
+function transferWords(
+  transfer: NonNullable<AgentStatus["transfers"]>[number],
+  job: CurrentJob | undefined,
+): string {
+  const { what, job_id, bytes, total_bytes: total, seconds } = transfer;
+  const words = progressWords({ what, total }, bytes, seconds * 1000);
+  return text(job_id === job?.job_id ? words : `${words} (job ${job_id})`);
 }
 
 /** One line for each of several agents. */

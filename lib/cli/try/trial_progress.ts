@@ -1,0 +1,74 @@
+/** Shows what a trial is doing: the phase and for how long, what is unpacked or uploaded. */
+import type { Clock } from "../../clock.ts";
+import { noObserver, type Observer } from "../../observe/observer.ts";
+import { duration } from "../../observe/words.ts";
+import type { Phase } from "../../phases.ts";
+import { progressWords } from "../../progress.ts";
+import type { Screen } from "../screen.ts";
+
+/** So often the seconds on the screen go on. */
+const TICK_MS = 1_000;
+
+/** What goes on, kept for the screen. */
+export class TrialProgress {
+  readonly #screen: Screen;
+  readonly #clock: Clock;
+  readonly #since: number;
+  #phase: { name: Phase; since: number; limitMs: number | undefined } | undefined;
+  /** A step that is no phase. */
+  #step: { key: string; since: number; words: string } | undefined;
+
+  constructor(screen: Screen, clock: Clock) {
+    this.#screen = screen;
+    this.#clock = clock;
+    this.#since = clock.monotonic();
+  }
+
+  /** What is to be told. */
+  readonly observer: Observer = {
+    ...noObserver,
+    phaseStarted: (name, { totalMs }) => {
+      this.#phase = { name, since: this.#clock.monotonic(), limitMs: totalMs };
+      this.show();
+    },
+    phaseEnded: () => {
+      this.#phase = undefined;
+      this.show();
+    },
+    transfer: ({ what, bytes, total, isOver }) => {
+      if (isOver) return this.step(undefined);
+      const since = this.#step?.key === what ? this.#step.since : this.#clock.monotonic();
+      const words = progressWords({ what, total }, bytes, this.#clock.monotonic() - since);
+      this.#step = { key: what, since, words };
+      this.show();
+    },
+  };
+
+  /** Something that is done by `try` itself, or the end of it. */
+  step(words: string | undefined): void {
+    this.#step = words === undefined
+      ? undefined
+      : { key: words, since: this.#clock.monotonic(), words };
+    this.show();
+  }
+
+  /** Keeps the screen up to date until `signal` aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      this.show();
+      await this.#clock.sleep(TICK_MS, signal).catch(() => {});
+    }
+    this.#screen.clear();
+  }
+
+  /** `test for 1 min 3 s, at most 4 h 0 min; 1 min 5 s in all`. */
+  show(): void {
+    const now = this.#clock.monotonic();
+    const words = (ms: number) => duration(ms / 1000);
+    const phase = this.#phase;
+    const doing = this.#step?.words ??
+      (phase === undefined ? "between phases" : `${phase.name} for ${words(now - phase.since)}` +
+        (phase.limitMs === undefined ? "" : `, at most ${words(phase.limitMs)}`));
+    this.#screen.now(`[try] ${doing}; ${words(now - this.#since)} in all`);
+  }
+}

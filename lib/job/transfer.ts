@@ -1,0 +1,35 @@
+/** Tells whoever watches the agent how far something has come that is not a phase. */
+import type { Observer } from "../observe/observer.ts";
+import type { Progress } from "../progress.ts";
+
+/** What is on its way. */
+export interface TransferOptions {
+  what: "Fetching the attachments" | "Unpacking the attachments" | "Uploading the artifacts";
+  jobId: string;
+  /** In bytes, where it is known. */
+  total?: number | undefined;
+}
+
+/** Begins to tell of a transfer. */
+export function beginTransfer(
+  observer: Pick<Observer, "transfer">,
+  { what, jobId, total }: TransferOptions,
+): Progress & Disposable {
+  const tell = (bytes: number, isOver: boolean) =>
+    observer.transfer({ what, jobId, bytes, isOver, ...(total !== undefined && { total }) });
+  let last = 0;
+  let isOver = false;
+  tell(0, false);
+  const end = () => {
+    if (!isOver) tell(last, true);
+    isOver = true;
+  };
+  return {
+    at(bytes) {
+      last = bytes;
+      tell(bytes, false);
+    },
+    end,
+    [Symbol.dispose]: end,
+  };
+}
