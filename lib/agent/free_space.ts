@@ -1,5 +1,4 @@
 /** Whether there is room for another job. */
-import { statfs } from "node:fs/promises";
 
 /** Why no job can be taken: the first of `folders` with less than `least` bytes free. */
 export async function lackOfSpace(
@@ -20,6 +19,7 @@ export async function lackOfSpace(
 /** Bytes that the agent's user may still write; undefined when the file system does not say. */
 async function freeBytes(folder: string): Promise<number | undefined> {
   try {
+    const { statfs } = await import("node:fs/promises");
     const { bavail, bsize } = await statfs(folder);
     return bavail * bsize;
   } catch {

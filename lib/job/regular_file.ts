@@ -6,7 +6,7 @@
  * O_NOFOLLOW alone does not do: unless everything is permitted, the runtime resolves links itself
  * before it opens. So what was opened is compared with what stands at the path.
  */
-import * as fs from "node:fs";
+import process from "node:process";
 
 /** What stands there is not to be opened; the message says what and why. */
 export class NotRegular extends Error {
@@ -38,8 +38,10 @@ export interface Demands {
  * @throws {Error} what the file system says.
  */
 export function openForReading(path: string, demands: Demands = {}): ReadableFile {
-  const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
   refuseOdd(path, lookAt(path), demands);
+  // Not imported: it takes its time to load, and the start of an agent needs it not.
+  const fs = process.getBuiltinModule("node:fs");
+  const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
   // O_NONBLOCK: what has just become a FIFO must not make us wait for its other end.
   const fd = fs.openSync(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
   try {
@@ -104,9 +106,7 @@ export function openForWriting(path: string, options: WritingOptions): Deno.FsFi
   refuseOdd(path, lookAt(path), options);
   const file = Deno.openSync(path, how);
   try {
-    const { dev, ino } = file.statSync();
-    // The runtime gives an inode on every system that has one.
-    refuseOther(path, { dev, ino: ino ?? 0 }, options);
+    refuseOther(path, file.statSync(), options);
     return file;
   } catch (error) {
     file.close();
@@ -124,19 +124,19 @@ export function rewriteFile(path: string, text: string, mode: number): void {
   }
 }
 
-function lookAt(path: string): fs.Stats {
-  return fs.lstatSync(path);
+function lookAt(path: string): Deno.FileInfo {
+  return Deno.lstatSync(path);
 }
 
-function refuseOdd(path: string, stat: fs.Stats, { oneName = false }: Demands): void {
-  if (!stat.isFile()) throw new NotRegular(`${path} is not a regular file`);
-  if (oneName && stat.nlink > 1) throw new NotRegular(`${path} has more than one name`);
+function refuseOdd(path: string, stat: Deno.FileInfo, { oneName = false }: Demands): void {
+  if (!stat.isFile) throw new NotRegular(`${path} is not a regular file`);
+  if (oneName && (stat.nlink ?? 1) > 1) throw new NotRegular(`${path} has more than one name`);
 }
 
 /** What is at the path now must be what was opened. */
 function refuseOther(
   path: string,
-  opened: { dev: number; ino: number },
+  opened: { dev: number; ino: number | null },
   demands: Demands,
 ): void {
   const there = lookAt(path);

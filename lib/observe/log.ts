@@ -9,8 +9,8 @@ import {
   type LogRecord,
   type Sink,
 } from "@logtape/logtape";
-import { fstatSync } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import type { Log, LogFields } from "../log.ts";
 import {
   formatJournal,
@@ -157,7 +157,7 @@ export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
 export function stderrIsJournal(journalStream = Deno.env.get("JOURNAL_STREAM")): boolean {
   if (journalStream === undefined) return false;
   try {
-    const { dev, ino } = fstatSync(2);
+    const { dev, ino } = process.getBuiltinModule("node:fs").fstatSync(2);
     return journalStream === `${dev}:${ino}`;
   } catch {
     return false;

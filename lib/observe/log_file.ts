@@ -5,7 +5,6 @@
  * `@logtape/file` does not fit: its daily files have the date in the name of the file being written,
  * it follows links, it buffers, and what it cannot write it drops without a word.
  */
-import * as fs from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { localDate } from "./log_format.ts";
 
@@ -34,9 +33,9 @@ export interface LogFile {
 
 /** What is open: which file on disk, and of which day its lines are. */
 interface Open {
-  fd: number;
+  file: Deno.FsFile;
   dev: number;
-  ino: number;
+  ino: number | null;
   day: string;
   /** The file ends within a line: a full disk or a power cut took the rest. */
   torn: boolean;
@@ -55,9 +54,9 @@ export function createLogFile(path: string, { onRotationFailed }: LogFileOptions
 
   const close = () => {
     if (current === undefined) return;
-    const { fd } = current;
+    const { file } = current;
     current = undefined;
-    fs.closeSync(fd);
+    file.close();
   };
 
   const todaysFile = (now: number): Open => {
@@ -82,7 +81,7 @@ export function createLogFile(path: string, { onRotationFailed }: LogFileOptions
     write(line, now) {
       const file = todaysFile(now);
       try {
-        writeWhole(file.fd, encoder.encode(`${file.torn ? "\n" : ""}${line}\n`));
+        writeWhole(file.file, encoder.encode(`${file.torn ? "\n" : ""}${line}\n`));
         file.torn = false;
       } catch (error) {
         close();
@@ -95,11 +94,11 @@ export function createLogFile(path: string, { onRotationFailed }: LogFileOptions
 
 function open(path: string, now: number): Open {
   const folder = dirname(path);
-  fs.mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
-  const fd = openNoLink(path);
+  Deno.mkdirSync(folder, { recursive: true, mode: FOLDER_MODE });
+  const file = openOrMake(path);
   try {
-    const stat = fs.fstatSync(fd);
-    if (!stat.isFile() || !isStill(path, stat)) {
+    const stat = file.statSync();
+    if (!stat.isFile || !isStill(path, stat)) {
       throw new Error(`${path} is a link or not a regular file: remove it`);
     }
     if (stat.uid !== Deno.uid() && isOpenToOthers(folder)) {
@@ -108,44 +107,55 @@ function open(path: string, now: number): Open {
       );
     }
     // Lines that are there already are of the day on which the last of them was written.
-    const day = localDate(stat.size > 0 ? stat.mtimeMs : now);
-    return { fd, dev: stat.dev, ino: stat.ino, day, torn: endsWithinLine(fd, stat.size) };
+    const day = localDate(stat.size > 0 ? stat.mtime?.getTime() ?? now : now);
+    return { file, dev: stat.dev, ino: stat.ino, day, torn: endsWithinLine(file, stat.size) };
   } catch (error) {
-    fs.closeSync(fd);
+    file.close();
     throw error;
   }
 }
 
-function endsWithinLine(fd: number, size: number): boolean {
+function endsWithinLine(file: Deno.FsFile, size: number): boolean {
+  if (size === 0) return false;
   const last = new Uint8Array(1);
-  return size > 0 && fs.readSync(fd, last, 0, 1, size - 1) === 1 && last[0] !== NEW_LINE;
+  file.seekSync(size - 1, Deno.SeekMode.Start);
+  return file.readSync(last) === 1 && last[0] !== NEW_LINE;
 }
 
 function isOpenToOthers(folder: string): boolean {
-  return (fs.statSync(folder).mode & 0o022) !== 0;
+  return ((Deno.statSync(folder).mode ?? 0) & 0o022) !== 0;
 }
 
 /**
- * Opens or makes the file. O_NOFOLLOW alone does not do: unless everything is permitted, the runtime
- * resolves links itself before it opens, so the caller must look whether the path is what was opened.
+ * Opens or makes the file. An existing one is opened through a link, too, so the caller must look
+ * whether the path is what was opened. (O_NOFOLLOW would not do: unless everything is permitted, the
+ * runtime resolves links itself before it opens. And the functions of Node.js that have it take as
+ * long to load as the rest of the agent.)
  */
-function openNoLink(path: string): number {
-  const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
+function openOrMake(path: string): Deno.FsFile {
+  // Reading too: a FIFO that is opened for both makes nobody wait.
+  const how = { read: true, append: true };
   try {
-    return fs.openSync(path, O_RDWR | O_APPEND | O_CREAT | O_EXCL, FILE_MODE);
+    // createNew is O_EXCL: it takes nothing that is there, and follows no link.
+    return Deno.openSync(path, { ...how, createNew: true, mode: FILE_MODE });
   } catch (error) {
-    if (!isExistsError(error)) throw error;
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
   }
-  // O_NONBLOCK: a FIFO must not make us wait for its other end.
-  return fs.openSync(path, O_RDWR | O_APPEND | O_NOFOLLOW | O_NONBLOCK);
+  return Deno.openSync(path, how);
 }
 
-function isExistsError(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "EEXIST";
+/** What stands at the path, not what a link there points to; undefined if nothing does. */
+function lookAt(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.lstatSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
 }
 
 function isStill(path: string, open: Pick<Open, "dev" | "ino">): boolean {
-  const stat = fs.lstatSync(path, { throwIfNoEntry: false });
+  const stat = lookAt(path);
   return stat !== undefined && stat.ino === open.ino && stat.dev === open.dev;
 }
 
@@ -154,14 +164,14 @@ function moveAside(path: string, open: Open): void {
   const aside = nameFor(path, open);
   // Without a name another agent with the same folder has already begun to do the same.
   if (aside !== undefined) linkOrRename(path, aside);
-  if (isStill(path, open)) fs.rmSync(path);
+  if (isStill(path, open)) Deno.removeSync(path);
   removeOldest(path);
 }
 
 function nameFor(path: string, open: Open): string | undefined {
   for (let n = 0; n < MAX_FILES_A_DAY; n++) {
     const aside = `${path}.${open.day}${n === 0 ? "" : `.${n}`}`;
-    const there = fs.lstatSync(aside, { throwIfNoEntry: false });
+    const there = lookAt(aside);
     if (there === undefined) return aside;
     if (there.ino === open.ino && there.dev === open.dev) return undefined;
   }
@@ -171,28 +181,37 @@ function nameFor(path: string, open: Open): string | undefined {
 /** A link fails where a rename would silently replace lines that are there already. */
 function linkOrRename(path: string, aside: string): void {
   try {
-    fs.linkSync(path, aside);
+    Deno.linkSync(path, aside);
   } catch (error) {
     // Somebody was quicker; a rename would replace the lines that are there.
-    if (isExistsError(error)) throw error;
+    if (error instanceof Deno.errors.AlreadyExists) throw error;
     // No hard links on this file system, or not for us.
-    fs.renameSync(path, aside);
+    Deno.renameSync(path, aside);
   }
 }
 
 function removeOldest(path: string): void {
   const prefix = `${basename(path)}.`;
   const byDay = new Map<string, string[]>();
-  for (const name of fs.readdirSync(dirname(path))) {
+  for (const { name } of Deno.readDirSync(dirname(path))) {
     if (!name.startsWith(prefix)) continue;
     const day = /^(\d{4}-\d{2}-\d{2})(\.\d+)?$/.exec(name.slice(prefix.length))?.[1];
     if (day !== undefined) byDay.set(day, [...(byDay.get(day) ?? []), name]);
   }
   for (const day of [...byDay.keys()].sort().slice(0, -KEPT_DAYS)) {
-    for (const name of byDay.get(day) ?? []) fs.rmSync(join(dirname(path), name), { force: true });
+    for (const name of byDay.get(day) ?? []) removeIfThere(join(dirname(path), name));
   }
 }
 
-function writeWhole(fd: number, bytes: Uint8Array): void {
-  for (let written = 0; written < bytes.length;) written += fs.writeSync(fd, bytes, written);
+/** Another agent with the same folder may be removing the same files. */
+function removeIfThere(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+function writeWhole(file: Deno.FsFile, bytes: Uint8Array): void {
+  for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
 }

@@ -5,7 +5,7 @@
  * A process may die in the middle of a line, a disk may fill up or lose a block. What can be read
  * is used: a torn last line is cut off, a damaged line in the middle is passed over and counted.
  */
-import { crc32 } from "node:zlib";
+import process from "node:process";
 
 /** What was read back from a record. */
 export interface Reading {
@@ -27,7 +27,11 @@ function lineOf(value: unknown): Uint8Array {
 }
 
 function checksum(bytes: Uint8Array): string {
-  return crc32(bytes).toString(16).padStart(CHECKSUM_LENGTH, "0");
+  // Not imported: it takes its time to load, and an agent without a job needs it not.
+  return process.getBuiltinModule("node:zlib").crc32(bytes).toString(16).padStart(
+    CHECKSUM_LENGTH,
+    "0",
+  );
 }
 
 function valueOf(line: Uint8Array): { value: unknown } | undefined {

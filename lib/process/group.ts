@@ -1,4 +1,3 @@
-import { access, constants as mode } from "node:fs/promises";
 import { systemClock } from "../clock.ts";
 import type { Exit } from "./exit.ts";
 import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
@@ -237,8 +236,9 @@ async function isKind(path: string, kind: "isDirectory" | "isFile"): Promise<boo
   }
 }
 
-function mayExecute(path: string): Promise<boolean> {
-  return access(path, mode.X_OK).then(() => true, () => false);
+async function mayExecute(path: string): Promise<boolean> {
+  const { access, constants } = await import("node:fs/promises");
+  return await access(path, constants.X_OK).then(() => true, () => false);
 }
 
 async function firstLine(

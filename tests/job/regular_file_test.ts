@@ -78,5 +78,5 @@ Deno.test("a file is read from any place on, and not at all when it is too large
 
 Deno.test("a file that is not there is just not there", async () => {
   await using folder = new TempFolder();
-  assertThrows(() => openForReading(folder.at("none")), Error, "ENOENT");
+  assertThrows(() => openForReading(folder.at("none")), Deno.errors.NotFound);
 });

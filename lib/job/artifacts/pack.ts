@@ -1,5 +1,4 @@
-import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { messageOf } from "../message.ts";
 import { END_OF_ARCHIVE, headerOf, type Member, paddingAfter } from "./tar_header.ts";
 
@@ -23,12 +22,6 @@ const PIECE_BYTES = 64 * 1024;
 
 /** What a name that is not UTF-8 is turned into by the runtime, in part. */
 const REPLACEMENT_CHARACTER = "\ufffd";
-
-/**
- * O_NOFOLLOW: a file that has become a link since it was listed is not read through it.
- * O_NONBLOCK: one that has become a FIFO does not hold us up.
- */
-const OPEN_FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** A folder on the way down, with what is still to be packed of it. */
 interface OpenFolder {
@@ -123,6 +116,16 @@ async function* memberOf(
   else options.onSkipped(name, `it is a ${specialKind(info)}`);
 }
 
+/**
+ * O_NOFOLLOW: a file that has become a link since it was listed is not read through it.
+ * O_NONBLOCK: one that has become a FIFO does not hold us up.
+ */
+async function openNoLink(path: string): Promise<FileHandle> {
+  // Loading it takes its time, which the start of an agent should not.
+  const { constants, open } = await import("node:fs/promises");
+  return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+}
+
 async function* fileOf(
   path: string,
   name: string,
@@ -131,7 +134,7 @@ async function* fileOf(
 ): AsyncGenerator<Uint8Array> {
   let file: FileHandle;
   try {
-    file = await open(path, OPEN_FLAGS);
+    file = await openNoLink(path);
   } catch (error) {
     options.onSkipped(name, whyUnreadable(name, error));
     return;
