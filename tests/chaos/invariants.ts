@@ -9,6 +9,7 @@ import type { Submitted } from "./seed.ts";
 /** What there is to look at. */
 export interface Scene {
   sandbox: Sandbox;
+  generation: "current" | "legacy";
   submitted: readonly Submitted[];
   folder: string;
   truth: string;
@@ -37,7 +38,8 @@ export async function violations(scene: Scene): Promise<string[]> {
     for (const [phase, printed] of OTHER_OUTPUT) {
       checkRuns(scene, jobId, { phase, printed }, wrong);
     }
-    checkFragments(scene, jobId, wrong);
+    if (scene.generation === "current") checkFragments(scene, jobId, wrong);
+    else checkLiveOutput(scene, jobId, wrong);
     await checkArtifact(scene, submitted, wrong);
     checkCleanup(scene, submitted, wrong);
   }
@@ -57,7 +59,7 @@ const OTHER_OUTPUT = [
 
 /** What the agent may say in the log of a phase, wherever it was interrupted. */
 const REMARKS =
-  /(^|\n)(The agent was interrupted (during \w+|between phases)|The agent was stopped, ending the phase\.|Job cancellation was requested, exiting\.|Cleanup is run again, since it was interrupted\.|ERROR: .*)\n/g;
+  /^(The agent was interrupted (during \w+|between phases)|The agent was stopped, ending the phase\.|Job cancellation was requested, exiting\.|Cleanup is run again, since it was interrupted\.|ERROR: .*)\n/gm;
 
 /** Each run of a phase (cleanup may have several) printed a beginning of its output, and no more. */
 function checkRuns(
@@ -68,7 +70,7 @@ function checkRuns(
 ): void {
   const log = scene.sandbox.log(jobId, "output", phase);
   const runs = log.split(/\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n/).slice(1)
-    .map((run) => run.replace(REMARKS, "$1"));
+    .map((run) => run.replace(REMARKS, ""));
   const isOdd = (run: string) => !printed.startsWith(run) && !printed.startsWith(run.trimEnd());
   const odd = runs.find(isOdd);
   if (odd !== undefined) wrong(`its log of ${phase} is ${JSON.stringify(log)}`);
@@ -129,6 +131,14 @@ function checkFragments(scene: Scene, jobId: string, wrong: Wrong): void {
     } ${new Date(fragment.at).toISOString()}`
   );
   wrong(`its fragments are not numbered from 0 up by one:\n    ${told.join("\n    ")}`);
+}
+
+/** On the older generation what was posted live may stand there twice, but nothing may be missing. */
+function checkLiveOutput(scene: Scene, jobId: string, wrong: Wrong): void {
+  const live = new Set(scene.sandbox.log(jobId, "output").split("\n"));
+  const missing = scene.sandbox.log(jobId, "output", "test").split("\n")
+    .find((line) => !live.has(line));
+  if (missing !== undefined) wrong(`its live output lacks ${JSON.stringify(missing)}`);
 }
 
 async function checkArtifact(scene: Scene, { jobId, job }: Submitted, wrong: Wrong): Promise<void> {

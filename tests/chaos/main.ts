@@ -44,7 +44,9 @@ const sum = (of: (result: SeedResult) => number) => results.reduce((n, r) => n +
 const total = (counts: Record<string, number>) => Object.values(counts).reduce((a, b) => a + b, 0);
 const failed = results.filter((result) => result.violations.length > 0);
 console.log(
-  `seeds ${from} to ${from + seeds - 1}: ${sum((r) => r.jobs)} jobs (${
+  `seeds ${from} to ${from + seeds - 1}, ${
+    sum((r) => r.generation === "legacy" ? 1 : 0)
+  } of them with a server of the older generation: ${sum((r) => r.jobs)} jobs (${
     sum((r) => r.cancelled)
   } cancelled, ${sum((r) => r.handedToNobody)} handed to an agent that had stopped listening), ${
     sum((r) => total(r.faults))

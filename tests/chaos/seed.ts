@@ -21,6 +21,7 @@ const SIGNALS = ["SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP", undefined] as const
 /** What became of a run. */
 export interface SeedResult {
   seed: number;
+  generation: "current" | "legacy";
   /** What does not hold; empty when all is well. */
   violations: string[];
   jobs: number;
@@ -46,7 +47,8 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   const folder = await Deno.makeTempDir({ prefix: `chaos-${seed}-` });
   const agentId = `chaos-${seed}-${crypto.randomUUID().slice(0, 8)}`;
   const usesTokens = random.chance(0.5);
-  const sandbox = createSandbox({ tokens: usesTokens });
+  const generation: SeedResult["generation"] = random.chance(0.25) ? "legacy" : "current";
+  const sandbox = createSandbox({ tokens: usesTokens, generation });
   const proxy = await startFaultyProxy(sandbox, random);
   const truth = join(folder, "truth");
   await Deno.mkdir(truth);
@@ -134,10 +136,12 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     const status = await agent.exited;
     output += agent.output();
     const ours = submitted.filter(({ jobId }) => !isNobodys(jobId));
-    const found = await violations({ sandbox, submitted: ours, folder, truth, agentId, kills });
+    const scene = { sandbox, generation, submitted: ours, folder, truth, agentId, kills };
+    const found = await violations(scene);
     if (status !== 0) found.push(`the agent's last exit status is ${status}, not 0`);
     return {
       seed,
+      generation,
       violations: found,
       jobs,
       faults: proxy.injected,
