@@ -1,0 +1,201 @@
+/** The agent as a command runs it: its configuration, everything that is told what it does, its end. */
+import { runAgent } from "../agent/agent.ts";
+import { prepareFolders } from "../agent/folders.ts";
+import { type Clock, scaledClock, systemClock } from "../clock.ts";
+import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
+import { formatMistake } from "../config/mistake.ts";
+import { withoutUserinfo } from "../observe/configuration_view.ts";
+import type { Log } from "../log.ts";
+import { createInflux } from "../observe/influx.ts";
+import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
+import { combineObservers, type Observer } from "../observe/observer.ts";
+import { createPulse } from "../observe/pulse.ts";
+import { createStatus, type StatusBoard } from "../observe/status.ts";
+import { serveStatusSocket } from "../observe/status_socket.ts";
+import { createSystemd } from "../observe/systemd.ts";
+import { createTransferLog } from "../observe/transfer_log.ts";
+import { Contact } from "../outbox/contact.ts";
+import { createServerClient } from "../server/client.ts";
+import { VERSION } from "../version.ts";
+import { type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
+import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
+import { withConnectorCommands } from "./connector_commands.ts";
+
+/** How many times faster than the wall's the agent's clock runs; only tests set it. */
+const CLOCK_FACTOR_VARIABLE = "TESTFLINGER_AGENT_CLOCK_FACTOR";
+
+/** The configuration is wrong: nothing was done. */
+const CONFIG_STATUS = 2;
+
+/** Reads the configuration; what is wrong with it goes to standard error. */
+export async function readConfig(file: string, io: Io): Promise<AgentConfig | undefined> {
+  const result = await loadAgentConfig(file);
+  if (result.ok) {
+    for (const warning of result.warnings) io.stderr(`warning: ${formatMistake(warning)}\n`);
+    const filled = await withConnectorCommands(result.value, file, result.given);
+    if (filled.ok) return filled.config;
+    io.stderr(`${filled.message}\n`);
+    return undefined;
+  }
+  for (const mistake of result.mistakes) io.stderr(`${formatMistake(mistake)}\n`);
+  const { length } = result.mistakes;
+  io.stderr(
+    `${length === 1 ? "One mistake" : `${length} mistakes`} in ${file}; nothing was done.\n`,
+  );
+  return undefined;
+}
+
+/** Runs the agent that the command line describes; resolves with the exit status. */
+export async function runCommand(line: CommandLine, io: Io): Promise<number> {
+  const read = await readConfig(line.values.config ?? DEFAULT_CONFIG, io);
+  if (read === undefined) return CONFIG_STATUS;
+  const config = withPort(read, line.values["metrics-port"]);
+  if (config === undefined) {
+    io.stderr(`--metrics-port must be a number from 1 to 65535: ${line.values["metrics-port"]}\n`);
+    return CONFIG_STATUS;
+  }
+  return await runConfigured(config, line.values["token-file"] ?? DEFAULT_TOKEN_FILE, io);
+}
+
+function clockOf(factor: string | undefined): Clock {
+  const number = Number(factor);
+  return number > 0 ? scaledClock(number) : systemClock;
+}
+
+function withPort(config: AgentConfig, port: string | undefined): AgentConfig | undefined {
+  if (port === undefined) return config;
+  const number = Number(port);
+  if (!Number.isInteger(number) || number < 1 || number > 65535) return undefined;
+  return { ...config, metrics_port: number };
+}
+
+async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Promise<number> {
+  const clock = clockOf(Deno.env.get(CLOCK_FACTOR_VARIABLE));
+  const agentLog = await createAgentLog({
+    level: config.logging_level,
+    quiet: config.logging_quiet,
+    folder: config.logging_basedir,
+    format: config.log_format,
+    agentId: config.agent_id,
+    underSystemd: stderrIsJournal(),
+  });
+  const { log } = agentLog;
+  const prepared = prepareFolders(config);
+  if (!prepared.ok) {
+    log.error(prepared.message);
+    await agentLog.close();
+    return 1;
+  }
+  const watchers = await watch(config, prepared.folder, clock, log);
+  const { observer } = watchers;
+  const contact = new Contact(clock, log);
+  const server = createServerClient({
+    address: config.server_address,
+    agentId: config.agent_id,
+    tokenFile,
+    clock,
+    log,
+    onContact: (ok, message) => {
+      contact.report(ok, message);
+      observer.contact(ok, message);
+    },
+  });
+  try {
+    const end = await runAgent({
+      config,
+      folder: prepared.folder,
+      server,
+      contact,
+      clock,
+      log,
+      observer,
+      signals: io.signals,
+      recentLog: () => agentLog.recent(),
+      setRedactor: (redact) => agentLog.setRedactor(redact),
+      wantsRelease: config.metrics_port !== undefined,
+      onTurn: watchers.turned,
+    });
+    if (end.ended === "failed") log.error(end.message);
+    return end.ended === "stopped" ? 0 : 1;
+  } finally {
+    server.close();
+    await watchers.close();
+    await agentLog.close();
+  }
+}
+
+/** Everything that is told what the agent does. */
+interface Watchers {
+  observer: Observer;
+  /** The agent's loop turned. */
+  turned(): void;
+  close(): Promise<void>;
+}
+
+async function watch(
+  config: AgentConfig,
+  folder: string,
+  clock: Clock,
+  log: Log,
+): Promise<Watchers> {
+  const agentId = config.agent_id;
+  const pulse = createPulse({ clock });
+  const systemd = createSystemd({ clock, log, pulse });
+  const transferLog = { observer: createTransferLog({ clock, log }) };
+  const influx = createInflux({ agentId, clock, log });
+  const board = await createStatus({
+    agentId,
+    version: VERSION,
+    serverAddress: withoutUserinfo(config.server_address),
+    folder,
+    clock,
+    log,
+    pulse,
+  });
+  const health = config.metrics_port === undefined
+    ? undefined
+    : await serveMetrics(config, config.metrics_port, { board, clock, log });
+  let socket: { close(): Promise<void> } | undefined;
+  const observers = [pulse, board, systemd, influx, transferLog, health]
+    .flatMap((part) => part === undefined ? [] : [part.observer]);
+  return {
+    observer: combineObservers(observers, log),
+    turned() {
+      // Not before: now the agent's lock is held, and the socket of another one is left alone.
+      socket ??= serveStatusSocket({ folder, board, clock, log });
+      systemd?.ready();
+      pulse.beat();
+    },
+    async close() {
+      await socket?.close();
+      await health?.close();
+      await influx?.close();
+      await systemd?.close();
+      await board.close();
+    },
+  };
+}
+
+/** Metrics and the status page. They are loaded only where they are wanted: it takes its time. */
+async function serveMetrics(
+  config: AgentConfig,
+  port: number,
+  parts: { board: StatusBoard; clock: Clock; log: Log },
+): Promise<{ observer: Observer; close(): Promise<void> }> {
+  const { createMetrics } = await import("../observe/metrics.ts");
+  const { serveHealth } = await import("../observe/health.ts");
+  const metrics = await createMetrics({
+    agentId: config.agent_id,
+    identifier: config.identifier ?? "",
+    version: VERSION,
+    clock: parts.clock,
+  });
+  const health = serveHealth({
+    ...parts,
+    host: config.metrics_host,
+    port,
+    metrics,
+    configuration: config,
+  });
+  return { observer: metrics.observer, close: () => health.close() };
+}

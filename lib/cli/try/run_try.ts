@@ -1,0 +1,234 @@
+/** One job on this machine, through the real agent, without a server. */
+import { join } from "node:path";
+import { runAgent } from "../../agent/agent.ts";
+import { prepareFolders } from "../../agent/folders.ts";
+import type { SignalListener, Signals } from "../../agent/signals.ts";
+import { systemClock } from "../../clock.ts";
+import { AgentConfig } from "../../config/agent_config.ts";
+import type { Log } from "../../log.ts";
+import { escapeText } from "../../observe/log_format.ts";
+import { combineObservers, noObserver } from "../../observe/observer.ts";
+import { Contact } from "../../outbox/contact.ts";
+import { serveSandbox } from "../../sandbox/serve.ts";
+import { createServerClient } from "../../server/client.ts";
+import { readConfig } from "../run_agent.ts";
+import type { CommandLine, Io } from "../command.ts";
+import { selfCommand, shellCommand } from "../self.ts";
+import { ownScreen } from "../screen.ts";
+import { TerminalText } from "../terminal_text.ts";
+import { writeArtifacts } from "./artifacts.ts";
+import { readJobFile } from "./job_file.ts";
+import { PhaseTable } from "./phase_table.ts";
+import { TrialProgress } from "./trial_progress.ts";
+
+/** The job or the configuration is wrong: nothing was run. */
+const INPUT_STATUS = 2;
+
+/** Runs the job; resolves with the exit status. */
+export async function runTry(line: CommandLine, plain: Io): Promise<number> {
+  const screen = ownScreen({ ...plain, clock: systemClock });
+  const io: Io = {
+    ...plain,
+    stdout: (text) => screen.out(text),
+    stderr: (text) => screen.err(text),
+  };
+  const progress = new TrialProgress(screen, systemClock);
+  const over = new AbortController();
+  const showing = progress.run(over.signal);
+  try {
+    return await tryJobFile(line, io, progress);
+  } finally {
+    over.abort();
+    await showing;
+  }
+}
+
+async function tryJobFile(line: CommandLine, io: Io, progress: TrialProgress): Promise<number> {
+  const [jobPath = ""] = line.positionals;
+  progress.step("Packing the attachments");
+  const jobFile = await readJobFile(jobPath);
+  progress.step(undefined);
+  if (!jobFile.ok) {
+    io.stderr(`${jobFile.message}\n`);
+    return INPUT_STATUS;
+  }
+  const folder = await Deno.makeTempDir({ prefix: "testflinger-try-" });
+  try {
+    const config = await configFor(line.values.config, folder, io);
+    if (config === undefined) return INPUT_STATUS;
+    const { job, attachments } = jobFile.value;
+    const trialLog = openLog(io, line.switches.has("verbose"));
+    return await runOne({ job, attachments, config, folder, ...trialLog, io, progress });
+  } finally {
+    await Deno.remove(folder, { recursive: true }).catch(() => {});
+  }
+}
+
+/** The configuration that was named, or one whose tests run on this machine; its folders are ours. */
+async function configFor(
+  file: string | undefined,
+  folder: string,
+  io: Io,
+): Promise<AgentConfig | undefined> {
+  const ours = {
+    server_address: "http://127.0.0.1",
+    polling_interval: 1,
+    min_free_space: 0,
+    execution_basedir: join(folder, "run"),
+    logging_basedir: join(folder, "logs"),
+    results_basedir: join(folder, "results"),
+  };
+  if (file !== undefined) {
+    const config = await readConfig(file, io);
+    return config === undefined ? undefined : { ...config, ...ours };
+  }
+  const device = join(folder, "device.yaml");
+  await Deno.writeTextFile(device, "agent_name: try\n");
+  const connector = shellCommand([...selfCommand(), "device-connector", "fake_connector"]);
+  return AgentConfig.parse({
+    agent_id: "try",
+    job_queues: ["try"],
+    ...ours,
+    test_command: `exec ${connector} runtest -c ${shellCommand([device])} testflinger.json`,
+  });
+}
+
+interface Trial {
+  job: Record<string, unknown>;
+  attachments: Uint8Array | undefined;
+  config: AgentConfig;
+  /** For markers and locks, so that an agent that really runs here is not disturbed. */
+  folder: string;
+  log: Log;
+  setRedactor(redact: (text: string) => string): void;
+  io: Io;
+  progress: TrialProgress;
+}
+
+async function runOne(trial: Trial): Promise<number> {
+  const { config, io, log, setRedactor, progress } = trial;
+  const prepared = prepareFolders(config);
+  if (!prepared.ok) {
+    io.stderr(`${prepared.message}\n`);
+    return 1;
+  }
+  const served = serveSandbox();
+  const { sandbox } = served;
+  const clock = systemClock;
+  const contact = new Contact(clock, log);
+  const server = createServerClient({
+    address: served.url,
+    agentId: config.agent_id,
+    clock,
+    log,
+    onContact: (ok) => contact.report(ok),
+  });
+  // An id of the job file's own would be the name of a folder.
+  const { job_id: _, ...job } = trial.job;
+  const jobId = sandbox.submit(
+    { ...job, job_queue: config.job_queues[0] },
+    trial.attachments,
+  );
+  const table = new PhaseTable();
+  const text = new TerminalText();
+  const decoder = new TextDecoder();
+  const stop = stopper();
+  const interrupted = onInterrupt(io, () => sandbox.cancel(jobId), stop);
+  void sandbox.waitFor(() => sandbox.state(jobId) === "complete").then(() => stop.now());
+  try {
+    const end = await runAgent({
+      config,
+      folder: prepared.folder,
+      server,
+      contact,
+      clock,
+      log,
+      observer: combineObservers([table.observer, progress.observer, {
+        ...noObserver,
+        output: (bytes) => io.stdout(text.push(decoder.decode(bytes, { stream: true }))),
+      }], log),
+      signals: stop.signals,
+      recentLog: () => [],
+      setRedactor,
+      wantsRelease: false,
+      sharedFolder: trial.folder,
+    });
+    if (end.ended === "failed") {
+      io.stderr(`${end.message}\n`);
+      return 1;
+    }
+    io.stdout(text.flush());
+    progress.step("Saving the artifacts");
+    io.stdout(`\n${table}\n`);
+    const artifacts = sandbox.artifact(jobId);
+    if (artifacts !== undefined) {
+      const files = await writeArtifacts(artifacts, `artifacts-${jobId}`);
+      io.stdout(`\n${files} ${files === 1 ? "artifact" : "artifacts"} in ./artifacts-${jobId}/\n`);
+    }
+    return table.passed && !interrupted.wasAsked ? 0 : 1;
+  } finally {
+    server.close();
+    await served.close();
+  }
+}
+
+/** Stops the agent of a trial as a signal would. */
+function stopper() {
+  const asked: ("first" | "again")[] = [];
+  let listener: SignalListener | undefined;
+  const tell = (which: "first" | "again") => {
+    if (listener === undefined) asked.push(which);
+    else listener.stop("SIGTERM", which === "again");
+  };
+  const signals: Signals = {
+    listen(next) {
+      listener = next;
+      for (const which of asked.splice(0)) tell(which);
+    },
+  };
+  return { signals, now: () => tell("first"), atOnce: () => tell("again") };
+}
+
+/** Ctrl-C cancels the job; again, it ends everything at once. */
+function onInterrupt(
+  io: Io,
+  cancel: () => void,
+  stop: { now(): void; atOnce(): void },
+): { readonly wasAsked: boolean } {
+  const state = { wasAsked: false };
+  io.signals.listen({
+    restart() {},
+    stop: (_signal, again) => {
+      state.wasAsked = true;
+      if (!again) {
+        io.stderr("\nThe job is cancelled; cleanup runs. Again to end everything at once.\n");
+        cancel();
+      } else {
+        stop.now();
+        stop.atOnce();
+      }
+    },
+  });
+  return state;
+}
+
+/** Shows what the agent logs: warnings and errors, or everything. */
+function openLog(io: Io, verbose: boolean): Pick<Trial, "log" | "setRedactor"> {
+  let redact = (text: string) => text;
+  const say = (level: string) => (message: string, fields: Record<string, unknown> = {}) => {
+    const facts = Object.entries(fields)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => ` ${name}=${value}`).join("");
+    io.stderr(`${level} ${escapeText(redact(`${message}${facts}`))}\n`);
+  };
+  const quiet = verbose ? say : () => () => {};
+  return {
+    log: {
+      debug: quiet("DEBUG"),
+      info: quiet("INFO"),
+      warning: say("WARNING"),
+      error: say("ERROR"),
+    },
+    setRedactor: (next) => redact = next,
+  };
+}
