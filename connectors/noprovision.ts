@@ -39,6 +39,7 @@ export const noprovision = defineConnector({
     let last = await probe(ctx, target);
     if (succeeded(last)) return;
 
+    let alsoWrong = "";
     const password = job.test_data?.test_password;
     if (isRefusal(last) && password) {
       ctx.log.info(`${destination(target)} refuses the agent's key: installing it`);
@@ -46,35 +47,52 @@ export const noprovision = defineConnector({
         attempts: 1,
         timeoutMs: KEY_TIMEOUT_MS,
       });
-      if (copied.ok) last = await probe(ctx, target);
-      if (succeeded(last)) return;
+      if (copied.ok) {
+        last = await probe(ctx, target);
+        if (succeeded(last)) return;
+      } else {
+        const problem = `Cannot install the agent's key on the device: ${copied.why}`;
+        // This host lacks something: no reset of the device would bring it.
+        if (copied.missing) throw new ProvisioningError(problem);
+        alsoWrong = `; ${problem}`;
+      }
     }
 
     if (!ctx.config.reboot_script?.length) {
       throw new ProvisioningError(
-        `The device does not answer, and no 'reboot_script' is set to reset it: ` +
-          sshFailureText(target, PROBE, last),
+        `The device does not let us in, and no 'reboot_script' is set to reset it: ` +
+          sshFailureText(target, PROBE, last) + alsoWrong,
       );
     }
-    ctx.log.warning(`The device does not answer: ${sshFailureText(target, PROBE, last)}`);
+    ctx.log.warning(
+      `The device does not let us in: ${sshFailureText(target, PROBE, last)}${alsoWrong}`,
+    );
     await hardReset(ctx);
     await ctx.clock.sleep(FIRST_PAUSE_MS, ctx.signal);
     const deadline = ctx.clock.monotonic() + BOOT_LIMIT_MS;
-    while (ctx.clock.monotonic() < deadline) {
-      await ctx.clock.sleep(PROBE_PAUSE_MS, ctx.signal);
-      last = await probe(ctx, target);
+    const leftMs = () => deadline - ctx.clock.monotonic();
+    while (leftMs() > 0) {
+      await ctx.clock.sleep(Math.min(PROBE_PAUSE_MS, leftMs()), ctx.signal);
+      if (leftMs() <= 0) break;
+      last = await probe(ctx, target, Math.min(PROBE_TIMEOUT_MS, leftMs()));
       if (succeeded(last)) return;
     }
     const ErrorClass = ctx.config.unreachable_is_recovery_error ? RecoveryError : ProvisioningError;
     throw new ErrorClass(
-      `The device does not answer ${(FIRST_PAUSE_MS + BOOT_LIMIT_MS) / 1000} s after its reset: ` +
-        sshFailureText(target, PROBE, last),
+      `The device does not let us in ${
+        (FIRST_PAUSE_MS + BOOT_LIMIT_MS) / 1000
+      } s after its reset: ` +
+        sshFailureText(target, PROBE, last) + alsoWrong,
     );
   },
 });
 
-function probe(ctx: ConnectorContext, target: SshTarget): Promise<CommandResult> {
-  return ssh(ctx, target, PROBE, { timeoutMs: PROBE_TIMEOUT_MS });
+function probe(
+  ctx: ConnectorContext,
+  target: SshTarget,
+  timeoutMs = PROBE_TIMEOUT_MS,
+): Promise<CommandResult> {
+  return ssh(ctx, target, PROBE, { timeoutMs });
 }
 
 /** Did the device answer, but not let us in? */

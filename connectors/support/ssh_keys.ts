@@ -65,12 +65,13 @@ export async function copySshKey(
     ...portOption(target, "-p"),
     destination(target),
   ], target.password);
+  const program = target.password === undefined ? "ssh-copy-id" : "sshpass ssh-copy-id";
   for (let attempt = 1;; attempt++) {
     const result = await runInvocation(ctx, invocation, {
       timeoutMs: options.timeoutMs ?? COPY_TIMEOUT_MS,
     });
     if (succeeded(result)) return { ok: true };
-    const why = failureText("ssh-copy-id", result);
+    const why = failureText(program, result);
     const missing = result.ended === "not_started";
     if (attempt >= attempts || missing) return { ok: false, why, missing };
     ctx.log.warning(`Cannot copy the ssh key to ${destination(target)} yet: ${why}`);

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { CONNECTORS } from "../../connectors/registry.ts";
 import { Lab } from "./support/lab.ts";
+import { answerAll, SCENES } from "./support/scenes.ts";
 import { httpStub, tcpStub, until } from "./support/stubs.ts";
 
 const CONFIG = { agent_name: "a1", device_ip: "10.1.1.1" };
@@ -496,16 +497,27 @@ Deno.test("the serial log of provision is there even if nobody answers", async (
 });
 
 Deno.test("00-common 14: a control host that answers 500 to everything gets one request, and provision goes on", async () => {
-  for (const connector of ["fake_connector", "noprovision"]) {
+  for (const connector of CONNECTORS.keys()) {
+    const provision = SCENES.find((scene) =>
+      scene.connector === connector && scene.stage === "provision" && !scene.variant
+    );
+    if (provision === undefined) throw new Error(`${connector} has no scene`);
     await using lab = await Lab.open();
+    await using server = httpStub(answerAll);
     await using host = httpStub(() => new Response("no", { status: 500 }));
-    await lab.config({ ...CONFIG, control_host: "127.0.0.1", control_host_port: host.port });
-    await lab.job({});
+    await provision.prepare(lab, server.port, {
+      control_host: "127.0.0.1",
+      control_host_port: host.port,
+    });
     const { code, stderr } = await lab.stage(connector, "provision");
-    assertEquals(code, 0);
-    assertEquals(host.requests, [
-      { method: "POST", path: "/api/v1/system/setup/provisioning", body: "", contentType: null },
-    ]);
+    assertEquals(code, 0, stderr);
+    const withBody = connector === "oemrecovery";
+    assertEquals(host.requests, [{
+      method: "POST",
+      path: "/api/v1/system/setup/provisioning",
+      body: withBody ? '{"usb":"DUT"}' : "",
+      contentType: withBody ? "application/json" : null,
+    }], connector);
     assertEquals(stderr.match(/setup\/provisioning/g)?.length, 1);
   }
 });

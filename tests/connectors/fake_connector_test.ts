@@ -10,8 +10,8 @@ Deno.test("01-fake-connector 1: provision prints provision_data between two line
   await lab.job({ provision_data: { url: "x", n: 1 } });
   const { code, stdout } = await lab.stage("fake_connector", "provision");
   assertEquals(code, 0);
-  const [before, between] = stdout.split(`${FRAME}\n`);
-  assertEquals(before, "");
+  const [before, between, ...after] = stdout.split(`${FRAME}\n`);
+  assertEquals([before, ...after], ["", ""]);
   assertStringIncludes(between ?? "", `{\n    "url": "x",\n    "n": 1\n}\n`);
 });
 

@@ -76,8 +76,10 @@ const CASES: readonly Case[] = [
     program: "sshpass",
     outcomes: {
       missing: /Cannot log in to the device: .*Cannot start sshpass: no such program in PATH/,
-      hanging: /The device was not up 1200 s after its reset: 'ssh-copy-id' was ended after 60 s/,
-      failing: /The device was not up 1200 s .*'ssh-copy-id' ended with exit status 9: it went/,
+      hanging:
+        /The device was not up 1200 s after its reset: 'sshpass ssh-copy-id' was ended after 60 s/,
+      failing:
+        /The device was not up 1200 s .*'sshpass ssh-copy-id' ended with exit status 9: it went/,
       "printing rubbish": "works",
     },
   },
@@ -85,9 +87,12 @@ const CASES: readonly Case[] = [
     on: "agent",
     program: "ssh-copy-id",
     outcomes: {
-      missing: /Cannot log in to the device: .*'ssh-copy-id' could not be started: .*no such/,
-      hanging: /The device was not up 1200 s after its reset: 'ssh-copy-id' was ended after 60 s/,
-      failing: /The device was not up 1200 s .*'ssh-copy-id' ended with exit status 9: it went/,
+      missing:
+        /Cannot log in to the device: .*'sshpass ssh-copy-id' could not be started: .*no such/,
+      hanging:
+        /The device was not up 1200 s after its reset: 'sshpass ssh-copy-id' was ended after 60 s/,
+      failing:
+        /The device was not up 1200 s .*'sshpass ssh-copy-id' ended with exit status 9: it went/,
       "printing rubbish": "works",
     },
   },

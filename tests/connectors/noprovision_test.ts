@@ -46,11 +46,25 @@ Deno.test("02-noprovision 4: a device that never comes back is given up after 36
   await lab.fake("ssh", 'echo "connect to host 10.1.1.1 port 22: No route to host" >&2; exit 255');
   assertEquals((await lab.stage("noprovision", "provision")).code, 1);
   assertEquals(lab.clock.elapsed, 360_000);
-  assertEquals((await lab.calls("ssh")).length, 31);
+  // Once before the reset, and then every 10 s of 300, but no more when they are over.
+  assertEquals((await lab.calls("ssh")).length, 30);
   const failure = await lab.failure("provision");
   assertEquals(failure.exception_name, "ProvisioningError");
   assertStringIncludes(failure.exception_message ?? "", "ubuntu@10.1.1.1");
   assertStringIncludes(failure.exception_message ?? "", "No route to host");
+});
+
+Deno.test("probes that hang do not take longer than the 300 s that there are", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ ...CONFIG, reboot_script: ["true"] });
+  await lab.job({});
+  await lab.fake("ssh", "hang");
+  assertEquals((await lab.stage("noprovision", "provision")).code, 1);
+  assertEquals(lab.clock.elapsed, 30_000 + 360_000);
+  assertStringIncludes(
+    (await lab.failure("provision")).exception_message ?? "",
+    "'ssh ubuntu@10.1.1.1 /bin/true' was ended after 10 s",
+  );
 });
 
 Deno.test("unreachable_is_recovery_error: true makes a lost device a matter for a person", async () => {

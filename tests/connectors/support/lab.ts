@@ -1,6 +1,5 @@
 /** A lab without hardware: recording fakes on PATH, a virtual clock, a scratch folder. */
 import { join } from "node:path";
-import { allProcesses } from "../../../lib/process/proc.ts";
 import { runDeviceConnector } from "../../../lib/cli/device_connector.ts";
 import { VirtualClock } from "./virtual_clock.ts";
 
@@ -229,21 +228,6 @@ ${script}
     const all = await this.json("device-connector-error.json");
     // The file is ours; a test that finds something else in it fails on the next line.
     return (all as Record<string, Record<string, string | null>>)[`${stage}_exception_info`] ?? {};
-  }
-
-  /** Names of the processes that still run in the job's folder. */
-  async processes(): Promise<string[]> {
-    const cwd = await Deno.realPath(this.cwd);
-    const names: string[] = [];
-    for (const process of await allProcesses()) {
-      if (process.dead) continue;
-      const folder = await new Deno.Command("readlink", {
-        args: [`/proc/${process.pid}/cwd`],
-        stderr: "null",
-      }).output();
-      if (new TextDecoder().decode(folder.stdout).trim() === cwd) names.push(process.name);
-    }
-    return names;
   }
 
   async #takeHung(): Promise<boolean> {

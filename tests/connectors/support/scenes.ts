@@ -1,0 +1,257 @@
+/** A lab for each connector and stage in which all goes well, and the programs that it needs. */
+import { CONNECTORS } from "../../../connectors/registry.ts";
+import { STAGES } from "../../../connectors/connector.ts";
+import { ControlHost } from "./control_host.ts";
+import type { Lab } from "./lab.ts";
+import { fakeMaas, MAAS_CONFIG } from "./maas.ts";
+import type { StubRequest } from "./stubs.ts";
+
+/** One stage of a connector. */
+export interface Scene {
+  readonly connector: string;
+  readonly stage: string;
+  /** What is special about this one. */
+  readonly variant?: string;
+  /** All programs that it calls. */
+  readonly programs: readonly string[];
+  /** Of these, the ones to break; muxpi_failures_test.ts has more to say of muxpi's. @default all */
+  readonly broken?: readonly string[];
+  /** Of these, the ones whose failure is only told: the stage goes on without. */
+  readonly dispensable?: readonly string[];
+  /** Of these, the ones whose failure is an answer, too, and not told. */
+  readonly silent?: readonly string[];
+  /** The ones of which only the exit status counts, so that babbling is no failure. */
+  readonly mute?: readonly string[];
+  /**
+   * Makes a lab in which all goes well.
+   *
+   * @param port of a server that is the control host's REST service, and the Testflinger server.
+   * @param more configuration.
+   * @returns the control host, where there is one with storage to switch.
+   */
+  prepare(lab: Lab, port: number, more?: Record<string, unknown>): Promise<ControlHost | void>;
+}
+
+const DEVICE = { agent_name: "a1", device_ip: "10.1.1.1" };
+
+/** Power-cycling the control host before provision. */
+const CYCLE = { control_host_reboot_script: ["cycle"] };
+
+/** Answers for the control host's REST service, and for a Testflinger server. */
+export function answerAll({ method, path }: StubRequest): Response {
+  if (method === "POST" && path === "/v1/job") return Response.json({ job_id: "c1" });
+  if (path !== "/v1/result/c1") return new Response("{}");
+  return Response.json({ job_state: "allocated", device_info: { device_ip: "10.9.9.1" } });
+}
+
+const OWN: readonly Scene[] = [
+  {
+    connector: "fake_connector",
+    stage: "provision",
+    programs: [],
+    async prepare(lab, _port, more) {
+      await lab.config({ ...DEVICE, ...more });
+      await lab.job({ provision_data: { url: "x" } });
+    },
+  },
+  {
+    connector: "fake_connector",
+    stage: "provision",
+    variant: "after a power cycle of its control host",
+    programs: ["ping", "cycle"],
+    dispensable: ["ping", "cycle"],
+    silent: ["ping"],
+    async prepare(lab, port, more) {
+      await lab.config({ ...DEVICE, ...CYCLE, ...controlHost(port), ...more });
+      await lab.job({ provision_data: { url: "x" } });
+      await lab.fake("cycle", "");
+      await lab.fake("ping", "exit 1");
+    },
+  },
+  {
+    connector: "noprovision",
+    stage: "provision",
+    programs: ["ssh", "pdu"],
+    mute: ["ssh", "pdu"],
+    async prepare(lab, _port, more) {
+      await lab.config({ ...DEVICE, reboot_script: ["pdu 3 off", "pdu 3 on"], ...more });
+      await lab.job({});
+      await lab.fake("pdu", "");
+      await lab.fake("ssh", '[ "$n" -gt 1 ]');
+    },
+  },
+  {
+    connector: "noprovision",
+    stage: "provision",
+    variant: "of a device that refuses the key",
+    programs: ["ssh", "sshpass", "ssh-copy-id"],
+    mute: ["ssh"],
+    async prepare(lab, _port, more) {
+      await lab.config({ ...DEVICE, ...more });
+      await lab.job({ test_data: { test_password: "secret" } });
+      await lab.fake("ssh-copy-id", ": > let-in");
+      await lab.fake(
+        "ssh",
+        'test -e let-in || { echo "Permission denied (publickey)." >&2; exit 255; }',
+      );
+    },
+  },
+  {
+    connector: "oemrecovery",
+    stage: "provision",
+    programs: ["ssh", "sshpass", "ssh-copy-id", "pdu"],
+    mute: ["ssh-copy-id", "pdu"],
+    async prepare(lab, _port, more) {
+      await lab.config({
+        ...DEVICE,
+        reboot_script: ["pdu"],
+        recovery_cmds: ["recover"],
+        ...more,
+      });
+      await lab.job({});
+      await lab.fake("pdu", "");
+      await lab.fake("ssh-copy-id", '[ "$n" -gt 1 ]');
+      await lab.fake("ssh", 'case "$*" in *"snap model") echo "model generic-classic";; esac');
+    },
+  },
+  {
+    connector: "maas2",
+    stage: "provision",
+    programs: ["maas", "ssh"],
+    mute: ["ssh"],
+    async prepare(lab, _port, more) {
+      await lab.config({ ...MAAS_CONFIG, timeout_min: 5, ...more });
+      await lab.job({ provision_data: { distro: "noble" } });
+      await fakeMaas(lab);
+    },
+  },
+  {
+    connector: "maas2",
+    stage: "cleanup",
+    programs: ["maas"],
+    async prepare(lab) {
+      await lab.config(MAAS_CONFIG);
+      await lab.job({ provision_data: { distro: "noble" } });
+      await fakeMaas(lab);
+    },
+  },
+  {
+    connector: "multi",
+    stage: "provision",
+    programs: [],
+    async prepare(lab, port, more) {
+      await lab.config({
+        agent_name: "a1",
+        testflinger_server: `http://127.0.0.1:${port}`,
+        ...more,
+      });
+      await lab.job({ job_id: "parent", provision_data: { jobs: [{ job_queue: "q" }] } });
+    },
+  },
+  {
+    connector: "multi",
+    stage: "cleanup",
+    programs: [],
+    async prepare(lab, port) {
+      await lab.config({ testflinger_server: `http://127.0.0.1:${port}` });
+      await lab.job({});
+      await lab.write("job_list.json", '[{"job_id": "c1"}]');
+    },
+  },
+  {
+    connector: "muxpi",
+    stage: "provision",
+    programs: ["ssh", "scp", "sshpass", "ssh-copy-id", "pdu"],
+    broken: [],
+    prepare: prepareMuxpi,
+  },
+  {
+    connector: "muxpi",
+    stage: "provision",
+    variant: "after a power cycle of its control host",
+    programs: ["ping", "cycle", "power", "ssh", "scp", "sshpass", "ssh-copy-id", "pdu"],
+    broken: ["ping", "cycle", "power"],
+    dispensable: ["ping", "cycle", "power"],
+    silent: ["ping"],
+    async prepare(lab, port) {
+      await lab.fake("cycle", "");
+      await lab.fake("power", "");
+      await lab.fake("ping", "exit 1");
+      return await prepareMuxpi(lab, port, {
+        ...CYCLE,
+        control_host_port: port,
+        poweroff_script: ["power off"],
+        poweron_script: ["power on"],
+      });
+    },
+  },
+];
+
+/** Stages that are the same for every connector that brings none of its own. */
+const COMMON: readonly Omit<Scene, "connector">[] = [
+  ...["setup", "allocate", "cleanup"].map((stage) => ({
+    stage,
+    programs: [],
+    async prepare(lab: Lab) {
+      await lab.config(DEVICE);
+      await lab.job({});
+    },
+  })),
+  {
+    stage: "reserve",
+    programs: ["ssh-import-id", "ssh-copy-id"],
+    dispensable: ["ssh-import-id", "ssh-copy-id"],
+    async prepare(lab) {
+      await lab.config(DEVICE);
+      await lab.job({ reserve_data: { ssh_keys: ["lp:me"], timeout: 60 } });
+      await lab.fake("ssh-import-id", 'echo "ssh-rsa KEY me" >> "$2"');
+    },
+  },
+  {
+    stage: "runtest",
+    programs: ["tool"],
+    mute: ["tool"],
+    async prepare(lab) {
+      await lab.config(DEVICE);
+      await lab.job({ test_data: { test_cmds: "tool" } });
+      await lab.fake("tool", "");
+    },
+  },
+];
+
+/** Every stage of every connector; `firmware_update` is not in this version. */
+export const SCENES: readonly Scene[] = [...CONNECTORS.keys()].flatMap((connector) =>
+  STAGES.flatMap((stage) => {
+    const own = OWN.filter((scene) => scene.connector === connector && scene.stage === stage);
+    if (own.length > 0) return own;
+    return COMMON.filter((scene) => scene.stage === stage)
+      .map((scene) => ({ ...scene, connector }));
+  })
+);
+
+function controlHost(port: number) {
+  return { control_host: "127.0.0.1", control_host_port: port };
+}
+
+async function prepareMuxpi(
+  lab: Lab,
+  _port: number,
+  more: Record<string, unknown> = {},
+): Promise<ControlHost> {
+  const host = await ControlHost.open(lab, [
+    { name: "sda1", label: "system-boot" },
+    { name: "sda2", label: "writable", files: { "etc/hostname": "ubuntu" } },
+  ]);
+  await lab.config({
+    ...DEVICE,
+    ...controlHost(1),
+    test_device: "/dev/sda",
+    reboot_script: ["pdu"],
+    ...more,
+  });
+  await Deno.mkdir(`${lab.cwd}/attachments/provision`, { recursive: true });
+  await Deno.writeFile(`${lab.cwd}/attachments/provision/i.img`, new Uint8Array(10_000));
+  await lab.job({ provision_data: { use_attachment: "i.img" } });
+  await lab.fake("pdu", "");
+  return host;
+}
