@@ -71,8 +71,8 @@ Deno.test("status, logs, jobs, offline, online and restart follow an agent throu
     assertStringIncludes(none.stdout, "does not run, so there is nothing to restart; start it: ");
 
     start();
-    const waiting = await until(`${agentId}  waiting for `, "status", ...on);
-    assertStringIncludes(waiting, `Server         ${served.url}, last answer `);
+    await until(`${agentId}  waiting for `, "status", ...on);
+    const waiting = await until(`Server         ${served.url}, last answer `, "status", ...on);
     assertStringIncludes(waiting, "Undelivered    nothing");
     const socket = await Deno.stat(`${folder}/results/agent-${agentId}/status.sock`);
     assertEquals((socket.mode ?? 0) & 0o777, 0o600);

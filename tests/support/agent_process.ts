@@ -18,14 +18,16 @@ export interface AgentProcess extends AsyncDisposable {
 export interface ProgramOptions {
   /** A command that runs the program: `["unshare", "--mount"]`. */
   through?: readonly string[];
+  /** Another main module than the one in the checkout. */
+  main?: string;
   cwd?: string;
   env?: Record<string, string>;
 }
 
 /** Starts `testflinger-agent` with `args`. */
 export function startProgram(args: readonly string[], options: ProgramOptions = {}): AgentProcess {
-  const { through = [], ...spawnOptions } = options;
-  const deno = [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, MAIN];
+  const { through = [], main = MAIN, ...spawnOptions } = options;
+  const deno = [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, main];
   const [program = "", ...argv] = [...through, ...deno, ...args];
   const child = new Deno.Command(program, {
     args: argv,

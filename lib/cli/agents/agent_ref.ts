@@ -46,9 +46,17 @@ export interface FoundAgents {
   complaints: string[];
 }
 
+/** Where agents are looked for. */
+export interface AgentPlaces {
+  /** @default CONFIG_FOLDER */
+  configFolder?: string;
+  /** Where their locks are. @default SHARED_FOLDER */
+  sharedFolder?: string;
+}
+
 /** Looks for agents. */
 export async function findAgents(
-  { configFolder = CONFIG_FOLDER, sharedFolder = SHARED_FOLDER } = {},
+  { configFolder = CONFIG_FOLDER, sharedFolder = SHARED_FOLDER }: AgentPlaces = {},
 ): Promise<FoundAgents> {
   const agents = new Map<string, AgentRef>();
   const complaints: string[] = [];

@@ -1,7 +1,13 @@
 /** Which agents of this host a command is about. */
 import { didYouMean } from "../../config/spelling.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "../command.ts";
-import { type AgentRef, CONFIG_FOLDER, findAgents, readAgentRef } from "./agent_ref.ts";
+import {
+  type AgentPlaces,
+  type AgentRef,
+  CONFIG_FOLDER,
+  findAgents,
+  readAgentRef,
+} from "./agent_ref.ts";
 
 /**
  * The agents that the command line names. Undefined when it names none that can be used; that has
@@ -12,7 +18,7 @@ import { type AgentRef, CONFIG_FOLDER, findAgents, readAgentRef } from "./agent_
 export async function chooseAgents(
   line: CommandLine,
   io: Io,
-  { manyByDefault }: { manyByDefault: boolean },
+  { manyByDefault, places }: { manyByDefault: boolean; places?: AgentPlaces | undefined },
 ): Promise<AgentRef[] | undefined> {
   const { positionals } = line;
   const files = line.lists.config ?? [];
@@ -20,10 +26,10 @@ export async function chooseAgents(
   if (files.length > 0 || !isNamed && await exists(DEFAULT_CONFIG)) {
     const chosen = await readAll(files.length > 0 ? files : [DEFAULT_CONFIG], io);
     if (chosen === undefined || positionals.length === 0) return chosen;
-    return [...chosen, ...await byIds(positionals, io) ?? []];
+    return [...chosen, ...await byIds(positionals, { io, places }) ?? []];
   }
-  if (positionals.length > 0) return await byIds(positionals, io);
-  const { agents, complaints } = await findAgents();
+  if (positionals.length > 0) return await byIds(positionals, { io, places });
+  const { agents, complaints } = await findAgents(places);
   for (const complaint of complaints) io.stderr(`${complaint}\n`);
   if (agents.length === 0) {
     io.stderr(
@@ -52,8 +58,11 @@ async function readAll(files: readonly string[], io: Io): Promise<AgentRef[] | u
   return agents;
 }
 
-async function byIds(wanted: readonly string[], io: Io): Promise<AgentRef[] | undefined> {
-  const { agents, complaints } = await findAgents();
+async function byIds(
+  wanted: readonly string[],
+  { io, places }: { io: Io; places: AgentPlaces | undefined },
+): Promise<AgentRef[] | undefined> {
+  const { agents, complaints } = await findAgents(places);
   const chosen: AgentRef[] = [];
   for (const id of wanted) {
     const agent = agents.find(({ config }) => config.agent_id === id);

@@ -21,4 +21,11 @@ export const CONFIG_FLAG: Flag = {
 export const ALL_FLAG: Flag = { name: "all", help: "every agent of this host" };
 
 /** For requests that are carried out later. */
-export const WAIT_FLAG: Flag = { name: "wait", help: "wait until it is done" };
+export const WAIT_FLAGS: readonly Flag[] = [
+  { name: "wait", help: "wait until it is done, and say every minute what for" },
+  {
+    name: "timeout",
+    value: "SECONDS",
+    help: "wait so long at most; then exit status 3, while the request stays",
+  },
+];

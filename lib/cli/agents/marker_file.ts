@@ -15,14 +15,16 @@ export function markerPaths({ config: { agent_id: id } }: AgentRef, kind: Marker
   return [...ids].map((one) => join(SHARED_FOLDER, `TESTFLINGER-DEVICE-${kind}-${one}`));
 }
 
-/** As whom the agent runs, or would; undefined when it has never run. */
-async function ownerOf({ folder }: AgentRef): Promise<Owner | undefined> {
-  try {
-    const { uid, gid } = await Deno.stat(folder);
-    return uid === null || gid === null ? undefined : { uid, gid };
-  } catch {
-    return undefined;
+/** As whom the agent runs, or would; undefined when that cannot be told. */
+async function ownerOf({ folder, config: { agent_id: id } }: AgentRef): Promise<Owner | undefined> {
+  // Where its own folder may not be looked at, there is still its lock that everybody sees.
+  const lock = join(SHARED_FOLDER, `testflinger-agent-${encodeURIComponent(id)}.lock`);
+  for (const path of [folder, lock]) {
+    const info = await Deno.lstat(path).catch(() => undefined);
+    if (info === undefined || info.uid === null || info.gid === null) continue;
+    return { uid: info.uid, gid: info.gid };
   }
+  return undefined;
 }
 
 /** Why the agent would not heed a marker that this process makes. */
@@ -31,7 +33,8 @@ export async function whyNotHeeded(agent: AgentRef): Promise<string | undefined>
   if (us === 0) return undefined;
   const owner = await ownerOf(agent);
   if (owner === undefined || owner.uid === us) return undefined;
-  return `the agent runs as user ${owner.uid}, and heeds only that user and root: try as root`;
+  const whom = owner.uid === 0 ? "root" : `user ${owner.uid}, and heeds only that user and root`;
+  return `the agent runs as ${whom}: try as root`;
 }
 
 /** The markers of that kind which are there. */
@@ -64,7 +67,7 @@ export async function makeMarker(
     await Deno.rename(fresh, path);
   } catch (error) {
     await Deno.remove(fresh).catch(() => {});
-    throw error;
+    throw await inWords(error, path);
   }
   return path;
 }
@@ -77,6 +80,22 @@ export async function makeMarker(
  */
 export async function removeMarkers(agent: AgentRef, kind: MarkerKind): Promise<string[]> {
   const present = await presentMarkers(agent, kind);
-  for (const path of present) await Deno.remove(path);
+  for (const path of present) {
+    await Deno.remove(path).catch(async (error) => {
+      if (!(error instanceof Deno.errors.NotFound)) throw await inWords(error, path);
+    });
+  }
   return present;
+}
+
+/** /tmp is sticky: what lies there, only its owner and root may replace or remove. */
+async function inWords(error: unknown, path: string): Promise<unknown> {
+  const isDenied = error instanceof Deno.errors.PermissionDenied ||
+    error instanceof Deno.errors.NotCapable;
+  const uid = await Deno.lstat(path).then((info) => info.uid, () => null);
+  if (!isDenied || uid === null) return error;
+  const whose = uid === 0 ? "root" : `user ${uid}`;
+  return new Error(`${path} is ${whose}'s, and only ${whose} may remove it: try as root`, {
+    cause: error,
+  });
 }

@@ -1,14 +1,15 @@
 /** What `restart`, `offline` and `online` do: ask an agent for something, and watch it happen. */
 import type { MarkerKind } from "../../agent/markers.ts";
 import { Memory } from "../../agent/memory.ts";
-import { systemClock } from "../../clock.ts";
+import { type Clock, systemClock } from "../../clock.ts";
 import type { AgentStatus } from "../../observe/status_schema.ts";
 import { showText } from "../../observe/output_text.ts";
-import type { CommandLine, Io } from "../command.ts";
-import type { AgentRef } from "./agent_ref.ts";
+import { type CommandLine, type Io, USAGE_STATUS } from "../command.ts";
+import type { AgentPlaces, AgentRef } from "./agent_ref.ts";
 import { type AgentAnswer, askAgent } from "./ask_agent.ts";
 import { chooseAgents } from "./choose.ts";
 import { makeMarker, presentMarkers, removeMarkers, whyNotHeeded } from "./marker_file.ts";
+import { duration } from "../../observe/words.ts";
 import { jobInWords } from "./show_status.ts";
 
 /** How often an agent is looked at while it is waited for. */
@@ -17,53 +18,85 @@ const LOOK_MS = 500;
 /** Supervisors start an agent again within seconds; systemd's unit of ours within one minute. */
 const COMES_BACK_MS = 90_000;
 
-/** A request: says what it is about, and whether it was granted. */
-type Request = (agent: AgentRef, answer: AgentAnswer, talk: Talk) => Promise<boolean>;
+/** So often somebody who waits is told what for. */
+const TELL_MS = 60_000;
+
+/** Not done in the time that was given; the request stays. */
+const LATE_STATUS = 3;
+
+/** What became of a request; `late`: it is not done yet. */
+type Outcome = "done" | "refused" | "late";
+
+/** A request: says what it is about, and what became of it. */
+type Request = (agent: AgentRef, answer: AgentAnswer, talk: Talk) => Promise<Outcome>;
 
 /** What a request has besides the agent. */
 interface Talk {
   /** A line about this agent. */
   say(text: string): void;
-  /** Whether to wait until it is done. */
-  wait: boolean;
+  /** Milliseconds to wait until it is done; undefined: not at all. */
+  waitMs: number | undefined;
   comment: string;
+  clock: Clock;
+}
+
+/** What a command is about, and with. */
+export interface RequestOptions {
+  request: Request;
+  /** @default the clock on the wall */
+  clock?: Clock;
+  /** Where agents are looked for. @default where they are on every host */
+  places?: AgentPlaces;
 }
 
 /** Does a request for each agent that the command line names. */
-export async function runRequest(line: CommandLine, io: Io, request: Request): Promise<number> {
-  const agents = await chooseAgents(line, io, { manyByDefault: false });
+export async function runRequest(
+  line: CommandLine,
+  io: Io,
+  { request, clock = systemClock, places }: RequestOptions,
+): Promise<number> {
+  const { timeout } = line.values;
+  if (timeout !== undefined && !/^\d{1,9}$/.test(timeout)) {
+    io.stderr(`--timeout must be a whole number of seconds: it is '${timeout}'\n`);
+    return USAGE_STATUS;
+  }
+  const waitMs = timeout !== undefined
+    ? Number(timeout) * 1000
+    : line.switches.has("wait")
+    ? Infinity
+    : undefined;
+  const agents = await chooseAgents(line, io, { manyByDefault: false, places });
   if (agents === undefined) return 1;
-  const granted = await Promise.all(agents.map(async (agent) => {
+  const outcomes = await Promise.all(agents.map(async (agent): Promise<Outcome> => {
     const say = (text: string) => io.stdout(`${agent.config.agent_id}: ${text}\n`);
     const why = await whyNotHeeded(agent);
     if (why !== undefined) {
       say(why);
-      return false;
+      return "refused";
     }
+    const comment = line.values.comment ?? "";
     try {
-      return await request(agent, await askAgent(agent), {
-        say,
-        wait: line.switches.has("wait"),
-        comment: line.values.comment ?? "",
-      });
+      return await request(agent, await askAgent(agent), { say, waitMs, comment, clock });
     } catch (error) {
       say(error instanceof Error ? error.message : String(error));
-      return false;
+      return "refused";
     }
   }));
-  return granted.every(Boolean) ? 0 : 1;
+  if (outcomes.includes("refused")) return 1;
+  return outcomes.includes("late") ? LATE_STATUS : 0;
 }
 
 /** Asks for a restart as soon as no job runs. */
-export const requestRestart: Request = async (agent, answer, { say, wait }) => {
+export const requestRestart: Request = async (agent, answer, talk) => {
+  const { say, waitMs } = talk;
   if (answer.kind === "stopped") {
     say(`does not run, so there is nothing to restart; start it: ${startHint(agent)}`);
-    return false;
+    return "refused";
   }
   await makeMarker(agent, "RESTART", "");
   if (answer.kind === "silent") {
     say(`is asked to restart by a marker file, but it does not answer: ${answer.why}`);
-    return wait ? await markerGone(agent, "RESTART", say) : true;
+    return waitMs === undefined ? "done" : await markerGone(agent, "RESTART", talk);
   }
   const { status } = answer;
   const isOffline = ["offline", "maintenance"].includes(status.mode?.state ?? "");
@@ -75,20 +108,19 @@ export const requestRestart: Request = async (agent, answer, { say, wait }) => {
       ? "restarts now: no job is running"
       : `restarts when this is over: ${job}`,
   );
-  if (!wait) return true;
+  if (waitMs === undefined) return "done";
   const isBack = ({ started_at }: AgentStatus) => started_at !== status.started_at;
-  if (!await until(agent, isBack, say)) return false;
-  say("has restarted");
-  return true;
+  return await until(agent, { isSo: isBack, done: "has restarted", ...talk });
 };
 
 /** Asks an agent to take no more jobs. */
-export const requestOffline: Request = async (agent, answer, { say, wait, comment }) => {
+export const requestOffline: Request = async (agent, answer, talk) => {
+  const { say, waitMs, comment } = talk;
   const line = comment.split("\n")[0]?.trim() ?? "";
   const path = await makeMarker(agent, "OFFLINE", line === "" ? "" : `${line}\n`);
   if (answer.kind === "stopped") {
     say(`does not run; when it is started it will be offline, until ${path} is removed`);
-    return true;
+    return "done";
   }
   const job = answer.kind === "running" ? jobInWords(answer.status) : undefined;
   say(
@@ -97,15 +129,14 @@ export const requestOffline: Request = async (agent, answer, { say, wait, commen
     }; ` +
       "'testflinger-agent online' takes it back",
   );
-  if (!wait) return true;
+  if (waitMs === undefined) return "done";
   const isSo = ({ mode, job }: AgentStatus) => mode?.state === "offline" && job === undefined;
-  if (!await until(agent, isSo, say)) return false;
-  say("is offline");
-  return true;
+  return await until(agent, { isSo, done: "is offline", ...talk });
 };
 
 /** Takes a request to be offline back. */
-export const requestOnline: Request = async (agent, answer, { say, wait }) => {
+export const requestOnline: Request = async (agent, answer, talk) => {
+  const { say, waitMs } = talk;
   const removed = await removeMarkers(agent, "OFFLINE");
   const wish = new Memory(agent.folder, { debug() {}, info() {}, warning: say, error: say })
     .content.wish;
@@ -117,49 +148,94 @@ export const requestOnline: Request = async (agent, answer, { say, wait }) => {
         `there, on its web page or with 'testflinger-cli admin set agent-status --status online ` +
         `--agents ${agent.config.agent_id}'`,
     );
-    return false;
+    return "refused";
   }
   if (answer.kind === "stopped") {
     say(`does not run; start it: ${startHint(agent)}`);
-    return false;
+    return "refused";
   }
   if (removed.length === 0) say("was not asked on this host to be offline");
   else say("takes jobs again");
-  if (!wait) return true;
+  if (waitMs === undefined) return "done";
   const isSo = ({ mode }: AgentStatus) => mode !== undefined && mode.state !== "offline";
-  if (!await until(agent, isSo, say)) return false;
-  say("is online");
-  return true;
+  return await until(agent, { isSo, done: "is online", ...talk });
 };
 
-/** Waits until something is so; false when the agent ends meanwhile and does not come back. */
-async function until(
-  agent: AgentRef,
-  isSo: (status: AgentStatus) => boolean,
-  say: (text: string) => void,
-): Promise<boolean> {
+interface Until extends Talk {
+  isSo(status: AgentStatus): boolean;
+  /** What is said in the end. */
+  done: string;
+}
+
+/** Waits until something is so. `refused`: the agent has ended meanwhile and does not come back. */
+async function until(agent: AgentRef, { isSo, done, ...talk }: Until): Promise<Outcome> {
+  const { say, clock } = talk;
+  const wait = new Wait(talk);
   let missingSince: number | undefined;
   while (true) {
     const now = await askAgent(agent);
-    if (now.kind === "running" && isSo(now.status)) return true;
-    if (now.kind === "running") missingSince = undefined;
-    else missingSince ??= systemClock.monotonic();
-    if (systemClock.monotonic() - (missingSince ?? Infinity) > COMES_BACK_MS) {
-      say(`has ended, and nothing has started it again: ${startHint(agent)}`);
-      return false;
+    if (now.kind === "running" && isSo(now.status)) {
+      say(done);
+      return "done";
     }
-    await systemClock.sleep(LOOK_MS);
+    if (now.kind === "running") missingSince = undefined;
+    else missingSince ??= clock.monotonic();
+    if (clock.monotonic() - (missingSince ?? Infinity) > COMES_BACK_MS) {
+      say(`has ended, and nothing has started it again: ${startHint(agent)}`);
+      return "refused";
+    }
+    if (await wait.isOver(waitedFor(now))) return "late";
   }
 }
 
-async function markerGone(
-  agent: AgentRef,
-  kind: MarkerKind,
-  say: (text: string) => void,
-): Promise<boolean> {
-  while ((await presentMarkers(agent, kind)).length > 0) await systemClock.sleep(LOOK_MS);
-  say("has taken the request");
-  return true;
+/** What keeps an agent from doing what it is asked. */
+function waitedFor(answer: AgentAnswer): string {
+  if (answer.kind === "stopped") return "it does not run; its supervisor has to start it again";
+  if (answer.kind === "silent") return `it does not say what it is doing: ${answer.why}`;
+  const { mode } = answer.status;
+  const job = jobInWords(answer.status);
+  if (job !== undefined) return job;
+  const isOffline = ["offline", "maintenance"].includes(mode?.state ?? "");
+  return isOffline ? `it is ${mode?.state}, and that comes first` : "its next look at the request";
+}
+
+/** Waiting that has a limit, and tells of itself. */
+class Wait {
+  readonly #talk: Talk;
+  readonly #since: number;
+  #saidAt: number;
+
+  constructor(talk: Talk) {
+    this.#talk = talk;
+    this.#since = talk.clock.monotonic();
+    this.#saidAt = this.#since;
+  }
+
+  /** Sleeps for a moment; true, and said so, when the time is over. */
+  async isOver(what: string): Promise<boolean> {
+    const { say, clock, waitMs = 0 } = this.#talk;
+    const waited = clock.monotonic() - this.#since;
+    if (waited >= waitMs) {
+      say(`is not done after ${duration(waitMs / 1000)}, and stays asked for; waits for: ${what}`);
+      return true;
+    }
+    if (clock.monotonic() - this.#saidAt >= TELL_MS) {
+      this.#saidAt = clock.monotonic();
+      say(`waits for: ${what}`);
+    }
+    await clock.sleep(Math.min(LOOK_MS, waitMs - waited));
+    return false;
+  }
+}
+
+/** Waits for an agent that cannot be asked: it removes the marker when it has taken the request. */
+async function markerGone(agent: AgentRef, kind: MarkerKind, talk: Talk): Promise<Outcome> {
+  const wait = new Wait(talk);
+  while ((await presentMarkers(agent, kind)).length > 0) {
+    if (await wait.isOver(waitedFor(await askAgent(agent)))) return "late";
+  }
+  talk.say("has taken the request");
+  return "done";
 }
 
 /** How an agent is started, where it was set up by install.sh. */
