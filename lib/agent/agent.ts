@@ -14,6 +14,7 @@ import { type JobContext, JobRun } from "../job/job_run.ts";
 import { recoverJobs } from "../job/recovery.ts";
 import { JobStore } from "../job/store.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
 import type { Spool } from "../outbox/spool.ts";
@@ -170,16 +171,8 @@ class Agent {
       this.#reporter.register();
       reporter = this.#reporter.run(reporting.signal);
       // 2. What an earlier process left is brought to its end, with or without a server.
+      await adoptLeftovers(config.results_basedir, { store: this.#store, clock, log });
       await this.#recover();
-      for (
-        const spool of await adoptLeftovers(config.results_basedir, {
-          store: this.#store,
-          clock,
-          log,
-        })
-      ) {
-        this.#deliveries.startLeftover(spool);
-      }
       this.#showIdle();
       // 3. Rounds, until it is told to stop or to restart.
       if (await this.#rounds() === "restart") end = { ended: "restart" };
@@ -430,7 +423,7 @@ class Agent {
   /** Without a record nothing can be promised: the job is ended at once, so that nobody waits for it. */
   async #refuseWithoutDisk(job: Job, error: unknown): Promise<void> {
     const { server, contact, log } = this.#options;
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     log.error(
       `Cannot keep a record of job ${job.jobId}, which is ended as failed: ${reason}. ` +
         `Mend ${this.#store.folder}; no other job is taken before.`,

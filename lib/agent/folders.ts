@@ -1,9 +1,9 @@
 /** The folders in which an agent keeps what it has: made at start, and trusted only if nobody else owns them. */
 import type { AgentConfig } from "../config/agent_config.ts";
-import { messageOf } from "../job/message.ts";
 import { agentFolder } from "../job/store.ts";
 import { examineFolder } from "../job/trusted_folder.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 
 /** Administrators look into these. */
 const BASE_FOLDER_MODE = 0o755;

@@ -5,8 +5,8 @@
  */
 import { join } from "node:path";
 import { NotRegular, openForWriting } from "../job/regular_file.ts";
-import { messageOf } from "../job/message.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 
 const LOCK_MODE = 0o600;
 

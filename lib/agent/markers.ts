@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { NotRegular, openForReading } from "../job/regular_file.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 
 /** More of an offline marker's first line than this is nobody's comment. */
 const LONGEST_COMMENT_BYTES = 1024;
@@ -105,7 +106,7 @@ export class Markers {
       try {
         await Deno.remove(path);
       } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = messageOf(error);
         if (!this.#reported.has(`${path} stays`)) {
           this.#reported.add(`${path} stays`);
           this.#options.log.error(

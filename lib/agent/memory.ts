@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import * as z from "zod";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 
 /** A reason not to take jobs that outlives the process. */
 const Wish = z.object({
@@ -73,7 +74,7 @@ export class Memory {
       if (this.#complained) return;
       this.#complained = true;
       this.#log.error(
-        `Cannot write ${this.#path}: ${error instanceof Error ? error.message : String(error)}. ` +
+        `Cannot write ${this.#path}: ${messageOf(error)}. ` +
           "A restart of the agent may forget that it is offline; make room on the disk.",
       );
     }

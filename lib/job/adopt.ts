@@ -6,14 +6,20 @@
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import { type Phase, PHASES } from "../phases.ts";
-import type { Spool } from "../outbox/spool.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
 import { moveFolder } from "./folder.ts";
 import { isJobId, Job } from "./job.ts";
 import type { JobStore } from "./store.ts";
 
 type JsonObject = Record<string, unknown>;
+
+/** What the name of a folder begins with that this agent has taken for itself. */
+const CLAIMED = "adopted-";
+
+const RECEIVED_NAME = "testflinger.json";
+const OUTCOME_NAME = "testflinger-outcome.json";
 
 /** What adopting needs. */
 export interface AdoptOptions {
@@ -23,54 +29,76 @@ export interface AdoptOptions {
 }
 
 /**
- * Makes a spool of each folder that the established agent left. Several agents of a host share
- * `results_basedir`: whoever renames a folder first has it.
+ * Makes a job of the store of each folder that the established agent left, and of each that an
+ * earlier process was about to take over. Several agents of a host share `results_basedir`: whoever
+ * renames a folder first has it.
  */
-export async function adoptLeftovers(
-  resultsBasedir: string,
-  options: AdoptOptions,
-): Promise<Spool[]> {
-  const spools: Spool[] = [];
-  for await (const entry of Deno.readDir(resultsBasedir)) {
-    if (!entry.isDirectory || !isJobId(entry.name)) continue;
-    const folder = join(resultsBasedir, entry.name);
-    try {
-      const spool = await adopt(folder, options);
-      if (spool !== undefined) spools.push(spool);
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
-      options.log.error(
-        `Cannot take over the results that another agent left in ${folder}: ${reason}. ` +
-          "Give the folder to the agent's user, or remove it.",
-      );
+export async function adoptLeftovers(resultsBasedir: string, options: AdoptOptions): Promise<void> {
+  const { store, log } = options;
+  try {
+    for await (const entry of Deno.readDir(store.folder)) {
+      if (!entry.name.startsWith(CLAIMED)) continue;
+      await attempt(join(store.folder, entry.name), options, takeOver);
     }
+    for await (const entry of Deno.readDir(resultsBasedir)) {
+      if (!entry.isDirectory || !isJobId(entry.name)) continue;
+      await attempt(join(resultsBasedir, entry.name), options, adopt);
+    }
+  } catch (error) {
+    log.error(
+      `Cannot look for results that another agent left in ${resultsBasedir}: ${messageOf(error)}`,
+    );
   }
-  return spools;
 }
 
-async function adopt(folder: string, options: AdoptOptions): Promise<Spool | undefined> {
-  const { store, clock, log } = options;
+async function attempt(
+  folder: string,
+  options: AdoptOptions,
+  what: (folder: string, options: AdoptOptions) => Promise<void>,
+): Promise<void> {
+  try {
+    await what(folder, options);
+  } catch (error) {
+    options.log.error(
+      `Cannot take over the results that another agent left in ${folder}: ${messageOf(error)}. ` +
+        "Give the folder to the agent's user, or remove it.",
+    );
+  }
+}
+
+async function adopt(folder: string, options: AdoptOptions): Promise<void> {
   const owner = (await Deno.lstat(folder)).uid;
   if (owner !== 0 && owner !== Deno.uid()) throw new Error(`it belongs to user ${owner}`);
-  const received = await readObject(join(folder, "testflinger.json"));
-  const outcome = await readObject(join(folder, "testflinger-outcome.json"));
-  // The established agent removes the outcome once the server has it: then nothing is left to do.
-  if (!isJobId(received?.job_id) || outcome === undefined) return undefined;
-  const job = new Job(received);
-  const claimed = join(store.folder, `adopted-${job.jobId}`);
+  const left = await readLeft(folder);
+  if (left === undefined) return;
+  const claimed = join(options.store.folder, `${CLAIMED}${left.job.jobId}`);
   if (!await moveFolder(folder, claimed)) {
     throw new Error("it is on another file system than what this agent keeps");
   }
-  const spool = await store.accept(job, [], clock.now());
-  if (await Deno.lstat(join(claimed, "artifacts")).then((info) => info.isDirectory, () => false)) {
-    spool.send({ kind: "artifacts", folder: claimed });
+  await takeOver(claimed, options);
+}
+
+/** What the folder is about; undefined when there is nothing left to do. */
+async function readLeft(folder: string): Promise<{ job: Job; outcome: JsonObject } | undefined> {
+  const received = await readObject(join(folder, RECEIVED_NAME));
+  const outcome = await readObject(join(folder, OUTCOME_NAME));
+  // The established agent removes the outcome once the server has it.
+  if (!isJobId(received?.job_id) || outcome === undefined) return undefined;
+  return { job: new Job(received), outcome };
+}
+
+/** Makes a job of a folder that is ours already. May be done again after a kill at any moment. */
+async function takeOver(claimed: string, { store, clock, log }: AdoptOptions): Promise<void> {
+  const left = await readLeft(claimed);
+  if (left === undefined) return;
+  const { job, outcome } = left;
+  if (!await store.hasTakenIn(job)) {
+    const statuses = statusesIn(outcome);
+    await store.takeIn(job, { statuses, folder: claimed, now: clock.now() });
+    log.info(`Took over the results of job ${job.jobId}, which an earlier agent could not deliver`);
   }
-  spool.send({ kind: "outcome", status: statusesIn(outcome) });
-  store.forgetReceived(spool);
-  await Deno.remove(join(claimed, "testflinger.json")).catch(() => {});
-  spool.append({ t: "finished", at: clock.now(), folder: claimed });
-  log.info(`Took over the results of job ${job.jobId}, which an earlier agent could not deliver`);
-  return spool;
+  // Without its secrets; and should the folder resist being removed, it is not taken over again.
+  await Deno.remove(join(claimed, RECEIVED_NAME)).catch(() => {});
 }
 
 async function readObject(path: string): Promise<JsonObject | undefined> {

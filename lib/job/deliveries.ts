@@ -4,6 +4,7 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
 import { Courier, type CourierOptions } from "../outbox/courier.ts";
 import type { Spool } from "../outbox/spool.ts";
@@ -96,7 +97,7 @@ export class Deliveries {
       this.#tell();
     } catch (error) {
       if (signal.aborted) return;
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = messageOf(error);
       log.error(
         `Cannot deliver job ${spool.jobId}: ${reason}. What is left of it is kept in ` +
           `${spool.folder} and tried again at the next start of the agent.`,

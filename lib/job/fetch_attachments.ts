@@ -1,5 +1,6 @@
 /** Brings a job's attachments from the server to a file. */
 import type { Clock } from "../clock.ts";
+import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
 import type { Failure, ServerApi } from "../server/api.ts";
@@ -48,7 +49,7 @@ export async function fetchAttachments(jobId: string, options: FetchOptions): Pr
     }
   } catch (error) {
     if (signal.aborted) return { ok: false, reason: "the job is being ended" };
-    return { ok: false, reason: error instanceof Error ? error.message : String(error) };
+    return { ok: false, reason: messageOf(error) };
   }
 }
 
@@ -73,7 +74,7 @@ async function tryOnce(
     } catch (error) {
       signal.throwIfAborted();
       const message = `GET /v1/job/${jobId}/attachments was cut off after ${size} bytes: ` +
-        (error instanceof Error ? error.message : String(error));
+        messageOf(error);
       return { again: { ok: false, kind: "unreachable", message } };
     }
     if (chunk.done) return { ok: true, hasAny: true };

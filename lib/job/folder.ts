@@ -4,7 +4,7 @@
  */
 import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
-import { messageOf } from "./message.ts";
+import { messageOf } from "../message.ts";
 import { mountsBelow } from "./mounts.ts";
 
 /** Nobody but the agent looks into a job's folder: it holds the job's secrets. */

@@ -7,6 +7,7 @@ import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { environmentOf } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
 import type { Spool } from "../outbox/spool.ts";
@@ -24,7 +25,6 @@ import { JOB_VARIABLE, phaseEnvironment } from "./environment.ts";
 import { type EventName, Events } from "./events.ts";
 import type { Job } from "./job.ts";
 import { PhaseLog } from "./log.ts";
-import { messageOf } from "./message.ts";
 import { readRelease } from "./os_release.ts";
 import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
 import { redactStrings } from "./redact_strings.ts";
@@ -378,7 +378,7 @@ export class JobRun {
     }
     await this.#spool.sync().catch(() => {});
     await removeArchive(this.#spool);
-    if (isTrusted) await this.#folder.remove(leftIn !== undefined);
+    if (isTrusted) await this.#folder.remove(leftIn);
     this.#context.forgetReceived(this.#spool);
     this.#spool.append({
       t: "finished",

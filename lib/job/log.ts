@@ -3,11 +3,11 @@
  * the bytes: cleaned to UTF-8, secrets masked, then to `<phase>.log` and to the outbox.
  */
 import { join } from "node:path";
+import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
 import type { Spool } from "../outbox/spool.ts";
 import type { Phase } from "../phases.ts";
 import type { RedactorStream, Secrets } from "../process/redactor.ts";
-import { messageOf } from "./message.ts";
 import { utf8Cleaner } from "../process/utf8.ts";
 import { openForWriting } from "./regular_file.ts";
 

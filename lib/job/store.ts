@@ -4,7 +4,10 @@
  */
 import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import { Spool } from "../outbox/spool.ts";
+import { PHASES } from "../phases.ts";
+import type { PhaseStatuses } from "../server/schema.ts";
 import { isJobId, type Job } from "./job.ts";
 
 /** The job as it was received, secrets included; gone when the job has ended. */
@@ -41,6 +44,16 @@ export class JobStore {
     return join(this.folder, "jobs");
   }
 
+  /** What is half there, on its way in or out; the next start clears it. */
+  get #partial(): string {
+    return join(this.folder, "partial");
+  }
+
+  #makePartial(): string {
+    Deno.mkdirSync(this.#partial, { recursive: true, mode: 0o700 });
+    return Deno.makeTempDirSync({ dir: this.#partial });
+  }
+
   /**
    * Writes down that the job is ours, and the job itself, before anything else is done with it.
    *
@@ -48,27 +61,26 @@ export class JobStore {
    * @throws {Error} what the file system says; nothing is left behind then.
    */
   async accept(job: Job, earlier: readonly Spool[], now: number): Promise<Spool> {
-    const folder = join(
-      this.#jobs,
-      earlier.length === 0 ? job.jobId : `${job.jobId}~${now.toString(36)}`,
-    );
+    // Not before the earlier ones, whatever has become of the host's clock since.
+    const at = Math.max(now, ...earlier.map((spool) => acceptedAt(spool) + 1));
+    const name = earlier.length === 0 ? job.jobId : `${job.jobId}~${at.toString(36)}`;
+    const folder = join(this.#jobs, name);
     await Deno.mkdir(folder, { mode: 0o700 });
     try {
-      await Deno.writeTextFile(join(folder, RECEIVED_NAME), JSON.stringify(job.received), {
-        createNew: true,
-        mode: 0o600,
-      });
+      await writeReceived(folder, job);
       const { spool } = Spool.open(folder, this.#log);
       spool.holdBallast();
       spool.append({
         t: "accepted",
-        at: now,
+        at,
         jobId: job.jobId,
         queue: job.queue,
         ...(job.webhook !== undefined && { webhook: job.webhook }),
         rerun: earlier.length > 0,
       });
       await spool.sync();
+      syncFolder(folder);
+      syncFolder(this.#jobs);
       return spool;
     } catch (error) {
       await Deno.remove(folder, { recursive: true }).catch(() => {});
@@ -76,8 +88,53 @@ export class JobStore {
     }
   }
 
+  /**
+   * Takes in a job that has ended elsewhere: at one stroke, since half of it would be taken for one
+   * that was interrupted. `leftovers()` will find it.
+   *
+   * @param statuses those of the phases that ran; they make up the outcome.
+   * @param folder holds the folder `artifacts`, if there is one; removed when all is delivered.
+   * @throws {Error} what the file system says.
+   */
+  async takeIn(
+    job: Job,
+    { statuses, folder, now }: { statuses: PhaseStatuses; folder: string; now: number },
+  ): Promise<void> {
+    const draft = this.#makePartial();
+    try {
+      using spool = Spool.open(draft, this.#log).spool;
+      spool.append({ t: "accepted", at: now, jobId: job.jobId, queue: job.queue, rerun: false });
+      for (const phase of PHASES) {
+        const status = statuses[phase];
+        if (status === undefined) continue;
+        spool.append({ t: "phase_started", phase });
+        spool.append({ t: "phase_ended", phase, status });
+      }
+      if (await isFolder(join(folder, "artifacts"))) spool.send({ kind: "artifacts", folder });
+      spool.send({ kind: "outcome", status: statuses });
+      spool.append({ t: "finished", at: now, folder });
+      await spool.sync();
+      syncFolder(draft);
+      await Deno.rename(draft, this.#takenIn(job));
+      syncFolder(this.#jobs);
+    } catch (error) {
+      await Deno.remove(draft, { recursive: true }).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Whether a job was taken in and is not wholly delivered yet. */
+  async hasTakenIn(job: Job): Promise<boolean> {
+    return await Deno.lstat(this.#takenIn(job)).then(() => true, () => false);
+  }
+
+  #takenIn(job: Job): string {
+    return join(this.#jobs, `${job.jobId}~adopted`);
+  }
+
   /** Opens what earlier processes left, oldest first. What cannot be opened is put aside. */
   async leftovers(): Promise<Leftover[]> {
+    await this.#clearPartial();
     const leftovers: Leftover[] = [];
     for (const entry of Deno.readDirSync(this.#jobs)) {
       const folder = join(this.#jobs, entry.name);
@@ -85,9 +142,12 @@ export class JobStore {
         if (!entry.isDirectory || !isJobId(entry.name.split("~")[0])) {
           throw new Error("not the folder of a job");
         }
-        leftovers.push(this.#open(folder, await readReceived(folder)));
+        const leftover = this.#open(folder, await readReceived(folder));
+        leftover.spool.rest();
+        leftovers.push(leftover);
       } catch (error) {
-        this.#putAside(folder, error);
+        if (isPassing(error)) this.#leaveForLater(folder, error);
+        else this.#putAside(folder, error);
       }
     }
     return leftovers.sort((a, b) => acceptedAt(a.spool) - acceptedAt(b.spool));
@@ -100,8 +160,12 @@ export class JobStore {
     const { spool, damaged } = Spool.open(folder, this.#log);
     if (damaged === 0) return { spool, received };
     const copy = join(this.folder, "damaged", `${basename(folder)}-${Date.now()}.record`);
-    Deno.mkdirSync(join(this.folder, "damaged"), { recursive: true, mode: 0o700 });
-    Deno.writeFileSync(copy, before, { mode: 0o600 });
+    try {
+      Deno.mkdirSync(join(this.folder, "damaged"), { recursive: true, mode: 0o700 });
+      Deno.writeFileSync(copy, before, { mode: 0o600 });
+    } catch (error) {
+      this.#log.error(`Cannot keep a copy of the damaged record ${record}: ${messageOf(error)}`);
+    }
     this.#log.error(
       `The record of job ${spool.jobId} is damaged: ${damaged} of its entries cannot be read. ` +
         "The job is brought to an end with what can be; look for a failing disk.",
@@ -110,9 +174,16 @@ export class JobStore {
     return { spool, received };
   }
 
+  #leaveForLater(folder: string, error: unknown): void {
+    this.#log.error(
+      `Cannot open what an earlier run left in ${folder}: ${messageOf(error)}. ` +
+        "It is tried again at the next start of the agent.",
+    );
+  }
+
   #putAside(folder: string, error: unknown): void {
     const aside = join(this.folder, "damaged", `${basename(folder)}-${Date.now()}`);
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     try {
       Deno.mkdirSync(join(this.folder, "damaged"), { recursive: true, mode: 0o700 });
       Deno.renameSync(folder, aside);
@@ -122,7 +193,7 @@ export class JobStore {
           "look at it, and remove it.",
       );
     } catch (renameError) {
-      const why = renameError instanceof Error ? renameError.message : String(renameError);
+      const why = messageOf(renameError);
       this.#log.error(
         `Cannot read what an earlier run left in ${folder}: ${reason}; nor put it aside: ${why}. ` +
           "Remove it by hand.",
@@ -139,19 +210,50 @@ export class JobStore {
     }
   }
 
-  /** Removes a job that the server has wholly, or that has to make room. */
+  /** Removes a job that the server has wholly. */
   async remove(spool: Spool): Promise<void> {
     spool[Symbol.dispose]();
-    await Deno.remove(spool.folder, { recursive: true }).catch((error) => {
+    try {
+      // At one stroke: half of a job would be taken for one that was interrupted at its beginning.
+      const place = this.#makePartial();
+      Deno.renameSync(spool.folder, place);
+      await Deno.remove(place, { recursive: true });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) this.#reportUnremoved(spool, error);
+    }
+  }
+
+  #reportUnremoved(spool: Spool, error: unknown): void {
+    this.#log.error(
+      `Cannot remove what was kept of job ${spool.jobId}, which the server has: ${
+        messageOf(error)
+      }. ` +
+        `It is tried again at the next start of the agent; look at ${spool.folder} and ${this.#partial}.`,
+    );
+  }
+
+  /** What an earlier process was about to remove, or to take in. */
+  async #clearPartial(): Promise<void> {
+    try {
+      await Deno.remove(this.#partial, { recursive: true });
+    } catch (error) {
       if (error instanceof Deno.errors.NotFound) return;
-      this.#putAside(spool.folder, error);
-    });
+      this.#log.error(`Cannot remove ${this.#partial}: ${messageOf(error)}. Remove it by hand.`);
+    }
   }
 
   /** Bytes that a job takes up on disk. */
   async size(spool: Spool): Promise<number> {
     return await sizeOf(spool.folder);
   }
+}
+
+/** What says nothing of the job itself: too many open files, a full disk, one that cannot be written to. */
+const PASSING = ["EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EDQUOT", "EROFS"];
+
+function isPassing(error: unknown): boolean {
+  return error instanceof Error && "code" in error && typeof error.code === "string" &&
+    PASSING.includes(error.code);
 }
 
 /** What is put aside waits for a person, and for as long as that takes: without the job's secrets. */
@@ -161,6 +263,26 @@ function removeReceived(folder: string): void {
   } catch {
     // There is none, or it was no folder.
   }
+}
+
+/** On the disk, since the cleanup after a power cut needs it. */
+async function writeReceived(folder: string, job: Job): Promise<void> {
+  using file = await Deno.open(join(folder, RECEIVED_NAME), {
+    write: true,
+    createNew: true,
+    mode: 0o600,
+  });
+  const bytes = new TextEncoder().encode(JSON.stringify(job.received));
+  for (let written = 0; written < bytes.length;) {
+    written += await file.write(bytes.subarray(written));
+  }
+  await file.syncData();
+}
+
+/** A file is found again after a power cut when its folder is on the disk, too. */
+function syncFolder(path: string): void {
+  using folder = Deno.openSync(path);
+  folder.syncSync();
 }
 
 async function readReceived(folder: string): Promise<Record<string, unknown> | undefined> {
@@ -182,6 +304,10 @@ function existingBytes(path: string): Uint8Array {
 
 function acceptedAt(spool: Spool): number {
   return spool.standing.accepted?.at ?? 0;
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return await Deno.lstat(path).then((info) => info.isDirectory, () => false);
 }
 
 async function sizeOf(path: string): Promise<number> {

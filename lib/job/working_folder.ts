@@ -1,11 +1,11 @@
 /** The folder in which a job's commands run: made, trusted, handed over, removed. */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import type { Spool } from "../outbox/spool.ts";
 import { fillJobFolder, JOB_FILE, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
 import type { Job } from "./job.ts";
-import { messageOf } from "./message.ts";
 import { examineFolder } from "./trusted_folder.ts";
 
 /** The working folder of one job. */
@@ -57,38 +57,44 @@ export class WorkingFolder {
   }
 
   /**
-   * Moves the artifacts to where they wait for their delivery, and sends them.
+   * Moves the artifacts to where they wait for their delivery, and sends them. May be done again
+   * after a kill at any moment.
    *
-   * @returns this folder when they cannot be moved out of it: it is on another file system.
+   * @returns the folder that holds them when they cannot be moved into the spool's; it has to be
+   * removed when they have been delivered.
    */
   async handOverArtifacts(spool: Spool): Promise<string | undefined> {
-    if (spool.standing.sent.has("artifacts")) return undefined;
-    const from = join(this.path, "artifacts");
+    const aside = join(this.#config.execution_basedir, `.artifacts-${basename(spool.folder)}`);
+    if (spool.standing.sent.has("artifacts")) return await isFolder(aside) ? aside : undefined;
     const to = join(spool.folder, "artifacts");
-    if (await isFolder(from) && !await isFolder(to)) {
-      if (!await moveFolder(from, to)) {
-        spool.send({ kind: "artifacts", folder: this.path });
-        return this.path;
-      }
+    if (!await isFolder(to) && !await isFolder(aside)) {
+      const from = join(this.path, "artifacts");
+      if (!await isFolder(from)) return undefined;
+      // Another file system, or a folder that a container has left to another user. The name of the
+      // working folder must be free for the job that may be handed out again.
+      if (!await moveFolder(from, to).catch(() => false)) await Deno.rename(this.path, aside);
     }
-    if (await isFolder(to)) spool.send({ kind: "artifacts", folder: spool.folder });
-    return undefined;
+    const isAside = await isFolder(aside);
+    spool.send({ kind: "artifacts", folder: isAside ? aside : spool.folder });
+    return isAside ? aside : undefined;
   }
 
-  /** Removes it, or all but the artifacts in it. Its secrets go first of all. */
-  async remove(keepArtifacts: boolean): Promise<void> {
+  /**
+   * Removes it. Its secrets go first of all.
+   *
+   * @param aside what `handOverArtifacts()` gave back: all but the artifacts is removed from it.
+   */
+  async remove(aside?: string): Promise<void> {
     const { execution_basedir, agent_id } = this.#config;
     const trash = join(execution_basedir, `.trash-${encodeURIComponent(agent_id)}`);
     const log = this.#log;
-    await Deno.remove(join(this.path, JOB_FILE)).catch(() => {});
-    if (!keepArtifacts) {
-      if (await isFolder(this.path)) await removeFolder(this.path, { trash, log });
-      return;
+    for (const folder of [this.path, aside]) {
+      if (folder !== undefined) await Deno.remove(join(folder, JOB_FILE)).catch(() => {});
     }
-    for await (const entry of Deno.readDir(this.path)) {
-      if (entry.name !== "artifacts") {
-        await removeFolder(join(this.path, entry.name), { trash, log });
-      }
+    if (await isFolder(this.path)) await removeFolder(this.path, { trash, log });
+    if (aside === undefined) return;
+    for await (const entry of Deno.readDir(aside)) {
+      if (entry.name !== "artifacts") await removeFolder(join(aside, entry.name), { trash, log });
     }
   }
 }

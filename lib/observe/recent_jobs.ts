@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import * as z from "zod";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import { PastJob } from "./status_schema.ts";
 
 /** As many as a person reads through. */
@@ -83,8 +84,4 @@ async function write(path: string, text: string): Promise<void> {
   await Deno.remove(fresh).catch(() => {});
   await Deno.writeTextFile(fresh, text, { createNew: true, mode: 0o640 });
   await Deno.rename(fresh, path);
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

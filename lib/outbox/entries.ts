@@ -60,6 +60,8 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("phase_ended"), phase, status: z.int().min(0).max(255) }),
   /** From this offset on the log's bytes belong to `phase`. */
   z.object({ t: z.literal("region"), log, phase, from: offset }),
+  /** A power cut has left no more of the log than this. */
+  z.object({ t: z.literal("cut"), log, length: offset }),
   z.object({
     t: z.literal("message"),
     n: z.int(),

@@ -76,12 +76,14 @@ function crashPoint(): (moment: "before" | "after") => void {
 }
 const crashMaybe = crashPoint();
 
-/** A record that is open for appending. */
+/** A record that can be appended to. */
 export class RecordFile {
-  readonly #file: Deno.FsFile;
+  readonly #path: string;
+  #file: Deno.FsFile | undefined;
   #length: number;
 
-  private constructor(file: Deno.FsFile, length: number) {
+  private constructor(path: string, file: Deno.FsFile, length: number) {
+    this.#path = path;
     this.#file = file;
     this.#length = length;
   }
@@ -92,12 +94,12 @@ export class RecordFile {
    * @throws {Error} what the file system says.
    */
   static open(path: string): { file: RecordFile; reading: Reading } {
-    const file = Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
+    const file = openFile(path);
     try {
       const reading = readRecord(Deno.readFileSync(path));
       file.truncateSync(reading.wholeBytes);
       file.seekSync(0, Deno.SeekMode.End);
-      return { file: new RecordFile(file, reading.wholeBytes), reading };
+      return { file: new RecordFile(path, file, reading.wholeBytes), reading };
     } catch (error) {
       file.close();
       throw error;
@@ -113,25 +115,40 @@ export class RecordFile {
   append(value: unknown): void {
     crashMaybe("before");
     const line = lineOf(value);
+    const file = this.#opened();
     try {
       for (let written = 0; written < line.length;) {
-        written += this.#file.writeSync(line.subarray(written));
+        written += file.writeSync(line.subarray(written));
       }
     } catch (error) {
-      this.#file.truncateSync(this.#length);
-      this.#file.seekSync(this.#length, Deno.SeekMode.Start);
+      file.truncateSync(this.#length);
+      file.seekSync(this.#length, Deno.SeekMode.Start);
       throw error;
     }
     this.#length += line.length;
     crashMaybe("after");
   }
 
-  /** Resolves when everything appended so far is on the disk. */
-  async sync(): Promise<void> {
-    await this.#file.syncData();
+  #opened(): Deno.FsFile {
+    if (this.#file !== undefined) return this.#file;
+    const file = openFile(this.#path);
+    file.seekSync(this.#length, Deno.SeekMode.Start);
+    this.#file = file;
+    return file;
   }
 
-  close(): void {
-    this.#file.close();
+  /** Resolves when everything appended so far is on the disk. */
+  async sync(): Promise<void> {
+    await this.#opened().syncData();
   }
+
+  /** Lets go of the file; it is opened again when something is appended. */
+  close(): void {
+    this.#file?.close();
+    this.#file = undefined;
+  }
+}
+
+function openFile(path: string): Deno.FsFile {
+  return Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
 }

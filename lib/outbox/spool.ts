@@ -5,18 +5,20 @@
  */
 import { join } from "node:path";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import type { Phase } from "../phases.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
 import { RecordFile } from "./record.ts";
-import { emptyStanding, fold, type Standing } from "./standing.ts";
+import { emptyStanding, fold, reachesBeyond, type Standing } from "./standing.ts";
 import { wholeCharacters } from "./utf8.ts";
 
 /** Given up when the disk is full, so that a job can still be brought to its end in good order. */
 const BALLAST_BYTES = 256 * 1024;
 
 interface LogFile {
-  file: Deno.FsFile;
+  /** Undefined while nothing is written to it. */
+  file: Deno.FsFile | undefined;
   length: number;
   /** The end of the appends under way, so that they keep their order. */
   tail: Promise<void>;
@@ -59,16 +61,36 @@ export class Spool implements Disposable {
    */
   static open(folder: string, log: Log): SpoolReading {
     const { file, reading } = RecordFile.open(join(folder, "record"));
-    const logs = { output: openLog(folder, "output"), serial: openLog(folder, "serial") };
+    const logs: Record<LogName, LogFile> = {
+      output: { file: undefined, length: 0, tail: Promise.resolve() },
+      serial: { file: undefined, length: 0, tail: Promise.resolve() },
+    };
     const spool = new Spool(folder, file, logs, log);
-    let damaged = reading.damaged;
-    for (const value of reading.values) {
-      const entry = Entry.safeParse(value);
-      if (entry.success) fold(spool.standing, entry.data);
-      else damaged++;
+    try {
+      let damaged = reading.damaged;
+      for (const value of reading.values) {
+        const entry = Entry.safeParse(value);
+        if (entry.success) fold(spool.standing, entry.data);
+        else damaged++;
+      }
+      for (const name of LOG_NAMES) spool.#examineLog(name);
+      return { spool, damaged };
+    } catch (error) {
+      spool[Symbol.dispose]();
+      throw error;
     }
-    spool.#trimTornCharacter();
-    return { spool, damaged };
+  }
+
+  /**
+   * Lets go of the files until something is written again: many jobs may wait for their delivery.
+   * Nobody may be writing.
+   */
+  rest(): void {
+    this.#record.close();
+    for (const log of LOG_NAMES) {
+      this.#logs[log].file?.close();
+      this.#logs[log].file = undefined;
+    }
   }
 
   /** The job's id, from its record; from the name of the folder when the record lost it. */
@@ -181,14 +203,15 @@ export class Spool implements Disposable {
     if (this.standing.logs[log].regions.at(-1)?.phase !== phase) {
       this.append({ t: "region", log, phase, from: target.length });
     }
+    const file = this.#opened(log);
     try {
-      await target.file.seek(target.length, Deno.SeekMode.Start);
+      await file.seek(target.length, Deno.SeekMode.Start);
       for (let written = 0; written < bytes.length;) {
-        written += await target.file.write(bytes.subarray(written));
+        written += await file.write(bytes.subarray(written));
       }
     } catch (error) {
       this.#releaseBallast();
-      await target.file.truncate(target.length);
+      await file.truncate(target.length);
       throw error;
     }
     target.length += bytes.length;
@@ -202,7 +225,7 @@ export class Spool implements Disposable {
   async giveUp(): Promise<void> {
     this.append({ t: "given_up" });
     for (const log of LOG_NAMES) {
-      await this.#logs[log].file.truncate(0);
+      await this.#opened(log).truncate(0);
       this.#logs[log].length = 0;
     }
     await Deno.remove(join(this.folder, "artifacts"), { recursive: true }).catch(() => {});
@@ -224,8 +247,10 @@ export class Spool implements Disposable {
 
   /** Resolves when a power cut can no longer take what has been written so far. */
   async sync(): Promise<void> {
-    await this.#logs.output.file.syncData();
-    if (this.#logs.serial.length > 0) await this.#logs.serial.file.syncData();
+    for (const log of LOG_NAMES) {
+      // Also what an earlier process wrote: it may have had no time for this.
+      if (this.#logs[log].length > 0) await this.#opened(log).syncData();
+    }
     await this.#record.sync();
   }
 
@@ -265,23 +290,22 @@ export class Spool implements Disposable {
     for (const wake of waiters) wake();
   }
 
-  /** A power cut may leave half a character at the end of a log. */
-  #trimTornCharacter(): void {
-    for (const log of LOG_NAMES) {
-      const target = this.#logs[log];
-      const from = Math.max(0, target.length - 4);
-      const end = new Uint8Array(target.length - from);
-      target.file.seekSync(from, Deno.SeekMode.Start);
-      const read = target.file.readSync(end) ?? 0;
-      const whole = from + wholeCharacters(end.subarray(0, read));
-      if (whole < target.length) target.file.truncateSync(whole);
-      // The record may know of more than the disk has kept: what the server took is settled.
-      target.length = whole;
-      const standing = this.standing.logs[log];
-      standing.settled = Math.min(standing.settled, whole);
-      if (standing.underWay !== undefined && standing.underWay.to > whole) {
-        standing.underWay.to = Math.max(standing.underWay.from, whole);
-      }
+  #opened(log: LogName): Deno.FsFile {
+    if (this.#closed) throw new Error(`Cannot write to a closed job: ${this.folder}`);
+    return this.#logs[log].file ??= openLog(this.folder, log);
+  }
+
+  /** What an earlier process, or a power cut, has left of a log. */
+  #examineLog(log: LogName): void {
+    const target = this.#logs[log];
+    using file = openLog(this.folder, log);
+    const size = file.statSync().size;
+    // It had been given up, and was to be emptied.
+    target.length = this.standing.givenUp ? 0 : wholeLength(file, size);
+    if (target.length < size) file.truncateSync(target.length);
+    // The record may know of more than the disk has kept.
+    if (reachesBeyond(this.standing.logs[log], target.length)) {
+      this.append({ t: "cut", log, length: target.length });
     }
   }
 
@@ -289,22 +313,20 @@ export class Spool implements Disposable {
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#record.close();
-    for (const log of LOG_NAMES) this.#logs[log].file.close();
+    this.rest();
     this.#wake();
   }
 }
 
-function openLog(folder: string, name: LogName): LogFile {
-  const file = Deno.openSync(join(folder, name), {
-    read: true,
-    write: true,
-    create: true,
-    mode: 0o600,
-  });
-  return { file, length: file.statSync().size, tail: Promise.resolve() };
+function openLog(folder: string, name: LogName): Deno.FsFile {
+  return Deno.openSync(join(folder, name), { read: true, write: true, create: true, mode: 0o600 });
 }
 
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+/** The length of a log without half a character that a power cut may leave at its end. */
+function wholeLength(file: Deno.FsFile, size: number): number {
+  const from = Math.max(0, size - 4);
+  const end = new Uint8Array(size - from);
+  file.seekSync(from, Deno.SeekMode.Start);
+  const read = file.readSync(end) ?? 0;
+  return from + wholeCharacters(end.subarray(0, read));
 }

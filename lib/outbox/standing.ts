@@ -100,6 +100,9 @@ export function fold(standing: Standing, entry: Entry): void {
     case "region":
       standing.logs[entry.log].regions.push({ phase: entry.phase, from: entry.from });
       break;
+    case "cut":
+      cutLog(standing.logs[entry.log], entry.length);
+      break;
     case "message":
       standing.pending.push({ n: entry.n, message: entry.message, after: entry.after });
       standing.nextMessage = entry.n + 1;
@@ -152,6 +155,21 @@ export function fold(standing: Standing, entry: Entry): void {
       standing.finished = entry.folder === undefined ? {} : { folder: entry.folder };
       break;
   }
+}
+
+/** Whether something is said of bytes that a log of `length` bytes does not have. */
+export function reachesBeyond(log: LogStanding, length: number): boolean {
+  return log.settled > length || (log.underWay?.to ?? 0) > length ||
+    (log.regions.at(-1)?.from ?? 0) > length;
+}
+
+/** What comes next begins where the log ends now, and belongs to the last phase that had begun. */
+function cutLog(log: LogStanding, length: number): void {
+  log.settled = Math.min(log.settled, length);
+  for (const region of log.regions) region.from = Math.min(region.from, length);
+  if (log.underWay === undefined) return;
+  log.underWay.from = Math.min(log.underWay.from, length);
+  log.underWay.to = Math.min(log.underWay.to, length);
 }
 
 /** The statuses of the phases that have ended, for `testflinger-outcome.json` and the server. */

@@ -1,4 +1,5 @@
 import { systemClock } from "../clock.ts";
+import { messageOf } from "../message.ts";
 import type { Exit } from "./exit.ts";
 import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
 import { parseIdentity, type ProcessIdentity, SAY_IDENTITY } from "./identity.ts";
@@ -279,8 +280,4 @@ function streamOf(
 function feed(stdin: WritableStream<Uint8Array>, input: Uint8Array | ReadableStream<Uint8Array>) {
   const source = input instanceof Uint8Array ? ReadableStream.from([input]) : input;
   source.pipeTo(stdin).catch(() => {});
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,5 +1,5 @@
 import type { FileHandle } from "node:fs/promises";
-import { messageOf } from "../message.ts";
+import { messageOf } from "../../message.ts";
 import { END_OF_ARCHIVE, headerOf, type Member, paddingAfter } from "./tar_header.ts";
 
 /** What {@linkcode packArtifacts} needs beside the folder. */

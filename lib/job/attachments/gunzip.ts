@@ -1,4 +1,4 @@
-import { messageOf } from "../message.ts";
+import { messageOf } from "../../message.ts";
 import { Refusal } from "./refusal.ts";
 
 /** Limits on the compressed stream and what comes out of it. */

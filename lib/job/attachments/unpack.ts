@@ -1,4 +1,4 @@
-import { messageOf } from "../message.ts";
+import { messageOf } from "../../message.ts";
 import { ByteReader } from "./byte_reader.ts";
 import { gunzip, type GunzipLimits } from "./gunzip.ts";
 import { Layout, type LayoutLimits, type Placement } from "./layout.ts";
