@@ -8,7 +8,7 @@ import { withoutUserinfo } from "../observe/configuration_view.ts";
 import type { Log } from "../log.ts";
 import { createInflux } from "../observe/influx.ts";
 import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
-import { combineObservers, type Observer } from "../observe/observer.ts";
+import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import { createPulse } from "../observe/pulse.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
 import { serveStatusSocket } from "../observe/status_socket.ts";
@@ -156,13 +156,21 @@ async function watch(
     ? undefined
     : await serveMetrics(config, config.metrics_port, { board, clock, log });
   let socket: { close(): Promise<void> } | undefined;
-  const observers = [pulse, board, systemd, influx, transferLog, health]
+  const door = {
+    observer: {
+      ...noObserver,
+      // The first thing that an agent tells, which it does once its lock is held: before, the socket
+      // may be another one's. From then on it can be asked, also while it recovers jobs.
+      mode() {
+        socket ??= serveStatusSocket({ folder, board, clock, log });
+      },
+    },
+  };
+  const observers = [door, pulse, board, systemd, influx, transferLog, health]
     .flatMap((part) => part === undefined ? [] : [part.observer]);
   return {
     observer: combineObservers(observers, log),
     turned() {
-      // Not before: now the agent's lock is held, and the socket of another one is left alone.
-      socket ??= serveStatusSocket({ folder, board, clock, log });
       systemd?.ready();
       pulse.beat();
     },

@@ -34,7 +34,12 @@ export async function recoverJobs(
       continue;
     }
     const job = new Job({ ...received, job_id: spool.jobId, job_queue: queue });
-    ends.push(await new JobRun(job, spool, context).resume());
+    context.observer.recovering(spool.jobId);
+    try {
+      ends.push(await new JobRun(job, spool, context).resume());
+    } finally {
+      context.observer.recovering(undefined);
+    }
   }
   return ends;
 }

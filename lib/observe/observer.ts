@@ -61,6 +61,8 @@ export interface Backlog {
 /** Someone who listens. Each method returns at once; what it throws is its own affair. */
 export interface Observer {
   mode(mode: ModeNotice): void;
+  /** A job that an earlier process left is brought to its end, before anything else; then `undefined`. */
+  recovering(jobId: string | undefined): void;
   jobStarted(job: JobNotice): void;
   phaseStarted(phase: Phase, limits: PhaseLimits): void;
   phaseSkipped(phase: Phase, reason: string): void;
@@ -87,6 +89,7 @@ export interface Observer {
 /** Listens to nothing. */
 export const noObserver: Observer = {
   mode() {},
+  recovering() {},
   jobStarted() {},
   phaseStarted() {},
   phaseSkipped() {},
@@ -126,6 +129,7 @@ export function combineObservers(observers: readonly Observer[], log?: Log): Obs
   };
   return {
     mode: (mode) => tell((o) => o.mode(mode)),
+    recovering: (jobId) => tell((o) => o.recovering(jobId)),
     jobStarted: (job) => tell((o) => o.jobStarted(job)),
     phaseStarted: (phase, limits) => tell((o) => o.phaseStarted(phase, limits)),
     phaseSkipped: (phase, reason) => tell((o) => o.phaseSkipped(phase, reason)),

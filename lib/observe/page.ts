@@ -34,7 +34,7 @@ const STATE_CLASS = new Map([
 
 /** Renders the page. */
 export function renderPage({ status, configuration, output }: PageContent): Markup {
-  const state = status.mode?.state ?? "starting";
+  const state = status.recovering !== undefined ? "recovering" : status.mode?.state ?? "starting";
   return html`
     <!DOCTYPE html>
     <html lang="en">

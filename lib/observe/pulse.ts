@@ -70,6 +70,11 @@ export function createPulse({ clock, silenceLimitMs = SILENCE_LIMIT_MS }: PulseO
         job?.[Symbol.dispose]();
         job = hold(`job ${jobId}`);
       },
+      recovering(jobId) {
+        job?.[Symbol.dispose]();
+        // Its cleanup has a limit of its own, which may be hours.
+        job = jobId === undefined ? undefined : hold(`recovery of job ${jobId}`);
+      },
       jobEnded() {
         job?.[Symbol.dispose]();
         job = undefined;

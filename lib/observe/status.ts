@@ -71,6 +71,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   let job: Job | undefined;
   let jobSince = 0;
   let running: Running | undefined;
+  let recovering: { jobId: string; since: number } | undefined;
   let server: AgentStatus["server"] = { address: options.serverAddress, retries: 0 };
   let undelivered: AgentStatus["undelivered"] = { bytes: 0, fragments: 0, jobs: 0 };
 
@@ -89,6 +90,10 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       if (mode?.state === state && mode.comment === comment) return;
       const since = mode?.state === state ? mode.since : iso();
       mode = { state, comment, since };
+      changed();
+    },
+    recovering(jobId) {
+      recovering = jobId === undefined ? undefined : { jobId, since: clock.monotonic() };
       changed();
     },
     jobStarted({ jobId, queue, name }) {
@@ -215,7 +220,10 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     observer,
     snapshot() {
       const trouble = pulse.trouble();
-      const notReady = trouble ?? whyNotReady(mode, server);
+      const notReady = trouble ??
+        (recovering === undefined
+          ? whyNotReady(mode, server)
+          : `job ${recovering.jobId} of an earlier process is brought to its end first`);
       const current = jobNow();
       return {
         agent_id: options.agentId,
@@ -228,6 +236,9 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
         ...(notReady === undefined ? {} : { not_ready_because: notReady }),
         ...(mode === undefined ? {} : { mode: { ...mode } }),
         ...(current === undefined ? {} : { job: current }),
+        ...(recovering === undefined ? {} : {
+          recovering: { job_id: recovering.jobId, seconds: sinceMono(recovering.since) },
+        }),
         ...(transfers.size === 0 ? {} : { transfers: transfersNow() }),
         server: { ...server },
         undelivered: { ...undelivered },

@@ -70,6 +70,8 @@ export const AgentStatus = z.strictObject({
     since: z.string(),
   }).optional().describe("absent until the agent has begun"),
   job: CurrentJob.optional(),
+  recovering: z.strictObject({ job_id: z.string(), seconds: z.number() }).optional()
+    .describe("a job of an earlier process, which is brought to its end first"),
   transfers: z.array(TransferStatus).optional().describe("attachments and artifacts on their way"),
   server: z.strictObject({
     address: z.string(),

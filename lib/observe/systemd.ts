@@ -112,9 +112,20 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
   };
   const feeding = watchdogMs === undefined ? Promise.resolve() : feedWatchdog(watchdogMs);
 
+  const ready = () => {
+    if (!isReady) tell("READY", "READY=1");
+    isReady = true;
+  };
+
   return {
     observer: {
       ...noObserver,
+      recovering(recovered) {
+        if (recovered === undefined) return;
+        // A cleanup may take longer than systemd waits for a service to start: it would be killed on it.
+        ready();
+        status(`brings job ${recovered} of an earlier process to its end`);
+      },
       mode({ state, comment }) {
         const what = jobId === undefined ? state : `job ${jobId}: ${state}`;
         status(comment === "" ? what : `${what} (${comment})`);
@@ -128,10 +139,7 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
         jobId = undefined;
       },
     },
-    ready() {
-      if (!isReady) tell("READY", "READY=1");
-      isReady = true;
-    },
+    ready,
     async close() {
       closing.abort();
       await feeding;

@@ -10,6 +10,7 @@ function recorder(): { observer: Observer; calls: [string, ...unknown[]][] } {
     calls,
     observer: {
       mode: note("mode"),
+      recovering: note("recovering"),
       jobStarted: note("jobStarted"),
       phaseStarted: note("phaseStarted"),
       phaseSkipped: note("phaseSkipped"),
@@ -32,6 +33,7 @@ function sayEverything(observer: Observer): [string, ...unknown[]][] {
   const bytes = new Uint8Array([1, 2]);
   const ended = { status: 1, event: "test_fail", seconds: 3, release: "22.04.5" };
   observer.mode({ state: "waiting", comment: "" });
+  observer.recovering("i");
   observer.jobStarted({ jobId: "j", queue: "q" });
   observer.phaseStarted("test", { totalMs: 5 });
   observer.phaseSkipped("reserve", "no data");
@@ -47,6 +49,7 @@ function sayEverything(observer: Observer): [string, ...unknown[]][] {
   observer.cancelled(12);
   return [
     ["mode", { state: "waiting", comment: "" }],
+    ["recovering", "i"],
     ["jobStarted", { jobId: "j", queue: "q" }],
     ["phaseStarted", "test", { totalMs: 5 }],
     ["phaseSkipped", "reserve", "no data"],

@@ -69,3 +69,13 @@ Deno.test("a job may take for ever, and when it has ended the loop must turn aga
   await clock.advance(1_000);
   assertEquals(pulse.trouble(), "the agent's loop has not turned for 61 s");
 });
+
+Deno.test("bringing a job of an earlier process to its end may take as long as its cleanup", async () => {
+  const { clock, pulse } = make();
+  pulse.observer.recovering("j");
+  await clock.advance(3_600_000);
+  assertEquals(pulse.trouble(), undefined);
+  pulse.observer.recovering(undefined);
+  await clock.advance(61_000);
+  assertStringIncludes(pulse.trouble() ?? "", "has not turned for 61 s");
+});

@@ -142,6 +142,24 @@ Deno.test({
 });
 
 Deno.test({
+  name: "a service is started for systemd as soon as it recovers a job: its cleanup may take hours",
+  ignore,
+  fn: () =>
+    inFolder(async (socket) => {
+      await using receiver = await listen(socket);
+      const { systemd } = make({ NOTIFY_SOCKET: socket });
+      systemd?.observer.recovering("j-1");
+      await until(() => receiver.messages.length === 1);
+      systemd?.observer.recovering(undefined);
+      systemd?.ready();
+      await systemd?.close();
+      assertEquals(receiver.messages.map(({ lines }) => lines), [
+        ["READY=1", "STATUS=brings job j-1 of an earlier process to its end"],
+      ]);
+    }),
+});
+
+Deno.test({
   name: "an abstract address is reached as well",
   ignore,
   fn: async () => {

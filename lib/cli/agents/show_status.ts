@@ -17,11 +17,22 @@ export function statusLines({ config, file }: AgentRef, answer: AgentAnswer): st
     return `${heading}does not say: ${process}${answer.why}\n${row("Configuration", file)}`;
   }
   const { status } = answer;
-  const { mode, job, server, undelivered, trouble } = status;
+  const { mode, job, server, undelivered, trouble, recovering } = status;
   const ago = (iso: string) => duration(secondsBetween(iso, status.now));
   const lines = [
-    `${heading}${text(mode?.state ?? "starting")}` +
-    (mode === undefined ? "" : ` for ${ago(mode.since)}`) + "\n",
+    `${heading}${stateOf(status)}` +
+    (recovering !== undefined
+      ? ` for ${duration(recovering.seconds)}`
+      : mode === undefined
+      ? ""
+      : ` for ${ago(mode.since)}`) +
+    "\n",
+    recovering === undefined ? "" : row(
+      "Recovering",
+      `job ${
+        text(recovering.job_id)
+      }: an earlier process left it, and it is brought to its end first`,
+    ),
     mode === undefined || mode.comment === "" ? "" : row("Because", text(mode.comment)),
     trouble === undefined ? "" : row("Trouble", `it seems to hang: ${text(trouble)}`),
     ...job === undefined ? [] : jobLines(job),
@@ -89,19 +100,31 @@ export function statusTable(entries: readonly { agent: AgentRef; answer: AgentAn
 function summary(answer: AgentAnswer): string[] {
   if (answer.kind === "stopped") return ["stopped", "", "", "", "", ""];
   if (answer.kind === "silent") return ["silent", "", "", "", "", answer.why];
-  const { mode, job, server, undelivered, trouble, now } = answer.status;
+  const { mode, job, server, undelivered, trouble, now, recovering } = answer.status;
   return [
-    text(mode?.state ?? "starting"),
-    mode === undefined ? "" : duration(secondsBetween(mode.since, now)),
-    text(job?.job_id ?? "-"),
+    stateOf(answer.status),
+    recovering !== undefined
+      ? duration(recovering.seconds)
+      : mode === undefined
+      ? ""
+      : duration(secondsBetween(mode.since, now)),
+    text(job?.job_id ?? recovering?.job_id ?? "-"),
     server.reachable === undefined ? "-" : server.reachable ? "ok" : "not reachable",
     undelivered.bytes === 0 && undelivered.jobs === 0 ? "-" : size(undelivered.bytes),
     trouble === undefined ? text(mode?.comment ?? "") : `seems to hang: ${text(trouble)}`,
   ];
 }
 
+/** In one word. */
+function stateOf({ mode, recovering }: AgentStatus): string {
+  return recovering !== undefined ? "recovering" : text(mode?.state ?? "starting");
+}
+
 /** What a job is at, in half a sentence; undefined when none runs. */
-export function jobInWords({ job }: AgentStatus): string | undefined {
+export function jobInWords({ job, recovering }: AgentStatus): string | undefined {
+  if (recovering !== undefined) {
+    return `job ${text(recovering.job_id)} of an earlier process, which is brought to its end`;
+  }
   if (job === undefined) return undefined;
   const phase = job.phases.findLast(({ state }) => state === "running");
   const where = phase === undefined
