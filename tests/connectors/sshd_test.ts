@@ -12,9 +12,9 @@ import {
   xz,
 } from "../support/disk_images.ts";
 import { isRunning } from "../support/processes.ts";
-import { isInstalled, output, SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
+import { output, SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
 import { Lab, type Run } from "./support/lab.ts";
-import { LoopControlHost, loopMountsWork } from "./support/loop_control_host.ts";
+import { LoopControlHost, testWithLoops } from "./support/loop_control_host.ts";
 import { FORCE_TREE, prepareTree } from "./support/tree_control_host.ts";
 import { closedPort, httpStub, until } from "./support/stubs.ts";
 
@@ -166,20 +166,9 @@ testWithTools(
   },
 );
 
-const loops = await loopMountsWork();
-const LOOP_TOOLS = [...FLASH_TOOLS, ...IMAGE_TOOLS, "losetup", "lsblk", "blkid", "hdparm", "sudo"];
-
-/** Loop mounts need the superuser, and a kernel that has them; the tree above needs neither. */
-function testWithLoops(name: string, test: () => Promise<void>): void {
-  // Without the tools nobody knows; that is not to pass for a host that cannot.
-  const unknown = Deno.uid() === 0 && !LOOP_TOOLS.every(isInstalled);
-  if (loops || unknown) testWithTools(name, LOOP_TOOLS, test);
-  else Deno.test.ignore(`${name} (skipped: loop mounts are not possible here)`, test);
-}
-
-testWithLoops(
-  "muxpi finds the partitions of a real image in a file, and puts the user in",
-  async () => {
+await testWithLoops("muxpi finds the partitions of a real image in a file, and puts the user in", {
+  tools: [...FLASH_TOOLS, ...IMAGE_TOOLS],
+  async test() {
     await using server = await SshServer.open();
     await using lab = await Lab.open();
     await using host = await LoopControlHost.open(server);
@@ -212,29 +201,32 @@ testWithLoops(
     const fake = await readFrom(fileSystem, "/etc/cloud/cloud.cfg.d/99-fake_cloud.cfg");
     assertEquals(fake, "");
   },
-);
+});
 
-testWithLoops(
+await testWithLoops(
   "muxpi writes to a real block device, reads it back, and mounts what is on it",
-  async () => {
-    await using server = await SshServer.open();
-    await using lab = await Lab.open();
-    await using host = await LoopControlHost.open(server);
-    const switched = await multiplexer(server);
-    const image = await fileSystemImage(lab.root, 16 * MIB);
-    const { device, file } = await host.blockDevice(16 * MIB);
-    await attachPacked(lab, image);
-    await lab.config(configFor(server, { test_device: device, verify_flash: true }));
-    await lab.job(jobFor(server, { use_attachment: "image.xz" }));
-    const run = await provision(lab, server);
-    assertEquals(run.code, 0, run.stderr);
-    assertEquals(await switched(), "-ts -dut");
-    assertStringIncludes(run.stderr, `Read back ${16 * MIB} bytes from ${device}`);
-    assertEquals(await host.mounts(), []);
-    await host.close();
-    const path = "/var/lib/cloud/seed/nocloud-net/user-data";
-    const userData = await readFrom(await fileSystemOf(file, 0), path);
-    assertStringIncludes(userData, "#cloud-config");
+  {
+    tools: [...FLASH_TOOLS, ...IMAGE_TOOLS, "hdparm"],
+    async test() {
+      await using server = await SshServer.open();
+      await using lab = await Lab.open();
+      await using host = await LoopControlHost.open(server);
+      const switched = await multiplexer(server);
+      const image = await fileSystemImage(lab.root, 16 * MIB);
+      const { device, file } = await host.blockDevice(16 * MIB);
+      await attachPacked(lab, image);
+      await lab.config(configFor(server, { test_device: device, verify_flash: true }));
+      await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+      const run = await provision(lab, server);
+      assertEquals(run.code, 0, run.stderr);
+      assertEquals(await switched(), "-ts -dut");
+      assertStringIncludes(run.stderr, `Read back ${16 * MIB} bytes from ${device}`);
+      assertEquals(await host.mounts(), []);
+      await host.close();
+      const path = "/var/lib/cloud/seed/nocloud-net/user-data";
+      const userData = await readFrom(await fileSystemOf(file, 0), path);
+      assertStringIncludes(userData, "#cloud-config");
+    },
   },
 );
 

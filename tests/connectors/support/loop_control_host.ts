@@ -1,6 +1,12 @@
 /** A control host with real block devices and real mounts: this host, for the superuser. */
 import { join } from "node:path";
-import { isInstalled, output, type SshServer } from "../../support/sshd.ts";
+import {
+  isInstalled,
+  output,
+  SSH_TOOLS,
+  type SshServer,
+  testWithTools,
+} from "../../support/sshd.ts";
 
 /**
  * lsblk for a kernel that does not look for partitions on loop devices, or a host without udev,
@@ -24,8 +30,37 @@ done < "$0.parts"
 [ "$separator" = ', ' ] && printf ']'
 echo '}]}'`;
 
+/** Programs that the control host and its clients need. */
+const LOOP_TOOLS = [
+  ...SSH_TOOLS,
+  "sshpass",
+  "ssh-copy-id",
+  "losetup",
+  "lsblk",
+  "blkid",
+  "sfdisk",
+  "sudo",
+];
+
+let loops: Promise<boolean> | undefined;
+
+/**
+ * A test that mounts what lies in files, with these `tools` besides. That needs the superuser, and
+ * a kernel that has it: otherwise the test is skipped, and its name says why.
+ */
+export async function testWithLoops(
+  name: string,
+  { tools, test }: { readonly tools: readonly string[]; readonly test: () => Promise<void> },
+): Promise<void> {
+  const needed = [...LOOP_TOOLS, ...tools];
+  // Without the tools nobody knows; that is not to pass for a host that cannot.
+  const unknown = Deno.uid() === 0 && !needed.every(isInstalled);
+  if (unknown || await (loops ??= loopMountsWork())) testWithTools(name, needed, test);
+  else Deno.test.ignore(`${name} (skipped: loop mounts are not possible here)`, test);
+}
+
 /** Whether this host lets us mount file systems that lie in files. */
-export async function loopMountsWork(): Promise<boolean> {
+async function loopMountsWork(): Promise<boolean> {
   if (Deno.uid() !== 0 || !isInstalled("losetup") || !isInstalled("mkfs.ext4")) return false;
   const folder = await Deno.makeTempDir({ prefix: "loop-" });
   try {
