@@ -4,7 +4,8 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { Answer, Failure, ServerApi, Upload } from "../server/api.ts";
+import { messageOf } from "../message.ts";
+import type { Answer, Failure, Generation, ServerApi, Upload } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { ResultUpdate } from "../server/schema.ts";
 import type { Contact } from "./contact.ts";
@@ -22,6 +23,8 @@ const FULL_FRAGMENT_BYTES = 256 * 1024;
 const LARGEST_FRAGMENT_BYTES = 512 * 1024;
 /** What a server answers to a result that its store cannot hold. */
 const PAYLOAD_TOO_LARGE = 413;
+/** What a server answers to a field that its generation does not know. */
+const UNPROCESSABLE = 422;
 /** How often artifacts that cannot be packed are tried, should the cause be a passing one. */
 const PACKING_TRIES = 3;
 /** A webhook that its server cannot reach is not tried for ever. */
@@ -253,11 +256,7 @@ export class Courier {
         case "state":
           return this.#postState(message.state, tries, signal);
         case "status":
-          // A legacy server takes statuses with the outcome only.
-          if (server.generation === "legacy") {
-            return Promise.resolve({ ok: true, value: undefined });
-          }
-          return server.postResult(jobId, { status: message.status }, signal);
+          return this.#postStatus(message.status, signal);
         case "device_info":
           return server.postResult(jobId, { device_info: message.deviceInfo }, signal);
         case "provision_log":
@@ -281,7 +280,7 @@ export class Courier {
       const upload = openArtifacts(this.#spool, folder);
       return await server.postArtifact(this.#spool.jobId, upload, signal);
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = messageOf(error);
       const kind = tries < PACKING_TRIES ? "busy" : "refused";
       return { ok: false, kind, message: `cannot pack ${folder}/artifacts: ${reason}` };
     }
@@ -316,10 +315,51 @@ export class Courier {
     );
   }
 
+  /**
+   * The server's generation as far as it shows in this job: an earlier process may have delivered
+   * its log, so that nothing is left to find it out with.
+   */
+  async #generation(signal: AbortSignal): Promise<Answer<Generation>> {
+    const { server } = this.#options;
+    if (server.generation !== undefined) return { ok: true, value: server.generation };
+    const { logs } = this.#spool.standing;
+    if (LOG_NAMES.every((log) => logs[log].settled === 0)) return { ok: true, value: "current" };
+    const view = await server.viewResult(this.#spool.jobId, signal);
+    if (!view.ok) return view;
+    // Only the current generation shows in the result what was posted as a log.
+    const isThere = Object.values(view.value.logBytes).some((bytes) => bytes > 0);
+    return { ok: true, value: isThere ? "current" : "legacy" };
+  }
+
+  /** A legacy server takes statuses with the outcome only. */
+  async #postStatus(
+    status: NonNullable<ResultUpdate["status"]>,
+    signal: AbortSignal,
+  ): Promise<Answer<void>> {
+    const generation = await this.#generation(signal);
+    if (!generation.ok) return generation;
+    if (generation.value === "legacy") return { ok: true, value: undefined };
+    return await this.#options.server.postResult(this.#spool.jobId, { status }, signal);
+  }
+
+  /** In the words of the server's generation; in the other's, where it does not understand them. */
   async #postOutcome(update: ResultUpdate, signal: AbortSignal): Promise<Answer<void>> {
+    const generation = await this.#generation(signal);
+    if (!generation.ok) return generation;
+    const asCurrent = () => this.#options.server.postResult(this.#spool.jobId, update, signal);
+    const asLegacy = () => this.#postLegacyOutcome(signal);
+    const [first, second] = generation.value === "current"
+      ? [asCurrent, asLegacy]
+      : [asLegacy, asCurrent];
+    const answer = await first();
+    if (answer.ok || answer.status !== UNPROCESSABLE) return answer;
+    const other = await second();
+    return other.ok || !isFinal(other) ? other : answer;
+  }
+
+  async #postLegacyOutcome(signal: AbortSignal): Promise<Answer<void>> {
     const { server, outputBytes } = this.#options;
     const { jobId } = this.#spool;
-    if (server.generation !== "legacy") return await server.postResult(jobId, update, signal);
     // Less and less of the logs, until it fits into what the server can store.
     for (let bytes = outputBytes;; bytes = Math.floor(bytes / 2)) {
       const answer = await server.postResult(

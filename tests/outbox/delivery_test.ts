@@ -171,6 +171,62 @@ Deno.test("a server of the older generation gets plain text while the job runs, 
   assertStringIncludes(lab.sandbox.log(jobId, "output"), PRINTED);
 });
 
+Deno.test("an outcome that an earlier agent could not post reaches a server of the older generation whole", async () => {
+  await using lab = await Lab.open({
+    sandbox: { generation: "legacy" },
+    config: { test_command: `${PRINT_LINES}; exit 3`, cleanup_command: "echo cleaned" },
+  });
+  let isAway = true;
+  lab.sandbox.intercept(async (request) => {
+    if (!isAway || request.method !== "POST" || !/result\/[^/]+$/.test(request.url)) {
+      return undefined;
+    }
+    const body: unknown = await request.clone().json();
+    const isOutcome = typeof body === "object" && body !== null && "test_status" in body;
+    return isOutcome ? new Response("busy", { status: 503 }) : undefined;
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  const first = lab.start();
+  await lab.until(
+    () => lab.sandbox.log(jobId, "output").includes("cleaned\n"),
+    "the job has run and its log is delivered",
+  );
+  await lab.eventually(
+    () => lab.log.lines.some(({ message }) => message.startsWith("Will be tried again")),
+    "the outcome is refused",
+  );
+  first.stop();
+  await first.ended;
+  isAway = false;
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { test: 3, cleanup: 0 });
+  assertStringIncludes(lab.sandbox.log(jobId, "output", "test"), PRINTED);
+  assertEquals(lab.logged("error"), []);
+});
+
+Deno.test("an outcome in the words of the older generation is said again in those of the newer one when the server was upgraded", async () => {
+  await using lab = await Lab.open({
+    sandbox: { generation: "legacy" },
+    config: { test_command: `${PRINT_LINES}; exit 3`, cleanup_command: "echo cleaned" },
+  });
+  const upgraded: unknown[] = [];
+  lab.sandbox.intercept(async (request) => {
+    if (request.method !== "POST" || !/result\/[^/]+$/.test(request.url)) return undefined;
+    const body: unknown = await request.clone().json();
+    if (typeof body !== "object" || body === null || !("job_state" in body)) return undefined;
+    if (body.job_state !== "complete") return undefined;
+    if ("test_status" in body) return new Response("Unknown field", { status: 422 });
+    upgraded.push(body);
+    return new Response("OK");
+  });
+  lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => upgraded.length > 0, "the outcome is posted again");
+  assertEquals(upgraded, [{ job_state: "complete", status: { test: 3, cleanup: 0 } }]);
+  assertEquals(lab.logged("error"), []);
+});
+
 Deno.test("a server that does not answer does not hold up the job: it runs to its end meanwhile", async () => {
   await using lab = await Lab.open({
     config: { test_command: `${PRINT_LINES}; touch ../done`, cleanup_command: "touch ../cleaned" },
