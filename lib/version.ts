@@ -9,6 +9,11 @@ export const VERSION = "0.1.0";
 /** Where the build leaves its facts: a statement before the bundled program. */
 export const BUILD_SYMBOL = "testflinger-agent.build";
 
+/** A checkout holds none of the packages. */
+const NO_NOTICES =
+  "This is a checkout: the packages that it uses, with their licences, are in Deno's " +
+  "cache. Built files contain the notices.\n";
+
 /** How the program was made; what only the build knows is stamped in by `deno task build`. */
 interface Build {
   /** Full git commit, with `-dirty` where the working tree differed from it. */
@@ -17,21 +22,22 @@ interface Build {
   target: string;
   /** `compile` or `portable`; `source` when it runs from a checkout. */
   packaging: string;
+  /** The licences of what is inside. */
+  notices(): Promise<string>;
 }
 
 /** The facts of this program. */
 function build(): Build {
   // A symbol of the global registry, which nothing but the build's own statement sets.
-  const stamped = (globalThis as { [name: symbol]: unknown })[Symbol.for(BUILD_SYMBOL)];
-  const fact = (name: keyof Build, otherwise: string): string => {
-    if (typeof stamped !== "object" || stamped === null || !(name in stamped)) return otherwise;
-    const value: unknown = Reflect.get(stamped, name);
-    return typeof value === "string" ? value : otherwise;
-  };
+  const stamped = (globalThis as { [name: symbol]: Partial<Build> | undefined })[
+    Symbol.for(BUILD_SYMBOL)
+  ];
   return {
-    commit: fact("commit", "unknown"),
-    target: fact("target", Deno.build.target),
-    packaging: fact("packaging", "source"),
+    commit: "unknown",
+    target: Deno.build.target,
+    packaging: "source",
+    notices: () => Promise.resolve(NO_NOTICES),
+    ...stamped,
   };
 }
 
@@ -46,4 +52,9 @@ export function versionText(): string {
     `runtime    Deno ${Deno.version.deno}, V8 ${Deno.version.v8}`,
     "",
   ].join("\n");
+}
+
+/** The licences of the runtime and of the packages inside this program. */
+export function noticesText(): Promise<string> {
+  return build().notices();
 }

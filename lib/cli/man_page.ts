@@ -4,7 +4,7 @@ import { agentCommand } from "./agent_command.ts";
 import { type Command, type Flag, HELP_FLAG, PROGRAM } from "./command.ts";
 import { COMMANDS } from "./table.ts";
 
-/** The page testflinger-agent(1), as roff. The build writes it to `dist/testflinger-agent.1`. */
+/** The page testflinger-agent(1), as roff. The build writes it to `dist/`, and `help --man` prints it. */
 export function manPage(): string {
   return [
     `.TH TESTFLINGER\\-AGENT 1 "" "${PROGRAM} ${VERSION}" "User Commands"`,

@@ -36,9 +36,21 @@ const helpCommand: Command = {
   summary: "Shows the help of the program, or of one command.",
   operands: "[COMMAND]",
   positionals: { least: 0, most: 1 },
-  flags: [],
-  examples: [{ line: "testflinger-agent help check", does: "all about 'check'" }],
-  run: () => Promise.reject(new Error("Cannot be reached: main() shows the help")),
+  flags: [{ name: "man", help: "print the manual page, as roff" }],
+  examples: [
+    { line: "testflinger-agent help check", does: "all about 'check'" },
+    {
+      line: "testflinger-agent help --man | man -l -",
+      does: "the manual, where it is not installed",
+    },
+  ],
+  async run(line, io) {
+    // Without the option main() has shown the help already.
+    if (!line.switches.has("man")) throw new Error("Cannot be reached: main() shows the help");
+    const { manPage } = await import("./man_page.ts");
+    io.stdout(manPage());
+    return 0;
+  },
 };
 
 export const COMMANDS: readonly Command[] = [

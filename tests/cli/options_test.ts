@@ -25,6 +25,12 @@ Deno.test("sandbox listens where --host and --port say, and refuses what is no p
   assertEquals(await sandbox.exited, 0);
 });
 
+Deno.test("version --licenses of a checkout says where the licences are", async () => {
+  const { status, stdout } = await run("version", "--licenses");
+  assertEquals(status, 0);
+  assertMatch(stdout, /^testflinger-agent .*\n\nThis is a checkout: /s);
+});
+
 Deno.test("try --verbose shows what the agent logs, too", () =>
   withFiles({ "job.yaml": "test_data:\n  test_cmds: echo hello\n" }, async (cwd) => {
     await using trial = startProgram(["try", "--verbose", "job.yaml"], { cwd });

@@ -1,12 +1,19 @@
 /** `deno task build`, up to the files; what the files do is in portable_test.ts. */
-import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { bundle, stampBundle } from "../../tools/build/bundle.ts";
+import { bundle, MAIN_FILE, type Program, stampBundle } from "../../tools/build/bundle.ts";
 import { compile, runtimeMissing } from "../../tools/build/compile.ts";
 import { elfMachine } from "../../tools/build/elf.ts";
-import type { Target } from "../../tools/build/targets.ts";
+import { collectNotices, packagesIn } from "../../tools/build/notices.ts";
+import { BuildError, type Target } from "../../tools/build/targets.ts";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 import { VERSION } from "../../lib/version.ts";
 import { ended, isInstalled, type Ran } from "./support/command.ts";
@@ -38,7 +45,7 @@ function build(args: string[], env: Record<string, string> = {}): Promise<Ran> {
   );
 }
 
-function bundled(): Promise<string> {
+function bundled(): Promise<Program> {
   return bundle(join(ROOT, "main.ts"), ROOT);
 }
 
@@ -59,7 +66,7 @@ Deno.test("the build says what it can be asked for", async () => {
 });
 
 Deno.test("the bundle names no folder of the machine that builds it", async () => {
-  const text = await bundled();
+  const text = Object.values(await bundled()).join("\n");
   assert(!text.includes(ROOT));
   assert(!/\/npm\/[\w.-]+\.[a-z]+\//.test(text), "a registry's name");
   assertStringIncludes(text, "// npm/zod/");
@@ -78,7 +85,7 @@ Deno.test("a download cache in another folder gives the same bundle", () =>
           "eval",
           `const { bundle } = await import("${join(ROOT, "tools/build/bundle.ts")}");
            await Deno.stdout.write(new TextEncoder().encode(
-             await bundle("${join(ROOT, "main.ts")}", "${ROOT}")));`,
+             JSON.stringify(await bundle("${join(ROOT, "main.ts")}", "${ROOT}"))));`,
         ],
         cwd: folder,
         env: { DENO_DIR: folder, NO_COLOR: "1" },
@@ -88,15 +95,75 @@ Deno.test("a download cache in another folder gives the same bundle", () =>
       }).spawn(),
     );
     assertEquals(other.code, 0, other.stderr);
-    assert(other.stdout === await bundled());
+    assertEquals(JSON.parse(other.stdout), await bundled());
   }));
 
 Deno.test("the build's facts stand in front of the program", () => {
   const target = otherTarget();
-  const text = stampBundle("rest\n", { commit: "abc", target, packaging: "portable" });
+  const stamped = stampBundle({ [MAIN_FILE]: "rest\n", "other.js": "as it was" }, {
+    commit: "abc",
+    target,
+    packaging: "portable",
+    notices: "licences",
+  });
+  assertEquals(stamped["other.js"], "as it was");
+  const text = stamped[MAIN_FILE] ?? "";
   const first = text.slice(0, text.indexOf("\n"));
   assertStringIncludes(first, `"commit":"abc","target":"${target.name}","packaging":"portable"`);
   assert(text.endsWith("rest\n"));
+});
+
+/** What a start of the agent loads from the bundle: the files, and modules of the runtime. */
+function loadedAtStart(program: Program): { files: Set<string>; modules: Set<string> } {
+  const files = new Set<string>();
+  const modules = new Set<string>();
+  const load = (name: string) => {
+    if (files.has(name)) return;
+    files.add(name);
+    const text = program[name] ?? "";
+    for (const [, from = ""] of text.matchAll(/^(?:import|\} from|export)\b[^;\n]*"([^"]+)";$/gm)) {
+      if (from.startsWith("./")) load(from.slice(2));
+      else modules.add(from);
+    }
+  };
+  load(MAIN_FILE);
+  for (const name of Object.keys(program)) if (/^(main|run_agent)-/.test(name)) load(name);
+  return { files, modules };
+}
+
+Deno.test("a start of the agent loads neither what other commands need nor slow modules", async () => {
+  const program = await bundled();
+  const { files, modules } = loadedAtStart(program);
+  const text = [...files].map((name) => program[name]).join("\n");
+  assertStringIncludes(text, "// lib/agent/agent.ts");
+  assertStringIncludes(text, "// lib/config/yaml_file.ts");
+  for (
+    const other of ["lib/sandbox/", "connectors/", "npm/hono/", "npm/prom-client/", "v4/locales/"]
+  ) {
+    assert(!text.includes(`// ${other}`), other);
+  }
+  // Each of the others takes 10 to 20 ms to load.
+  const quick = ["node:buffer", "node:path", "node:process", "node:util"];
+  assertEquals([...modules].filter((name) => !quick.includes(name)), []);
+});
+
+Deno.test("the licence of everything inside is in the notices", async () => {
+  const program = await bundled();
+  const packages = packagesIn(program);
+  const names = packages.map((title) => title.split(" ")[0]);
+  for (const name of ["zod", "yaml", "hono", "@logtape/logtape", "deno-std"]) {
+    assert(names.includes(name), name);
+  }
+  const notices = await collectNotices(program);
+  for (const title of ["Deno ", ...packages]) assertStringIncludes(notices, `\n${title}`);
+  assertStringIncludes(notices, "Copyright (c) 2025 Colin McDonnell");
+  assertStringIncludes(notices, "the Deno authors");
+});
+
+Deno.test("a package without a licence cannot be built in", async () => {
+  const program = { [MAIN_FILE]: "// npm/no-such-package/1.2.3/index.js\n" };
+  const error = await assertRejects(() => collectNotices(program), BuildError);
+  assertMatch(error.message, /^Cannot find the licence of no-such-package 1\.2\.3 in /);
 });
 
 Deno.test("without a runtime for deno compile the build says where it looked and what else there is", () =>
@@ -108,7 +175,7 @@ Deno.test("without a runtime for deno compile the build says where it looked and
       script,
       `import { compile } from "${join(ROOT, "tools/build/compile.ts")}";
        import { BuildError, TARGETS } from "${join(ROOT, "tools/build/targets.ts")}";
-       try { await compile({ target: TARGETS[1], program: "1" }); }
+       try { await compile({ target: TARGETS[1], program: { "main.js": "1" } }); }
        catch (error) { if (!(error instanceof BuildError)) throw error; console.log(error.message); }`,
     );
     const { code, stdout, stderr } = await ended(
@@ -149,7 +216,7 @@ async function withRuntime<T>(file: string, test: () => Promise<T>): Promise<T> 
 
 async function refusal(target: Target): Promise<string> {
   try {
-    await compile({ target, program: "1" });
+    await compile({ target, program: { [MAIN_FILE]: "1" } });
   } catch (error) {
     if (error instanceof Error) return error.message;
   }
@@ -174,6 +241,7 @@ Deno.test("up to the runtime deno compile does its work: program, permissions, t
     commit: "abc",
     target: HOST,
     packaging: "compile",
+    notices: "licences",
   });
   const bytes = await withRuntime(Deno.execPath(), () => compile({ target: HOST, program }));
   await inTemp(async (folder) => {

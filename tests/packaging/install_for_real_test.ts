@@ -54,13 +54,20 @@ async function run(argv: string[]): Promise<Ran> {
 async function writeReleases(folder: string): Promise<void> {
   const target = hostTarget();
   const deno = await denoFor(target);
-  const text = await bundle(join(ROOT, "main.ts"), ROOT);
+  const bundled = await bundle(join(ROOT, "main.ts"), ROOT);
   let sums = "";
   for (const version of [VERSION, NEXT_VERSION]) {
-    const program = stampBundle(
-      text.replaceAll(`"${VERSION}"`, `"${version}"`),
-      { commit: "of-the-test", target, packaging: "portable" },
+    const other = Object.fromEntries(
+      Object.entries(bundled).map((
+        [name, text],
+      ) => [name, text.replaceAll(`"${VERSION}"`, `"${version}"`)]),
     );
+    const program = stampBundle(other, {
+      commit: "of-the-test",
+      target,
+      packaging: "portable",
+      notices: "",
+    });
     const bytes = await portable({ version, target, deno, program });
     const name = `testflinger-agent-${version}-${target.arch}`;
     await Deno.writeFile(join(folder, name), bytes);

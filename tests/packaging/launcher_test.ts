@@ -45,9 +45,13 @@ async function launcher(
 ): Promise<Launcher> {
   const file = join(folder, name);
   const deno = new TextEncoder().encode(`${STAND_IN}${"#".repeat(padding)}\n`);
-  await Deno.writeFile(file, await portable({ version: "1.0.0", target, deno, program }), {
-    mode: 0o755,
-  });
+  await Deno.writeFile(
+    file,
+    await portable({ version: "1.0.0", target, deno, program: { "main.js": program } }),
+    {
+      mode: 0o755,
+    },
+  );
   await Deno.chmod(file, 0o755);
   return {
     file,

@@ -85,6 +85,21 @@ Deno.test("dist holds the files, their checksums and a manifest", async () => {
   }
 });
 
+Deno.test("dist holds the manual page and the licences of what is inside, and the program prints both", async () => {
+  const program = await file(hostTarget());
+  const page = await Deno.readTextFile(join(folder, "testflinger-agent.1"));
+  const notices = await Deno.readTextFile(join(folder, "THIRD-PARTY-NOTICES"));
+  const sums = await Deno.readTextFile(join(folder, "SHA256SUMS"));
+  for (const [name, text] of [["testflinger-agent.1", page], ["THIRD-PARTY-NOTICES", notices]]) {
+    const sum = await sha256(new TextEncoder().encode(text));
+    assertStringIncludes(sums, `${sum}  ${name}\n`);
+  }
+  const env = environment();
+  assertEquals((await runUnprivileged([program, "help", "--man"], { env })).stdout, page);
+  const { stdout } = await runUnprivileged([program, "version", "--licenses"], { env });
+  assert(stdout.endsWith(`\n\n${notices}`));
+});
+
 Deno.test("builds of the same files in two folders give the same bytes", async () => {
   const target = hostTarget();
   const work = await Deno.makeTempDir({ prefix: "testflinger-portable-" });

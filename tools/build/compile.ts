@@ -1,7 +1,7 @@
 /** `compile`: the runtime `denort` with the program inside, made by `deno compile`. */
 import { join } from "node:path";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
-import { denoDir } from "./bundle.ts";
+import { denoDir, MAIN_FILE, type Program } from "./bundle.ts";
 import { elfMachine } from "./elf.ts";
 import { BuildError, DENO_VERSION, type Target } from "./targets.ts";
 
@@ -11,7 +11,7 @@ const DENORT_VARIABLE = "DENORT_BIN";
 export interface CompileParts {
   target: Target;
   /** The bundled program, stamped. */
-  program: string;
+  program: Program;
 }
 
 /** The whole file. */
@@ -20,9 +20,11 @@ export async function compile({ target, program }: CompileParts): Promise<Uint8A
   if (given) await refuseWrongRuntime(given, target);
   const folder = await Deno.makeTempDir({ prefix: "testflinger-build-" });
   try {
-    const main = join(folder, "testflinger-agent.js");
+    const main = join(folder, MAIN_FILE);
     const output = join(folder, "testflinger-agent");
-    await Deno.writeTextFile(main, program);
+    for (const [name, text] of Object.entries(program)) {
+      await Deno.writeTextFile(join(folder, name), text);
+    }
     const { success, stderr } = await new Deno.Command(Deno.execPath(), {
       args: [
         ...["compile", "--quiet", "--no-config", "--no-lock", "--no-prompt", "--no-check"],

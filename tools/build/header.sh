@@ -4,10 +4,10 @@
 id=@ID@
 arch=@ARCH@
 skip=@SKIP@
-deno_size=@DENO_SIZE@
-main_size=@MAIN_SIZE@
-sums='@DENO_SHA256@  deno
-@MAIN_SHA256@  main.js'
+# In the order in which ls lists them.
+files='@FILES@'
+sizes=' @SIZES@'
+sums='@SUMS@'
 
 # A request to restart must not kill what is just starting. The program listens for the signal
 # before it does anything else; from then on it is ignored neither there nor in its children.
@@ -43,16 +43,16 @@ trusted() { # MODE OWNER, as `ls -ln` prints them
 # Does the cache folder $1 hold the whole program, safe from other accounts? The sizes are looked
 # at because a power cut may have cut the files.
 ready() {
-  list=$(cd -- "$1" 2>/dev/null &&
-    LC_ALL=C ls -ldn .. . "$id" "$id/deno" "$id/main.js" 2>/dev/null) || return 1
-  sizes=
+  # shellcheck disable=SC2086 # names without spaces
+  list=$(cd -- "$1" 2>/dev/null && LC_ALL=C ls -ldn .. . "$id" $files 2>/dev/null) || return 1
+  found=
   while read -r mode _ owner _ size _; do
     trusted "$mode" "$owner" || return 1
-    case $mode in -*) sizes="$sizes $size" ;; esac
+    case $mode in -*) found="$found $size" ;; esac
   done <<EOF
 $list
 EOF
-  [ "$sizes" = " $deno_size $main_size" ]
+  [ "$found" = "$sizes" ]
 }
 
 # Unpacks into the cache folder $1; what went wrong is in $problem. Each file is moved into place
@@ -104,9 +104,8 @@ EOF
     return 1
   fi
   # On the disk before it is in place: else a power cut could leave the name of an empty file.
-  sync "$tmp/main.js" "$tmp/deno" 2>/dev/null || sync
-  if ! err=$(mv -f -- "$tmp/main.js" "$1/$id/main.js" 2>&1 && mv -f -- "$tmp/deno" "$1/$id/deno" 2>&1)
-  then
+  set +f
+  if ! err=$(cd -- "$tmp" && { sync ./* 2>/dev/null || sync; } && mv -f -- ./* .. 2>&1); then
     problem=${err##*"$newline"}
     return 1
   fi
@@ -191,4 +190,4 @@ fi
 export DENO_DIR="$cache/$id/compiled"
 
 # shellcheck disable=SC2086 # a command and its arguments
-exec $runner "$cache/$id/deno" run @FLAGS@ "$cache/$id/main.js" "$@"
+exec $runner "$cache/$id/deno" run @FLAGS@ "$cache/$id/@MAIN@" "$@"

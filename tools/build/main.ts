@@ -7,11 +7,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { manPage } from "../../lib/cli/man_page.ts";
 import { VERSION } from "../../lib/version.ts";
 import { bundle, shortPath, stampBundle } from "./bundle.ts";
 import { compile } from "./compile.ts";
 import { sha256 } from "./digest.ts";
 import { commitOf } from "./git.ts";
+import { collectNotices } from "./notices.ts";
 import { portable } from "./portable.ts";
 import { denoFor } from "./runtime.ts";
 import {
@@ -81,11 +83,12 @@ async function build({ targets, packaging, out }: Order): Promise<void> {
     );
   }
   const commit = await commitOf(ROOT);
-  const text = await bundle(join(ROOT, "main.ts"), ROOT);
+  const bundled = await bundle(join(ROOT, "main.ts"), ROOT);
+  const notices = await collectNotices(bundled);
   await Deno.mkdir(out, { recursive: true });
   const built: Built[] = [];
   for (const target of targets) {
-    const program = stampBundle(text, { commit, target, packaging });
+    const program = stampBundle(bundled, { commit, target, packaging, notices });
     const bytes = packaging === "compile"
       ? await compile({ target, program })
       : await portable({ version: VERSION, target, program, deno: await denoFor(target) });
@@ -105,8 +108,14 @@ async function build({ targets, packaging, out }: Order): Promise<void> {
     files: built,
   };
   await replaceFile(join(out, "manifest.json"), encode(`${JSON.stringify(manifest, null, 2)}\n`));
-  const sums = built.map(({ sha256, file }) => `${sha256}  ${file}\n`).join("");
-  await replaceFile(join(out, "SHA256SUMS"), encode(sums));
+  const texts = { [`${PROGRAM}.1`]: manPage(), "THIRD-PARTY-NOTICES": notices };
+  const sums = built.map(({ sha256, file }) => `${sha256}  ${file}\n`);
+  for (const [file, text] of Object.entries(texts)) {
+    const bytes = encode(text);
+    await replaceFile(join(out, file), bytes);
+    sums.push(`${await sha256(bytes)}  ${file}\n`);
+  }
+  await replaceFile(join(out, "SHA256SUMS"), encode(sums.join("")));
 }
 
 /** A file that cannot say its version must not leave the house. */
@@ -136,7 +145,7 @@ async function replaceFile(path: string, bytes: Uint8Array, mode = 0o644): Promi
   await Deno.rename(temporary, path);
 }
 
-function encode(text: string): Uint8Array {
+function encode(text: string): Uint8Array<ArrayBuffer> {
   return new TextEncoder().encode(text);
 }
 

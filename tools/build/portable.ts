@@ -5,13 +5,14 @@
 import { gzipSync } from "node:zlib";
 import { packTar } from "modern-tar";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { MAIN_FILE, type Program } from "./bundle.ts";
 import { sha256 } from "./digest.ts";
 import { DENO_VERSION, type Target } from "./targets.ts";
 
 /** The script is padded to this size, so that it can say where the archive begins. */
-const HEADER_BYTES = 8_192;
+const HEADER_BYTES = 16_384;
 
-/** Digits of the checksum of runtime and program that go into the cache folder's name. */
+/** Digits of the checksums of runtime and program that go into the cache folder's name. */
 const ID_DIGITS = 12;
 
 /** Nothing is looked up, asked or downloaded when the program starts. */
@@ -32,37 +33,59 @@ export interface PortableParts {
   /** The runtime for the target. */
   deno: Uint8Array<ArrayBuffer>;
   /** The bundled program, stamped. */
-  program: string;
+  program: Program;
 }
 
 /** The whole file. */
 export async function portable(
   { version, target, deno, program }: PortableParts,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const main = new TextEncoder().encode(program);
-  const sums = { deno: await sha256(deno), main: await sha256(main) };
-  const both = await sha256(new TextEncoder().encode(`${sums.deno} ${sums.main}`));
+  const encoder = new TextEncoder();
+  const files = [
+    { name: "deno", mode: 0o755, bytes: deno },
+    ...Object.entries(program).map(([name, text]) => ({
+      name,
+      mode: 0o644,
+      bytes: encoder.encode(text),
+    })),
+    // As `ls` sorts them in the C locale: the launcher compares sizes in this order.
+  ].sort((a, b) => a.name < b.name ? -1 : 1);
+  for (const { name } of files) {
+    // They stand unquoted in a shell script.
+    if (!/^[A-Za-z0-9_][A-Za-z0-9._-]*$/.test(name)) throw new Error(`Cannot pack '${name}'`);
+  }
+  const sums = await Promise.all(
+    files.map(async ({ name, bytes }) => `${await sha256(bytes)}  ${name}`),
+  );
+  const all = await sha256(encoder.encode(sums.join("\n")));
+  const id = `${version}-${target.arch}-${all.slice(0, ID_DIGITS)}`;
   const header = await launcher({
     VERSION: version,
     TARGET: target.name,
     DENO: DENO_VERSION,
-    ID: `${version}-${target.arch}-${both.slice(0, ID_DIGITS)}`,
+    ID: id,
     ARCH: target.arch,
     SKIP: `${HEADER_BYTES + 1}`,
-    DENO_SIZE: `${deno.length}`,
-    MAIN_SIZE: `${main.length}`,
-    DENO_SHA256: sums.deno,
-    MAIN_SHA256: sums.main,
+    FILES: files.map(({ name }) => `${id}/${name}`).join(" "),
+    SIZES: files.map(({ bytes }) => bytes.length).join(" "),
+    SUMS: sums.join("\n"),
+    MAIN: MAIN_FILE,
     FLAGS: RUN_FLAGS.join(" "),
   });
-  const archive = gzipSync(await archiveOf(deno, main), { level: 9 });
+  const archive = gzipSync(await archiveOf(files), { level: 9 });
   const file = new Uint8Array(HEADER_BYTES + archive.length);
   file.set(header);
   file.set(archive, HEADER_BYTES);
   return file;
 }
 
-function archiveOf(deno: Uint8Array, main: Uint8Array): Promise<Uint8Array> {
+interface PackedFile {
+  name: string;
+  mode: number;
+  bytes: Uint8Array;
+}
+
+function archiveOf(files: readonly PackedFile[]): Promise<Uint8Array> {
   const common = {
     type: "file",
     mtime: new Date(0),
@@ -71,10 +94,10 @@ function archiveOf(deno: Uint8Array, main: Uint8Array): Promise<Uint8Array> {
     uname: "",
     gname: "",
   } as const;
-  return packTar([
-    { header: { ...common, name: "deno", mode: 0o755, size: deno.length }, body: deno },
-    { header: { ...common, name: "main.js", mode: 0o644, size: main.length }, body: main },
-  ]);
+  return packTar(files.map(({ name, mode, bytes }) => ({
+    header: { ...common, name, mode, size: bytes.length },
+    body: bytes,
+  })));
 }
 
 async function launcher(values: Record<string, string>): Promise<Uint8Array> {
