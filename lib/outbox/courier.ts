@@ -5,12 +5,12 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import type { Answer, Failure, Generation, ServerApi, Upload } from "../server/api.ts";
+import { type Answer, type Failure, isFinal, type ServerApi, type Upload } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
-import type { ResultUpdate } from "../server/schema.ts";
+import type { PhaseStatuses } from "../server/schema.ts";
 import type { Contact } from "./contact.ts";
 import { LOG_NAMES, type LogName } from "./entries.ts";
-import { legacyOutcome } from "./legacy_outcome.ts";
+import { generationOf, postOutcome } from "./outcome_post.ts";
 import type { Spool } from "./spool.ts";
 import { deliveredBefore, type PendingMessage, type Piece, regionAt } from "./standing.ts";
 import { wholeCharacters } from "./utf8.ts";
@@ -21,10 +21,6 @@ const BETWEEN_FRAGMENTS_MS = 200;
 const FULL_FRAGMENT_BYTES = 256 * 1024;
 /** Behind an outage, fewer and larger ones: readers cope with 1 MiB, the server's store with 16. */
 const LARGEST_FRAGMENT_BYTES = 512 * 1024;
-/** What a server answers to a result that its store cannot hold. */
-const PAYLOAD_TOO_LARGE = 413;
-/** What a server answers to a field that its generation does not know. */
-const UNPROCESSABLE = 422;
 /** How often artifacts that cannot be packed are tried, should the cause be a passing one. */
 const PACKING_TRIES = 3;
 /** A webhook that its server cannot reach is not tried for ever. */
@@ -268,7 +264,7 @@ export class Courier {
         case "artifacts":
           return this.#postArtifacts(message.folder, tries, signal);
         case "outcome":
-          return this.#postOutcome({ job_state: "complete", status: message.status }, signal);
+          return postOutcome(this.#spool, message.status, { ...this.#options, signal });
       }
     }, signal);
   }
@@ -315,60 +311,13 @@ export class Courier {
     );
   }
 
-  /**
-   * The server's generation as far as it shows in this job: an earlier process may have delivered
-   * its log, so that nothing is left to find it out with.
-   */
-  async #generation(signal: AbortSignal): Promise<Answer<Generation>> {
-    const { server } = this.#options;
-    if (server.generation !== undefined) return { ok: true, value: server.generation };
-    const { logs } = this.#spool.standing;
-    if (LOG_NAMES.every((log) => logs[log].settled === 0)) return { ok: true, value: "current" };
-    const view = await server.viewResult(this.#spool.jobId, signal);
-    if (!view.ok) return view;
-    // Only the current generation shows in the result what was posted as a log.
-    const isThere = Object.values(view.value.logBytes).some((bytes) => bytes > 0);
-    return { ok: true, value: isThere ? "current" : "legacy" };
-  }
-
   /** A legacy server takes statuses with the outcome only. */
-  async #postStatus(
-    status: NonNullable<ResultUpdate["status"]>,
-    signal: AbortSignal,
-  ): Promise<Answer<void>> {
-    const generation = await this.#generation(signal);
+  async #postStatus(status: PhaseStatuses, signal: AbortSignal): Promise<Answer<void>> {
+    const { server } = this.#options;
+    const generation = await generationOf(this.#spool, server, signal);
     if (!generation.ok) return generation;
     if (generation.value === "legacy") return { ok: true, value: undefined };
-    return await this.#options.server.postResult(this.#spool.jobId, { status }, signal);
-  }
-
-  /** In the words of the server's generation; in the other's, where it does not understand them. */
-  async #postOutcome(update: ResultUpdate, signal: AbortSignal): Promise<Answer<void>> {
-    const generation = await this.#generation(signal);
-    if (!generation.ok) return generation;
-    const asCurrent = () => this.#options.server.postResult(this.#spool.jobId, update, signal);
-    const asLegacy = () => this.#postLegacyOutcome(signal);
-    const [first, second] = generation.value === "current"
-      ? [asCurrent, asLegacy]
-      : [asLegacy, asCurrent];
-    const answer = await first();
-    if (answer.ok || answer.status !== UNPROCESSABLE) return answer;
-    const other = await second();
-    return other.ok || !isFinal(other) ? other : answer;
-  }
-
-  async #postLegacyOutcome(signal: AbortSignal): Promise<Answer<void>> {
-    const { server, outputBytes } = this.#options;
-    const { jobId } = this.#spool;
-    // Less and less of the logs, until it fits into what the server can store.
-    for (let bytes = outputBytes;; bytes = Math.floor(bytes / 2)) {
-      const answer = await server.postResult(
-        jobId,
-        await legacyOutcome(this.#spool, bytes),
-        signal,
-      );
-      if (answer.ok || answer.status !== PAYLOAD_TOO_LARGE || bytes === 0) return answer;
-    }
+    return await server.postResult(this.#spool.jobId, { status }, signal);
   }
 
   /** Events have a lane of their own: a webhook that is slow delays no log and no outcome. */
@@ -439,9 +388,4 @@ export class Courier {
         failure.message,
     );
   }
-}
-
-/** Whether the same call can never succeed. */
-function isFinal(failure: Failure): boolean {
-  return failure.kind === "refused" || failure.kind === "forbidden";
 }

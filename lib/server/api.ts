@@ -45,6 +45,11 @@ export interface Failure {
   retryAfterMs?: number;
 }
 
+/** Whether the same call can never succeed. */
+export function isFinal({ kind }: Failure): boolean {
+  return kind === "refused" || kind === "forbidden";
+}
+
 /** What became of one call. */
 export type Answer<T> = { ok: true; value: T } | Failure;
 
