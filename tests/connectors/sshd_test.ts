@@ -230,58 +230,109 @@ await testWithLoops(
   },
 );
 
-testWithTools(
-  "SIGTERM in the middle of writing ends it, and gives the storage back",
-  FLASH_TOOLS,
-  async () => {
-    await using server = await SshServer.open({ forceCommand: FORCE_TREE });
-    await using lab = await Lab.open();
-    const switched = await multiplexer(server);
-    const medium = await prepareTree(server);
-    // A medium that takes nothing more after its first block, until it is switched away.
-    const pid = join(server.root, "dd.pid");
-    const away = join(server.root, "away");
-    await server.program(
-      "dd",
-      `head -c 65536 > "${medium}"; echo $$ > "${pid}.part"; mv "${pid}.part" "${pid}"; ` +
-        `until test -e "${away}"; do sleep 0.05; done; cat > "${server.root}/rest"`,
-    );
-    await server.program(
-      "stm",
-      `echo "$*" >> "${server.root}/switched"; test "$1" = -ts || touch "${away}"`,
-    );
-    const image = join(lab.root, "image");
-    await Deno.writeFile(image, incompressible(8 * MIB));
-    await attachPacked(lab, image);
-    await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
-    await lab.job(jobFor(server, { use_attachment: "image.xz" }));
-    const child = new Deno.Command(Deno.execPath(), {
-      args: [
-        ...["run", "-A", "--config", CONFIG, ENTRY],
-        ...["muxpi", "provision", "-c", "c.yaml", "testflinger.json"],
-      ],
-      cwd: lab.cwd,
-      env: {
-        ...server.env,
-        TFDC_TIME_SCALE: "0.001",
-        DENO_DIR: Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`,
+/**
+ * Starts muxpi in a process of its own, and stops it when the file `started` is there.
+ *
+ * @returns what it logged.
+ */
+async function stopWhen(
+  started: string,
+  { lab, server, signal }: { lab: Lab; server: SshServer; signal: keyof typeof STOP_STATUS },
+): Promise<string> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "-A", "--config", CONFIG, ENTRY],
+      ...["muxpi", "provision", "-c", "c.yaml", "testflinger.json"],
+    ],
+    cwd: lab.cwd,
+    env: {
+      ...server.env,
+      TFDC_TIME_SCALE: "0.001",
+      DENO_DIR: Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`,
+    },
+    clearEnv: true,
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const stderr = new Response(child.stderr).text();
+  await until(() => Deno.stat(started).then(() => true, () => false));
+  child.kill(signal);
+  const { code } = await child.status;
+  assertEquals(code, STOP_STATUS[signal], await stderr);
+  assertStringIncludes(await stderr, `stopped by ${signal}`);
+  for await (const { name } of Deno.readDir(lab.cwd)) assert(!name.startsWith(".muxpi"), name);
+  return await stderr;
+}
+
+const STOP_STATUS = { SIGTERM: 143, SIGINT: 130, SIGHUP: 129 };
+
+for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+  testWithTools(
+    `${signal} in the middle of writing ends it, and gives the storage back`,
+    FLASH_TOOLS,
+    async () => {
+      await using server = await SshServer.open({ forceCommand: FORCE_TREE });
+      await using lab = await Lab.open();
+      const switched = await multiplexer(server);
+      const medium = await prepareTree(server);
+      // A medium that takes nothing more after its first block, until it is switched away.
+      const pid = join(server.root, "dd.pid");
+      const away = join(server.root, "away");
+      await server.program(
+        "dd",
+        `head -c 65536 > "${medium}"; echo $$ > "${pid}.part"; mv "${pid}.part" "${pid}"; ` +
+          `until test -e "${away}"; do sleep 0.05; done; cat > "${server.root}/rest"`,
+      );
+      await server.program(
+        "stm",
+        `echo "$*" >> "${server.root}/switched"; test "$1" = -ts || touch "${away}"`,
+      );
+      const image = join(lab.root, "image");
+      await Deno.writeFile(image, incompressible(8 * MIB));
+      await attachPacked(lab, image);
+      await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
+      await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+      await stopWhen(pid, { lab, server, signal });
+      assertEquals(await switched(), "-ts -dut");
+      // What wrote on the control host has noticed, and is gone.
+      const writer = Number(await Deno.readTextFile(pid));
+      await until(async () => !await isRunning(writer));
+    },
+  );
+
+  await testWithLoops(
+    `${signal} when a partition has just been mounted unmounts it, and gives the storage back`,
+    {
+      tools: [...FLASH_TOOLS, ...IMAGE_TOOLS],
+      async test() {
+        await using server = await SshServer.open();
+        await using lab = await Lab.open();
+        await using host = await LoopControlHost.open(server);
+        const switched = await multiplexer(server);
+        const image = await fileSystemImage(lab.root, 8 * MIB);
+        const medium = join(server.root, "medium");
+        await Deno.writeFile(medium, new Uint8Array());
+        // It mounts, and does not come back before it is unmounted.
+        const pid = join(server.root, "mount.pid");
+        await server.program("sudo", 'exec "$@"');
+        await server.program(
+          "mount",
+          `for to; do :; done; /usr/bin/mount "$@" || exit; echo $$ > "${pid}.part"; ` +
+            `mv "${pid}.part" "${pid}"; while mountpoint -q "$to"; do sleep 0.05; done`,
+        );
+        await attachPacked(lab, image);
+        await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
+        await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+        const log = await stopWhen(pid, { lab, server, signal });
+        assert(!log.includes("Cannot put back"), log);
+        assertEquals(await host.mounts(), []);
+        assertEquals(await switched(), "-ts -dut");
+        const loops = await output(["losetup", "-n", "-O", "NAME", "-j", medium]);
+        assertEquals(loops, "", "the loop device is left");
+        const mounter = Number(await Deno.readTextFile(pid));
+        await until(async () => !await isRunning(mounter));
       },
-      clearEnv: true,
-      stdin: "null",
-      stdout: "null",
-      stderr: "piped",
-    }).spawn();
-    const stderr = new Response(child.stderr).text();
-    await until(() => Deno.stat(pid).then(() => true, () => false));
-    assertEquals(await switched(), "-ts");
-    child.kill("SIGTERM");
-    const { code } = await child.status;
-    assertEquals(code, 143, await stderr);
-    assertStringIncludes(await stderr, "stopped by SIGTERM");
-    assertEquals(await switched(), "-ts -dut");
-    for await (const { name } of Deno.readDir(lab.cwd)) assert(!name.startsWith(".muxpi"), name);
-    // What wrote on the control host has noticed, and is gone.
-    const writer = Number(await Deno.readTextFile(pid));
-    await until(async () => !await isRunning(writer));
-  },
-);
+    },
+  );
+}
