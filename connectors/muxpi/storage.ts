@@ -61,7 +61,7 @@ export async function connectStorage(
   }
   await awaitDevice(ctx, storage.device);
   // Only what the control host mounted by itself, if anything.
-  const unmounted = await control(ctx, `sudo umount ${quote(storage.device)}*`, {
+  const unmounted = await control(ctx, `sudo umount ${withPartitions(storage.device)}`, {
     timeoutMs: UNMOUNT_TIMEOUT_MS,
   });
   if (unmounted.ended === "timeout") {
@@ -71,6 +71,17 @@ export async function connectStorage(
     );
   }
   return storage;
+}
+
+/**
+ * A device and its partitions, as patterns for the shell. Not simply all that begins alike: /dev/sda
+ * and /dev/sdaa, /dev/loop1 and /dev/loop10 have nothing to do with each other.
+ */
+export function withPartitions(device: string): string {
+  const path = quote(device);
+  // A name that ends in a digit has a 'p' before the number; links below /dev/disk have '-part'.
+  const number = /\d$/.test(device) ? "p[0-9]*" : "[0-9]*";
+  return `${path} ${path}${number} ${path}-part[0-9]*`;
 }
 
 /** The words in front of the multiplexer's name, such as `sudo muxctl`. */

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { join } from "node:path";
 import { parse } from "yaml";
 import { imageType } from "../../connectors/muxpi/image_type.ts";
+import { withPartitions } from "../../connectors/muxpi/storage.ts";
 import { shellWords } from "../../connectors/muxpi/words.ts";
 import { ControlHost, type ImagePartition } from "./support/control_host.ts";
 import { Lab, type Run } from "./support/lab.ts";
@@ -78,7 +79,7 @@ Deno.test("12-muxpi 1: an attached image is flashed, gets its user, and boots", 
   assertEquals(await host.done(), [
     "stm -ts",
     "lsblk -nr -o MOUNTPOINTS /dev/sda",
-    "umount /dev/sda",
+    "umount /dev/sda /dev/sda[0-9]* /dev/sda-part[0-9]*",
     "dd of=/dev/sda bs=16M conv=fsync",
     "sync",
     "hdparm -z /dev/sda",
@@ -1004,6 +1005,46 @@ Deno.test("what is missing in the configuration is named before anything is done
     assertStringIncludes(await message(lab), complaint);
   }
   assertEquals(await host.done(), []);
+});
+
+Deno.test("only the medium's own partitions are unmounted, whatever else begins like it", async () => {
+  const folder = await Deno.makeTempDir();
+  const all = [
+    "sda",
+    "sda1",
+    "sda12",
+    "sdaa",
+    "sdaa1",
+    "mmcblk1",
+    "mmcblk1p1",
+    "mmcblk10",
+    "loop1p",
+  ]
+    .concat([
+      "mmcblk10p1",
+      "mmcblk1boot0",
+      "usb-x-0:0",
+      "usb-x-0:0-part1",
+      "usb-x-0:01",
+      "a b",
+      "a b1",
+    ]);
+  for (const name of all) await Deno.writeTextFile(join(folder, name), "");
+  for (
+    const [device, partitions] of [
+      ["sda", ["sda", "sda1", "sda12"]],
+      ["mmcblk1", ["mmcblk1", "mmcblk1p1"]],
+      ["usb-x-0:0", ["usb-x-0:0", "usb-x-0:0-part1"]],
+      ["a b", ["a b", "a b1"]],
+    ] as const
+  ) {
+    const pattern = withPartitions(join(folder, device));
+    const { stdout } = await new Deno.Command("sh", {
+      args: ["-c", `for f in ${pattern}; do if test -e "$f"; then basename "$f"; fi; done`],
+    }).output();
+    assertEquals(new TextDecoder().decode(stdout).trim().split("\n"), [...partitions]);
+  }
+  await Deno.remove(folder, { recursive: true });
 });
 
 Deno.test("commands of the configuration are taken apart as a shell does", () => {

@@ -217,7 +217,15 @@ await testWithLoops(
       await attachPacked(lab, image);
       await lab.config(configFor(server, { test_device: device, verify_flash: true }));
       await lab.job(jobFor(server, { use_attachment: "image.xz" }));
+      // As desktops do it as soon as a medium appears.
+      await output(["mkfs.ext4", "-q", device]);
+      const auto = join(server.root, "auto");
+      await Deno.mkdir(auto);
+      await output(["mount", device, auto]);
       const run = await provision(lab, server);
+      const isMounted = await output(["mountpoint", auto]).then(() => true, () => false);
+      if (isMounted) await output(["umount", auto]);
+      assert(!isMounted, "the medium was written to while it was mounted");
       assertEquals(run.code, 0, run.stderr);
       assertEquals(await switched(), "-ts -dut");
       assertStringIncludes(run.stderr, `Read back ${16 * MIB} bytes from ${device}`);
