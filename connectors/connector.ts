@@ -18,6 +18,7 @@ import { FirmwareUpdateError, ProvisioningError } from "./support/errors.ts";
 import type { HttpClient } from "./support/http.ts";
 import { issuesText, type Job } from "./support/job.ts";
 import type { PutBack } from "./support/put_back.ts";
+import { COMMON_PROGRAMS, mergePrograms, type ProgramNeed } from "./support/programs.ts";
 import { reserve } from "./support/reserve.ts";
 import type { CommandRunner } from "./support/runner.ts";
 import { runTest } from "./support/runtest.ts";
@@ -95,6 +96,8 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
   readonly provisionData: DataShape;
   /** Configuration keys that `provision` cannot do without: checked before anything is done. */
   readonly needs?: readonly (string & keyof (CommonConfig & ShapeOutput<ConfigShape>))[];
+  /** Programs that it calls on this host, besides what all connectors do. @default none */
+  readonly programs?: readonly ProgramNeed[];
   /** The pre-provision hook also cuts the device's power. @default false */
   readonly powerManagement?: boolean;
   /** JSON body of the hook's set-up request. @default none */
@@ -130,6 +133,8 @@ export interface Connector {
   readonly ownConfigShape: Shape;
   readonly provisionShape: Shape;
   readonly needs: readonly string[];
+  /** All programs that its stages call on this host, but for those that configurations and jobs name. */
+  readonly programs: readonly ProgramNeed[];
   /**
    * Runs one stage.
    *
@@ -208,6 +213,7 @@ export function defineConnector<ConfigShape extends Shape, DataShape extends Sha
     ownConfigShape: parts.config,
     provisionShape: parts.provisionData,
     needs: parts.needs ?? [],
+    programs: mergePrograms([...parts.programs ?? [], ...COMMON_PROGRAMS]),
     // The caller has validated `config` by `configShape`, so it has this connector's keys too.
     run: async (ctx) => await stage(ctx as OwnContext) ?? 0,
   };

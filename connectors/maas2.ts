@@ -11,6 +11,7 @@ import { MACHINE_USER } from "./maas2/user.ts";
 import { encodeUserData } from "./maas2/user_data.ts";
 import { messageOf, ProvisioningError } from "./support/errors.ts";
 import { checkUserName, type Job } from "./support/job.ts";
+import { MAAS, SSH } from "./support/programs.ts";
 
 /** What the TPM step deploys for want of a system that it could talk to. */
 const HELPER_DISTRO = "jammy";
@@ -22,6 +23,7 @@ export const maas2 = defineConnector({
   config: maasConfigShape,
   provisionData: maasProvisionShape,
   needs: ["maas_user", "node_id", "device_ip"],
+  programs: [MAAS, SSH],
   async provision(ctx, { job, data }) {
     const session = openSession(ctx, job);
     // Whatever is wrong with the job is found before the machine is touched.

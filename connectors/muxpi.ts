@@ -13,6 +13,7 @@ import { need } from "./support/config.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset } from "./support/reboot.ts";
 import { failureText, succeeded } from "./support/runner.ts";
+import { QEMU_IMG, SCP, SSH, SSH_COPY_ID, SSHPASS } from "./support/programs.ts";
 
 /** What boards with a multiplexer of their own need between being reached and being used. */
 const SETTLE_MS = 5_000;
@@ -26,6 +27,7 @@ export const muxpi = defineConnector({
   provisionData: muxpiProvisionShape,
   needs: ["agent_name", "control_host"],
   powerManagement: true,
+  programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, QEMU_IMG],
   async provision(ctx, { job, data, controlHostCycled }) {
     // 1. What is wrong with the job or the configuration is found before anything is switched.
     const media = data.media || undefined;

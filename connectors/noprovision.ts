@@ -6,8 +6,11 @@ import { hardReset } from "./support/reboot.ts";
 import { type CommandResult, succeeded } from "./support/runner.ts";
 import { destination, deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh.ts";
 import { copySshKey } from "./support/ssh_keys.ts";
+import { SSH, SSH_COPY_ID, SSHPASS } from "./support/programs.ts";
 
 const PROBE = "/bin/true";
+
+const PASSWORDS = "devices that ask for a password";
 
 /** ssh gives up connecting after 10 s; a device that takes the connection and then hangs needs more. */
 const PROBE_TIMEOUT_MS = 30_000;
@@ -33,6 +36,7 @@ export const noprovision = defineConnector({
   },
   needs: ["device_ip"],
   wanted: (data) => data.skip !== true,
+  programs: [SSH, { ...SSHPASS, onlyFor: PASSWORDS }, { ...SSH_COPY_ID, onlyFor: PASSWORDS }],
   async provision(ctx, { job }) {
     const { user } = credentials(job);
     const target = deviceTarget(ctx, { user });

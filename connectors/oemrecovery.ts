@@ -7,6 +7,7 @@ import { hardReset } from "./support/reboot.ts";
 import { type CommandResult, succeeded } from "./support/runner.ts";
 import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh.ts";
 import { copySshKey } from "./support/ssh_keys.ts";
+import { SSH, SSH_COPY_ID, SSHPASS } from "./support/programs.ts";
 
 const KEY_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 600_000;
@@ -38,6 +39,7 @@ export const oemrecovery = defineConnector({
   provisionData: {},
   needs: ["device_ip"],
   setupBody: { usb: "DUT" },
+  programs: [SSH, SSHPASS, SSH_COPY_ID],
   async provision(ctx, { job }) {
     const commands = ctx.config.recovery_cmds ?? [];
     if (commands.length === 0) {

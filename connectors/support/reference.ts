@@ -1,6 +1,7 @@
 /** What connectors say about themselves, from the schemas that validate. */
 import type { Connector } from "../connector.ts";
 import { commonShape } from "./config.ts";
+import type { ProgramNeed } from "./programs.ts";
 import { type KeyReference, keyReferences } from "../../lib/config/config_reference.ts";
 
 /** One line for each connector. */
@@ -16,6 +17,8 @@ export function describeConnector(connector: Connector): string {
     .filter(({ key }) => !Object.hasOwn(connector.ownConfigShape, key));
   return [
     `${connector.name}: ${connector.summary}\n`,
+    `Programs on the agent's host:\n` +
+    connector.programs.map((need) => `  ${programWords(need)}\n`).join(""),
     section("Configuration", own, connector.needs),
     section("Configuration that all connectors have", common, connector.needs),
     section("provision_data of the job", keyReferences(connector.provisionShape), []),
@@ -86,7 +89,14 @@ export function connectorsDocument(connectors: readonly Connector[]): string {
   ].join("\n");
 }
 
-function chapter({ name, summary, ownConfigShape, needs, provisionShape }: Connector): string {
+/** `maas (snap install maas)`. */
+function programWords({ name, install, onlyFor }: ProgramNeed): string {
+  return `${name} (${install})${onlyFor === undefined ? "" : `, only for ${onlyFor}`}`;
+}
+
+function chapter(
+  { name, summary, ownConfigShape, needs, provisionShape, programs }: Connector,
+): string {
   const elsewhere = needs.filter((key) => !Object.hasOwn(ownConfigShape, key));
   const own = keyReferences(ownConfigShape);
   const data = keyReferences(provisionShape);
@@ -95,6 +105,7 @@ function chapter({ name, summary, ownConfigShape, needs, provisionShape }: Conne
     ...(elsewhere.length === 0
       ? []
       : [`Of the common keys it needs ${elsewhere.map(code).join(", ")} to provision.\n`]),
+    `On the agent's host it calls ${programs.map(programInCode).join("; ")}.\n`,
     ...(own.length === 0 ? [] : [`Configuration:\n\n${table(own, needs)}`]),
     ...(data.length === 0 ? [] : [`\`provision_data\` of the job:\n\n${table(data, [])}`]),
   ].join("\n");
@@ -118,6 +129,10 @@ function markdownTable([head = [], ...rows]: readonly string[][]): string {
   return [head, rule, ...cells].map((row) =>
     `| ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(" | ")} |\n`
   ).join("");
+}
+
+function programInCode({ name, onlyFor }: ProgramNeed): string {
+  return `${code(name)}${onlyFor === undefined ? "" : ` (only for ${onlyFor})`}`;
 }
 
 function code(text: string): string {

@@ -1,66 +1,11 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
-import { diagnose } from "../../lib/cli/doctor/run_doctor.ts";
-import type { Patient, Verdict } from "../../lib/cli/doctor/verdict.ts";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 import { systemClock } from "../../lib/clock.ts";
-import { type ServedSandbox, type ServeOptions, serveSandbox } from "../../lib/sandbox/serve.ts";
+import { about, withWard } from "./doctor_ward.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
-
-/** A patient who is well, unless a test makes him ill. */
-interface Ward {
-  folder: string;
-  served: ServedSandbox;
-  /** What doctor says: `check: result: message -> advice`, by check. */
-  examine(changes?: Partial<Patient>): Promise<string[]>;
-}
-
-async function withWard(
-  { sandbox, agent = "", files = {} }: {
-    sandbox?: ServeOptions;
-    /** More lines of the agent's configuration. */
-    agent?: string;
-    files?: Record<string, string>;
-  },
-  test: (ward: Ward) => Promise<void>,
-): Promise<void> {
-  const served = serveSandbox(sandbox);
-  try {
-    const config = AGENT.replace("http://127.0.0.1:1", served.url) + "min_free_space: 0\n" + agent;
-    await withFiles({ "a.conf": config, ...files }, async (folder) => {
-      const read = await readAgentRef(`${folder}/a.conf`);
-      if (!read.ok) throw new Error(read.message);
-      const patient: Patient = {
-        agent: read.agent,
-        tokenFile: `${folder}/token`,
-        env: { PATH: Deno.env.get("PATH") ?? "", HOME: folder },
-        clock: systemClock,
-        sharedFolder: folder,
-      };
-      await test({
-        folder,
-        served,
-        async examine(changes = {}) {
-          const verdicts: Verdict[] = [];
-          await diagnose({ ...patient, ...changes }, (verdict) => void verdicts.push(verdict));
-          return verdicts.map(({ check, result, message, advice }) =>
-            `${check}: ${result}: ${message}${advice === undefined ? "" : ` -> ${advice}`}`
-              .replaceAll(folder, "DIR")
-          );
-        },
-      });
-    });
-  } finally {
-    await served.close();
-  }
-}
-
-/** The lines about one check. */
-function about(check: string, lines: readonly string[]): string {
-  return lines.filter((line) => line.startsWith(`${check}: `)).join("\n");
-}
 
 Deno.test("doctor finds nothing wrong with an agent that could work, and takes no job", () =>
   withWard({}, async ({ examine, served }) => {
@@ -284,11 +229,12 @@ Deno.test("doctor looks for programs, an ssh key, the device and its control hos
       const ill = await examine({ env: { PATH: "/nonexistent", HOME: folder } });
       assertStringIncludes(
         about("programs", ill),
-        "programs: failed: there is no ssh, which device connectors need -> apt install openssh-client",
+        "programs: failed: there is no ssh, which noprovision cannot do without -> apt install openssh-client",
       );
       assertStringIncludes(
         about("programs", ill),
-        "programs: warning: there is no ssh-import-id, needed for reservations -> apt install ssh-import-id",
+        "programs: warning: there is no ssh-import-id, which noprovision needs for reservations with keys of lp: " +
+          "or gh: -> apt install ssh-import-id",
       );
       assertMatch(
         about("ssh key", ill),

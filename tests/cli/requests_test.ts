@@ -8,7 +8,7 @@ import {
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { type AgentProcess, type ProgramOptions, startProgram } from "../support/agent_process.ts";
-import { bundle } from "../../tools/build/bundle.ts";
+import { bundle, MAIN_FILE } from "../../tools/build/bundle.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { run } from "./support.ts";
 
@@ -215,8 +215,10 @@ Deno.test("a --timeout that is no number of seconds is refused before anything i
 /** How the program is started as that other user, who has no download cache and gets none of ours. */
 async function otherUser(fleet: Fleet): Promise<ProgramOptions> {
   await Deno.chmod(fleet.folder, 0o755);
-  const main = `${fleet.folder}/main.js`;
-  await Deno.writeTextFile(main, await bundle("main.ts", ROOT));
+  const main = `${fleet.folder}/${MAIN_FILE}`;
+  for (const [name, text] of Object.entries(await bundle("main.ts", ROOT))) {
+    await Deno.writeTextFile(`${fleet.folder}/${name}`, text);
+  }
   await Deno.mkdir(`${fleet.folder}/cache`);
   await Deno.chown(`${fleet.folder}/cache`, NOBODY, NOBODY);
   const env = { DENO_DIR: `${fleet.folder}/cache`, DENO_NO_UPDATE_CHECK: "1" };

@@ -1,7 +1,9 @@
 /** What device connectors need: programs, a key, the device, its control host. */
 import { join } from "node:path";
 import { CONNECTORS } from "../../../connectors/registry.ts";
+import { mergePrograms } from "../../../connectors/support/programs.ts";
 import { bracketed } from "../../../connectors/support/ssh.ts";
+import { showText } from "../../observe/output_text.ts";
 import { connectorCalls, isFixed } from "../check/connector_calls.ts";
 import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
 import { findProgram } from "../check/programs.ts";
@@ -10,28 +12,10 @@ import { type Check, failed, ok, type Patient, type Verdict, warning } from "./v
 const CONNECT_LIMIT_MS = 5_000;
 const HEALTH_LIMIT_MS = 5_000;
 const VERSION_LIMIT_MS = 5_000;
+const MOST_VERSION_CHARS = 60;
 
 /** Connectors that reach no device of their own. */
 const WITHOUT_DEVICE = new Set(["fake_connector", "multi"]);
-
-/** The programs that connectors call, where they come from, and what for. */
-const PROGRAMS: readonly {
-  name: string;
-  version?: readonly string[];
-  from: string;
-  /** Undefined: nothing works without it. */
-  onlyFor?: string;
-}[] = [
-  { name: "ssh", version: ["-V"], from: "openssh-client" },
-  { name: "scp", from: "openssh-client" },
-  {
-    name: "ssh-copy-id",
-    from: "openssh-client",
-    onlyFor: "devices that ask for a password at first",
-  },
-  { name: "sshpass", version: ["-V"], from: "sshpass", onlyFor: "devices that ask for a password" },
-  { name: "ssh-import-id", from: "ssh-import-id", onlyFor: "reservations" },
-];
 
 const KEY_NAMES = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 
@@ -44,8 +28,10 @@ interface Device {
 /** Everything about the devices that the agent's phases are for. */
 export const deviceChecks: Check = async (patient) => {
   const devices = await devicesOf(patient);
-  if (devices.length === 0) return [ok("device", "no phase calls a connector that has one")];
   const verdicts = await programVerdicts(patient);
+  if (devices.length === 0) {
+    return [...verdicts, ok("device", "no phase calls a connector that has one")];
+  }
   for (const device of devices) {
     verdicts.push(
       await keyVerdict(patient, device),
@@ -67,20 +53,26 @@ async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]
   return [...devices.values()];
 }
 
-async function programVerdicts({ env }: Patient): Promise<Verdict[]> {
+/** Whether the programs are there that the connectors call, of all connectors that phases call. */
+async function programVerdicts({ env, agent: { config, file } }: Patient): Promise<Verdict[]> {
+  const connectors = new Set(connectorCalls(config, file).map(({ connector }) => connector));
   const verdicts: Verdict[] = [];
   const found: string[] = [];
-  for (const { name, version, from, onlyFor } of PROGRAMS) {
+  const needs = [...connectors].flatMap((name) => CONNECTORS.get(name)?.programs ?? []);
+  for (const { name, version, install, onlyFor } of mergePrograms(needs)) {
     const path = await findProgram(name, env.PATH);
     if (path !== undefined) {
-      found.push(version === undefined ? name : await versionOf(path, version) ?? name);
+      const said = version === undefined ? undefined : await versionOf(path, version);
+      found.push(said === undefined ? name : `${name} (${said})`);
       continue;
     }
-    const advice = `apt install ${from}`;
+    const whom = [...connectors].filter((connector) =>
+      CONNECTORS.get(connector)?.programs.some((need) => need.name === name)
+    ).join(" and ");
     verdicts.push(
       onlyFor === undefined
-        ? failed("programs", `there is no ${name}, which device connectors need`, advice)
-        : warning("programs", `there is no ${name}, needed for ${onlyFor}`, advice),
+        ? failed("programs", `there is no ${name}, which ${whom} cannot do without`, install)
+        : warning("programs", `there is no ${name}, which ${whom} needs for ${onlyFor}`, install),
     );
   }
   return found.length === 0 ? verdicts : [...verdicts, ok("programs", found.join("; "))];
@@ -89,13 +81,15 @@ async function programVerdicts({ env }: Patient): Promise<Verdict[]> {
 /** First line of what the program says of itself. */
 async function versionOf(path: string, args: readonly string[]): Promise<string | undefined> {
   try {
-    const { stdout, stderr } = await new Deno.Command(path, {
+    const { success, stdout, stderr } = await new Deno.Command(path, {
       args: [...args],
       stdin: "null",
       signal: AbortSignal.timeout(VERSION_LIMIT_MS),
     }).output();
     const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-    return text.trim().split("\n")[0];
+    return success
+      ? showText(text.trim().split("\n")[0] ?? "").slice(0, MOST_VERSION_CHARS)
+      : undefined;
   } catch {
     return undefined;
   }

@@ -1,0 +1,185 @@
+/** What doctor says of what goes wrong seldom; doctor_test.ts has the rest. */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { systemClock } from "../../lib/clock.ts";
+import { CONNECTORS } from "../../connectors/registry.ts";
+import { about, withWard } from "./doctor_ward.ts";
+
+const TROUBLE = { status: 500, headers: { "content-type": "text/plain" } };
+
+/** A check, what the server answers at a path, and what doctor says of that. */
+const ANSWERS: readonly [string, string, () => Response, RegExp][] = [
+  [
+    "server",
+    "/v1/",
+    () => new Response("no such page", { status: 404 }),
+    /^server: failed: what answers there is no Testflinger server: .*404.* -> correct server_address/,
+  ],
+  [
+    "server",
+    "/v1/",
+    () => new Response("overloaded", TROUBLE),
+    /^server: failed: .*500.* -> does the server run, and is the port right\? Try: curl -v/,
+  ],
+  [
+    "clock",
+    "/v1/",
+    () => new Response("Testflinger Server v1", { headers: { date: "yesterday" } }),
+    /^clock: skipped: the server does not tell the time$/,
+  ],
+  [
+    "token",
+    "/v1/oauth2/refresh",
+    () => new Response("{}", { headers: { "content-type": "application/json" } }),
+    /^token: failed: the server's answer holds no token -> is it a Testflinger server\?$/,
+  ],
+  [
+    "token",
+    "/v1/oauth2/refresh",
+    () => new Response("not found", { status: 404 }),
+    /^token: ok: the server is older than tokens: none is needed$/,
+  ],
+  [
+    "role",
+    "/v1/job",
+    () => new Response("database gone", TROUBLE),
+    /^role: failed: .*500.* -> the server itself is in trouble: ask whoever runs it$/,
+  ],
+  [
+    "agent",
+    "/v1/agents/data/rpi4-1",
+    () => new Response("database gone", TROUBLE),
+    /^agent: failed: .*500.* -> the server itself is in trouble: ask whoever runs it$/,
+  ],
+  [
+    "agent",
+    "/v1/agents/data/rpi4-1",
+    () => Response.json(["what?"]),
+    /^agent: failed: the server's answer makes no sense -> is it a Testflinger server\?$/,
+  ],
+];
+
+for (const [check, path, answer, expected] of ANSWERS) {
+  Deno.test(`doctor's advice about ${check}: ${expected.source.slice(0, 70)}`, () =>
+    withWard({}, async ({ examine, served, folder }) => {
+      await Deno.writeTextFile(
+        `${folder}/token`,
+        JSON.stringify({ refresh_token: "secret-1" }),
+        { mode: 0o600 },
+      );
+      served.sandbox.addRefreshToken("secret-1");
+      served.sandbox.intercept((request) =>
+        new URL(request.url).pathname === path ? answer() : undefined
+      );
+      assertMatch(about(check, await examine()), expected);
+    }));
+}
+
+Deno.test("doctor says which way the clock is wrong, and that a name is not known", () =>
+  withWard({}, async ({ examine }) => {
+    const ahead = { ...systemClock, now: () => Date.now() + 7_200_000 };
+    assertMatch(
+      about("clock", await examine({ clock: ahead })),
+      /^clock: failed: this host's clock is (2 h 0 min|1 h 59 min) ahead of the server's -> let both be/,
+    );
+    const { agent } = await withName();
+    assertMatch(
+      about("server", await examine({ agent })),
+      /^server: failed: .* -> correct the name in server_address, or this host's DNS$/,
+    );
+    async function withName() {
+      const { readAgentRef } = await import("../../lib/cli/agents/agent_ref.ts");
+      const folder = await Deno.makeTempDir();
+      try {
+        await Deno.writeTextFile(
+          `${folder}/a.conf`,
+          "agent_id: rpi4-1\nserver_address: http://no-such-host.invalid\njob_queues: [q]\n",
+        );
+        const read = await readAgentRef(`${folder}/a.conf`);
+        if (!read.ok) throw new Error(read.message);
+        return read;
+      } finally {
+        await Deno.remove(folder, { recursive: true });
+      }
+    }
+  }));
+
+Deno.test("doctor says that a token file cannot be read, and by whom it has to be", () =>
+  withWard({}, async ({ examine, folder }) => {
+    await Deno.mkdir(`${folder}/token`);
+    assertMatch(
+      about("token", await examine()),
+      /^token: failed: DIR\/token cannot be read: .* -> give it to the agent's user, mode 0600/,
+    );
+  }));
+
+Deno.test("doctor says of a phase command's device configuration what check says", () =>
+  withWard({
+    agent: "provision_command: testflinger-device-connector noprovision provision -c " +
+      "DIR/device.yaml testflinger.json\n",
+    files: { "device.yaml": "device_ip: [1]\n" },
+  }, async ({ examine }) => {
+    assertMatch(
+      about("configuration", await examine()),
+      /^configuration: failed: DIR\/device.yaml:1:12: device_ip: .* -> correct it, then restart the agent$/m,
+    );
+  }));
+
+Deno.test("doctor looks at the limit on open files of the agent that runs", () =>
+  withWard({}, async ({ examine, folder }) => {
+    await Deno.mkdir(`${folder}/results/agent-rpi4-1`, { recursive: true });
+    const lock = `${folder}/results/agent-rpi4-1/lock`;
+    await Deno.writeTextFile(lock, "");
+    // flock(1) holds the lock for the program that it becomes.
+    await using holder = new Deno.Command("/bin/sh", {
+      args: ["-c", `ulimit -n 300; exec flock --no-fork ${lock} sh -c 'echo held; exec cat'`],
+      stdin: "piped",
+      stdout: "piped",
+    }).spawn();
+    const reader = holder.stdout.getReader();
+    await reader.read();
+    assertMatch(
+      about("open files", await examine()),
+      new RegExp(
+        `^open files: failed: at most 300 of process ${holder.pid}, which a large job may need ` +
+          "more than -> allow at least 1024: LimitNOFILE=",
+      ),
+    );
+    await holder.stdin.close();
+    await reader.read();
+    reader.releaseLock();
+    await holder.stdout.cancel();
+  }));
+
+Deno.test("doctor lists the programs of every connector that a phase calls, with their versions", async () => {
+  for (const [connector, { programs }] of CONNECTORS) {
+    await withWard({
+      agent: `provision_command: testflinger-device-connector ${connector} provision -c ` +
+        "DIR/device.yaml testflinger.json\n",
+      files: { "device.yaml": "device_ip: 127.0.0.1\nssh_port: 1\n" },
+    }, async ({ examine, folder }) => {
+      const none = about("programs", await examine({ env: { PATH: "/nowhere", HOME: folder } }));
+      assertEquals(
+        none.split("\n").sort(),
+        programs.map(({ name, install, onlyFor }) =>
+          onlyFor === undefined
+            ? `programs: failed: there is no ${name}, which ${connector} cannot do without -> ${install}`
+            : `programs: warning: there is no ${name}, which ${connector} needs for ${onlyFor} -> ${install}`
+        ).sort(),
+      );
+      await Deno.mkdir(`${folder}/bin`);
+      for (const { name } of programs) {
+        const script = `#!/bin/sh\nprintf '${name} 1.2\\033[2J\\nmore\\n'\n`;
+        await Deno.writeTextFile(`${folder}/bin/${name}`, script, { mode: 0o755 });
+      }
+      const all = about(
+        "programs",
+        await examine({ env: { PATH: `${folder}/bin`, HOME: folder } }),
+      );
+      assertMatch(all, /^programs: ok: [^\n]*$/);
+      for (const { name, version } of programs) {
+        const said = version === undefined ? name : `${name} (${name} 1.2\u241b[2J)`;
+        assert(all.includes(said), `${said} in ${all}`);
+      }
+    });
+  }
+});
