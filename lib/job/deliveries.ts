@@ -8,6 +8,7 @@ import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
 import { Courier, type CourierOptions } from "../outbox/courier.ts";
 import type { Spool } from "../outbox/spool.ts";
+import { Backoff } from "../server/backoff.ts";
 import type { JobStore } from "./store.ts";
 
 /** What all deliveries share. */
@@ -55,54 +56,80 @@ export class Deliveries {
 
   /** Starts to deliver a job that runs now; after what an earlier run of the same job left. */
   startLive(spool: Spool, onCancelled: () => void): void {
-    const earlier = this.of(spool.jobId).map((other) => this.#deliveries.get(other)?.done);
-    this.#start(spool, Promise.all(earlier), { onCancelled });
+    this.#start(spool, this.#earlierThan(spool), { onCancelled });
+  }
+
+  /** Resolves when what was accepted before of the same job is through. */
+  async #earlierThan(spool: Spool): Promise<void> {
+    const all = this.of(spool.jobId);
+    const earlier = all.includes(spool) ? all.slice(0, all.indexOf(spool)) : all;
+    await Promise.all(earlier.map((other) => this.#deliveries.get(other)?.done));
   }
 
   /** Delivers what an earlier process left, when its turn comes. */
   startLeftover(spool: Spool): void {
-    this.#backlog = this.#start(spool, this.#backlog, { isLeftover: true });
+    const before = Promise.all([this.#backlog, this.#earlierThan(spool)]);
+    this.#backlog = this.#start(spool, before, { isLeftover: true });
   }
 
-  #start(
-    spool: Spool,
-    before: Promise<unknown>,
-    how: Pick<CourierOptions, "onCancelled" | "isLeftover">,
-  ): Promise<void> {
+  /** Returns what resolves when the next of the backlog may begin: at the end, or at the first trouble. */
+  #start(spool: Spool, before: Promise<unknown>, how: Delivery["how"]): Promise<void> {
     const pause = new AbortController();
-    const done = before.then(() => this.#deliver(spool, pause.signal, how));
+    const signal = AbortSignal.any([pause.signal, this.#stop.signal]);
+    const next = Promise.withResolvers<void>();
+    const done = this.#deliver(spool, { before, signal, how, onTrouble: next.resolve });
+    done.finally(next.resolve);
     this.#deliveries.set(spool, { done, pause, how });
     this.#telling ??= this.#tellNowAndThen();
-    return done;
+    return next.promise;
   }
 
+  /** Delivers when its turn has come. What the agent's own disk does not give now, it may give later. */
   async #deliver(
     spool: Spool,
-    pause: AbortSignal,
-    how: Pick<CourierOptions, "onCancelled" | "isLeftover">,
+    { before, signal, how, onTrouble }: {
+      before: Promise<unknown>;
+      signal: AbortSignal;
+      how: Delivery["how"];
+      onTrouble(): void;
+    },
   ): Promise<void> {
-    const { store, removeFolder, log, courier } = this.#options;
-    const signal = AbortSignal.any([pause, this.#stop.signal]);
-    try {
-      await new Courier(spool, { ...courier, ...how }).run(signal);
-      const folder = spool.standing.finished?.folder;
-      if (folder !== undefined) await removeFolder(folder);
-      const { output, serial } = spool.standing.logs;
-      for (const later of this.of(spool.jobId)) {
-        if (later === spool) continue;
-        later.append({ t: "continues", next: { output: output.next, serial: serial.next } });
+    const { clock, log } = this.#options;
+    const backoff = new Backoff();
+    let told: string | undefined;
+    await Promise.race([before, aborted(signal)]);
+    while (!signal.aborted) {
+      try {
+        return await this.#tryToDeliver(spool, signal, how);
+      } catch (error) {
+        if (signal.aborted) return;
+        const reason = messageOf(error);
+        if (reason !== told) {
+          told = reason;
+          log.error(
+            `Cannot deliver job ${spool.jobId}: ${reason}. What is left of it is kept in ` +
+              `${spool.folder}, and is tried again by itself.`,
+          );
+        }
+        onTrouble();
+        await clock.sleep(backoff.next(), signal).catch(() => {});
       }
-      await store.remove(spool);
-      this.#deliveries.delete(spool);
-      this.#tell();
-    } catch (error) {
-      if (signal.aborted) return;
-      const reason = messageOf(error);
-      log.error(
-        `Cannot deliver job ${spool.jobId}: ${reason}. What is left of it is kept in ` +
-          `${spool.folder} and tried again at the next start of the agent.`,
-      );
     }
+  }
+
+  async #tryToDeliver(spool: Spool, signal: AbortSignal, how: Delivery["how"]): Promise<void> {
+    const { store, removeFolder, courier } = this.#options;
+    await new Courier(spool, { ...courier, ...how }).run(signal);
+    const folder = spool.standing.finished?.folder;
+    if (folder !== undefined) await removeFolder(folder);
+    const { output, serial } = spool.standing.logs;
+    for (const later of this.of(spool.jobId)) {
+      if (later === spool) continue;
+      later.append({ t: "continues", next: { output: output.next, serial: serial.next } });
+    }
+    await store.remove(spool);
+    this.#deliveries.delete(spool);
+    this.#tell();
   }
 
   async #tellNowAndThen(): Promise<void> {
@@ -147,7 +174,7 @@ export class Deliveries {
       if (!this.#deliveries.has(spool)) continue; // It was delivered in this moment.
       await spool.giveUp();
       total -= size;
-      this.#start(spool, Promise.resolve(), delivery.how);
+      this.#start(spool, this.#earlierThan(spool), delivery.how);
     }
   }
 
@@ -173,4 +200,11 @@ export class Deliveries {
     for (const spool of this.#deliveries.keys()) spool[Symbol.dispose]();
     this.#deliveries.clear();
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
 }

@@ -12,8 +12,36 @@ const PARALLEL = 4;
 
 const SECRET = "open sesame";
 
+/** Runs a command with `$1` on a disk of its own, as the kernel sees it: nothing can be moved out of it. */
+const ON_OTHER_DISK = [
+  "unshare",
+  "--mount",
+  "/bin/sh",
+  "-c",
+  'mount --bind "$1" "$1" && shift && exec "$@"',
+  "sh",
+];
+
+const mayMount = await (async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const [program = "", ...args] = [...ON_OTHER_DISK, folder, "true"];
+    return (await new Deno.Command(program, { args, stderr: "null" }).output()).success;
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+})();
+
+/** Where an agent is killed, and where its jobs run. */
+interface Kill {
+  moment: "before" | "after";
+  step: number;
+  /** The working folders are on another disk than what the agent keeps. */
+  otherDisk: boolean;
+}
+
 /** Kills the agent at one append to a record, lets the next one recover, and checks what the server has. */
-async function killAt(moment: "before" | "after", step: number): Promise<"killed" | "not reached"> {
+async function killAt({ moment, step, otherDisk }: Kill): Promise<"killed" | "not reached"> {
   await using lab = await Lab.open({ config: { agent_id: `step-${crypto.randomUUID()}` } });
   const config = join(lab.folder, "agent.conf");
   const { agent_id, server_address, job_queues, execution_basedir, logging_basedir } = lab.config;
@@ -40,7 +68,10 @@ async function killAt(moment: "before" | "after", step: number): Promise<"killed
     job_status_webhook: "http://127.0.0.1:9/hook",
   });
   const env = { TESTFLINGER_AGENT_CLOCK_FACTOR: "20" };
+  await Deno.mkdir(execution_basedir);
+  const through = otherDisk ? [...ON_OTHER_DISK, execution_basedir] : [];
   await using first = startProgram(["-c", config], {
+    through,
     env: { ...env, TESTFLINGER_AGENT_CRASH_AT: `${moment}:${step}` },
   });
   const jobs = join(lab.config.results_basedir, `agent-${agent_id}`, "jobs");
@@ -54,7 +85,7 @@ async function killAt(moment: "before" | "after", step: number): Promise<"killed
     await first.exited;
     return "not reached";
   }
-  await using second = startProgram(["-c", config], { env });
+  await using second = startProgram(["-c", config], { through, env });
   await lab.complete(jobId);
   await lab.eventually(isOver, `the record is removed; step ${step}:\n${second.output()}`);
   second.kill("SIGTERM");
@@ -86,17 +117,27 @@ async function killAt(moment: "before" | "after", step: number): Promise<"killed
   return "killed";
 }
 
-for (const moment of ["before", "after"] as const) {
-  Deno.test(`an agent that is killed right ${moment} any step of its record loses and doubles nothing`, async () => {
-    let next = 1;
-    let last = MOST_STEPS;
-    const work = async () => {
-      while (next <= last) {
-        const step = next++;
-        if (await killAt(moment, step) === "not reached") last = Math.min(last, step);
-      }
-    };
-    await Promise.all(Array.from({ length: PARALLEL }, work));
-    assertEquals(last > 20 && last < MOST_STEPS, true, `${last} steps`);
-  });
+async function killAtEveryStep(kill: Omit<Kill, "step">): Promise<void> {
+  let next = 1;
+  let last = MOST_STEPS;
+  const work = async () => {
+    while (next <= last) {
+      const step = next++;
+      if (await killAt({ ...kill, step }) === "not reached") last = Math.min(last, step);
+    }
+  };
+  await Promise.all(Array.from({ length: PARALLEL }, work));
+  assertEquals(last > 20 && last < MOST_STEPS, true, `${last} steps`);
 }
+
+for (const moment of ["before", "after"] as const) {
+  Deno.test(`an agent that is killed right ${moment} any step of its record loses and doubles nothing`, () =>
+    killAtEveryStep({ moment, otherDisk: false }));
+}
+
+Deno.test({
+  name: "an agent that is killed after any step loses nothing with its jobs on another disk, too",
+  // Mounting needs root and a container that allows it.
+  ignore: !mayMount,
+  fn: () => killAtEveryStep({ moment: "after", otherDisk: true }),
+});

@@ -1,0 +1,68 @@
+import { assertEquals } from "@std/assert";
+import { dirname, join } from "node:path";
+import { Job } from "../../lib/job/job.ts";
+import { JobStore } from "../../lib/job/store.ts";
+import { recordingLog } from "../support/recording_log.ts";
+import { Lab } from "../support/lab.ts";
+
+const jobs = (lab: Lab) => join(lab.config.results_basedir, "agent-agent-1", "jobs");
+
+Deno.test("a log that cannot be read for a moment is delivered when it can be, by the same agent", async () => {
+  await using lab = await Lab.open({
+    config: { test_command: "echo hello; while [ ! -e ../go ]; do sleep 0.02; done" },
+  });
+  let isAway = true;
+  lab.sandbox.intercept((request) =>
+    isAway && request.url.includes("/log/") ? new Response("busy", { status: 503 }) : undefined
+  );
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  const output = join(jobs(lab), jobId, "output");
+  await lab.eventually(
+    () => Deno.readTextFile(output).then((text) => text.includes("hello"), () => false),
+    "something is to be delivered",
+  );
+  // As a disk that fails for a moment: what is written still arrives, nothing can be opened.
+  await Deno.rename(output, `${output}.away`);
+  isAway = false;
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.eventually(
+    () => lab.logged("error").some((line) => line.includes(`Cannot deliver job ${jobId}`)),
+    "the trouble is told",
+  );
+  const next = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.output(next, "test"), "hello\n");
+  await Deno.rename(`${output}.away`, output);
+  await lab.complete(jobId);
+  assertEquals(lab.output(jobId, "test"), "hello\n");
+  assertEquals(lab.logged("error").length, 1, lab.logged("error").join("\n"));
+});
+
+Deno.test("an agent whose spool is full in an outage starts and stops, also when the oldest job has been given up before", async () => {
+  await using lab = await Lab.open({ config: { max_spool: 1000, cleanup_command: "true" } });
+  const store = new JobStore(dirname(jobs(lab)), recordingLog());
+  for (const [at, isGivenUp] of [true, false].entries()) {
+    const jobId = lab.sandbox.submit({ job_queue: "elsewhere" });
+    using spool = await store.accept(new Job({ job_id: jobId, job_queue: "queue-1" }), [], at);
+    await spool.appendLog("output", "test", new TextEncoder().encode("x".repeat(2000)));
+    spool.send({ kind: "outcome", status: {} });
+    spool.append({ t: "finished", at });
+    if (isGivenUp) await spool.giveUp();
+  }
+  let isAway = true;
+  lab.sandbox.intercept((request) =>
+    isAway && request.url.includes("/v1/result/")
+      ? new Response("busy", { status: 503 })
+      : undefined
+  );
+  const agent = lab.start();
+  await lab.until(
+    () => lab.sandbox.requests.some(({ path }) => path === "/v1/job"),
+    "a job is asked for",
+  );
+  agent.stop();
+  assertEquals(await agent.ended, { ended: "stopped" });
+  isAway = false;
+  lab.start();
+  await lab.eventually(() => [...Deno.readDirSync(jobs(lab))].length === 0, "all is delivered");
+});
