@@ -2,6 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 import { systemClock } from "../../lib/clock.ts";
+import { certificates } from "../support/certificates.ts";
 import { about, withWard } from "./doctor_ward.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
@@ -293,94 +294,15 @@ Deno.test("doctor finds nothing wrong with a device and a control host that answ
 
 Deno.test("doctor says that a certificate has expired, and that an authority is not known", async () => {
   const folder = await Deno.makeTempDir();
-  const openssl = async (...args: string[]) => {
-    const { success, stderr } = await new Deno.Command("openssl", {
-      args,
-      cwd: folder,
-      stdin: "null",
-    })
-      .output();
-    if (!success) throw new Error(new TextDecoder().decode(stderr));
-  };
-  // An authority of our own, and a certificate whose time is over.
-  await openssl(
-    "req",
-    "-x509",
-    "-newkey",
-    "rsa:2048",
-    "-nodes",
-    "-keyout",
-    "ca.key",
-    "-out",
-    "ca.pem",
-    "-subj",
-    "/CN=Lab authority",
-    "-days",
-    "3650",
-  );
-  await openssl(
-    "req",
-    "-newkey",
-    "rsa:2048",
-    "-nodes",
-    "-keyout",
-    "key.pem",
-    "-out",
-    "server.csr",
-    "-subj",
-    "/CN=localhost",
-  );
-  await Deno.writeTextFile(`${folder}/ext`, "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
-  await Deno.writeTextFile(`${folder}/index.txt`, "");
-  await Deno.writeTextFile(
-    `${folder}/ca.conf`,
-    "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\nnew_certs_dir=.\nrand_serial=yes\n" +
-      "default_md=sha256\npolicy=any\n[any]\ncommonName=supplied\n",
-  );
-  await openssl(
-    "ca",
-    "-batch",
-    "-config",
-    "ca.conf",
-    "-cert",
-    "ca.pem",
-    "-keyfile",
-    "ca.key",
-    "-in",
-    "server.csr",
-    "-out",
-    "cert.pem",
-    "-extfile",
-    "ext",
-    "-notext",
-    "-startdate",
-    "20200101000000Z",
-    "-enddate",
-    "20200102000000Z",
-  );
-  await openssl(
-    ...[
-      "x509",
-      "-req",
-      "-in",
-      "server.csr",
-      "-CA",
-      "ca.pem",
-      "-CAkey",
-      "ca.key",
-      "-CAcreateserial",
-    ],
-    ...["-out", "good.pem", "-extfile", "ext", "-days", "30"],
-  );
-  const key = await Deno.readTextFile(`${folder}/key.pem`);
+  const made = await certificates(folder);
   /** What doctor, in an environment of its own, says of a server with that certificate. */
   const doctor = async (certificate: string, env: Record<string, string>) => {
     const server = Deno.serve({
       port: 0,
       hostname: "127.0.0.1",
       onListen() {},
-      cert: await Deno.readTextFile(`${folder}/${certificate}`),
-      key,
+      cert: certificate,
+      key: made.key,
     }, () => new Response("Testflinger Server v1"));
     try {
       const address = `https://127.0.0.1:${server.addr.port}`;
@@ -398,13 +320,13 @@ Deno.test("doctor says that a certificate has expired, and that an authority is 
   };
   try {
     assertMatch(
-      await doctor("good.pem", {}),
+      await doctor(made.good, {}),
       /UnknownIssuer.* -> name the authority's certificate in SSL_CERT_FILE/,
     );
-    const trusting = { SSL_CERT_FILE: `${folder}/ca.pem` };
-    assertMatch(await doctor("good.pem", trusting), /^ok +server .*Testflinger Server v1$/);
+    const trusting = { SSL_CERT_FILE: made.authority };
+    assertMatch(await doctor(made.good, trusting), /^ok +server .*Testflinger Server v1$/);
     assertMatch(
-      await doctor("cert.pem", trusting),
+      await doctor(made.expired, trusting),
       /expired.* -> have the server's certificate renewed; or this host's clock is wrong/i,
     );
   } finally {

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { MarkerKind } from "../../agent/markers.ts";
 import { type AgentRef, SHARED_FOLDER } from "./agent_ref.ts";
+import { sharedLockPath } from "./lock_holder.ts";
 
 /** Whose files an agent takes for requests. */
 interface Owner {
@@ -18,7 +19,7 @@ export function markerPaths({ config: { agent_id: id } }: AgentRef, kind: Marker
 /** As whom the agent runs, or would; undefined when that cannot be told. */
 async function ownerOf({ folder, config: { agent_id: id } }: AgentRef): Promise<Owner | undefined> {
   // Where its own folder may not be looked at, there is still its lock that everybody sees.
-  const lock = join(SHARED_FOLDER, `testflinger-agent-${encodeURIComponent(id)}.lock`);
+  const lock = sharedLockPath(SHARED_FOLDER, id);
   for (const path of [folder, lock]) {
     const info = await Deno.lstat(path).catch(() => undefined);
     if (info === undefined || info.uid === null || info.gid === null) continue;

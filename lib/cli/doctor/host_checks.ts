@@ -2,7 +2,7 @@
 import { dirname, join, resolve } from "node:path";
 import { lackOfSpace } from "../../agent/free_space.ts";
 import { ask } from "../../process/proc.ts";
-import { lockHolder } from "../agents/lock_holder.ts";
+import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import { formatFinding } from "../check/finding.ts";
 import { checkFiles } from "../check/check_files.ts";
 import { whyNotWritable } from "../check/folders.ts";
@@ -69,7 +69,7 @@ async function existingPart(folder: string): Promise<string> {
 export const lockCheck: Check = async ({ agent, sharedFolder }) => {
   const { agent_id: id } = agent.config;
   const own = await lockHolder(join(agent.folder, "lock"));
-  const sharedPath = join(sharedFolder, `testflinger-agent-${encodeURIComponent(id)}.lock`);
+  const sharedPath = sharedLockPath(sharedFolder, id);
   const shared = await lockHolder(sharedPath);
   if (own === undefined && shared !== undefined) {
     return [failed(

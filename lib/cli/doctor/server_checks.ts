@@ -8,7 +8,7 @@ import type { CallFailure } from "../../server/failure.ts";
 import { Received } from "../../server/received.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
 import { Transport } from "../../server/transport.ts";
-import { lockHolder } from "../agents/lock_holder.ts";
+import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import { type Check, failed, ok, type Patient, skipped, type Verdict, warning } from "./verdict.ts";
 
 const CALL_LIMIT_MS = 15_000;
@@ -207,13 +207,15 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
 
 async function recordOf(
   transport: Transport,
-  { agent, clock }: Patient,
+  { agent, clock, sharedFolder }: Patient,
   token: string | undefined,
 ): Promise<Verdict> {
   const { agent_id: id } = agent.config;
   const path = `/v1/agents/data/${encodeURIComponent(id.toWellFormed())}`;
   const answer = await transport.send({ method: "GET", path, limitMs: CALL_LIMIT_MS }, { token });
-  const holder = await lockHolder(`${agent.folder}/lock`);
+  // With other folders it would be a mistake of its own, which the check of the lock tells of.
+  const holder = await lockHolder(`${agent.folder}/lock`) ??
+    await lockHolder(sharedLockPath(sharedFolder, id));
   if (!(answer instanceof Received)) {
     if (answer.status === 404) {
       return holder === undefined
