@@ -3,7 +3,7 @@ import { imageStream } from "../support/image.ts";
 import { expectSuccess, failureText, succeeded } from "../support/runner.ts";
 import { controlHostTarget, quote, ssh } from "../support/ssh.ts";
 import type { MuxpiContext } from "./config.ts";
-import { control, mustControl } from "./control.ts";
+import { control } from "./control.ts";
 import type { Image } from "./image_source.ts";
 import type { Storage } from "./storage.ts";
 
@@ -20,6 +20,12 @@ const VERIFY_TIMEOUT_MS = 1_800_000;
 
 /** A POSIX shell knows only the end of a pipe's last program, so the first one's is written out. */
 const UNPACKING_FAILED = "testflinger: the image could not be unpacked";
+const READING_FAILED = "testflinger: the medium could not be read";
+/** The last line that POSIX has every dd print. */
+const WRITTEN = /^\d+\+\d+ records out\r?$/m;
+
+/** How much of what else is printed is shown. */
+const SHOWN_CHARS = 200;
 
 /**
  * Writes the image to the medium, and makes the control host see the partitions that it brought.
@@ -56,6 +62,13 @@ export async function writeImage(
     timeoutMs: image.timeoutMs,
     input: await imageStream(ctx, { path: image.path, what: `Writing the image to ${device}` }),
   });
+  const said = "stdout" in result ? `${result.stdout}\n${result.stderr}` : "";
+  if (succeeded(result) && !WRITTEN.test(said)) {
+    throw new ProvisioningError(
+      `Cannot ${step}: 'dd' did not say what it has written: ` +
+        (said.replaceAll(UNPACKING_FAILED, "").trim().slice(0, SHOWN_CHARS) || "nothing"),
+    );
+  }
   if (succeeded(result) && result.stderr.includes(UNPACKING_FAILED)) {
     const why = result.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
     throw new ProvisioningError(
@@ -63,7 +76,7 @@ export async function writeImage(
     );
   }
   expectSuccess(result, { step, program });
-  return `${result.stdout}\n${result.stderr}`;
+  return said;
 }
 
 function writeCommand(
@@ -114,14 +127,18 @@ async function verify(ctx: MuxpiContext, storage: Storage, written: string): Pro
   }
   // What the control host still has in memory proves nothing.
   const forget = storage.isFile ? "" : `sudo hdparm -f ${quote(device)} >/dev/null && `;
-  const found = checksumIn(
-    await mustControl(ctx, {
-      step,
-      program: "head | sha256sum",
-      command: `${forget}sudo head -c ${size} ${quote(device)} | sha256sum`,
-      timeoutMs: VERIFY_TIMEOUT_MS,
-    }),
+  const read = await control(
+    ctx,
+    `${forget}{ sudo head -c ${size} ${quote(device)} || echo ${quote(READING_FAILED)} >&2; } | ` +
+      `sha256sum`,
+    { timeoutMs: VERIFY_TIMEOUT_MS },
   );
+  expectSuccess(read, { step, program: `${forget && "hdparm -f && "}head | sha256sum` });
+  if (read.stderr.includes(READING_FAILED)) {
+    const why = read.stderr.split(READING_FAILED)[0]?.trim() ?? "";
+    throw new ProvisioningError(`Cannot ${step}: 'head' cannot read it: ${why}`);
+  }
+  const found = checksumIn(read.stdout);
   if (found === wanted) {
     ctx.log.info(`Read back ${size} bytes from ${device}: they are what was written`);
     return;

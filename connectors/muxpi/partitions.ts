@@ -206,7 +206,8 @@ async function unmount(ctx: MuxpiContext, folder: string): Promise<void> {
   const to = quote(folder);
   const orderly = await control(
     ctx,
-    `! mountpoint -q ${to} || { sudo umount ${to} && ! mountpoint -q ${to}; }`,
+    // Only these say that nothing is mounted, in old versions and new; others say nothing at all.
+    `mountpoint -q ${to}; case $? in 1|32) ;; *) sudo umount ${to} && ! mountpoint -q ${to};; esac`,
     { timeoutMs: UNMOUNT_TIMEOUT_MS, attempts: UNMOUNT_ATTEMPTS },
   );
   if (succeeded(orderly)) return;

@@ -21,6 +21,9 @@ const NO_DEVICE_STATUS = 3;
 
 const UNMOUNT_TIMEOUT_MS = 30_000;
 
+/** What lsblk calls the mount point of swap space that is in use. */
+const SWAP = "[SWAP]";
+
 const DEVICE_PATH = /^\/dev\/[A-Za-z0-9._/+:-]+$/;
 
 /** A medium in the control host's hands. */
@@ -183,11 +186,20 @@ async function awaitDevice(ctx: MuxpiContext, device: string): Promise<void> {
           `${(DEVICE_ATTEMPTS - 1) * DEVICE_PAUSE_MS / 1000} s after the storage was switched`,
       );
     }
-    expectSuccess(result, { step: `find out what is mounted of ${device}`, program: "lsblk" });
-    const own = result.stdout.split(/\s+|\\x0a/).find((point) => /^\/(boot(\/.*)?)?$/.test(point));
+    const step = `find out what is mounted of ${device}`;
+    expectSuccess(result, { step, program: "lsblk" });
+    const points = result.stdout.split(/\s+|\\x0a/).filter((point) => point !== "");
+    // Whoever prints something else may also have kept silent about what is mounted.
+    if (!points.every((point) => point.startsWith("/") || point === SWAP)) {
+      throw new ProvisioningError(
+        `Cannot ${step}: 'lsblk' printed '${result.stdout.trim().slice(0, 200)}', expected mount ` +
+          `points`,
+      );
+    }
+    const own = points.find((point) => /^\/(boot(\/.*)?)?$/.test(point) || point === SWAP);
     if (own === undefined) return;
     throw new ProvisioningError(
-      `${device} is not overwritten: the control host itself has it mounted as ${own}; check ` +
+      `${device} is not overwritten: the control host itself uses it as ${own}; check ` +
         `'test_device' in the device configuration`,
     );
   }

@@ -25,7 +25,10 @@ interface Case {
   readonly calls?: string;
   /** What else its calls do; `exec` the real thing. @default nothing */
   readonly otherwise?: string;
-  readonly image?: "raw" | "xz" | "qcow2";
+  readonly image?: "raw" | "xz" | "zstd" | "qcow2";
+  /** Files of the image. @default those of a plain ubuntu */
+  readonly files?: Readonly<Record<string, string | null>>;
+  readonly env?: Readonly<Record<string, string>>;
   /** @default 1 */
   readonly status?: number;
   readonly config?: Record<string, unknown>;
@@ -57,7 +60,7 @@ const CASES: readonly Case[] = [
       hanging: /Cannot reach the control host: 'ssh' was ended after 60 s/,
       failing: /Cannot reach the control host: 'ssh' ended with exit status 9: it went wrong/,
       // It connects, it seems, but no command does anything: found at the first that is read.
-      "printing rubbish": /'lsblk' printed 'rub\ufffdbish \{\[', expected JSON/,
+      "printing rubbish": /'lsblk' printed 'rub\ufffdbish \{\[', expected mount points/,
     },
   },
   {
@@ -163,7 +166,8 @@ const CASES: readonly Case[] = [
       missing: /Cannot find out what is mounted of \/dev\/sda: 'lsblk' ended .* 127: .*lsblk/,
       hanging: /Cannot find out what is mounted of \/dev\/sda: 'lsblk' was ended after 60 s/,
       failing: /Cannot find out what is mounted of \/dev\/sda: 'lsblk' ended .* 9: it went wrong/,
-      "printing rubbish": "works",
+      "printing rubbish":
+        /Cannot find out what is mounted of .*: 'lsblk' printed 'rub.*, expected mount points/,
     },
   },
   {
@@ -187,8 +191,8 @@ const CASES: readonly Case[] = [
         /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 1: sudo: dd: command not/,
       hanging: /Cannot write the image to \/dev\/sda: 'cat \| dd' was ended after 1200 s/,
       failing: /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 9: it went wrong/,
-      // What it prints is not read; what it did not read is missing on the other side.
-      "printing rubbish": "works",
+      // Of an image that it did not read, or not all, cat may notice or may not.
+      "printing rubbish": /Cannot write the image to \/dev\/sda: 'dd' did not say what .*rub/s,
     },
   },
   {
@@ -199,7 +203,7 @@ const CASES: readonly Case[] = [
       missing: /'cat \| dd' ended .* 1: .*sudo: dd: command not found/s,
       hanging: /'cat \| dd' was ended after 1200 s/,
       failing: /'cat \| dd' ended .* 9: .*it went wrong/s,
-      "printing rubbish": /Cannot verify what was written to \/dev\/sda: 'dd' and 'sha256sum' did/,
+      "printing rubbish": /Cannot write the image to \/dev\/sda: 'dd' did not say what .*rub/s,
     },
   },
   {
@@ -295,6 +299,177 @@ const CASES: readonly Case[] = [
       "printing rubbish": /Cannot unmount \/mnt\/a1\/writable .*rub.*still mounted/s,
     },
   },
+  {
+    on: "agent",
+    program: "cycle",
+    config: { control_host_reboot_script: ["cycle --now"] },
+    // The hook leaves the control host alone, so it is rebooted before its storage is used.
+    env: { DISABLE_CONTROL_HOST_POWERCYCLE: "1" },
+    outcomes: {
+      missing: /Cannot reboot the control host: '[a-z_]+\[0\]: cycle' ended with exit status 127/,
+      hanging: /Cannot reboot the control host: '[a-z_]+\[0\]: cycle' was ended after 60 s/,
+      failing: /Cannot reboot the control host: '[a-z_]+\[0\]: cycle' ended .* 9: it went wrong/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "muxctl",
+    calls: "*DUT",
+    otherwise: "echo /dev/sda",
+    config: { control_switch_local_cmd: "muxctl sdwire set TS", media: "sd" },
+    outcomes: {
+      missing: /Cannot give the storage medium to the control host: 'muxctl sdwire plug_to_self'/,
+      hanging: /Cannot give the storage medium back .*: 'muxctl sdwire set DUT' was ended after 60/,
+      failing:
+        /Cannot give the storage medium back .*: 'muxctl sdwire set DUT' ended .* 9: it went/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "sudo",
+    outcomes: {
+      missing: /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 127: .*sudo: not found/,
+      hanging: /Cannot unmount what the control host has mounted of \/dev\/sda: 'umount' was ended/,
+      failing: /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 9: it went wrong/,
+      // It says that all is done, and nothing is.
+      "printing rubbish": /Cannot write the image to \/dev\/sda: 'dd' did not say what .*rub/s,
+    },
+  },
+  {
+    on: "control host",
+    program: "zstdcat",
+    image: "zstd",
+    outcomes: {
+      missing: /Cannot write the image to \/dev\/sda: 'zstdcat' cannot unpack it .*not found/,
+      hanging: /Cannot write the image to \/dev\/sda: 'zstdcat \| dd' was ended after 1200 s/,
+      failing: /Cannot write the image to \/dev\/sda: 'zstdcat' cannot unpack it .*: it went/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "mktemp",
+    config: { verify_flash: true },
+    outcomes: {
+      missing:
+        /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 127: .*mktemp: not found/,
+      hanging: /Cannot write the image to \/dev\/sda: 'cat \| dd' was ended after 1200 s/,
+      failing: /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .* 9: it went wrong/,
+      "printing rubbish": /Cannot write the image to \/dev\/sda: 'cat \| dd' ended .*rub/,
+    },
+  },
+  {
+    on: "control host",
+    program: "hdparm",
+    calls: "-f*",
+    config: { verify_flash: true },
+    outcomes: {
+      missing: /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' ended .* 1: sudo/,
+      hanging:
+        /Cannot verify .* to \/dev\/sda: 'hdparm -f && head \| sha256sum' was ended after 1800/,
+      failing:
+        /Cannot verify .* to \/dev\/sda: 'hdparm -f && head \| sha256sum' ended .* 9: it went/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "head",
+    config: { verify_flash: true },
+    outcomes: {
+      missing:
+        /Cannot verify .* to \/dev\/sda: 'head' cannot read it: sudo: head: command not found/,
+      hanging:
+        /Cannot verify .* to \/dev\/sda: 'hdparm -f && head \| sha256sum' was ended after 1800/,
+      failing: /Cannot verify what was written to \/dev\/sda: 'head' cannot read it: it went wrong/,
+      "printing rubbish": /The medium does not keep what is written to it/,
+    },
+  },
+  {
+    on: "control host",
+    program: "losetup",
+    calls: "*--show*",
+    config: { test_device_is_file: true },
+    outcomes: {
+      missing:
+        /Cannot look into \/dev\/sda: 'losetup' ended .* 1: sudo: losetup: command not found/,
+      hanging: /Cannot look into \/dev\/sda: 'losetup' was ended after 60 s/,
+      failing: /Cannot look into \/dev\/sda: 'losetup' ended with exit status 9: it went wrong/,
+      "printing rubbish":
+        /Cannot look into \/dev\/sda: 'losetup' printed 'rub\ufffdbish \{\[', expected/,
+    },
+  },
+  {
+    on: "control host",
+    program: "losetup",
+    calls: "*--detach*",
+    otherwise: 'echo "$R/dev/sda"',
+    config: { test_device_is_file: true },
+    outcomes: {
+      missing:
+        /Cannot look into \/dev\/sda: 'losetup' ended .* 1: sudo: losetup: command not found/,
+      hanging: /Cannot release \/.*\/dev\/sda: 'losetup' was ended after 60 s/,
+      failing: /Cannot release \/.*\/dev\/sda: 'losetup' ended with exit status 9: it went wrong/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "mountpoint",
+    outcomes: {
+      missing: /'mount' could not mount any partition of \/dev\/sda/,
+      hanging: /'mount' could not mount any partition of \/dev\/sda/,
+      // The partition is mounted, and unmounted for want of knowing that.
+      failing: /'mount' could not mount any partition of \/dev\/sda/,
+      // To it everything is mounted, even what has just been unmounted.
+      "printing rubbish": /Cannot unmount \/mnt\/a1\/writable on the control host: /,
+    },
+  },
+  {
+    on: "control host",
+    program: "mkdir",
+    calls: "-m*",
+    otherwise: 'exec /bin/mkdir "$@"',
+    outcomes: {
+      missing: /'mount' could not mount any partition of \/dev\/sda/,
+      hanging: /Cannot make a folder for files on the control host: 'mkdir' was ended after 60 s/,
+      failing: /Cannot make a folder for files on the control host: 'mkdir' ended .* 9: it went/,
+      // It says that it made the folder, and did not.
+      "printing rubbish": /Cannot write writable\/.* in the image: 'scp' ended with exit status 1/,
+    },
+  },
+  {
+    on: "control host",
+    program: "cp",
+    outcomes: {
+      missing:
+        /Cannot write writable\/.* in the image: 'cp' ended .* 1: sudo: cp: command not found/,
+      hanging: /Cannot write writable\/.* in the image: 'cp' was ended after 60 s/,
+      failing:
+        /Cannot write writable\/.* in the image: 'cp' ended with exit status 9: it went wrong/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "find",
+    files: { "lib/firmware/x-tegra186": null, "boot/grub/grub.cfg": "set timeout=30\n" },
+    outcomes: {
+      missing:
+        /Cannot turn off the boot menu in the image: 'sed' ended .* 1: sudo: find: command not/,
+      hanging: /Cannot turn off the boot menu in the image: 'sed' was ended after 60 s/,
+      failing: /Cannot turn off the boot menu in the image: 'sed' ended .* 9: it went wrong/,
+      "printing rubbish": "works",
+    },
+  },
+  {
+    on: "control host",
+    program: "after-flash",
+    config: { post_provision_script: ["after-flash"] },
+    outcomes: NOT_ASKED,
+  },
 ];
 
 for (const one of CASES) {
@@ -305,12 +480,12 @@ for (const one of CASES) {
     Deno.test(`muxpi with ${where} ${mode}: ${outcome === "works" ? "works" : "a clear error"}`, async () => {
       await using lab = await Lab.open();
       const host = await ControlHost.open(lab, [
-        { name: "sda2", label: "writable", files: { "etc/hostname": "ubuntu" } },
+        { name: "sda2", label: "writable", files: one.files ?? { "etc/hostname": "ubuntu" } },
       ]);
       await prepare(lab, one);
       await spoil(lab, host, one, mode);
 
-      const run = await lab.stage("muxpi", "provision");
+      const run = await lab.stage("muxpi", "provision", { env: one.env ?? {} });
 
       const shown = (await lab.failure("provision").catch(() => ({}))) as Record<string, string>;
       if (outcome === "works") assertEquals(run.code, 0, run.stderr);
@@ -445,6 +620,7 @@ async function prepare(lab: Lab, { config = {}, image = "raw" }: Case): Promise<
   await lab.job({ provision_data: { use_attachment: "i.img", media } });
   const heads = {
     raw: [1, 2],
+    zstd: [0x28, 0xb5, 0x2f, 0xfd],
     xz: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0],
     qcow2: [0x51, 0x46, 0x49, 0xfb],
   };

@@ -531,12 +531,12 @@ Deno.test("verify_flash reads back what was written, and notices a medium that f
 });
 
 Deno.test("a device that the control host runs from is never overwritten", async () => {
-  for (const point of ["/", "/boot", "/boot/firmware"]) {
+  for (const point of ["/", "/boot", "/boot/firmware", "[SWAP]"]) {
     const { lab, host } = await bench();
     await using _lab = lab;
     await host.fake("lsblk", `printf '\\n/home\\\\x0a${point}\\n'`);
     assertEquals((await provision(lab)).code, 1);
-    assertStringIncludes(await message(lab), `has it mounted as ${point}; check 'test_device'`);
+    assertStringIncludes(await message(lab), `itself uses it as ${point}; check 'test_device'`);
     assertEquals(await host.done(), ["stm -ts", "lsblk -nr -o MOUNTPOINTS /dev/sda", "stm -dut"]);
   }
 });
