@@ -7,7 +7,7 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
-import type { Answer, ServerApi } from "../server/api.ts";
+import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
 import type { Wish } from "./memory.ts";
@@ -17,6 +17,9 @@ import type { Wishes } from "./wishes.ts";
 const HEARTBEAT_MS = 50_000;
 /** The server forgets queues and images after seven days. */
 const ADVERTISE_MS = 24 * 60 * 60 * 1000;
+
+/** The server keeps as many. */
+const MOST_LOG_LINES = 100;
 
 /** What a reporter needs. */
 export interface ReporterOptions {
@@ -38,6 +41,8 @@ export class Reporter {
   readonly #wanted: AgentUpdate;
   /** Parts of it that the server has not taken yet. */
   readonly #dirty = new Set<keyof AgentUpdate>();
+  /** Lines of the agent's own log that the server is not known to have. */
+  #log: string[] = [];
   #advertiseAt = -Infinity;
   #inJob = false;
   #isPosting = false;
@@ -163,13 +168,16 @@ export class Reporter {
     const keys = [...this.#dirty];
     this.#dirty.clear();
     const update: AgentUpdate = Object.fromEntries(keys.map((key) => [key, this.#wanted[key]]));
-    const log = this.#options.recentLog();
+    this.#log = [...this.#log, ...this.#options.recentLog()].slice(-MOST_LOG_LINES);
+    const log = this.#log;
     if (log.length > 0) update.log = log;
     // A post needs some content to count as a sign of life.
     if (Object.keys(update).length === 0) update.location = this.#wanted.location ?? "";
     const { state, comment = "" } = update;
     if (state !== undefined) wishes.aboutToPost(state, comment);
     const answer = await server.postAgent(update, signal);
+    // What it is not known to have is posted again: rather twice than never, it is for people.
+    if (answer.ok || answer.kind === "refused") this.#log = [];
     if (answer.ok) {
       this.#complaints.delete("agent's record");
       if (state !== undefined) wishes.posted(state, comment);
@@ -206,24 +214,24 @@ export class Reporter {
   async #advertise(signal: AbortSignal): Promise<void> {
     const { clock, config, server } = this.#options;
     if (clock.monotonic() < this.#advertiseAt) return;
-    if (config.advertised_queues !== undefined) {
-      this.#advertised(
-        "advertised queues",
-        await server.postQueues(config.advertised_queues, signal),
-      );
-    }
-    if (config.advertised_images !== undefined) {
-      this.#advertised(
-        "advertised images",
-        await server.postImages(config.advertised_images, signal),
-      );
-    }
-    this.#advertiseAt = clock.monotonic() + ADVERTISE_MS;
+    const { advertised_queues: queues, advertised_images: images } = config;
+    const isThrough = [
+      queues === undefined ||
+      this.#advertised("advertised queues", await server.postQueues(queues, signal)),
+      images === undefined ||
+      this.#advertised("advertised images", await server.postImages(images, signal)),
+    ];
+    // What the server does not take just now is posted again with the next sign of life.
+    if (!isThrough.includes(false)) this.#advertiseAt = clock.monotonic() + ADVERTISE_MS;
   }
 
-  #advertised(what: string, answer: Answer<void>): void {
-    if (answer.ok) this.#complaints.delete(what);
-    else this.#failed(what, answer);
+  /** Returns whether it makes no sense to try it again soon. */
+  #advertised(what: string, answer: Answer<void>): boolean {
+    if (answer.ok) {
+      this.#complaints.delete(what);
+      return true;
+    }
+    return isFinal(this.#failed(what, answer));
   }
 
   /** Says once, not at each try, what the server does not take. */

@@ -21,11 +21,11 @@ export interface Failure {
   ok: false;
   /**
    * - `unreachable`: no answer (refused, reset, no route, DNS, time-out, cut in the middle)
-   * - `busy`: 408, 429 or any 5xx: the same call may succeed later
+   * - `busy`: 408, 429, any 5xx or an unexpected 3xx: the same call may succeed later
    * - `unauthorised`: 401 that a fresh token and a fresh cookie did not mend, or 401 or 403 while
    *   the token file gives no token: the same call may succeed once it does
    * - `forbidden`: 403, the token's role may not do this
-   * - `refused`: any other 4xx (or an unexpected 3xx): the same call will never succeed
+   * - `refused`: any other 4xx: the same call will never succeed
    * - `malformed`: a 2xx whose body is not what it should be (HTML, not JSON, too large)
    * - `aborted`: the caller's signal
    */

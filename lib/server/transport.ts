@@ -166,7 +166,8 @@ export class Transport {
       await response.body?.cancel();
       const refuse = (why: string): CallFailure => ({
         ok: false,
-        kind: "refused",
+        // Not the server's own refusal: a gateway may show people a page for a while.
+        kind: "busy",
         status: response.status,
         body: "empty",
         message: `${what}: ${response.status}: ${why}`,

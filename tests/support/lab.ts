@@ -31,6 +31,8 @@ export interface LabOptions {
   folder?: string;
   observer?: Observer;
   tokenFile?: string;
+  /** The agent's own log lines since the last call. */
+  recentLog?: () => string[];
 }
 
 /** A running agent. */
@@ -111,7 +113,7 @@ export class Lab implements AsyncDisposable {
       log: this.log,
       observer,
       signals,
-      recentLog: () => [],
+      recentLog: this.#options.recentLog ?? (() => []),
       setRedactor: () => {},
       wantsRelease: false,
       sharedFolder: this.folder,
