@@ -1,13 +1,21 @@
 /**
  * Figures of the packaged program: size, first start, later start to the first question for a job,
- * and memory at idle. Run it with `deno run -A bench/packaging_bench.ts FILE`, where FILE has been
- * built for this machine (`deno task build`).
+ * and memory at idle. Takes a portable FILE for this machine; without one it is built.
  */
-import { join, resolve } from "node:path";
+import { dirname, join } from "node:path";
+import { VERSION } from "../lib/version.ts";
+import { quantile, report } from "./support.ts";
 
-const LATER_STARTS = 15;
+const LATER_STARTS = 25;
 /** What an agent that waits for jobs has settled to. */
 const IDLE_MS = 10_000;
+
+/** What a release must keep to. */
+const MOST_MEGABYTES = 45;
+const MOST_LATER_START_MS = 150;
+
+/** The established agent's start to its first poll, for comparison. */
+const ESTABLISHED_MS = 860;
 
 interface Started {
   child: Deno.ChildProcess;
@@ -37,26 +45,41 @@ function quietServer() {
   };
 }
 
-const file = resolve(Deno.args[0] ?? "");
-const size = (await Deno.stat(file)).size;
-console.log(`size                             ${(size / 1e6).toFixed(1)} MB`);
+/** Builds the file for this machine into `folder`. */
+async function build(folder: string): Promise<string> {
+  const root = join(import.meta.dirname ?? "", "..");
+  const permissions = ["env", "net", "read", "run", "sys", "write"].map((name) =>
+    `--allow-${name}`
+  );
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "--quiet", ...permissions, join(root, "tools", "build", "main.ts")],
+      ...["--packaging", "portable", "--target", Deno.build.target, "--out", folder],
+    ],
+    cwd: root,
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).output();
+  if (!success) throw new Error(new TextDecoder().decode(stderr));
+  return join(folder, `testflinger-agent-${VERSION}-${Deno.build.arch}`);
+}
 
-const folder = await Deno.makeTempDir({ prefix: "testflinger-bench-" });
-const server = quietServer();
-const config = join(folder, "agent.conf");
-await Deno.writeTextFile(
-  config,
-  [
-    "agent_id: bench",
-    `server_address: ${server.address}`,
-    "job_queues: [bench]",
-    `execution_basedir: ${folder}/run`,
-    `logging_basedir: ${folder}/logs`,
-    `results_basedir: ${folder}/results`,
-    "logging_quiet: true",
-    "",
-  ].join("\n"),
-);
+/** A copy under an identity of its own, which no start can have unpacked before. */
+async function unseenCopy(file: string, copy: string): Promise<string> {
+  const bytes = await Deno.readFile(file);
+  const text = new TextDecoder("latin1").decode(bytes.subarray(0, 100_000));
+  const header = Number(/^skip=(\d+)$/m.exec(text)?.[1]) - 1;
+  const id = /^id=(\S+)$/m.exec(text)?.[1];
+  if (id === undefined) throw new Error(`${file} is no portable file`);
+  const own = `${id.slice(0, -8)}${crypto.randomUUID().slice(0, 8)}`;
+  const changed = new TextEncoder().encode(text.slice(0, header).replaceAll(id, own));
+  if (changed.length !== header) throw new Error(`The header of ${file} is not plain text`);
+  bytes.set(changed);
+  await Deno.writeFile(copy, bytes, { mode: 0o755 });
+  await Deno.chmod(copy, 0o755);
+  return copy;
+}
 
 /** Starts the agent and waits until it asks for a job. */
 async function start(path: string): Promise<Started> {
@@ -82,63 +105,103 @@ async function stop(child: Deno.ChildProcess): Promise<void> {
   await child.status;
 }
 
-async function memoryKibibytes(pid: number, name: string): Promise<number> {
-  const text = await Deno.readTextFile(`/proc/${pid}/smaps_rollup`);
-  return Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1]);
+/** The runtime opens nothing below /proc, so `cat` does. */
+async function memory(pid: number): Promise<{ rss: number; pss: number }> {
+  const text = await output("cat", `/proc/${pid}/smaps_rollup`);
+  const mebibytes = (name: string) =>
+    Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(text)?.[1]) / 1024;
+  return { rss: mebibytes("Rss"), pss: mebibytes("Pss") };
 }
 
-/** Beside the file, where no cache of another user or run can be found first. */
-const own = join(folder, "testflinger-agent");
-await Deno.copyFile(file, own);
-await Deno.chmod(own, 0o755);
-// Without this a folder in /var/cache would be found first, and the first start be a later one.
-const before = await unpackedIn("/var/cache/testflinger-agent");
-try {
-  const first = await start(own);
-  await stop(first.child);
-  const after = await unpackedIn("/var/cache/testflinger-agent");
-  const really = before !== after ||
-    (await unpackedIn(join(folder, "cache", "testflinger-agent"))) !== "";
-  console.log(
-    `first start to first poll        ${first.milliseconds.toFixed(0)} ms` +
-      (really ? "" : " (it had been unpacked before: see /var/cache/testflinger-agent)"),
-  );
+async function output(program: string, ...args: string[]): Promise<string> {
+  const { stdout } = await new Deno.Command(program, { args, stdin: "null" }).output();
+  return new TextDecoder().decode(stdout);
+}
 
+/** Milliseconds that the same runtime takes for a script without a line, with the same options. */
+async function bareStart(commandLine: readonly string[], script: string): Promise<number> {
+  const [runtime = "", ...options] = commandLine;
+  const begin = performance.now();
+  const { success } = await new Deno.Command(runtime, {
+    args: [...options, script],
+    env: { DENO_DIR: join(dirname(runtime), "compiled"), DENO_NO_UPDATE_CHECK: "1" },
+    stdin: "null",
+    stdout: "null",
+    stderr: "inherit",
+  }).output();
+  if (!success) throw new Error("the runtime alone does not run");
+  return performance.now() - begin;
+}
+
+function median(times: readonly number[]): string {
+  return `${quantile(times, 0.5).toFixed(0)} ms`;
+}
+
+function best(times: readonly number[]): string {
+  return `best ${Math.min(...times).toFixed(0)} ms of ${times.length}`;
+}
+
+const folder = await Deno.makeTempDir({ prefix: "testflinger-bench-" });
+const server = quietServer();
+const config = join(folder, "agent.conf");
+await Deno.writeTextFile(
+  config,
+  [
+    `agent_id: bench-${Deno.pid}`,
+    `server_address: ${server.address}`,
+    "job_queues: [bench]",
+    `execution_basedir: ${folder}/run`,
+    `logging_basedir: ${folder}/logs`,
+    `results_basedir: ${folder}/results`,
+    "logging_quiet: true",
+    "",
+  ].join("\n"),
+);
+let unpacked: string | undefined;
+try {
+  const file = Deno.args[0] ?? await build(join(folder, "dist"));
+  const size = (await Deno.stat(file)).size;
+  report("portable file, size", `${(size / 1e6).toFixed(1)} MB`, `at most ${MOST_MEGABYTES}`);
+
+  const own = await unseenCopy(file, join(folder, "testflinger-agent"));
+  const first = await start(own);
+  // The runtime in the cache folder, and its options up to the program.
+  const line = (await output("ps", "-ww", "-o", "args=", "-p", `${first.child.pid}`)).split(" ");
+  const commandLine = line.slice(0, line.findIndex((word) => word.endsWith("/main.js")));
+  unpacked = dirname(commandLine[0] ?? "");
+  await stop(first.child);
+  report("first start to first poll", `${first.milliseconds.toFixed(0)} ms`);
+
+  const empty = join(folder, "empty.js");
+  await Deno.writeTextFile(empty, "");
   const times: number[] = [];
+  const floors: number[] = [];
   for (let i = 0; i < LATER_STARTS; i++) {
+    floors.push(await bareStart(commandLine, empty));
     const later = await start(own);
     times.push(later.milliseconds);
-    if (i < LATER_STARTS - 1) {
-      await stop(later.child);
-      continue;
-    }
-    await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
-    const [rss = 0, pss = 0] = await Promise.all(
-      ["Rss", "Pss"].map((name) => memoryKibibytes(later.child.pid, name)),
-    );
     await stop(later.child);
-    times.sort((a, b) => a - b);
-    const median = times[Math.floor(times.length / 2)] ?? NaN;
-    console.log(
-      `later start to first poll        ${median.toFixed(0)} ms (best ${
-        times[0]?.toFixed(0)
-      } ms, ` +
-        `${LATER_STARTS} starts)`,
-    );
-    console.log(
-      `memory at idle                   ${(rss / 1024).toFixed(0)} MiB, ` +
-        `${(pss / 1024).toFixed(0)} MiB of it not shared with other agents of the host`,
-    );
   }
+  report(
+    "later start to first poll, median",
+    median(times),
+    `at most ${MOST_LATER_START_MS} on a quiet machine; the established agent: ` +
+      `${ESTABLISHED_MS}; ${best(times)}`,
+  );
+  report("the runtime alone with an empty script, median", median(floors), best(floors));
+
+  const idle = await start(own);
+  await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
+  const { rss, pss } = await memory(idle.child.pid);
+  await stop(idle.child);
+  report(
+    "memory at idle",
+    `${rss.toFixed(0)} MiB`,
+    `${pss.toFixed(0)} MiB of it not shared with other processes`,
+  );
 } finally {
   await server.close();
   await Deno.remove(folder, { recursive: true });
-}
-
-async function unpackedIn(cache: string): Promise<string> {
-  try {
-    return (await Array.fromAsync(Deno.readDir(cache))).map(({ name }) => name).sort().join(" ");
-  } catch {
-    return "";
-  }
+  // Only the folder of this run's own identity.
+  if (unpacked?.includes("/testflinger-agent/")) await Deno.remove(unpacked, { recursive: true });
 }
