@@ -129,6 +129,7 @@ function commands(): string {
       ["0", "the agent was told to stop; a command has done what it was asked for"],
       ["1", "the agent is to be started again, or could not start; something failed"],
       ["2", "the configuration or the command line is wrong: nothing was done"],
+      ["3", "what was asked for is not done within `--timeout`, and stays asked for"],
     ]),
     "",
   ].join("\n");

@@ -26,6 +26,7 @@ export function manPage(): string {
     ...definition("0", "It was told to stop, or the command did what it was asked for."),
     ...definition("1", "It is to be started again, or something failed."),
     ...definition("2", "The configuration or the command line is wrong; nothing was done."),
+    ...definition("3", "What was asked for is not done within --timeout, and stays asked for."),
     ".SH SIGNALS",
     ...definition("SIGUSR1", "Restart as soon as no job runs."),
     ...definition("SIGTERM, SIGINT", "End the running phase, clean up, and stop. Again: at once."),

@@ -6,8 +6,10 @@ import { SHELLS } from "../../lib/cli/completion.ts";
 import { completionScript } from "../../lib/cli/completion_script.ts";
 import { manPage } from "../../lib/cli/man_page.ts";
 import { COMMANDS } from "../../lib/cli/table.ts";
-import { configReference } from "../../lib/config/config_reference.ts";
+import { configReference, keyReferences } from "../../lib/config/config_reference.ts";
+import { createMetrics } from "../../lib/observe/metrics.ts";
 import { generatedDocs } from "../../tools/docs.ts";
+import { FakeClock } from "../support/fake_clock.ts";
 import { run } from "./support.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -28,6 +30,27 @@ function missing(words: readonly string[], text: string): string[] {
       .test(text)
   );
 }
+
+/** What of `told` is not known, once each. */
+function strange(told: readonly string[], known: readonly string[]): string[] {
+  return [...new Set(told)].filter((word) => !known.includes(word));
+}
+
+/** Of the established command line of device connectors, and of `testflinger-agent` as a whole. */
+const CONNECTOR_OPTIONS = ["config", "markdown", "version"];
+
+/** Documents that are written by hand. */
+const PROSE = [
+  "architecture.md",
+  "decisions.md",
+  "migrating.md",
+  "monitoring/README.md",
+  "operations.md",
+  "quick-start.md",
+  "reliability.md",
+  "security.md",
+  "troubleshooting.md",
+];
 
 Deno.test("docs/configuration.md and docs/commands.md are what the code says", async () => {
   for (const [file, text] of Object.entries(generatedDocs())) {
@@ -72,17 +95,89 @@ Deno.test("every command and option is in the completions and in the manual page
     const spelled = options.map((name) => shell === "fish" ? `-l ${name}` : `--${name}`);
     assertEquals(missing(spelled, script), [], shell);
     assertEquals(missing([...CONNECTORS.keys()], script), [], shell);
+    const spelledOut = shell === "fish" ? / -l ([\w-]+)/g : /--([a-z][\w-]+)/g;
+    const told = [...script.matchAll(spelledOut)].map(([, name]) => name ?? "");
+    assertEquals(told.length > options.length, true, shell);
+    assertEquals(strange(told, [...options, ...CONNECTOR_OPTIONS, HELP_FLAG.name]), [], shell);
   }
   const page = manPage().replaceAll("\\-", "-").replaceAll(/\\f[BR]/g, " ");
   assertEquals(missing(names, page), []);
   assertEquals(missing(options.map((name) => `--${name}`), page), []);
+  const told = [...page.matchAll(/(?<![\w-])--([a-z][\w-]+)/g)].map(([, name]) => name ?? "");
+  assertEquals(strange(told, [...options, ...CONNECTOR_OPTIONS, HELP_FLAG.name]), []);
+  const chapters = [...page.matchAll(/^\.SS (\S+)$/gm)].map(([, name]) => name ?? "");
+  assertEquals(strange(chapters, names), []);
 });
 
-Deno.test("every option and configuration key is used in a test", () => {
+Deno.test("every command, option and configuration key is used in a test", () => {
   const tests = textBelow(`${ROOT}tests`, ".ts");
   const options = new Set(ALL.flatMap(({ flags }) => flags).map(({ name }) => `--${name}`));
   assertEquals(missing([...options], tests), []);
   assertEquals(missing(configReference().map(({ key }) => key), tests), []);
+  // As the first argument of a call: `run("status", ...)`, `startProgram(["try", ...`.
+  // tests/connectors/ calls `device-connector` by its function: its command line is another one.
+  const commands = COMMANDS.filter(({ name }) => name !== "device-connector")
+    .map(({ name }) => `("${name}"`);
+  const called = tests.replaceAll(/\(\s*\[?\s*(?=")/g, "(");
+  assertEquals(commands.filter((call) => !called.includes(call)), []);
+});
+
+Deno.test("every option is in the documentation of its command, and every key in that of the agent", () => {
+  const docs = Deno.readTextFileSync(`${ROOT}docs/commands.md`);
+  const chapters = new Map(
+    docs.split(/^## /m).slice(1).map((text) => [text.split("\n")[0]?.replaceAll("`", ""), text]),
+  );
+  for (const { name, flags } of ALL) {
+    if (name === "device-connector") continue;
+    const chapter = chapters.get(name === "" ? "The agent itself" : name) ?? "";
+    assertEquals(missing(flags.map((flag) => `--${flag.name}`), chapter), [], name);
+    const told = [...chapter.matchAll(/^\| `(?:-\w, )?--([\w-]+)/gm)].map(([, flag]) => flag ?? "");
+    assertEquals(strange(told, [...flags, HELP_FLAG].map((flag) => flag.name)), [], name);
+  }
+  const keys = configReference().map(({ key }) => key);
+  const page = Deno.readTextFileSync(`${ROOT}docs/configuration.md`);
+  const agent = page.slice(page.indexOf("## The agent\n"), page.indexOf("## Environment\n"));
+  const told = [...agent.matchAll(/^\| `(\w+)`/gm)].map(([, key]) => key ?? "");
+  assertEquals(told.toSorted(), keys.toSorted());
+});
+
+Deno.test("what is in code in the documentation and looks like a key is one, of ours or of a job", async () => {
+  const connectors = [...CONNECTORS.values()];
+  const known = [
+    ...configReference(),
+    ...connectors.flatMap((one) => [
+      ...keyReferences(one.configShape),
+      ...keyReferences(one.provisionShape),
+    ]),
+  ].map(({ key }) => key);
+  const metrics = await createMetrics({
+    agentId: "a",
+    identifier: "",
+    version: "1",
+    clock: new FakeClock(),
+  });
+  const served = [...(await metrics.text()).matchAll(/^# TYPE (\w+) /gm)].map(([, name]) =>
+    name ?? ""
+  );
+  // Of jobs and their results, of Prometheus' configuration, and labels of metrics.
+  const others = ["job_state", "test_cmds", "rule_files", "agent_id", "test_phase"];
+  const docs = ["README.md", ...PROSE.map((name) => `docs/${name}`)]
+    .map((file) => Deno.readTextFileSync(ROOT + file)).join("\n");
+  const told = [...docs.matchAll(/`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)`/g)].map(([, key]) => key ?? "");
+  assertEquals(told.length > 30, true, `only ${told.length}`);
+  assertEquals(strange(told, [...known, ...served, ...others]), []);
+  // An example of a configuration is one that the agent takes.
+  for (const [, yaml] of docs.matchAll(/^```yaml\n([^]*?)^```$/gm)) {
+    if (!yaml?.includes("agent_id:")) continue;
+    const written = [...yaml.matchAll(/^(\w+):/gm)].map(([, key]) => key ?? "");
+    assertEquals(strange(written, configReference().map(({ key }) => key)), []);
+  }
+});
+
+Deno.test("what is looked for can fail: a word that is lacking, and one too many, are found", () => {
+  assertEquals(missing(["--wait", "--timeout"], "--wait, --timeout-more"), ["--timeout"]);
+  assertEquals(missing(["job_queues"], "my_job_queues"), ["job_queues"]);
+  assertEquals(strange(["wait", "wiat", "wiat"], ["wait"]), ["wiat"]);
 });
 
 Deno.test("the documentation names only commands, options and keys that there are", () => {

@@ -103,6 +103,19 @@ Deno.test("the dashboard shows every metric that an agent serves", async () => {
   assertEquals(names.filter((name) => !all.includes(name)), []);
 });
 
+Deno.test("docs/monitoring/README.md lists every metric that an agent serves, as it is, and no other", async () => {
+  const text = await served();
+  const help = new Map(
+    [...text.matchAll(/^# HELP (\w+) (.*?)\.?$/gm)].map(([, name, words]) => [name, words]),
+  );
+  const serves = [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)]
+    .map(([, name, type]) => `${name} ${type} ${help.get(name)}`);
+  const page = await Deno.readTextFile(`${FOLDER}README.md`);
+  const listed = [...page.matchAll(/^\| `(\w+)` +\| (\w+) +\| (.*?) +\|$/gm)]
+    .map(([, name, type, words]) => `${name} ${type} ${words}`);
+  assertEquals(listed.toSorted(), serves.toSorted());
+});
+
 Deno.test("what is looked for can fail: a metric or a label that nobody serves is found", () => {
   const series = new Map([["jobs_total", new Set(["agent_id"])]]);
   assertEquals(unknownIn('rate(job_total{agent_id="x"}[1h])', series), [
