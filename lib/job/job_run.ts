@@ -138,7 +138,7 @@ export class JobRun {
     const { standing } = this.#spool;
     const interrupted = interruptedPhase(standing);
     this.#context.keepSecret(this.#spool, this.#secrets);
-    await this.#endSurvivors();
+    await this.#attempt("end what it left running", () => this.#endSurvivors());
     await this.#folder.remake();
     const message = interrupted === undefined
       ? "The agent was interrupted between phases"
@@ -146,7 +146,9 @@ export class JobRun {
     this.#context.log.warning(`${message} of job ${this.#job.jobId}, which is brought to its end`);
     const lastPhase = interrupted ?? [...standing.phases.keys()].at(-1) ?? "setup";
     const cleanupEnded = standing.phases.get("cleanup")?.status !== undefined;
-    if (!cleanupEnded) await this.#sayOnce(lastPhase, message);
+    if (!cleanupEnded) {
+      await this.#attempt("say where it was interrupted", () => this.#sayOnce(lastPhase, message));
+    }
     if (interrupted !== undefined && interrupted !== "cleanup") {
       this.#recordEnd(interrupted, INTERNAL_ERROR_STATUS);
       this.#events.emit(`${interrupted}_fail`, message);
@@ -365,22 +367,28 @@ export class JobRun {
     });
   }
 
-  /** Cleanup, the end of all processes, artifacts, outcome: always, and in this order. */
+  /**
+   * Cleanup, the end of all processes, artifacts, outcome: always, and in this order. A step that
+   * fails is left out: whoever waits for the job must not wait for ever.
+   */
   async #end(reason: string): Promise<JobEnd> {
-    await this.#cleanUp();
-    await this.#endSurvivors();
+    const spool = this.#spool;
+    const { standing } = spool;
+    await this.#attempt("clean up", () => this.#cleanUp());
+    await this.#attempt("end what it left running", () => this.#endSurvivors());
     this.#events.emit("job_end", reason);
-    const { standing } = this.#spool;
     const isTrusted = this.#folder.whyDistrusted() === undefined;
-    const leftIn = isTrusted ? await this.#folder.handOverArtifacts(this.#spool) : undefined;
+    const leftIn = isTrusted
+      ? await this.#attempt("take its artifacts", () => this.#folder.handOverArtifacts(spool))
+      : undefined;
     if (!standing.sent.has("outcome")) {
-      this.#spool.send({ kind: "outcome", status: statusesOf(standing) });
+      spool.send({ kind: "outcome", status: statusesOf(standing) });
     }
-    await this.#spool.sync().catch(() => {});
-    await removeArchive(this.#spool);
-    if (isTrusted) await this.#folder.remove(leftIn);
-    this.#context.forgetReceived(this.#spool);
-    this.#spool.append({
+    await spool.sync().catch(() => {});
+    await removeArchive(spool);
+    if (isTrusted) await this.#attempt("remove its folder", () => this.#folder.remove(leftIn));
+    await this.#attempt("forget its secrets", () => this.#context.forgetReceived(spool));
+    spool.append({
       t: "finished",
       at: this.#context.clock.now(),
       ...(leftIn !== undefined && { folder: leftIn }),
@@ -390,6 +398,17 @@ export class JobRun {
     const recoveryFailed = [...standing.phases.values()]
       .some(({ status }) => status === RECOVERY_FAILED_STATUS);
     return { jobId: this.#job.jobId, reason, recoveryFailed };
+  }
+
+  async #attempt<T>(what: string, step: () => T | Promise<T>): Promise<T | undefined> {
+    try {
+      return await step();
+    } catch (error) {
+      const { jobId } = this.#job;
+      this.#context.log.error(
+        `Cannot ${what} at the end of job ${jobId}, which is ended without it: ${messageOf(error)}`,
+      );
+    }
   }
 
   /** The cleanup phase; never cancelled, and run again when an earlier process did not end it. */

@@ -65,37 +65,56 @@ export class WorkingFolder {
    */
   async handOverArtifacts(spool: Spool): Promise<string | undefined> {
     const aside = join(this.#config.execution_basedir, `.artifacts-${basename(spool.folder)}`);
-    if (spool.standing.sent.has("artifacts")) return await isFolder(aside) ? aside : undefined;
-    const to = join(spool.folder, "artifacts");
-    if (!await isFolder(to) && !await isFolder(aside)) {
-      const from = join(this.path, "artifacts");
-      if (!await isFolder(from)) return undefined;
-      // Another file system, or a folder that a container has left to another user. The name of the
-      // working folder must be free for the job that may be handed out again.
-      if (!await moveFolder(from, to).catch(() => false)) await Deno.rename(this.path, aside);
+    let place: string | undefined;
+    if (spool.standing.sent.has("artifacts")) {
+      place = waitingIn(spool) ?? (await isFolder(aside) ? aside : undefined);
+    } else {
+      place = await this.#moveArtifacts(spool, aside);
+      if (place !== undefined) spool.send({ kind: "artifacts", folder: place });
     }
-    const isAside = await isFolder(aside);
-    spool.send({ kind: "artifacts", folder: isAside ? aside : spool.folder });
-    return isAside ? aside : undefined;
+    return place === spool.folder ? undefined : place;
+  }
+
+  /** Returns the folder in which the artifacts are then; undefined when there are none. */
+  async #moveArtifacts(spool: Spool, aside: string): Promise<string | undefined> {
+    const to = join(spool.folder, "artifacts");
+    // An earlier process may have come as far as this.
+    if (await isFolder(to)) return spool.folder;
+    if (await isFolder(aside)) return aside;
+    const from = join(this.path, "artifacts");
+    if (!await isFolder(from)) return undefined;
+    if (await moveFolder(from, to).catch(() => false)) return spool.folder;
+    // Another file system, or a folder that a container has left to another user. The name of the
+    // working folder should be free for a job that is handed out again.
+    return await Deno.rename(this.path, aside).then(() => aside, () => this.path);
   }
 
   /**
    * Removes it. Its secrets go first of all.
    *
-   * @param aside what `handOverArtifacts()` gave back: all but the artifacts is removed from it.
+   * @param keep what `handOverArtifacts()` gave back: all but the artifacts is removed from it.
    */
-  async remove(aside?: string): Promise<void> {
+  async remove(keep?: string): Promise<void> {
     const { execution_basedir, agent_id } = this.#config;
     const trash = join(execution_basedir, `.trash-${encodeURIComponent(agent_id)}`);
     const log = this.#log;
-    for (const folder of [this.path, aside]) {
+    for (const folder of [this.path, keep]) {
       if (folder !== undefined) await Deno.remove(join(folder, JOB_FILE)).catch(() => {});
     }
-    if (await isFolder(this.path)) await removeFolder(this.path, { trash, log });
-    if (aside === undefined) return;
-    for await (const entry of Deno.readDir(aside)) {
-      if (entry.name !== "artifacts") await removeFolder(join(aside, entry.name), { trash, log });
+    if (keep !== this.path && await isFolder(this.path)) {
+      await removeFolder(this.path, { trash, log });
     }
+    if (keep === undefined) return;
+    for await (const entry of Deno.readDir(keep)) {
+      if (entry.name !== "artifacts") await removeFolder(join(keep, entry.name), { trash, log });
+    }
+  }
+}
+
+/** Where the artifacts are that wait for their delivery. */
+function waitingIn(spool: Spool): string | undefined {
+  for (const { message } of spool.standing.pending) {
+    if (message.kind === "artifacts") return message.folder;
   }
 }
 

@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { Job } from "../../lib/job/job.ts";
 import { JobStore } from "../../lib/job/store.ts";
 import { recordingLog } from "../support/recording_log.ts";
+import { membersOf } from "../support/archive.ts";
 import { Lab } from "../support/lab.ts";
 
 const jobs = (lab: Lab) => join(lab.config.results_basedir, "agent-agent-1", "jobs");
@@ -65,4 +66,27 @@ Deno.test("an agent whose spool is full in an outage starts and stops, also when
   isAway = false;
   lab.start();
   await lab.eventually(() => [...Deno.readDirSync(jobs(lab))].length === 0, "all is delivered");
+});
+
+Deno.test("a job that bars the places where its artifacts would wait is delivered from its folder, and stops nothing", async () => {
+  await using lab = await Lab.open({
+    config: {
+      // In the place where an ended job's artifacts wait: both ways to move them are barred.
+      test_command: "mkdir artifacts; echo x > artifacts/report; " +
+        'echo x > "../../results/agent-agent-1/jobs/$TESTFLINGER_JOB_ID/artifacts"; ' +
+        'echo x > "../.artifacts-$TESTFLINGER_JOB_ID"',
+      cleanup_command: "echo cleaned",
+    },
+  });
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.statuses(jobId), { test: 0, cleanup: 0 });
+  const next = await lab.run({});
+  assertEquals(lab.statuses(next), { cleanup: 0 });
+  await lab.eventually(() => [...Deno.readDirSync(jobs(lab))].length === 0, "all is delivered");
+  assertEquals(await membersOf(lab.sandbox.artifact(jobId)), ["artifacts/", "artifacts/report"]);
+  assertEquals(lab.logged("error"), []);
+  assertEquals(
+    await Deno.stat(join(lab.config.execution_basedir, jobId)).then(() => true, () => false),
+    false,
+  );
 });
