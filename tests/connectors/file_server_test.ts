@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { ProvisioningError } from "../../connectors/support/errors.ts";
+import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
 import { serveOnce } from "../../connectors/support/file_server.ts";
 import { localAddressFor } from "../../connectors/support/local_address.ts";
 import { inStage } from "./support/context.ts";
@@ -63,6 +63,30 @@ Deno.test("a client that goes away, or stops reading, has not got the file", asy
       // `using` closes what has been closed.
       if (!(error instanceof Deno.errors.BadResource)) throw error;
     });
+  }
+});
+
+Deno.test("a stage that is stopped while it serves a file lets go of the client and of the port", async () => {
+  await using lab = await Lab.open();
+  await Deno.writeFile(`${lab.cwd}/i.img`, new Uint8Array(64 * 1024 * 1024));
+  for (const isRead of [false, true]) {
+    const stop = new AbortController();
+    let port = 0;
+    const serving = inStage(lab, async (ctx) => {
+      await using server = await serveOnce(ctx, {
+        file: `${lab.cwd}/i.img`,
+        clients: ["127.0.0.1"],
+      });
+      port = server.port;
+      const sent = server.sent();
+      sent.catch(() => {});
+      using client = isRead ? await Deno.connect({ hostname: "127.0.0.1", port }) : undefined;
+      await client?.read(new Uint8Array(1000));
+      stop.abort(new Stopped("SIGTERM"));
+      await sent;
+    }, stop.signal);
+    await assertRejects(() => serving, Stopped, "stopped by SIGTERM");
+    await assertRejects(() => Deno.connect({ hostname: "127.0.0.1", port }));
   }
 });
 
