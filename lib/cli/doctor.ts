@@ -1,19 +1,16 @@
 /** `testflinger-agent doctor`: whether an agent can work here, and what to do if not. */
-import { type Command, DEFAULT_CONFIG, FORMAT_FLAG } from "./command.ts";
+import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG } from "./agents/flags.ts";
+import { type Command, FORMAT_FLAG } from "./command.ts";
 import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
 
 /** `testflinger-agent doctor`. */
 export const doctorCommand: Command = {
   name: "doctor",
   summary: "Looks whether an agent can work on this host, and says what to do; changes nothing.",
-  positionals: { least: 0, most: 0 },
+  ...AGENT_OPERANDS,
   flags: [
-    {
-      name: "config",
-      short: "c",
-      value: "FILE",
-      help: `the agent's configuration (default: ${DEFAULT_CONFIG})`,
-    },
+    CONFIG_FLAG,
+    ALL_FLAG,
     {
       name: "token-file",
       value: "FILE",
@@ -23,9 +20,10 @@ export const doctorCommand: Command = {
   ],
   examples: [
     {
-      line: "testflinger-agent doctor -c /etc/testflinger-agent/rpi4-1/testflinger-agent.conf",
+      line: "testflinger-agent doctor rpi4-1",
       does: "server, token, folders, lock, programs, device; takes no job",
     },
+    { line: "testflinger-agent doctor --all", does: "of each agent only what is not well" },
     {
       line: "sudo -u testflinger testflinger-agent doctor -c rpi4.conf",
       does: "as the user whom the agent runs as",

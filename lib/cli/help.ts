@@ -1,8 +1,12 @@
 /** What `--help` says, from the table of commands. */
 import { type Command, type Flag, HELP_FLAG, PROGRAM } from "./command.ts";
 
-/** Width of the column of flags and names. */
+/** Width of the column of flags. */
 const COLUMN = 28;
+/** Width of the column of commands. */
+const NAME_COLUMN = 18;
+/** Of the narrowest terminal that people use. */
+const WIDTH = 80;
 
 /** The line that begins the help of a command, and a complaint about its command line. */
 export function usageLine(command: Command): string {
@@ -11,10 +15,24 @@ export function usageLine(command: Command): string {
   return `usage: ${PROGRAM}${name} [options]${operands}\n`;
 }
 
-function row(left: string, right: string): string {
-  return left.length >= COLUMN
-    ? `  ${left}\n  ${" ".repeat(COLUMN)}${right}\n`
-    : `  ${left.padEnd(COLUMN)}${right}\n`;
+/** A line of two columns; what is too long for a terminal goes on below its column. */
+function row(left: string, right: string, column = COLUMN): string {
+  const [first = "", ...rest] = wrapped(right, WIDTH - column - 2);
+  const below = rest.map((line) => `  ${" ".repeat(column)}${line}\n`).join("");
+  return left.length >= column
+    ? `  ${left}\n  ${" ".repeat(column)}${first}\n${below}`
+    : `  ${left.padEnd(column)}${first}\n${below}`;
+}
+
+function wrapped(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width) {
+      lines[lines.length - 1] = `${last} ${word}`;
+    } else lines.push(word);
+  }
+  return lines;
 }
 
 function spelled(flag: Flag): string {
@@ -37,7 +55,7 @@ export function programHelp(commands: readonly Command[], bare: Command): string
     `       ${PROGRAM} COMMAND [options]        do something else\n\n` +
     `A Testflinger agent: takes jobs from a Testflinger server and runs them on a device.\n\n` +
     `Commands:\n` +
-    commands.map(({ name, summary }) => row(name, summary)).join("") +
+    commands.map(({ name, summary }) => row(name, summary, NAME_COLUMN)).join("") +
     `\nOptions of the agent:\n` +
     bare.flags.map((flag) => row(spelled(flag), flag.help)).join("") +
     row(spelled(HELP_FLAG), HELP_FLAG.help) +

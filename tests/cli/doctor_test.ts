@@ -346,5 +346,18 @@ Deno.test("doctor says the same to a program, and ends with 1 when something has
     assertEquals(text.stdout.includes("\x1b"), false);
     const wrong = await run("doctor", "-c", `${folder}/none.conf`);
     assertEquals(wrong.status, 2);
-    assertStringIncludes(wrong.stderr, "'testflinger-agent check' tells all about it");
+    assertStringIncludes(wrong.stderr, "'testflinger-agent check FILE' tells all about");
+  }));
+
+Deno.test("doctor says of several agents only what is not well, each below its name", () =>
+  withFiles({ "a.conf": AGENT, "b.conf": AGENT.replace("rpi4-1", "rpi4-2") }, async (folder) => {
+    const args = ["-c", `${folder}/a.conf`, "-c", `${folder}/b.conf`];
+    const { status, stdout } = await run("doctor", ...args);
+    assertEquals(status, 1);
+    assertMatch(
+      stdout,
+      /^rpi4-1\n( {2}(failed|warning) .*\n)+rpi4-2\n( {2}(failed|warning) .*\n)+$/,
+    );
+    const json = JSON.parse((await run("doctor", "--format", "json", ...args)).stdout);
+    assertEquals(json.map(({ agent_id }: { agent_id: string }) => agent_id), ["rpi4-1", "rpi4-2"]);
   }));

@@ -1,7 +1,8 @@
 /** What `testflinger-agent doctor` does. */
 import { systemClock } from "../../clock.ts";
-import { readAgentRef, SHARED_FOLDER } from "../agents/agent_ref.ts";
-import { type CommandLine, DEFAULT_CONFIG, type Io, readFormat, USAGE_STATUS } from "../command.ts";
+import { SHARED_FOLDER } from "../agents/agent_ref.ts";
+import { chooseAgents } from "../agents/choose.ts";
+import { type CommandLine, type Io, readFormat, USAGE_STATUS } from "../command.ts";
 import { DEFAULT_TOKEN_FILE } from "../defaults.ts";
 import { deviceChecks } from "./device_checks.ts";
 import {
@@ -13,7 +14,7 @@ import {
   spaceCheck,
 } from "./host_checks.ts";
 import { serverChecks } from "./server_checks.ts";
-import { type Check, failed, type Patient, type Verdict } from "./verdict.ts";
+import { type Check, failed, ok, type Patient, type Verdict } from "./verdict.ts";
 
 const CHECKS: readonly Check[] = [
   configurationCheck,
@@ -42,34 +43,52 @@ export async function diagnose(patient: Patient, tell: (verdict: Verdict) => voi
   }
 }
 
-/** Runs the command. */
+/** What was found about one agent. */
+interface Report {
+  agent_id: string;
+  failed: number;
+  verdicts: Verdict[];
+}
+
+/** Runs the command: for one agent all that is found, for several of each what is not well. */
 export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
   const format = readFormat(line, io);
   if (format === undefined) return USAGE_STATUS;
-  const read = await readAgentRef(line.values.config ?? DEFAULT_CONFIG);
-  if (!read.ok) {
-    io.stderr(`${read.message}; 'testflinger-agent check' tells all about it\n`);
+  const agents = await chooseAgents(line, io, { manyByDefault: false });
+  if (agents === undefined) {
+    io.stderr("'testflinger-agent check FILE' tells all about a configuration\n");
     return CONFIG_STATUS;
   }
-  const verdicts: Verdict[] = [];
   const isColoured = Deno.stdout.isTerminal() && (Deno.env.get("NO_COLOR") ?? "") === "";
-  await diagnose({
-    agent: read.agent,
-    tokenFile: line.values["token-file"] ?? DEFAULT_TOKEN_FILE,
-    env: Deno.env.toObject(),
-    clock: systemClock,
-    sharedFolder: SHARED_FOLDER,
-  }, (verdict) => {
-    verdicts.push(verdict);
-    if (format === "text") io.stdout(verdictLine(verdict, isColoured));
-  });
-  const count = (result: Verdict["result"]) =>
-    verdicts.filter((verdict) => verdict.result === result).length;
-  if (format === "json") {
-    const { agent_id } = read.agent.config;
-    io.stdout(`${JSON.stringify({ agent_id, failed: count("failed"), verdicts }, null, 2)}\n`);
+  const isOne = agents.length === 1 && !line.switches.has("all");
+  const reports: Report[] = [];
+  for (const agent of agents) {
+    const { agent_id } = agent.config;
+    const verdicts: Verdict[] = [];
+    if (format === "text" && !isOne) io.stdout(`${agent_id}\n`);
+    await diagnose({
+      agent,
+      tokenFile: line.values["token-file"] ?? DEFAULT_TOKEN_FILE,
+      env: Deno.env.toObject(),
+      clock: systemClock,
+      sharedFolder: SHARED_FOLDER,
+    }, (verdict) => {
+      verdicts.push(verdict);
+      const isShown = isOne || verdict.result === "failed" || verdict.result === "warning";
+      if (format === "text" && isShown) {
+        io.stdout(`${isOne ? "" : "  "}${verdictLine(verdict, isColoured)}`);
+      }
+    });
+    const failed = verdicts.filter(({ result }) => result === "failed").length;
+    if (format === "text" && !isOne && verdicts.every(({ result }) => result === "ok")) {
+      io.stdout(`  ${verdictLine(ok("all", `${verdicts.length} checks`), isColoured)}`);
+    }
+    reports.push({ agent_id, failed, verdicts });
   }
-  return count("failed") === 0 ? 0 : 1;
+  if (format === "json") {
+    io.stdout(`${JSON.stringify(isOne ? reports[0] : reports, null, 2)}\n`);
+  }
+  return reports.every(({ failed }) => failed === 0) ? 0 : 1;
 }
 
 const COLOURS = { ok: 32, warning: 33, failed: 31, skipped: 2 };
