@@ -8,6 +8,7 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import { adoptLeftovers } from "../job/adopt.ts";
 import { artifactUpload } from "../job/artifact_upload.ts";
 import { Deliveries } from "../job/deliveries.ts";
+import type { EndReason } from "../job/end_reason.ts";
 import { removeFolder } from "../job/folder.ts";
 import { Job } from "../job/job.ts";
 import { type JobContext, JobRun } from "../job/job_run.ts";
@@ -36,8 +37,8 @@ const MOST_SECRETS = 20;
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
-/** This for the answer to a question for a job, which may hold one. */
-const LAST_ANSWER_MS = 5_000;
+/** This for the answer to a question for a job, which may hold one: a slow server takes as long. */
+const LAST_ANSWER_MS = 30_000;
 /** And this for the last state. */
 const LAST_STATE_MS = 5_000;
 
@@ -193,8 +194,9 @@ class Agent {
         ? `${signal} again: the agent ends at once`
         : `${signal}: the agent ends what it is doing and stops`,
     );
-    this.#stop.abort({ kind: "stopped" });
-    if (again) this.#hasten.abort({ kind: "stopped" });
+    const reason: EndReason = { kind: "stopped", at: this.#options.clock.monotonic() };
+    this.#stop.abort(reason);
+    if (again) this.#hasten.abort(reason);
     this.#wakeUp();
   }
 

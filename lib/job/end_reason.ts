@@ -2,8 +2,8 @@
 export type EndReason =
   /** Somebody cancelled the job; `seenAt` in monotonic milliseconds. */
   | { kind: "cancelled"; seenAt: number }
-  /** The agent is told to stop. */
-  | { kind: "stopped" };
+  /** The agent is told to stop; `at` in monotonic milliseconds. */
+  | { kind: "stopped"; at: number };
 
 /** Narrows the reason of an abort signal. */
 export function isEndReason(reason: unknown): reason is EndReason {

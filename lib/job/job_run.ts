@@ -20,7 +20,7 @@ import { waitWhileAllocated } from "./allocation.ts";
 import { bringAttachments, removeArchive } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
 import { readDeviceInfo, readFailure } from "./connector_files.ts";
-import type { EndReason } from "./end_reason.ts";
+import { type EndReason, isEndReason } from "./end_reason.ts";
 import { JOB_VARIABLE, phaseEnvironment } from "./environment.ts";
 import { type EventName, Events } from "./events.ts";
 import type { Job } from "./job.ts";
@@ -33,8 +33,13 @@ import { WorkingFolder } from "./working_folder.ts";
 
 /** A device connector's way of saying that the device could not be brought back. */
 const RECOVERY_FAILED_STATUS = 46;
-/** systemd gives 90 s from SIGTERM to SIGKILL: 10 s for the phase, this for cleanup, 10 s to deliver. */
-const CLEANUP_WHEN_STOPPED_S = 45;
+/**
+ * systemd gives 90 s from SIGTERM to SIGKILL: 10 s for the phase and 45 s for cleanup make this; the
+ * rest is for what resists its end, and for delivery.
+ */
+const CLEANUP_OVER_S = 55;
+/** What cleanup gets at least, when the job had come that late. */
+const LEAST_CLEANUP_S = 20;
 /** Nobody hears of a step of ours that failed but the log; so the message says which it was. */
 const UNKNOWN_RELEASE = "unknown";
 
@@ -307,7 +312,11 @@ export class JobRun {
     if (phase === "reserve") return {};
     const global = this.#job.globalTimeout(config.global_timeout);
     if (phase === "cleanup" && signals.stop.aborted) {
-      return { global: Math.min(global, CLEANUP_WHEN_STOPPED_S) };
+      const { reason } = signals.stop;
+      const now = this.#context.clock.monotonic();
+      const stoppedAt = isEndReason(reason) && reason.kind === "stopped" ? reason.at : now;
+      const left = CLEANUP_OVER_S - (now - stoppedAt) / 1000;
+      return { global: Math.min(global, Math.max(LEAST_CLEANUP_S, Math.floor(left))) };
     }
     if (phase !== "test") return { global };
     return { global, output: this.#job.outputTimeout(config.output_timeout) };

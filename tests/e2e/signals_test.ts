@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { join } from "node:path";
+import { systemClock } from "../../lib/clock.ts";
 import { startProgram } from "../support/agent_process.ts";
 import { Lab } from "../support/lab.ts";
 import { listeners } from "../support/listeners.ts";
@@ -43,4 +44,50 @@ Deno.test("SIGUSR1 opens no debugger in an agent that runs a job, and the restar
   assertEquals(await agent.exited, 1, agent.output());
   assertEquals(lab.statuses(jobId), { test: 0 });
   assertEquals(lab.sandbox.agent(agent_id)?.state, "restart");
+});
+
+/** How many times faster than the wall's the clock of the agent in the next test runs. */
+const FACTOR = 4;
+
+Deno.test("an agent that is stopped while a slow server hands it a job takes the job, and brings it to its end", async () => {
+  await using lab = await Lab.open({ config: { agent_id: `slow-${crypto.randomUUID()}` } });
+  const file = join(lab.folder, "agent.conf");
+  const { agent_id, server_address, job_queues, execution_basedir } = lab.config;
+  const { logging_basedir, results_basedir } = lab.config;
+  const cleanup_command = "echo cleaned";
+  await Deno.writeTextFile(
+    file,
+    JSON.stringify({
+      agent_id,
+      server_address,
+      job_queues,
+      execution_basedir,
+      logging_basedir,
+      results_basedir,
+      min_free_space: 0,
+      cleanup_command,
+    }),
+  );
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  const asked = Promise.withResolvers<void>();
+  const stopped = Promise.withResolvers<void>();
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (!request.url.includes("/v1/job?")) return undefined;
+    const answer = await proceed();
+    asked.resolve();
+    await stopped.promise;
+    // The server goes on working on the answer, for twelve of the agent's seconds.
+    await systemClock.sleep(12_000 / FACTOR);
+    return answer;
+  });
+  await using agent = startProgram(["-c", file], {
+    env: { TESTFLINGER_AGENT_CLOCK_FACTOR: `${FACTOR}` },
+  });
+  await asked.promise;
+  agent.kill("SIGTERM");
+  await lab.eventually(() => agent.output().includes("SIGTERM"), "the agent knows");
+  stopped.resolve();
+  assertEquals(await agent.exited, 0, agent.output());
+  assertEquals(lab.sandbox.state(jobId), "complete");
+  assertEquals(lab.statuses(jobId), { cleanup: 0 });
 });
