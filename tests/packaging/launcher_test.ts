@@ -284,6 +284,20 @@ Deno.test("left-overs of killed starts are removed an hour later", () =>
     assertEquals(await names(version), ["deno", "main.js", "unpacking.new"]);
   }));
 
+/** A version of long ago that nobody runs: when it is gone, a start has tidied up. */
+async function staleVersion(cache: string): Promise<string> {
+  const stale = join(cache, `0.0.1-${hostTarget().arch}-stale`);
+  await Deno.mkdir(stale);
+  await giveAway(stale);
+  const aDayAgo = new Date(Date.now() - 24 * 3_600_000);
+  await Deno.utime(stale, aDayAgo, aDayAgo);
+  return stale;
+}
+
+async function tidiedUp(stale: string): Promise<void> {
+  await until("the start has tidied up", async () => !await exists(stale));
+}
+
 Deno.test("an upgrade removes other versions once no process runs them", () =>
   inFolder(async (folder) => {
     const old = await launcher(folder, { name: "old", program: "the old program\n" });
@@ -301,12 +315,15 @@ Deno.test("an upgrade removes other versions once no process runs them", () =>
     });
 
     const { file, env, cache } = await launcher(folder, { name: "new" });
+    const stale = await staleVersion(cache);
     assertStringIncludes((await runUnprivileged([file], { env })).stdout, "the program\n");
+    await tidiedUp(stale);
     assertEquals((await names(cache)).length, 2);
 
     running.kill("SIGKILL");
     await over;
     await runUnprivileged([file], { env });
+    await tidiedUp(version);
     assert(await onlyVersion(cache) !== version);
   }));
 
@@ -315,7 +332,9 @@ Deno.test("a version that was unpacked minutes ago is not removed by another one
     const old = await launcher(folder, { name: "old", program: "the old program\n" });
     await runUnprivileged([old.file], { env: old.env });
     const { file, env, cache } = await launcher(folder, { name: "new" });
+    const stale = await staleVersion(cache);
     await runUnprivileged([file], { env });
+    await tidiedUp(stale);
     assertEquals((await names(cache)).length, 2);
   }));
 

@@ -15,7 +15,6 @@ trap '' USR1
 
 # A program that runs the runtime where the machine cannot, such as an emulator.
 runner=${TESTFLINGER_AGENT_RUNNER-}
-me=$(id -u)
 newline='
 '
 
@@ -30,29 +29,34 @@ fail() {
   exit 1
 }
 
-# Only root and this account may be able to put something into the file's or the folder's place.
-trusted() { # MODE OWNER, as `ls -ln` prints them
-  [ "$2" = "$me" ] || [ "$2" = 0 ] || return 1
-  case $1 in
-    [d-]????-??-?*) ;;       # nobody else may write
-    d????????[tT]*) ;;       # others may write, but not touch what is not theirs
-    *) return 1 ;;
-  esac
+# May only root and this account put something into these files' and folders' place? Sets $found to
+# the sizes of the files. (No 'read': it takes a system call for each character.)
+trusted() { # what `ls -ldn /proc/self/ ...` prints: nine words a line; 'ls' is of this account
+  found='' owners='' me=''
+  # The folder above, the cache folder, and in it that of this version: else something is missing.
+  [ $# -ge 27 ] || return 1
+  while [ $# -ge 9 ]; do
+    case $1 in
+      [d-]????-??-?*) ;;       # nobody else may write
+      d????????[tT]*) ;;       # others may write, but not touch what is not theirs
+      *) return 1 ;;
+    esac
+    case $1 in -*) found="$found $5" ;; esac
+    case $9 in /proc/self/) me=$3 ;; *) owners="$owners $3" ;; esac
+    shift 9
+  done
+  [ -n "$me" ] || me=$(id -u)
+  for owner in $owners; do
+    [ "$owner" = "$me" ] || [ "$owner" = 0 ] || return 1
+  done
 }
 
 # Does the cache folder $1 hold the whole program, safe from other accounts? The sizes are looked
 # at because a power cut may have cut the files.
 ready() {
-  # shellcheck disable=SC2086 # names without spaces
-  list=$(cd -- "$1" 2>/dev/null && LC_ALL=C ls -ldn .. . "$id" $files 2>/dev/null) || return 1
-  found=
-  while read -r mode _ owner _ size _; do
-    trusted "$mode" "$owner" || return 1
-    case $mode in -*) found="$found $size" ;; esac
-  done <<EOF
-$list
-EOF
-  [ "$found" = "$sizes" ]
+  # shellcheck disable=SC2046,SC2086 # words are wanted
+  trusted $(cd -- "$1" 2>/dev/null && LC_ALL=C ls -ldn .. . /proc/self/ "$id" $files 2>/dev/null) &&
+    [ "$found" = "$sizes" ]
 }
 
 # Unpacks into the cache folder $1; what went wrong is in $problem. Each file is moved into place
@@ -75,15 +79,11 @@ fill() {
     problem=${err##*"$newline"}
     return 1
   fi
-  list=$(cd -- "$1" && LC_ALL=C ls -ldn .. . "$id")
-  while read -r mode _ owner _; do
-    if ! trusted "$mode" "$owner"; then
-      problem="other accounts can write there"
-      return 1
-    fi
-  done <<EOF
-$list
-EOF
+  # shellcheck disable=SC2046 # words are wanted
+  if ! trusted $(cd -- "$1" && LC_ALL=C ls -ldn .. . /proc/self/ "$id" 2>/dev/null); then
+    problem="other accounts can write there"
+    return 1
+  fi
   # What a start left that was killed. An hour, for it may run in a container: out of sight.
   find "$1/$id" -maxdepth 1 -name 'unpacking.*' -mmin +60 -exec rm -rf -- {} + 2>/dev/null
   trap 'rm -rf -- "$tmp"; exit 143' INT TERM HUP
@@ -169,7 +169,8 @@ set +f
 # More than one version?
 for other in "$cache"/[0-9]*-"$arch"-*; do
   if [ "$other" != "$cache/$id" ]; then
-    prune "$cache"
+    # Nobody has to wait for it: on a host with many processes it takes longer than the start.
+    (prune "$cache" </dev/null >/dev/null 2>&1 &)
     break
   fi
 done
