@@ -10,6 +10,9 @@ import { messageOf } from "../message.ts";
 
 const LOCK_MODE = 0o600;
 
+/** How often somebody may remove the file while it is taken; then there is something else wrong. */
+const MOST_TRIES = 100;
+
 /** What became of taking the lock. */
 export type LockResult =
   | { held: true; release(): void }
@@ -33,23 +36,54 @@ export function takeLock(options: LockOptions): LockResult {
   const own = lockFile(openForWriting(join(folder, "lock"), { mode: LOCK_MODE }));
   if (!own.held) return { held: false, path: join(folder, "lock"), owner: own.owner };
   const path = join(sharedFolder, `testflinger-agent-${encodeURIComponent(agentId)}.lock`);
-  const opened = openShared(path, uid);
-  if (opened.file === undefined) {
-    log.warning(`The lock file ${path} is ignored: it ${opened.trouble}; remove it`);
-    return { held: true, release: () => own.file.close() };
-  }
-  const shared = lockFile(opened.file);
-  if (!shared.held) {
-    own.file.close();
-    return { held: false, path, owner: shared.owner };
-  }
-  return {
-    held: true,
-    release: () => {
-      shared.file.close();
+  for (let tries = 1;; tries++) {
+    const opened = openShared(path, uid);
+    if (opened.file === undefined) {
+      // Or it was removed, and perhaps made anew, while it was opened.
+      if (tries < MOST_TRIES) continue;
+      log.warning(`The lock file ${path} is ignored: it ${opened.trouble}; remove it`);
+      return { held: true, release: () => own.file.close() };
+    }
+    const shared = lockFile(opened.file);
+    if (!shared.held) {
       own.file.close();
-    },
-  };
+      return { held: false, path, owner: shared.owner };
+    }
+    // Whoever had it may have removed it since it was opened: then it keeps nobody out.
+    if (!isAt(path, shared.file) && tries < MOST_TRIES) {
+      shared.file.close();
+      continue;
+    }
+    return {
+      held: true,
+      release: () => {
+        // As long as it is locked: later it may be somebody else's. Files of agents that are no
+        // more would pile up in a folder that each look at all agents reads.
+        if (isAt(path, shared.file)) removeQuietly(path);
+        shared.file.close();
+        own.file.close();
+      },
+    };
+  }
+}
+
+/** Whether this very file has the name. */
+function isAt(path: string, file: Deno.FsFile): boolean {
+  try {
+    const { dev, ino } = Deno.lstatSync(path);
+    const own = file.statSync();
+    return dev === own.dev && ino === own.ino;
+  } catch {
+    return false;
+  }
+}
+
+function removeQuietly(path: string): void {
+  try {
+    Deno.removeSync(path);
+  } catch {
+    // Somebody has made the folder unwritable: the file does no harm.
+  }
 }
 
 /** Opens, or makes, the lock in a folder of everybody: one that this agent's user has made, or none. */

@@ -103,3 +103,46 @@ Deno.test(
     assertEquals(await Deno.readTextFile(path), "1\n");
   },
 );
+
+Deno.test("the lock in /tmp is gone when the agent has ended", async () => {
+  await using folders = await places();
+  held(take(folders).result).release();
+  assertEquals([...Deno.readDirSync(folders.at("shared"))], []);
+});
+
+Deno.test("a lock that was removed and made anew by another one is left alone", async () => {
+  await using folders = await places();
+  await Deno.mkdir(folders.at("other"));
+  const first = held(take(folders).result);
+  await Deno.remove(folders.at(...SHARED));
+  const second = held(take(folders, "other").result);
+  first.release();
+  refused(take(folders).result);
+  second.release();
+});
+
+Deno.test("however many agents take and release a lock at the same time, only one has it", async () => {
+  await using folders = await places();
+  const takers = await Promise.all(["1", "2", "3", "4"].map(async (name) => {
+    await Deno.mkdir(folders.at(name));
+    return await new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--quiet",
+        "--no-prompt",
+        "--allow-read",
+        "--allow-write",
+        "--allow-sys=uid",
+        new URL("support/lock_taker.ts", import.meta.url).pathname,
+        folders.at("shared"),
+        folders.at(name),
+        folders.at("inside"),
+        "3000",
+      ],
+    }).output();
+  }));
+  for (const { success, stdout, stderr } of takers) {
+    assertEquals(success, true, new TextDecoder().decode(stderr));
+    assertEquals(Number(new TextDecoder().decode(stdout)) > 0, true);
+  }
+});
