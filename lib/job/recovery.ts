@@ -57,5 +57,10 @@ async function recoverJob(
     return undefined;
   }
   const job = new Job({ ...received, job_id: spool.jobId, job_queue: queue });
-  return await new JobRun(job, spool, context).resume();
+  context.observer.recovering(spool.jobId);
+  try {
+    return await new JobRun(job, spool, context).resume();
+  } finally {
+    context.observer.recovering(undefined);
+  }
 }
