@@ -18,15 +18,16 @@ export const jobsCommand: Command = {
     if (format === undefined) return USAGE_STATUS;
     const { chooseAgents } = await import("./agents/choose.ts");
     const { jobLines, recentJobs } = await import("./agents/jobs_table.ts");
-    const agents = await chooseAgents(line, io, { manyByDefault: true });
-    if (agents === undefined) return 1;
-    const lists = await Promise.all(agents.map(async (agent) => ({
+    const chosen = await chooseAgents(line, io, { manyByDefault: true });
+    if (chosen === undefined) return 1;
+    const status = chosen.isComplete ? 0 : 1;
+    const lists = await Promise.all(chosen.agents.map(async (agent) => ({
       agent_id: agent.config.agent_id,
       jobs: await recentJobs(agent, (text) => io.stderr(`${text}\n`)),
     })));
     if (format === "json") {
       io.stdout(`${JSON.stringify(lists, null, 2)}\n`);
-      return 0;
+      return status;
     }
     for (const { agent_id, jobs } of lists) {
       io.stdout(
@@ -36,6 +37,6 @@ export const jobsCommand: Command = {
       );
       for (const job of jobs) io.stdout(jobLines(job));
     }
-    return 0;
+    return status;
   },
 };

@@ -27,7 +27,8 @@ export const logsCommand: Command = {
       return USAGE_STATUS;
     }
     const { chooseAgents } = await import("./agents/choose.ts");
-    const [agent, ...more] = await chooseAgents(line, io, { manyByDefault: false }) ?? [];
+    const chosen = await chooseAgents(line, io, { manyByDefault: false });
+    const [agent, ...more] = chosen?.agents ?? [];
     if (agent === undefined) return 1;
     if (more.length > 0) {
       io.stderr("One log at a time: name one agent\n");

@@ -22,10 +22,10 @@ export const statusCommand: Command = {
     const { chooseAgents } = await import("./agents/choose.ts");
     const { askAgent } = await import("./agents/ask_agent.ts");
     const { statusLines, statusTable } = await import("./agents/show_status.ts");
-    const agents = await chooseAgents(line, io, { manyByDefault: true });
-    if (agents === undefined) return 1;
+    const chosen = await chooseAgents(line, io, { manyByDefault: true });
+    if (chosen === undefined) return 1;
     const entries = await Promise.all(
-      agents.map(async (agent) => ({ agent, answer: await askAgent(agent) })),
+      chosen.agents.map(async (agent) => ({ agent, answer: await askAgent(agent) })),
     );
     const [only] = entries;
     if (format === "json") {
@@ -41,9 +41,8 @@ export const statusCommand: Command = {
     } else {
       io.stdout(statusTable(entries));
     }
-    const isWell = entries.every(({ answer }) =>
-      answer.kind === "running" && answer.status.healthy
-    );
+    const isWell = chosen.isComplete &&
+      entries.every(({ answer }) => answer.kind === "running" && answer.status.healthy);
     return isWell ? 0 : 1;
   },
 };

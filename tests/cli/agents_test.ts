@@ -178,6 +178,31 @@ Deno.test("a command about an agent says which configurations it cannot use", as
     1,
     "/no/such.conf cannot be used: cannot be read: there is no such file\n",
   ]);
+  // One that is broken keeps nobody from hearing of the others, and is not forgotten.
+  const folder = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(
+      `${folder}/good.conf`,
+      `agent_id: good\nserver_address: s\njob_queues: [q]\nresults_basedir: ${folder}\n`,
+    );
+    const files = ["-c", "/no/such.conf", "-c", `${folder}/good.conf`];
+    for (
+      const [command, words] of [
+        ["status", "good  does not run"],
+        ["jobs", "good: no job yet"],
+        ["restart", "good: does not run"],
+        ["doctor", ""],
+      ] as const
+    ) {
+      const some = await run(command, ...files, ...command === "doctor" ? ["--format=json"] : []);
+      assertEquals([command, some.status], [command, command === "doctor" ? 2 : 1]);
+      assertStringIncludes(some.stderr, "/no/such.conf cannot be used: ");
+      if (command !== "doctor") assertStringIncludes(some.stdout, words);
+      else assertEquals(JSON.parse(some.stdout)[0].agent_id, "good");
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
   const lines = await run("logs", "-n", "many");
   assertEquals([lines.status, lines.stderr], [
     2,

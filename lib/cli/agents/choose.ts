@@ -9,8 +9,15 @@ import {
   readAgentRef,
 } from "./agent_ref.ts";
 
+/** What a command is about. */
+export interface Chosen {
+  agents: AgentRef[];
+  /** False: a configuration cannot be used, so that there are agents of which nothing is known. */
+  isComplete: boolean;
+}
+
 /**
- * The agents that the command line names. Undefined when it names none that can be used; that has
+ * The agents that the command line names; one whose configuration cannot be used is left out, and told. Undefined when it names none that can be used; that has
  * been told then.
  *
  * @param options.manyByDefault whether all are meant where none is named; else there must be one.
@@ -19,16 +26,25 @@ export async function chooseAgents(
   line: CommandLine,
   io: Io,
   { manyByDefault, places }: { manyByDefault: boolean; places?: AgentPlaces | undefined },
-): Promise<AgentRef[] | undefined> {
+): Promise<Chosen | undefined> {
   const { positionals } = line;
   const files = line.lists.config ?? [];
   const isNamed = files.length > 0 || positionals.length > 0 || line.switches.has("all");
   if (files.length > 0 || !isNamed && await exists(DEFAULT_CONFIG)) {
     const chosen = await readAll(files.length > 0 ? files : [DEFAULT_CONFIG], io);
-    if (chosen === undefined || positionals.length === 0) return chosen;
-    return [...chosen, ...await byIds(positionals, { io, places }) ?? []];
+    if (chosen.agents.length === 0 || positionals.length === 0) {
+      return chosen.agents.length === 0 ? undefined : chosen;
+    }
+    const more = await byIds(positionals, { io, places });
+    return {
+      agents: [...chosen.agents, ...more ?? []],
+      isComplete: chosen.isComplete && more !== undefined,
+    };
   }
-  if (positionals.length > 0) return await byIds(positionals, { io, places });
+  if (positionals.length > 0) {
+    const agents = await byIds(positionals, { io, places });
+    return agents === undefined ? undefined : { agents, isComplete: true };
+  }
   const { agents, complaints } = await findAgents(places);
   for (const complaint of complaints) io.stderr(`${complaint}\n`);
   if (agents.length === 0) {
@@ -42,20 +58,17 @@ export async function chooseAgents(
     io.stderr(`Which agent? Name one or more of them, or --all: ${ids(agents)}\n`);
     return undefined;
   }
-  return agents;
+  return { agents, isComplete: complaints.length === 0 };
 }
 
-async function readAll(files: readonly string[], io: Io): Promise<AgentRef[] | undefined> {
+async function readAll(files: readonly string[], io: Io): Promise<Chosen> {
   const agents: AgentRef[] = [];
   for (const file of files) {
     const read = await readAgentRef(file);
-    if (!read.ok) {
-      io.stderr(`${read.message}\n`);
-      return undefined;
-    }
-    agents.push(read.agent);
+    if (read.ok) agents.push(read.agent);
+    else io.stderr(`${read.message}\n`);
   }
-  return agents;
+  return { agents, isComplete: agents.length === files.length };
 }
 
 async function byIds(

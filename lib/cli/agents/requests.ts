@@ -65,9 +65,9 @@ export async function runRequest(
     : line.switches.has("wait")
     ? Infinity
     : undefined;
-  const agents = await chooseAgents(line, io, { manyByDefault: false, places });
-  if (agents === undefined) return 1;
-  const outcomes = await Promise.all(agents.map(async (agent): Promise<Outcome> => {
+  const chosen = await chooseAgents(line, io, { manyByDefault: false, places });
+  if (chosen === undefined) return 1;
+  const outcomes = await Promise.all(chosen.agents.map(async (agent): Promise<Outcome> => {
     const say = (text: string) => io.stdout(`${agent.config.agent_id}: ${text}\n`);
     const why = await whyNotHeeded(agent);
     if (why !== undefined) {
@@ -82,7 +82,7 @@ export async function runRequest(
       return "refused";
     }
   }));
-  if (outcomes.includes("refused")) return 1;
+  if (!chosen.isComplete || outcomes.includes("refused")) return 1;
   return outcomes.includes("late") ? LATE_STATUS : 0;
 }
 

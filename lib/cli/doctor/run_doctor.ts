@@ -54,13 +54,15 @@ interface Report {
 export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
   const format = readFormat(line, io);
   if (format === undefined) return USAGE_STATUS;
-  const agents = await chooseAgents(line, io, { manyByDefault: false });
-  if (agents === undefined) {
+  const chosen = await chooseAgents(line, io, { manyByDefault: false });
+  if (chosen?.isComplete !== true) {
     io.stderr("'testflinger-agent check FILE' tells all about a configuration\n");
-    return CONFIG_STATUS;
   }
+  if (chosen === undefined) return CONFIG_STATUS;
+  const { agents } = chosen;
   const isColoured = Deno.stdout.isTerminal() && (Deno.env.get("NO_COLOR") ?? "") === "";
-  const isOne = agents.length === 1 && !line.switches.has("all");
+  const isOne = agents.length === 1 && (line.lists.config ?? []).length < 2 &&
+    !line.switches.has("all");
   const reports: Report[] = [];
   for (const agent of agents) {
     const { agent_id } = agent.config;
@@ -88,6 +90,7 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
   if (format === "json") {
     io.stdout(`${JSON.stringify(isOne ? reports[0] : reports, null, 2)}\n`);
   }
+  if (!chosen.isComplete) return CONFIG_STATUS;
   return reports.every(({ failed }) => failed === 0) ? 0 : 1;
 }
 
