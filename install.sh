@@ -99,6 +99,11 @@ cache=$root/var/cache/testflinger-agent
 unit=$root/etc/systemd/system/testflinger-agent@.service
 sysusers=$root/etc/sysusers.d/testflinger-agent.conf
 tmpfiles=$root/etc/tmpfiles.d/testflinger-agent.conf
+share=$root$prefix/share
+page=$share/man/man1/testflinger-agent.1
+bash_completion=$share/bash-completion/completions/testflinger-agent
+zsh_completion=$share/zsh/site-functions/_testflinger-agent
+fish_completion=$share/fish/vendor_completions.d/testflinger-agent.fish
 
 systemd_runs() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 
@@ -111,7 +116,8 @@ if [ -n "$uninstall" ]; then
     [ -z "$units" ] || fail "agents are running; stop them first: systemctl disable --now $units"
   fi
   rm -f -- "$unit" "$bin/testflinger-agent" "$bin/testflinger-device-connector" \
-    "$bin/snappy-device-agent" "$sysusers" "$tmpfiles"
+    "$bin/snappy-device-agent" "$sysusers" "$tmpfiles" "$page" "$bash_completion" "$zsh_completion" \
+    "$fish_completion"
   rm -rf -- "$lib" "$cache"
   ! systemd_runs || systemctl daemon-reload
   if [ -z "$purge" ]; then
@@ -467,6 +473,42 @@ if [ -n "$agent" ]; then
   stage "$etc/$agent/testflinger-agent.conf" 0640 <"$config"
   # So that the agent, and nobody else, can read it.
   [ -n "$root" ] || chgrp -- "$(id -gn "$user")" "$(new_name "$etc/$agent/testflinger-agent.conf")"
+fi
+
+# --- what the program says of itself -----------------------------------------------------------------
+
+as_user() {
+  if command -v runuser >/dev/null; then
+    runuser -u "$user" -- "$@"
+  else
+    # busybox
+    # shellcheck disable=SC2016 # for the other shell
+    su -s /bin/sh "$user" -c 'exec "$0" "$@"' -- "$@"
+  fi
+}
+# As the agents run it, and unpacked where they look for it: their next start is a quick one. A
+# program that does not run on this host must not take the place of one that does.
+ask() { # FILE COMMAND...
+  answer=$1
+  shift
+  (cd / && as_user "$copy" "$@") >"$answer" 2>"$work/complaint" ||
+    fail "the program does not run on this host, and was not installed: $(cat "$work/complaint")"
+}
+# Not for an image, whose programs may be for another machine.
+if [ -z "$root" ]; then
+  mkdir -p -- "$cache" || fail "cannot make the folder $cache"
+  # systemd would do the same. Root's alone: it was made by trying the file out before.
+  [ "$(stat -c %u -- "$cache")" != 0 ] || chown -Rh -- "$user:$(id -gn "$user")" "$cache"
+  ask "$work/text" help --man
+  stage "$page" 0644 <"$work/text"
+  for shell in bash zsh fish; do
+    ask "$work/text" completion "$shell"
+    case $shell in
+      bash) stage "$bash_completion" 0644 <"$work/text" ;;
+      zsh) stage "$zsh_completion" 0644 <"$work/text" ;;
+      fish) stage "$fish_completion" 0644 <"$work/text" ;;
+    esac
+  done
 fi
 
 # --- now -----------------------------------------------------------------------------------------

@@ -126,6 +126,21 @@ Deno.test({
       assertMatch((await run(["id", "-un", user])).stdout, new RegExp(`^${user}\n`));
       const installed = "/etc/testflinger-agent/real/testflinger-agent.conf";
       assertEquals(((await Deno.stat(installed)).mode ?? 0) & 0o777, 0o640);
+      // Where man and the shells look.
+      const share = [
+        "man/man1/testflinger-agent.1",
+        "bash-completion/completions/testflinger-agent",
+        "zsh/site-functions/_testflinger-agent",
+        "fish/vendor_completions.d/testflinger-agent.fish",
+      ].map((name) => join(prefix, "share", name));
+      for (const path of share) {
+        assertStringIncludes(await Deno.readTextFile(path), "testflinger", path);
+        assertEquals(((await Deno.stat(path)).mode ?? 0) & 0o777, 0o644);
+      }
+      // It was unpacked as the user that agents run as, for their first start.
+      const cache = "/var/cache/testflinger-agent";
+      const owner = (await run(["stat", "-c", "%U", cache])).stdout.trim();
+      assertEquals(owner, user);
       // Again.
       const again = await install("--version", VERSION, "--agent", "real", "--config", config);
       assertEquals([again.code, again.stdout], [0, fresh.stdout]);
@@ -183,6 +198,7 @@ Deno.test({
       const uninstall = ["sh", join(ROOT, "install.sh"), "--prefix", prefix, "--user", user];
       assertEquals((await run([...uninstall, "--uninstall"])).code, 0);
       assertEquals(await exists(program), false);
+      for (const path of share) assertEquals(await exists(path), false, path);
       assertEquals(await exists(installed), true);
       assertEquals(await exists(home), true);
       assertEquals((await run([...uninstall, "--uninstall", "--purge"])).code, 0);
