@@ -183,3 +183,21 @@ Deno.test("doctor lists the programs of every connector that a phase calls, with
     });
   }
 });
+
+Deno.test("doctor suspects nobody else where an agent is about to start again, or a file keeps it offline", () =>
+  withWard({}, async ({ examine, served, folder }) => {
+    served.sandbox.setAgent("rpi4-1", { state: "restart", comment: "Restart marker file" });
+    assertEquals(
+      about("agent", await examine()),
+      "agent: ok: the server has 'rpi4-1' as restart: Restart marker file",
+    );
+    served.sandbox.setAgent("rpi4-1", { state: "offline", comment: "new card" });
+    assertMatch(about("agent", await examine()), /^agent: warning: .* somebody sets it online on/);
+    await Deno.writeTextFile(`${folder}/TESTFLINGER-DEVICE-OFFLINE-rpi4-1`, "new card");
+    const lines = await examine();
+    assertEquals(
+      about("agent", lines),
+      "agent: ok: the server has 'rpi4-1' as offline, as a file on this host asks",
+    );
+    assertMatch(about("requests", lines), /keeps the agent offline -> 'testflinger-agent online'/);
+  }));

@@ -1,4 +1,5 @@
 /** Whether the server would have this agent. Nothing is posted but the exchange of the token. */
+import { join } from "node:path";
 import * as z from "zod";
 import type { Log } from "../../log.ts";
 import { showText } from "../../observe/output_text.ts";
@@ -205,6 +206,15 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
   return failed("role", message, "the server itself is in trouble: ask whoever runs it");
 }
 
+/** Whether a marker file asks for it: then the server only shows what the check of those tells of. */
+async function isAskedHere(agentId: string, sharedFolder: string): Promise<boolean> {
+  for (const id of [agentId, agentId.replaceAll("-", "")]) {
+    const path = join(sharedFolder, `TESTFLINGER-DEVICE-OFFLINE-${id}`);
+    if (await Deno.lstat(path).then(() => true, () => false)) return true;
+  }
+  return false;
+}
+
 async function recordOf(
   transport: Transport,
   { agent, clock, sharedFolder }: Patient,
@@ -236,7 +246,9 @@ async function recordOf(
   const { state, comment, updated_at } = record.data;
   const because = comment ? `: ${showText(comment).replaceAll("\n", " ")}` : "";
   const heard = typeof updated_at === "string" ? Date.parse(updated_at) : NaN;
-  if (holder === undefined && clock.now() - heard < FRESH_MS && state !== "offline") {
+  // An agent that has ended says one of these two last.
+  const hasEnded = state === "offline" || state === "restart";
+  if (holder === undefined && clock.now() - heard < FRESH_MS && !hasEnded) {
     return warning(
       "agent",
       `'${id}' does not run on this host, and the server has heard of it ${
@@ -244,6 +256,9 @@ async function recordOf(
       } ago`,
       "does another host have an agent of the same agent_id? Each needs its own",
     );
+  }
+  if (state === "offline" && await isAskedHere(id, sharedFolder)) {
+    return ok("agent", `the server has '${id}' as offline, as a file on this host asks`);
   }
   if ((state === "offline" || state === "maintenance") && comment !== "Agent stopped") {
     return warning(
