@@ -198,7 +198,11 @@ function phaseText(entry: PhaseStatus): string {
   if (entry.state === "running") return "did not end";
   const took = `after ${duration(entry.seconds ?? 0)}`;
   if (entry.status === 0) return `passed ${took}`;
-  return `failed ${took} with status ${entry.status} (${show(entry.event ?? "")})`;
+  // An exit of its own accord needs no reason besides its status.
+  const why = entry.event === undefined || entry.event === "normal_exit"
+    ? ""
+    : ` (${show(entry.event)})`;
+  return `failed ${took} with status ${entry.status}${why}`;
 }
 
 function renderServer({ server }: AgentStatus): Markup {

@@ -344,3 +344,17 @@ Deno.test("the page says how far attachments and artifacts have come, with a job
     observer.transfer({ ...task, bytes: 50e6, isOver: true });
     assertEquals((await page()).includes("Uploading"), false);
   }));
+
+Deno.test("the page says why a phase was ended, and nothing more of one that ended by itself", () =>
+  withHealth(async ({ observer, url }) => {
+    const failed = { status: 3, seconds: 5, release: "unknown" };
+    for (const event of ["normal_exit", "output_timeout"]) {
+      observer.jobStarted({ jobId: event, queue: "q" });
+      observer.phaseStarted("test", {});
+      observer.phaseEnded("test", { ...failed, event });
+      observer.jobEnded({ reason: "normal_exit" });
+    }
+    const page = await (await fetch(`${url}/`)).text();
+    assertStringIncludes(page, "failed after 5 s with status 3 (output_timeout)");
+    assertEquals(page.includes("(normal_exit)"), false);
+  }));
