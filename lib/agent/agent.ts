@@ -18,22 +18,18 @@ import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import type { Contact } from "../outbox/contact.ts";
-import type { Spool } from "../outbox/spool.ts";
-import type { Secrets } from "../process/redactor.ts";
 import type { Answer, Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
 import { warnOfOpenFolders } from "./folders.ts";
 import { lackOfSpace } from "./free_space.ts";
+import { JobSecrets } from "./job_secrets.ts";
 import { takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
 import { Memory } from "./memory.ts";
 import { Reporter } from "./reporter.ts";
 import type { Signals } from "./signals.ts";
 import { STOPPED_COMMENT, Wishes } from "./wishes.ts";
-
-/** After an outage of days, the secrets of so many jobs are still looked for in the agent's log. */
-const MOST_SECRETS = 20;
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
@@ -108,8 +104,7 @@ class Agent {
   readonly #observer: Observer;
   /** What was last complained of, so that it is said once and not at each try. */
   readonly #complaints = new Map<Question, string>();
-  /** The secrets of the jobs that the server does not have wholly; the oldest first. */
-  readonly #secrets = new Map<Spool, Secrets>();
+  readonly #secrets = new JobSecrets((spool) => this.#deliveries.of(spool.jobId).includes(spool));
   #wake = Promise.withResolvers<void>();
   #noSpace = false;
 
@@ -139,7 +134,7 @@ class Agent {
         outputBytes: config.output_bytes,
         openArtifacts: (spool, folder) =>
           artifactUpload(spool, folder, {
-            redact: (text) => this.#redact(text),
+            redact: (text) => this.#secrets.redact(text),
             observer: options.observer,
           }),
         onRetry: () => this.#observer.retried(),
@@ -443,7 +438,7 @@ class Agent {
   }
 
   #jobContext(): JobContext {
-    const { config, server, contact, clock, log, wantsRelease } = this.#options;
+    const { config, server, contact, clock, log, wantsRelease, setRedactor } = this.#options;
     return {
       config,
       server,
@@ -454,26 +449,11 @@ class Agent {
       signals: { stop: this.#stop.signal, hasten: this.#hasten.signal },
       wantsRelease,
       forgetReceived: (spool) => this.#store.forgetReceived(spool),
-      keepSecret: (spool, secrets) => this.#keepSecret(spool, secrets),
+      keepSecret: (spool, secrets) => {
+        this.#secrets.keep(spool, secrets);
+        setRedactor((text) => this.#secrets.redact(text));
+      },
     };
-  }
-
-  /**
-   * What is on its way to the server may still be talked about in the agent's log when the job has
-   * ended, so its secrets are masked until it is there.
-   */
-  #keepSecret(spool: Spool, secrets: Secrets): void {
-    for (const earlier of [...this.#secrets.keys()]) {
-      const isKept = this.#deliveries.of(earlier.jobId).includes(earlier) &&
-        this.#secrets.size < MOST_SECRETS;
-      if (!isKept) this.#secrets.delete(earlier);
-    }
-    if (!secrets.isEmpty) this.#secrets.set(spool, secrets);
-    this.#options.setRedactor((text) => this.#redact(text));
-  }
-
-  #redact(text: string): string {
-    return this.#secrets.values().reduce((masked, secrets) => secrets.redactText(masked), text);
   }
 
   async #removeFolder(folder: string): Promise<void> {

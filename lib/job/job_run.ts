@@ -23,6 +23,7 @@ import { readDeviceInfo, readFailure } from "./connector_files.ts";
 import { type EndReason, isEndReason } from "./end_reason.ts";
 import { JOB_VARIABLE, phaseEnvironment } from "./environment.ts";
 import { type EventName, Events } from "./events.ts";
+import { interruption, sayOnce } from "./interruption.ts";
 import type { Job } from "./job.ts";
 import { PhaseLog } from "./log.ts";
 import { readRelease } from "./os_release.ts";
@@ -42,11 +43,6 @@ const CLEANUP_OVER_S = 55;
 const LEAST_CLEANUP_S = 20;
 /** Nobody hears of a step of ours that failed but the log; so the message says which it was. */
 const UNKNOWN_RELEASE = "unknown";
-
-/** What a log ends with when an earlier process has said already that it was interrupted. */
-const INTERRUPTED = /(^|\n)The agent was interrupted (during \w+|between phases)\n$/;
-/** More than such a line has. */
-const REMARK_BYTES = 100;
 
 /** The signals by which an agent is told to stop. */
 export interface StopSignals {
@@ -145,14 +141,15 @@ export class JobRun {
     this.#context.keepSecret(this.#spool, this.#secrets);
     await this.#attempt("end what it left running", () => this.#endSurvivors());
     await this.#folder.remake();
-    const message = interrupted === undefined
-      ? "The agent was interrupted between phases"
-      : `The agent was interrupted during ${interrupted}`;
+    const message = interruption(interrupted);
     this.#context.log.warning(`${message} of job ${this.#job.jobId}, which is brought to its end`);
     const lastPhase = interrupted ?? [...standing.phases.keys()].at(-1) ?? "setup";
     const cleanupEnded = standing.phases.get("cleanup")?.status !== undefined;
     if (!cleanupEnded) {
-      await this.#attempt("say where it was interrupted", () => this.#sayOnce(lastPhase, message));
+      await this.#attempt(
+        "say where it was interrupted",
+        () => sayOnce(this.#spool, lastPhase, message),
+      );
     }
     if (interrupted !== undefined && interrupted !== "cleanup") {
       this.#recordEnd(interrupted, INTERNAL_ERROR_STATUS);
@@ -499,20 +496,6 @@ export class JobRun {
       observer: this.#context.observer,
     });
     await log.say(line);
-  }
-
-  /** Says it unless the log ends like that: the process before this one may have died right after. */
-  async #sayOnce(phase: Phase, line: string): Promise<void> {
-    const length = this.#spool.length("output");
-    const end = await this.#spool.readLog("output", Math.max(0, length - REMARK_BYTES), length);
-    const text = new TextDecoder().decode(end);
-    if (INTERRUPTED.test(text)) return;
-    const isMidLine = text !== "" && !text.endsWith("\n");
-    await this.#spool.appendLog(
-      "output",
-      phase,
-      new TextEncoder().encode(`${isMidLine ? "\n" : ""}${line}\n`),
-    ).catch(() => {});
   }
 }
 
