@@ -10,7 +10,8 @@ export class Contact {
   readonly #clock: Clock;
   readonly #log: Log;
   #lostAt: number | undefined;
-  #regained = Promise.withResolvers<void>();
+  /** Who waits for the end of an outage. A promise that all shared would keep each wait for ever. */
+  readonly #waiting = new Set<() => void>();
 
   constructor(clock: Clock, log: Log) {
     this.#clock = clock;
@@ -35,8 +36,7 @@ export class Contact {
     const seconds = Math.round((this.#clock.monotonic() - (this.#lostAt ?? 0)) / 1000);
     this.#lostAt = undefined;
     this.#log.info("The server is back", { outage_seconds: seconds });
-    this.#regained.resolve();
-    this.#regained = Promise.withResolvers<void>();
+    for (const wake of this.#waiting) wake();
   }
 
   /**
@@ -47,10 +47,12 @@ export class Contact {
   async pause(ms: number, signal?: AbortSignal): Promise<void> {
     const over = new AbortController();
     const either = signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]);
-    const regained = this.#regained.promise;
+    const regained = Promise.withResolvers<void>();
+    this.#waiting.add(regained.resolve);
     try {
-      await Promise.race([regained, this.#clock.sleep(ms, either)]);
+      await Promise.race([regained.promise, this.#clock.sleep(ms, either)]);
     } finally {
+      this.#waiting.delete(regained.resolve);
       over.abort();
     }
   }
