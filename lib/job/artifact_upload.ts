@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Spool } from "../outbox/spool.ts";
 import type { Observer } from "../observe/observer.ts";
-import { watched } from "../progress.ts";
+import { type Progress, watched } from "../progress.ts";
 import type { Upload } from "../server/api.ts";
 import { packArtifacts } from "./artifacts/pack.ts";
 import { beginTransfer } from "./transfer.ts";
@@ -16,13 +16,14 @@ export interface ArtifactUploadOptions {
 
 /**
  * The folder `artifacts` in `folder` as an upload. It is packed as it is sent, and anew when it has to
- * be sent again. What cannot be packed is left out, and the job's log says so once.
+ * be sent again. What cannot be packed is left out, and the job's log says so once. Disposed of when it
+ * has been sent, or not: a server that refuses it may never have read it to its end.
  */
 export function artifactUpload(
   spool: Spool,
   folder: string,
   { redact, observer }: ArtifactUploadOptions,
-): Upload {
+): Upload & Disposable {
   const reported = new Set<string>();
   const report = (path: string, reason: string) => {
     if (reported.has(path)) return;
@@ -34,10 +35,14 @@ export function artifactUpload(
     spool.appendLog("output", phase, new TextEncoder().encode(redact(line))).catch(() => {});
   };
   const what = "Uploading the artifacts";
+  let progress: Progress | undefined;
   return {
     open() {
       const archive = packArtifacts(join(folder, "artifacts"), { onSkipped: report });
-      return watched(archive, beginTransfer(observer, { what, jobId: spool.jobId }));
+      progress?.end();
+      progress = beginTransfer(observer, { what, jobId: spool.jobId });
+      return watched(archive, progress);
     },
+    [Symbol.dispose]: () => progress?.end(),
   };
 }

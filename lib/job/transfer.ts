@@ -27,7 +27,8 @@ export function beginTransfer(
   return {
     at(bytes) {
       last = bytes;
-      tell(bytes, false);
+      // A stream may still be read a little when nobody waits for it any more.
+      if (!isOver) tell(bytes, false);
     },
     end,
     [Symbol.dispose]: end,

@@ -36,7 +36,7 @@ export interface CourierOptions {
   /** How much of the end of each log the outcome carries on a legacy server, in bytes. */
   outputBytes: number;
   /** Opens the folder `artifacts` in `folder` as a tar.gz; what is left out is said in the job's log. */
-  openArtifacts(spool: Spool, folder: string): Upload;
+  openArtifacts(spool: Spool, folder: string): Upload & Disposable;
   /**
    * The job is an earlier process's: its states are old news, which a cancellation may have
    * overtaken, so the server is asked before each of them.
@@ -273,7 +273,7 @@ export class Courier {
   async #postArtifacts(folder: string, tries: number, signal: AbortSignal): Promise<Answer<void>> {
     const { server, openArtifacts } = this.#options;
     try {
-      const upload = openArtifacts(this.#spool, folder);
+      using upload = openArtifacts(this.#spool, folder);
       return await server.postArtifact(this.#spool.jobId, upload, signal);
     } catch (error) {
       const reason = messageOf(error);
