@@ -110,6 +110,12 @@ systemd_runs() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
 # --- uninstall -----------------------------------------------------------------------------------
 
 if [ -n "$uninstall" ]; then
+  # The unit says where the program is: elsewhere, it would be left behind.
+  if [ -f "$unit" ]; then
+    installed=$(sed -n 's|^ExecStart=\(/.*\)/bin/testflinger-agent .*|\1|p' "$unit")
+    [ -z "$installed" ] || [ "$installed" = "$prefix" ] ||
+      fail "it is installed in $installed: add --prefix $installed. Nothing was removed"
+  fi
   if systemd_runs; then
     units=$(systemctl list-units --plain --no-legend 'testflinger-agent@*' | cut -d ' ' -f 1 |
       tr '\n' ' ')
@@ -127,7 +133,11 @@ if [ -n "$uninstall" ]; then
     if [ -z "$root" ] && id "$user" >/dev/null 2>&1; then
       if command -v userdel >/dev/null; then userdel "$user"; else deluser "$user"; fi
     fi
-    say "Removed, with configuration, state and user."
+    if [ -n "$root" ]; then
+      say "Removed, with configuration and state."
+    else
+      say "Removed, with configuration, state and the user $user."
+    fi
   fi
   exit 0
 fi
@@ -207,6 +217,15 @@ choose() { # SHA256SUMS PLACE: sets name
   esac
 }
 
+# The versions that can be rolled back to.
+kept() {
+  versions=''
+  for file in "$lib"/testflinger-agent-[0-9]*-"$arch"; do
+    [ ! -f "$file" ] || versions="$versions $(basename -- "$file" "-$arch" | cut -d - -f 3-)"
+  done
+  printf '%s' "${versions:- none}" | cut -c 2-
+}
+
 if [ -z "$from" ] && [ -n "$version" ] && [ -f "$lib/testflinger-agent-$version-$arch" ]; then
   from=$lib/testflinger-agent-$version-$arch
 fi
@@ -215,6 +234,9 @@ if [ -z "$from" ]; then
   for place in "$here" "$here/dist"; do
     if [ -z "$from" ] && [ -f "$place/SHA256SUMS" ]; then from=$place; fi
   done
+  if [ -z "$from" ] && [ -n "$version" ]; then
+    fail "version $version is not kept on this host (there is: $(kept)): say where it is with --from"
+  fi
   [ -n "$from" ] || fail "say where the program is with --from FILE|FOLDER|URL"
 fi
 

@@ -168,6 +168,37 @@ Deno.test("only the version before stays, to roll back to", () =>
     assertEquals(found, ["1.1.0", "1.2.0"].map((v) => `testflinger-agent-${v}-${ARCH}`));
   }));
 
+Deno.test("a version that is not kept cannot be rolled back to, and it says which one can", () =>
+  onHost(async ({ root, installer, install, version }) => {
+    await install("--version", "1.0.0");
+    const back = await runUnprivileged(["sh", installer, "--root", root, "--version", "0.9.0"]);
+    assertEquals(back.code, 1);
+    assertStringIncludes(
+      back.stderr,
+      "version 0.9.0 is not kept on this host (there is: 1.0.0): say where it is with --from",
+    );
+    assertEquals(await version(), "version 1.0.0");
+  }));
+
+Deno.test("what lies below another prefix is not half removed", () =>
+  onHost(async ({ root, installer, install, state }) => {
+    await install("--version", "1.0.0", "--prefix", "/opt/testflinger");
+    const before = await state();
+    const uninstall = ["sh", installer, "--root", root, "--uninstall"];
+    const refused = await runUnprivileged(uninstall);
+    assertEquals(refused.code, 1);
+    assertStringIncludes(
+      refused.stderr,
+      "installed in /opt/testflinger: add --prefix /opt/testflinger. Nothing was removed",
+    );
+    assertEquals(await state(), before);
+    const gone = await runUnprivileged([...uninstall, "--prefix", "/opt/testflinger"]);
+    assertEquals([gone.code, gone.stderr], [0, ""]);
+    assertEquals(Object.keys(await state()), [
+      "etc/testflinger-agent/testflinger-agent.conf.example",
+    ]);
+  }));
+
 Deno.test("the old names call device connectors of the program that is installed", () =>
   onHost(async ({ root, install }) => {
     await install("--version", "1.0.0", "--prefix", "/opt/tf");
