@@ -5,6 +5,7 @@ import type { Browser, Page } from "playwright-core";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { startProgram } from "../support/agent_process.ts";
 import { startBrowser } from "./browser.ts";
+import { freePort } from "../support/free_port.ts";
 
 /** A page that has not changed within this time will not; milliseconds. */
 const PATIENCE_MS = 30_000;
@@ -20,11 +21,6 @@ interface Scene {
   submit(lines: string): Promise<string>;
   folder: string;
   url: string;
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 async function withScene(test: (scene: Scene) => Promise<void>): Promise<void> {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { maskOf } from "../../lib/process/needles.ts";
 import { startProgram } from "../support/agent_process.ts";
 import { Lab } from "../support/lab.ts";
+import { freePort } from "../support/free_port.ts";
 
 const SECRET = "sesame-open-the-door";
 const NUMBER = "7194386520";
@@ -27,11 +28,6 @@ async function holders(folder: string): Promise<string[]> {
   const { stdout } = await new Deno.Command("grep", { args: ["-rlF", SECRET, folder] }).output();
   return new TextDecoder().decode(stdout).split("\n")
     .filter((line) => line !== "" && !line.endsWith("/needle")).sort();
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 Deno.test("a secret is on the disk in two files of the agent's alone, on no command line, and gone after the job", async () => {

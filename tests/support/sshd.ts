@@ -3,6 +3,7 @@
  * configuration and keys of its own, run by whoever runs the tests.
  */
 import { join } from "node:path";
+import { freePort } from "./free_port.ts";
 
 /** Where Debian has what is not in everybody's PATH. */
 const SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -240,11 +241,6 @@ function sshdPath(): string {
       return false;
     }
   }) ?? "/usr/sbin/sshd";
-}
-
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 async function answers(port: number): Promise<boolean> {
