@@ -2,81 +2,31 @@
  * The life of one job, from the moment the server handed it out until nothing of it is left but
  * what is on its way to the server. Read `run()` from top to bottom.
  */
-import { join } from "node:path";
-import type { Clock } from "../clock.ts";
-import type { AgentConfig } from "../config/agent_config.ts";
 import { environmentOf } from "../config/agent_config.ts";
-import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import type { Observer } from "../observe/observer.ts";
-import type { Contact } from "../outbox/contact.ts";
 import type { Spool } from "../outbox/spool.ts";
-import { interruptedPhase, statusesOf } from "../outbox/standing.ts";
+import { interruptedPhase } from "../outbox/standing.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import { compileSecrets, type Secrets } from "../process/redactor.ts";
-import { endSurvivors } from "../process/survivors.ts";
-import type { ServerApi } from "../server/api.ts";
 import { waitWhileAllocated } from "./allocation.ts";
-import { bringAttachments, removeArchive } from "./bring_attachments.ts";
+import { bringAttachments } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
-import { readDeviceInfo, readFailure } from "./connector_files.ts";
-import { type EndReason, isEndReason } from "./end_reason.ts";
-import { JOB_VARIABLE, phaseEnvironment } from "./environment.ts";
+import { readDeviceInfo } from "./connector_files.ts";
+import type { EndReason } from "./end_reason.ts";
+import { phaseEnvironment } from "./environment.ts";
 import { type EventName, Events } from "./events.ts";
 import { interruption, sayOnce } from "./interruption.ts";
 import type { Job } from "./job.ts";
-import { PhaseLog } from "./log.ts";
+import type { JobContext } from "./job_context.ts";
+import { type JobEnd, JobEnding } from "./job_ending.ts";
 import { readRelease } from "./os_release.ts";
+import { phaseLimits } from "./phase_limits.ts";
+import { PhaseReport } from "./phase_report.ts";
 import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
-import { redactStrings } from "./redact_strings.ts";
-import { rewriteFile } from "./regular_file.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
-/** A device connector's way of saying that the device could not be brought back. */
-const RECOVERY_FAILED_STATUS = 46;
-/**
- * systemd gives 90 s from SIGTERM to SIGKILL: 10 s for the phase and 45 s for cleanup make this; the
- * rest is for what resists its end, and for delivery.
- */
-const CLEANUP_OVER_S = 55;
-/** What cleanup gets at least, when the job had come that late. */
-const LEAST_CLEANUP_S = 20;
-/** Nobody hears of a step of ours that failed but the log; so the message says which it was. */
+/** The label of the metrics when nobody knows what runs on the device. */
 const UNKNOWN_RELEASE = "unknown";
-
-/** The signals by which an agent is told to stop. */
-export interface StopSignals {
-  /** In order: end the phase, clean up, deliver. */
-  stop: AbortSignal;
-  /** At once. */
-  hasten: AbortSignal;
-}
-
-/** What a job needs of its agent. */
-export interface JobContext {
-  config: AgentConfig;
-  server: ServerApi;
-  contact: Contact;
-  clock: Clock;
-  log: Log;
-  observer: Observer;
-  signals: StopSignals;
-  /** Whether somebody reads the `release` label of the metrics. */
-  wantsRelease: boolean;
-  /** Forgets the job as it was received, when it has ended. */
-  forgetReceived(spool: Spool): void;
-  /** Masks these secrets in the agent's own log, until the server has everything of the job. */
-  keepSecret(spool: Spool, secrets: Secrets): void;
-}
-
-/** How a job ended. */
-export interface JobEnd {
-  jobId: string;
-  /** The detail of the event `job_end`. */
-  reason: string;
-  /** The device could not be brought back: the agent must not take another job. */
-  recoveryFailed: boolean;
-}
 
 /** Runs one job. */
 export class JobRun {
@@ -86,8 +36,8 @@ export class JobRun {
   readonly #secrets: Secrets;
   readonly #events: Events;
   readonly #folder: WorkingFolder;
-  /** As last sent, so that it is sent again only when it has changed. */
-  #deviceInfo = "";
+  readonly #report: PhaseReport;
+  readonly #ending: JobEnding;
   #release = UNKNOWN_RELEASE;
   #watch: CancellationWatch | undefined;
 
@@ -98,6 +48,19 @@ export class JobRun {
     this.#secrets = compileSecrets(PHASES.flatMap((phase) => Object.values(job.secrets(phase))));
     this.#events = new Events(spool, this.#secrets, context.clock);
     this.#folder = new WorkingFolder(job, context.config, context.log);
+    this.#report = new PhaseReport({
+      spool,
+      events: this.#events,
+      observer: context.observer,
+      secrets: this.#secrets,
+      folder: this.#folder.path,
+    });
+    this.#ending = new JobEnding(job, {
+      spool,
+      folder: this.#folder,
+      events: this.#events,
+      context,
+    });
   }
 
   /** Told by whoever learns that the job was cancelled. */
@@ -139,20 +102,20 @@ export class JobRun {
     const { standing } = this.#spool;
     const interrupted = interruptedPhase(standing);
     this.#context.keepSecret(this.#spool, this.#secrets);
-    await this.#attempt("end what it left running", () => this.#endSurvivors());
+    await this.#ending.endSurvivors();
     await this.#folder.remake();
     const message = interruption(interrupted);
     this.#context.log.warning(`${message} of job ${this.#job.jobId}, which is brought to its end`);
     const lastPhase = interrupted ?? [...standing.phases.keys()].at(-1) ?? "setup";
     const cleanupEnded = standing.phases.get("cleanup")?.status !== undefined;
     if (!cleanupEnded) {
-      await this.#attempt(
+      await this.#ending.attempt(
         "say where it was interrupted",
         () => sayOnce(this.#spool, lastPhase, message),
       );
     }
     if (interrupted !== undefined && interrupted !== "cleanup") {
-      this.#recordEnd(interrupted, INTERNAL_ERROR_STATUS);
+      this.#report.status(interrupted, INTERNAL_ERROR_STATUS);
       this.#events.emit(`${interrupted}_fail`, message);
     }
     return await this.#end(message);
@@ -224,9 +187,7 @@ export class JobRun {
       this.#events.emit(`${phase}_success`);
       return { status: 0, event: "normal_exit", detail: "", outcome: `${phase}_success` };
     }
-    this.#spool.append({ t: "phase_started", phase });
-    this.#spool.send({ kind: "state", state: phase });
-    this.#events.emit(`${phase}_start`);
+    this.#report.started(phase);
     // Interrupting a provision could brick the device: it is ended by a stop of the agent only.
     const ends = phase === "provision" ? [signals.stop] : [watch.signal, signals.stop];
     const end = await this.#runCommand(phase, ends);
@@ -235,14 +196,14 @@ export class JobRun {
       const signal = AbortSignal.any([...ends]);
       await waitWhileAllocated(this.#job, { spool: this.#spool, server, clock, log, signal });
     }
-    const outcome = this.#reportEnd(phase, end);
+    const outcome = this.#report.ended(phase, end);
     return { ...end, outcome };
   }
 
   async #runCommand(phase: Phase, ends: readonly AbortSignal[], note?: string): Promise<PhaseEnd> {
     const { config, clock, observer, log, signals } = this.#context;
     const { env, problems } = phaseEnvironment(this.#job, phase, environmentOf(config));
-    const limits = this.#limits(phase);
+    const limits = phaseLimits(phase, { job: this.#job, config, clock, stop: signals.stop });
     const started = clock.monotonic();
     log.info(`Phase ${phase} begins`, { job_id: this.#job.jobId });
     observer.phaseStarted(phase, {
@@ -252,7 +213,7 @@ export class JobRun {
     const distrust = this.#folder.whyDistrusted();
     if (distrust !== undefined) return await this.#refuseToRun(phase, distrust);
     await Deno.mkdir(this.#folder.path, { recursive: true, mode: 0o700 }).catch(() => {});
-    this.#sendDeviceInfo();
+    this.#report.deviceInfo();
     const notes = [...problems, ...(note === undefined ? [] : [note])];
     const end = await runPhase({
       phase,
@@ -270,7 +231,7 @@ export class JobRun {
       hasten: signals.hasten,
       ...(notes.length > 0 && { note: notes.join("\n") }),
     });
-    this.#sendDeviceInfo();
+    this.#report.deviceInfo();
     if (phase === "provision" && end.status === 0) this.#release = await this.#readRelease();
     const seconds = (clock.monotonic() - started) / 1000;
     observer.phaseEnded(phase, {
@@ -292,7 +253,7 @@ export class JobRun {
   /** Whoever owns the folder would decide what the command finds there. */
   async #refuseToRun(phase: Phase, distrust: string): Promise<PhaseEnd> {
     const detail = `ERROR: ${distrust}`;
-    await this.#say(phase, detail);
+    await this.#report.say(phase, detail);
     const end: PhaseEnd = { status: INTERNAL_ERROR_STATUS, event: "error", detail };
     this.#context.observer.phaseEnded(phase, { ...end, seconds: 0, release: this.#release });
     return end;
@@ -302,62 +263,6 @@ export class JobRun {
     const reason: EndReason | undefined = this.#watch?.signal.reason;
     if (end.event !== "cancelled" || reason?.kind !== "cancelled") return;
     this.#context.observer.cancelled(this.#context.clock.monotonic() - reason.seenAt);
-  }
-
-  #limits(phase: Phase): { global?: number; output?: number } {
-    const { config, signals } = this.#context;
-    if (phase === "reserve") return {};
-    const global = this.#job.globalTimeout(config.global_timeout);
-    if (phase === "cleanup" && signals.stop.aborted) {
-      const { reason } = signals.stop;
-      const now = this.#context.clock.monotonic();
-      const stoppedAt = isEndReason(reason) && reason.kind === "stopped" ? reason.at : now;
-      const left = CLEANUP_OVER_S - (now - stoppedAt) / 1000;
-      return { global: Math.min(global, Math.max(LEAST_CLEANUP_S, Math.floor(left))) };
-    }
-    if (phase !== "test") return { global };
-    return { global, output: this.#job.outputTimeout(config.output_timeout) };
-  }
-
-  /** Writes down and sends how a phase ended. */
-  #reportEnd(phase: Phase, end: PhaseEnd): EventName {
-    const { event, detail, status } = end;
-    if (event !== "stopped" && event !== "error") this.#events.emit(event, detail);
-    const recoveryFailed = status === RECOVERY_FAILED_STATUS;
-    const outcome: EventName = recoveryFailed
-      ? "recovery_fail"
-      : `${phase}_${status === 0 ? "success" : "fail"}`;
-    if (recoveryFailed) this.#context.observer.recoveryFailed();
-    const failure = status === 0 ? "" : readFailure(this.#folder.path, phase) || detail;
-    this.#events.emit(outcome, failure);
-    this.#recordEnd(phase, status);
-    if (phase === "provision") {
-      this.#spool.send({ kind: "provision_log", exitCode: status, detail: outcome });
-    }
-    return outcome;
-  }
-
-  /** A phase's status: in the record, in `testflinger-outcome.json`, on the server. */
-  #recordEnd(phase: Phase, status: number): void {
-    this.#spool.append({ t: "phase_ended", phase, status });
-    const statuses = statusesOf(this.#spool.standing);
-    try {
-      const path = join(this.#folder.path, "testflinger-outcome.json");
-      rewriteFile(path, JSON.stringify({ status: statuses }), 0o644);
-    } catch {
-      // A job may remove its own folder, or put a link there; what counts is the record.
-    }
-    this.#spool.send({ kind: "status", status: statuses });
-  }
-
-  #sendDeviceInfo(): void {
-    const info = readDeviceInfo(this.#folder.path);
-    if (info === undefined) return;
-    const deviceInfo = redactStrings(info, this.#secrets);
-    const text = JSON.stringify(deviceInfo);
-    if (text === this.#deviceInfo) return;
-    this.#deviceInfo = text;
-    this.#spool.send({ kind: "device_info", deviceInfo });
   }
 
   async #readRelease(): Promise<string> {
@@ -373,48 +278,10 @@ export class JobRun {
     });
   }
 
-  /**
-   * Cleanup, the end of all processes, artifacts, outcome: always, and in this order. A step that
-   * fails is left out: whoever waits for the job must not wait for ever.
-   */
+  /** Cleanup, then the end: always. */
   async #end(reason: string): Promise<JobEnd> {
-    const spool = this.#spool;
-    const { standing } = spool;
-    await this.#attempt("clean up", () => this.#cleanUp());
-    await this.#attempt("end what it left running", () => this.#endSurvivors());
-    this.#events.emit("job_end", reason);
-    const isTrusted = this.#folder.whyDistrusted() === undefined;
-    const leftIn = isTrusted
-      ? await this.#attempt("take its artifacts", () => this.#folder.handOverArtifacts(spool))
-      : undefined;
-    if (!standing.sent.has("outcome")) {
-      spool.send({ kind: "outcome", status: statusesOf(standing) });
-    }
-    await spool.sync().catch(() => {});
-    await removeArchive(spool);
-    if (isTrusted) await this.#attempt("remove its folder", () => this.#folder.remove(leftIn));
-    await this.#attempt("forget its secrets", () => this.#context.forgetReceived(spool));
-    spool.append({
-      t: "finished",
-      at: this.#context.clock.now(),
-      ...(leftIn !== undefined && { folder: leftIn }),
-    });
-    this.#context.observer.jobEnded({ reason });
-    this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
-    const recoveryFailed = [...standing.phases.values()]
-      .some(({ status }) => status === RECOVERY_FAILED_STATUS);
-    return { jobId: this.#job.jobId, reason, recoveryFailed };
-  }
-
-  async #attempt<T>(what: string, step: () => T | Promise<T>): Promise<T | undefined> {
-    try {
-      return await step();
-    } catch (error) {
-      const { jobId } = this.#job;
-      this.#context.log.error(
-        `Cannot ${what} at the end of job ${jobId}, which is ended without it: ${messageOf(error)}`,
-      );
-    }
+    await this.#ending.attempt("clean up", () => this.#cleanUp());
+    return await this.#ending.end(reason);
   }
 
   /** The cleanup phase; never cancelled, and run again when an earlier process did not end it. */
@@ -436,40 +303,16 @@ export class JobRun {
     const end = await this.#runCommand("cleanup", [this.#context.signals.hasten], note)
       .catch((error) => internalEnd(error));
     this.#events.emit(end.status === 0 ? "cleanup_success" : "cleanup_fail", end.detail);
-    this.#recordEnd("cleanup", end.status);
-  }
-
-  /** Nothing of a job outlives it: not what left its process group, not what became a daemon. */
-  async #endSurvivors(): Promise<void> {
-    const { clock, config, log, signals } = this.#context;
-    const { ended, left } = await endSurvivors({
-      variable: JOB_VARIABLE,
-      value: this.#job.jobId,
-      groups: this.#spool.standing.groups.map((group) => group.identity),
-      graceMs: config.cancel_grace * 1000,
-      clock,
-      hasten: signals.hasten,
-    });
-    if (ended.length > 0) {
-      log.info(`Ended ${ended.length} processes that job ${this.#job.jobId} had left`);
-    }
-    for (const process of left) {
-      log.error(
-        `Cannot end process ${process.pid} (${process.name}), which job ${this.#job.jobId} left; ` +
-          "it belongs to another user: end it by hand",
-      );
-    }
+    this.#report.status("cleanup", end.status);
   }
 
   /** The job cannot even begin: that is a failure of its setup. */
   async #failSetup(reason: string): Promise<string> {
     this.#context.log.warning(`Job ${this.#job.jobId} fails in setup: ${reason}`);
-    this.#spool.append({ t: "phase_started", phase: "setup" });
-    this.#spool.send({ kind: "state", state: "setup" });
-    this.#events.emit("setup_start");
-    await this.#say("setup", `ERROR: ${reason}`);
+    this.#report.started("setup");
+    await this.#report.say("setup", `ERROR: ${reason}`);
     this.#events.emit("setup_fail", reason);
-    this.#recordEnd("setup", 1);
+    this.#report.status("setup", 1);
     return "setup_fail";
   }
 
@@ -481,21 +324,10 @@ export class JobRun {
       { stack: error instanceof Error ? error.stack : undefined },
     );
     const phase = interruptedPhase(this.#spool.standing) ?? "setup";
-    await this.#say(phase, `ERROR: ${reason}`);
+    await this.#report.say(phase, `ERROR: ${reason}`);
     this.#events.emit(`${phase}_fail`, reason);
-    this.#recordEnd(phase, INTERNAL_ERROR_STATUS);
+    this.#report.status(phase, INTERNAL_ERROR_STATUS);
     return `${phase}_fail`;
-  }
-
-  async #say(phase: Phase, line: string): Promise<void> {
-    await using log = await PhaseLog.open({
-      spool: this.#spool,
-      phase,
-      folder: this.#folder.path,
-      secrets: this.#secrets,
-      observer: this.#context.observer,
-    });
-    await log.say(line);
   }
 }
 

@@ -9,6 +9,7 @@ import { run, type RunResult } from "../process/run.ts";
 import type { Observer } from "../observe/observer.ts";
 import { isEndReason } from "./end_reason.ts";
 import { PhaseLog } from "./log.ts";
+import type { PhaseLimits } from "./phase_limits.ts";
 import { tailSerial } from "./serial_tail.ts";
 
 /** What ran into trouble inside the agent, rather than in the command. */
@@ -27,8 +28,7 @@ export interface PhaseRunOptions {
   spool: Spool;
   observer: Observer;
   clock: Clock;
-  /** Limits in seconds. */
-  limits: { global?: number; output?: number };
+  limits: PhaseLimits;
   graceMs: number;
   /** Ends the phase; its reason is an `EndReason`. */
   signal: AbortSignal;

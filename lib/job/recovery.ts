@@ -2,7 +2,9 @@
 import { messageOf } from "../message.ts";
 import type { Deliveries } from "./deliveries.ts";
 import { Job } from "./job.ts";
-import { type JobContext, type JobEnd, JobRun } from "./job_run.ts";
+import type { JobContext } from "./job_context.ts";
+import type { JobEnd } from "./job_ending.ts";
+import { JobRun } from "./job_run.ts";
 import type { JobStore, Leftover } from "./store.ts";
 
 /**

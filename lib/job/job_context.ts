@@ -1,0 +1,34 @@
+/** What a job needs of its agent. */
+import type { Clock } from "../clock.ts";
+import type { AgentConfig } from "../config/agent_config.ts";
+import type { Log } from "../log.ts";
+import type { Observer } from "../observe/observer.ts";
+import type { Contact } from "../outbox/contact.ts";
+import type { Spool } from "../outbox/spool.ts";
+import type { Secrets } from "../process/redactor.ts";
+import type { ServerApi } from "../server/api.ts";
+
+/** The signals by which an agent is told to stop. */
+export interface StopSignals {
+  /** In order: end the phase, clean up, deliver. */
+  stop: AbortSignal;
+  /** At once. */
+  hasten: AbortSignal;
+}
+
+/** What a job needs of its agent. */
+export interface JobContext {
+  config: AgentConfig;
+  server: ServerApi;
+  contact: Contact;
+  clock: Clock;
+  log: Log;
+  observer: Observer;
+  signals: StopSignals;
+  /** Whether somebody reads the `release` label of the metrics. */
+  wantsRelease: boolean;
+  /** Forgets the job as it was received, when it has ended. */
+  forgetReceived(spool: Spool): void;
+  /** Masks these secrets in the agent's own log, until the server has everything of the job. */
+  keepSecret(spool: Spool, secrets: Secrets): void;
+}

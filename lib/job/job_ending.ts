@@ -1,0 +1,118 @@
+/** The end of a job, once its phases are over: nothing of it is left on the host but its record. */
+import { messageOf } from "../message.ts";
+import type { Spool } from "../outbox/spool.ts";
+import { statusesOf } from "../outbox/standing.ts";
+import { endSurvivors } from "../process/survivors.ts";
+import { removeArchive } from "./bring_attachments.ts";
+import { JOB_VARIABLE } from "./environment.ts";
+import type { Events } from "./events.ts";
+import type { Job } from "./job.ts";
+import type { JobContext } from "./job_context.ts";
+import { RECOVERY_FAILED_STATUS } from "./phase_report.ts";
+import type { WorkingFolder } from "./working_folder.ts";
+
+/** How a job ended. */
+export interface JobEnd {
+  jobId: string;
+  /** The detail of the event `job_end`. */
+  reason: string;
+  /** The device could not be brought back: the agent must not take another job. */
+  recoveryFailed: boolean;
+}
+
+/** What there is of a job that ends. */
+export interface JobEndingOptions {
+  spool: Spool;
+  folder: WorkingFolder;
+  events: Events;
+  context: JobContext;
+}
+
+/**
+ * Ends one job. A step that fails is left out: whoever waits for the job must not wait for ever.
+ */
+export class JobEnding {
+  readonly #job: Job;
+  readonly #spool: Spool;
+  readonly #folder: WorkingFolder;
+  readonly #events: Events;
+  readonly #context: JobContext;
+
+  constructor(job: Job, { spool, folder, events, context }: JobEndingOptions) {
+    this.#job = job;
+    this.#spool = spool;
+    this.#folder = folder;
+    this.#events = events;
+    this.#context = context;
+  }
+
+  /** The end of all processes, artifacts, outcome: always, and in this order, after cleanup. */
+  async end(reason: string): Promise<JobEnd> {
+    const spool = this.#spool;
+    const { standing } = spool;
+    await this.endSurvivors();
+    this.#events.emit("job_end", reason);
+    const isTrusted = this.#folder.whyDistrusted() === undefined;
+    const leftIn = isTrusted
+      ? await this.attempt("take its artifacts", () => this.#folder.handOverArtifacts(spool))
+      : undefined;
+    if (!standing.sent.has("outcome")) {
+      spool.send({ kind: "outcome", status: statusesOf(standing) });
+    }
+    await spool.sync().catch(() => {});
+    await removeArchive(spool);
+    if (isTrusted) await this.attempt("remove its folder", () => this.#folder.remove(leftIn));
+    await this.attempt("forget its secrets", () => this.#context.forgetReceived(spool));
+    spool.append({
+      t: "finished",
+      at: this.#context.clock.now(),
+      ...(leftIn !== undefined && { folder: leftIn }),
+    });
+    this.#context.observer.jobEnded({ reason });
+    this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
+    const recoveryFailed = [...standing.phases.values()]
+      .some(({ status }) => status === RECOVERY_FAILED_STATUS);
+    return { jobId: this.#job.jobId, reason, recoveryFailed };
+  }
+
+  /** Nothing of a job outlives it: not what left its process group, not what became a daemon. */
+  async endSurvivors(): Promise<void> {
+    await this.attempt("end what it left running", () => this.#endSurvivors());
+  }
+
+  /**
+   * Does a step that the end of the job must not fail with. Nobody hears of one that failed but the
+   * log; so the message says which it was.
+   */
+  async attempt<T>(what: string, step: () => T | Promise<T>): Promise<T | undefined> {
+    try {
+      return await step();
+    } catch (error) {
+      const { jobId } = this.#job;
+      this.#context.log.error(
+        `Cannot ${what} at the end of job ${jobId}, which is ended without it: ${messageOf(error)}`,
+      );
+    }
+  }
+
+  async #endSurvivors(): Promise<void> {
+    const { clock, config, log, signals } = this.#context;
+    const { ended, left } = await endSurvivors({
+      variable: JOB_VARIABLE,
+      value: this.#job.jobId,
+      groups: this.#spool.standing.groups.map((group) => group.identity),
+      graceMs: config.cancel_grace * 1000,
+      clock,
+      hasten: signals.hasten,
+    });
+    if (ended.length > 0) {
+      log.info(`Ended ${ended.length} processes that job ${this.#job.jobId} had left`);
+    }
+    for (const process of left) {
+      log.error(
+        `Cannot end process ${process.pid} (${process.name}), which job ${this.#job.jobId} left; ` +
+          "it belongs to another user: end it by hand",
+      );
+    }
+  }
+}

@@ -1,0 +1,96 @@
+/** What is told of the phases of a job: in its record, its folder and its log, and to the server. */
+import { join } from "node:path";
+import type { Observer } from "../observe/observer.ts";
+import type { Spool } from "../outbox/spool.ts";
+import { statusesOf } from "../outbox/standing.ts";
+import type { Phase } from "../phases.ts";
+import type { Secrets } from "../process/redactor.ts";
+import { readDeviceInfo, readFailure } from "./connector_files.ts";
+import type { EventName, Events } from "./events.ts";
+import { PhaseLog } from "./log.ts";
+import type { PhaseEnd } from "./phase_run.ts";
+import { redactStrings } from "./redact_strings.ts";
+import { rewriteFile } from "./regular_file.ts";
+
+/** A device connector's way of saying that the device could not be brought back. */
+export const RECOVERY_FAILED_STATUS = 46;
+
+/** To whom it is told, and what must not be. */
+export interface PhaseReportOptions {
+  spool: Spool;
+  events: Events;
+  observer: Observer;
+  secrets: Secrets;
+  /** The job's working folder. */
+  folder: string;
+}
+
+/** Tells of the phases of one job. */
+export class PhaseReport {
+  readonly #options: PhaseReportOptions;
+  /** As last sent, so that it is sent again only when it has changed. */
+  #deviceInfo = "";
+
+  constructor(options: PhaseReportOptions) {
+    this.#options = options;
+  }
+
+  /** Writes down and sends that a phase begins. */
+  started(phase: Phase): void {
+    const { spool, events } = this.#options;
+    spool.append({ t: "phase_started", phase });
+    spool.send({ kind: "state", state: phase });
+    events.emit(`${phase}_start`);
+  }
+
+  /** Writes down and sends how a phase ended. Returns the event that says so. */
+  ended(phase: Phase, end: PhaseEnd): EventName {
+    const { spool, events, observer, folder } = this.#options;
+    const { event, detail, status } = end;
+    if (event !== "stopped" && event !== "error") events.emit(event, detail);
+    const recoveryFailed = status === RECOVERY_FAILED_STATUS;
+    const outcome: EventName = recoveryFailed
+      ? "recovery_fail"
+      : `${phase}_${status === 0 ? "success" : "fail"}`;
+    if (recoveryFailed) observer.recoveryFailed();
+    const failure = status === 0 ? "" : readFailure(folder, phase) || detail;
+    events.emit(outcome, failure);
+    this.status(phase, status);
+    if (phase === "provision") {
+      spool.send({ kind: "provision_log", exitCode: status, detail: outcome });
+    }
+    return outcome;
+  }
+
+  /** A phase's status: in the record, in `testflinger-outcome.json`, on the server. */
+  status(phase: Phase, status: number): void {
+    const { spool, folder } = this.#options;
+    spool.append({ t: "phase_ended", phase, status });
+    const statuses = statusesOf(spool.standing);
+    try {
+      const path = join(folder, "testflinger-outcome.json");
+      rewriteFile(path, JSON.stringify({ status: statuses }), 0o644);
+    } catch {
+      // A job may remove its own folder, or put a link there; what counts is the record.
+    }
+    spool.send({ kind: "status", status: statuses });
+  }
+
+  /** Sends what a device connector has said of its device, if that is new. */
+  deviceInfo(): void {
+    const { spool, secrets, folder } = this.#options;
+    const info = readDeviceInfo(folder);
+    if (info === undefined) return;
+    const deviceInfo = redactStrings(info, secrets);
+    const text = JSON.stringify(deviceInfo);
+    if (text === this.#deviceInfo) return;
+    this.#deviceInfo = text;
+    spool.send({ kind: "device_info", deviceInfo });
+  }
+
+  /** Says one line in the log of a phase that has no command running. */
+  async say(phase: Phase, line: string): Promise<void> {
+    await using log = await PhaseLog.open({ ...this.#options, phase });
+    await log.say(line);
+  }
+}
