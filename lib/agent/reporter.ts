@@ -18,6 +18,9 @@ const HEARTBEAT_MS = 50_000;
 /** The server forgets queues and images after seven days. */
 const ADVERTISE_MS = 24 * 60 * 60 * 1000;
 
+/** This is left for a state to get to the server when the agent waits for that, above all at its end. */
+export const LAST_STATE_MS = 5_000;
+
 /** The server keeps as many. */
 const MOST_LOG_LINES = 100;
 
@@ -89,6 +92,25 @@ export class Reporter {
     this.#options.observer.mode({ state, comment });
     this.#dirty.add("state").add("comment");
     this.#wakeUp();
+  }
+
+  /** The server should show this state; it is not told again of what it should show already. */
+  show(state: string, comment: string): void {
+    const { shown } = this;
+    if (shown.state !== state || shown.comment !== comment) this.setState(state, comment);
+  }
+
+  /** The state of an agent that runs no job. */
+  showIdle(comment = ""): void {
+    const { offline } = this.#options.wishes;
+    if (offline !== undefined) this.show(offline.state, offline.comment);
+    else this.show("waiting", comment);
+  }
+
+  /** A state that was lost on its way, or that nobody wished for, is put right. */
+  correct(record: AgentRecord | null): void {
+    const { state, comment } = this.shown;
+    if (record !== null && record.state !== state) this.setState(state, comment);
   }
 
   /** A job begins, or with `""` has ended. */

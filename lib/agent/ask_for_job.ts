@@ -1,0 +1,66 @@
+/** Asks the server for a job, so that none is lost that it hands out. */
+import type { Clock } from "../clock.ts";
+import type { AgentConfig } from "../config/agent_config.ts";
+import type { StopSignals } from "../job/job_context.ts";
+import type { Log } from "../log.ts";
+import type { Observer } from "../observe/observer.ts";
+import type { Answer, JobOffer, ServerApi } from "../server/api.ts";
+
+/**
+ * When an agent is stopped, this is left for the answer to a question for a job, which may hold one:
+ * a slow server takes as long.
+ */
+const LAST_ANSWER_MS = 30_000;
+
+/** What asking for a job needs. */
+export interface AskOptions {
+  config: AgentConfig;
+  server: ServerApi;
+  clock: Clock;
+  log: Log;
+  observer: Observer;
+  signals: StopSignals;
+}
+
+/**
+ * Asks for one job.
+ *
+ * @param restrictedTo from the agent's record on the server: queue to owners. The queues that have
+ * any are the only ones to ask for; without such a queue it is all of the agent's.
+ */
+export async function askForJob(
+  restrictedTo: Record<string, string[] | null | undefined>,
+  options: AskOptions,
+): Promise<Answer<JobOffer>> {
+  const { config, server, log, observer } = options;
+  const restricted = Object.entries(restrictedTo)
+    .filter(([, owners]) => (owners?.length ?? 0) > 0)
+    .map(([queue]) => queue);
+  observer.polled();
+  const queues = restricted.length > 0 ? restricted : config.job_queues;
+  const offer = await patiently((signal) => server.nextJob(queues, signal), options);
+  if (!offer.ok && offer.kind === "unreachable") {
+    log.debug(`If the server handed out a job, the agent never saw it: ${offer.message}`);
+  }
+  return offer;
+}
+
+/**
+ * An answer that is dropped may hold a job, which nobody would ever end: an agent that is stopped
+ * waits a moment for it.
+ */
+async function patiently<T>(
+  call: (signal: AbortSignal) => Promise<T>,
+  { clock, signals }: AskOptions,
+): Promise<T> {
+  const over = new AbortController();
+  const giveUp = () => {
+    clock.sleep(LAST_ANSWER_MS, over.signal).then(() => over.abort(), () => {});
+  };
+  signals.stop.addEventListener("abort", giveUp, { signal: over.signal });
+  try {
+    return await call(AbortSignal.any([over.signal, signals.hasten]));
+  } finally {
+    over.abort();
+  }
+}
