@@ -2,8 +2,9 @@
 import type { Job } from "../job/job.ts";
 import type { Log } from "../log.ts";
 import type { Contact } from "../outbox/contact.ts";
-import type { ServerApi } from "../server/api.ts";
+import { isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
+import type { ResultUpdate } from "../server/schema.ts";
 
 /** Why it is refused, and who is told. */
 export interface RefuseOptions {
@@ -24,14 +25,19 @@ export async function refuseJob(job: Job, options: RefuseOptions): Promise<void>
     `Cannot keep a record of job ${job.jobId}, which is ended as failed: ${reason}. ` +
       `Mend ${folder}; no other job is taken before.`,
   );
-  const backoff = new Backoff();
-  while (!signal.aborted) {
-    const answer = await server.postResult(
-      job.jobId,
-      { status: { setup: 1 }, job_state: "complete" },
-      signal,
-    );
-    if (answer.ok || answer.kind === "refused" || answer.kind === "forbidden") return;
-    await contact.pause(backoff.next(answer.retryAfterMs), signal).catch(() => {});
+  // In the words of either generation, since nothing tells which one this is; and if need be in few.
+  const outcomes: ResultUpdate[] = [
+    { status: { setup: 1 }, job_state: "complete" },
+    { setup_status: 1, job_state: "complete" },
+    { job_state: "complete" },
+  ];
+  for (const outcome of outcomes) {
+    const backoff = new Backoff();
+    while (!signal.aborted) {
+      const answer = await server.postResult(job.jobId, outcome, signal);
+      if (answer.ok) return;
+      if (isFinal(answer)) break;
+      await contact.pause(backoff.next(answer.retryAfterMs), signal).catch(() => {});
+    }
   }
 }
