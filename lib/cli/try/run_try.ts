@@ -163,6 +163,7 @@ async function runOne(trial: Trial): Promise<number> {
     const artifacts = sandbox.artifact(jobId);
     if (artifacts !== undefined) {
       const files = await writeArtifacts(artifacts, `artifacts-${jobId}`);
+      progress.end();
       io.stdout(`\n${files} ${files === 1 ? "artifact" : "artifacts"} in ./artifacts-${jobId}/\n`);
     }
     return table.passed && !interrupted.wasAsked ? 0 : 1;

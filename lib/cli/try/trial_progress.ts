@@ -15,6 +15,7 @@ export class TrialProgress {
   readonly #clock: Clock;
   readonly #since: number;
   #phase: { name: Phase; since: number; limitMs: number | undefined } | undefined;
+  #isOver = false;
   /** A step that is no phase. */
   #step: { key: string; since: number; words: string } | undefined;
 
@@ -52,17 +53,24 @@ export class TrialProgress {
     this.show();
   }
 
+  /** Nothing is shown any more: what is printed now stands for itself. */
+  end(): void {
+    this.#isOver = true;
+    this.#screen.clear();
+  }
+
   /** Keeps the screen up to date until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       this.show();
       await this.#clock.sleep(TICK_MS, signal).catch(() => {});
     }
-    this.#screen.clear();
+    this.end();
   }
 
   /** `test for 1 min 3 s, at most 4 h 0 min; 1 min 5 s in all`. */
   show(): void {
+    if (this.#isOver) return;
     const now = this.#clock.monotonic();
     const words = (ms: number) => duration(ms / 1000);
     const phase = this.#phase;
