@@ -172,6 +172,16 @@ Deno.test("agents are found by their configuration in /etc and by the locks of r
     assertStringIncludes(holder?.command ?? "", `-c ${file}`);
   }));
 
+Deno.test("whoever names a configuration file where an agent's name belongs is told how to", () =>
+  withLab(async ({ file }) => {
+    const { status, stderr } = await run("status", file);
+    assertEquals(status, 1);
+    assertStringIncludes(
+      stderr,
+      `There is no agent '${file}' on this host; to name a configuration file: -c ${file}\n`,
+    );
+  }));
+
 Deno.test("a command about an agent says which configurations it cannot use", async () => {
   const { status, stderr } = await run("status", "-c", "/no/such.conf");
   assertEquals([status, stderr], [

@@ -87,6 +87,8 @@ async function byIds(
     const meant = didYouMean(id, agents.map(({ config }) => config.agent_id));
     const hint = meant !== undefined
       ? `did you mean '${meant}'?`
+      : await exists(id)
+      ? `to name a configuration file: -c ${id}`
       : agents.length > 0
       ? `there are: ${ids(agents)}`
       : `none was found in ${CONFIG_FOLDER}, and none runs that you may see (try as root)`;
