@@ -1,6 +1,6 @@
 /**
- * `deno task docs`: writes the references that come from the code, `docs/configuration.md` and
- * `docs/commands.md`. A test fails when they are not what this writes.
+ * `deno task docs`: writes the references that come from the code, `docs/configuration.md`,
+ * `docs/commands.md` and `docs/monitoring/status.md`. A test fails when they are not what this writes.
  *
  * Usage: deno run --allow-read --allow-write --allow-env tools/docs.ts
  */
@@ -14,10 +14,15 @@ import {
   type KeyReference,
   keyReferences,
 } from "../lib/config/config_reference.ts";
+import { statusReference } from "./status_reference.ts";
 
 /** The files below the repository, each with what it should hold. */
 export function generatedDocs(): Record<string, string> {
-  return { "docs/configuration.md": configuration(), "docs/commands.md": commands() };
+  return {
+    "docs/configuration.md": configuration(),
+    "docs/commands.md": commands(),
+    "docs/monitoring/status.md": status(),
+  };
 }
 
 const NOTE = "<!-- Written by `deno task docs`: change the code, not this file. -->\n";
@@ -131,6 +136,22 @@ function commands(): string {
       ["2", "the configuration or the command line is wrong: nothing was done"],
       ["3", "what was asked for is not done within `--timeout`, and stays asked for"],
     ]),
+    "",
+  ].join("\n");
+}
+
+function status(): string {
+  const rows = statusReference().map(({ path, type, isOptional, meaning }) => [
+    `\`${path}\``,
+    cell(type),
+    isOptional ? "may be absent" : "",
+    cell(meaning),
+  ]);
+  return [
+    NOTE,
+    "# What `GET /v1/status` answers\n",
+    "JSON. Times are ISO 8601 in UTC. Fields may be added; those here stay as they are.\n",
+    grid(["field", "type", "", "meaning"], rows),
     "",
   ].join("\n");
 }

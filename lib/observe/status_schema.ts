@@ -1,11 +1,14 @@
-/** What `GET /v1/status` answers, and what is kept of past jobs. Times are ISO 8601 in UTC. */
+/**
+ * What `GET /v1/status` answers, and what is kept of past jobs. Times are ISO 8601 in UTC. Fields that
+ * are not known are passed over: agents and commands of two versions meet during an upgrade.
+ */
 import * as z from "zod";
 import { PHASES } from "../phases.ts";
 
 /** A phase that has begun or was skipped. */
-export const PhaseStatus = z.strictObject({
-  phase: z.enum(PHASES),
-  state: z.enum(["running", "ended", "skipped"]),
+export const PhaseStatus = z.object({
+  phase: z.enum(PHASES).describe("its name"),
+  state: z.enum(["running", "ended", "skipped"]).describe("how far it is"),
   started_at: z.string().optional().describe("absent when skipped"),
   seconds: z.number().optional().describe("how long it took, or has taken so far"),
   status: z.int().optional().describe("exit status, 0 to 255; 100 for an internal error"),
@@ -16,73 +19,83 @@ export const PhaseStatus = z.strictObject({
 export type PhaseStatus = z.infer<typeof PhaseStatus>;
 
 const jobFields = {
-  job_id: z.string(),
-  queue: z.string(),
-  name: z.string().optional(),
-  started_at: z.string(),
-  phases: z.array(PhaseStatus),
+  job_id: z.string().describe("its id on the server"),
+  queue: z.string().describe("the queue that it came from"),
+  name: z.string().optional().describe("what its submitter calls it"),
+  started_at: z.string().describe("when it was handed out"),
+  phases: z.array(PhaseStatus).describe("in the order in which they ran"),
   recovery_failed: z.boolean().describe("the device could not be brought back"),
 };
 
 /** What is left of the limits on the running phase; a limit that does not apply is absent. */
-const LimitsStatus = z.strictObject({
-  total_seconds: z.number().optional(),
-  total_left_seconds: z.number().optional(),
-  silence_seconds: z.number().optional(),
+const LimitsStatus = z.object({
+  total_seconds: z.number().optional().describe("how long the phase may take"),
+  total_left_seconds: z.number().optional().describe("until that ends the phase"),
+  silence_seconds: z.number().optional().describe("how long it may print nothing"),
   silence_left_seconds: z.number().optional().describe("until silence ends the phase"),
 });
 
 /** A job that has ended. */
-export const PastJob = z.strictObject({
+export const PastJob = z.object({
   ...jobFields,
-  ended_at: z.string(),
-  seconds: z.number(),
+  ended_at: z.string().describe("when it was over, cleanup included"),
+  seconds: z.number().describe("how long it took"),
   reason: z.string().describe("normal_exit, or the event that ended the job"),
 });
 export type PastJob = z.infer<typeof PastJob>;
 
 /** The job that runs. */
-export const CurrentJob = z.strictObject({ ...jobFields, limits: LimitsStatus.optional() });
+export const CurrentJob = z.object({
+  ...jobFields,
+  limits: LimitsStatus.optional().describe("of the running phase"),
+});
 export type CurrentJob = z.infer<typeof CurrentJob>;
 
 /** Something on its way that is not a phase. */
-const TransferStatus = z.strictObject({
+const TransferStatus = z.object({
   what: z.string().describe("Fetching the attachments, for one"),
-  job_id: z.string(),
-  bytes: z.number(),
+  job_id: z.string().describe("whose it is"),
+  bytes: z.number().describe("that have come or gone so far"),
   total_bytes: z.number().optional().describe("absent where it is not known"),
   seconds: z.number().describe("for how long"),
 });
 
 /** `GET /v1/status`. */
-export const AgentStatus = z.strictObject({
-  agent_id: z.string(),
-  version: z.string(),
-  now: z.string(),
-  started_at: z.string(),
-  healthy: z.boolean(),
+export const AgentStatus = z.object({
+  agent_id: z.string().describe("as the configuration has it"),
+  version: z.string().describe("of the program that runs"),
+  now: z.string().describe("the host's time"),
+  started_at: z.string().describe("when the process started"),
+  healthy: z.boolean().describe("whether the agent's loop turns, as /healthz says"),
   trouble: z.string().optional().describe("why the agent is thought to hang"),
   ready: z.boolean().describe("whether it takes jobs"),
-  not_ready_because: z.string().optional(),
-  mode: z.strictObject({
+  not_ready_because: z.string().optional().describe("why it takes none"),
+  mode: z.object({
     state: z.string().describe("waiting, offline, maintenance, restart, stopping or a phase"),
-    comment: z.string(),
-    since: z.string(),
+    comment: z.string().describe("why, or empty"),
+    since: z.string().describe("when it came into that state"),
   }).optional().describe("absent until the agent has begun"),
-  job: CurrentJob.optional(),
-  recovering: z.strictObject({ job_id: z.string(), seconds: z.number() }).optional()
+  job: CurrentJob.optional().describe("the one that runs"),
+  recovering: z.object({
+    job_id: z.string().describe("which"),
+    seconds: z.number().describe("for how long"),
+  }).optional()
     .describe("a job of an earlier process, which is brought to its end first"),
   transfers: z.array(TransferStatus).optional().describe("attachments and artifacts on their way"),
-  server: z.strictObject({
-    address: z.string(),
+  server: z.object({
+    address: z.string().describe("as the configuration has it"),
     reachable: z.boolean().optional().describe("whether the last call succeeded"),
-    last_success_at: z.string().optional(),
-    last_failure_at: z.string().optional(),
-    last_failure: z.string().optional(),
+    last_success_at: z.string().optional().describe("of the last call that succeeded"),
+    last_failure_at: z.string().optional().describe("of the last call that failed"),
+    last_failure: z.string().optional().describe("what it was"),
     last_poll_at: z.string().optional().describe("when it was last asked for a job"),
-    retries: z.int(),
-  }),
-  undelivered: z.strictObject({ bytes: z.number(), fragments: z.int(), jobs: z.int() }),
+    retries: z.int().describe("calls and deliveries that were tried again"),
+  }).describe("the Testflinger server"),
+  undelivered: z.object({
+    bytes: z.number().describe("of logs"),
+    fragments: z.int().describe("pieces of logs that will be, at least"),
+    jobs: z.int().describe("of which the server does not have everything"),
+  }).describe("what the server does not have yet"),
   recent_jobs: z.array(PastJob).describe("the last 20, newest first"),
 });
 export type AgentStatus = z.infer<typeof AgentStatus>;

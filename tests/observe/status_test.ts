@@ -57,6 +57,8 @@ Deno.test("before it has begun an agent is healthy and not ready", () =>
     assertEquals(status.ready, false);
     assertEquals(status.mode, undefined);
     assertEquals(AgentStatus.parse(status), status);
+    // Commands ask agents of other versions, too.
+    assertEquals(AgentStatus.parse({ ...status, of_a_later_version: 1 }), status);
   }));
 
 Deno.test("a job shows its phases, and what is left of the limits on the running one", () =>
