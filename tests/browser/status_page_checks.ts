@@ -104,7 +104,7 @@ Deno.test("the page follows a real job: the timeline moves and the live log grow
 
     const jobId = await submit(
       `echo first line; until [ -e ${folder}/go ]; do sleep 0.05; done; echo second line
-       until [ -e ${folder}/end ]; do sleep 0.05; done; exit 3`,
+       until [ -e ${folder}/end -o ! -e ${folder} ]; do sleep 0.05; done; exit 3`,
     );
     await shows(page, ".timeline li.good", "setup");
     await shows(page, ".timeline li.busy", "test");
@@ -129,7 +129,7 @@ Deno.test("the page follows a real job: the timeline moves and the live log grow
     await shows(page, '[data-part="state"]', "waiting");
 
     await Deno.remove(`${folder}/end`);
-    await submit(`echo unheard; until [ -e ${folder}/end ]; do sleep 0.05; done`);
+    await submit(`echo unheard; until [ -e ${folder}/end -o ! -e ${folder} ]; do sleep 0.05; done`);
     const undo = served.sandbox.intercept((request) =>
       new URL(request.url).pathname.includes("/result/")
         ? new Response("busy", { status: 503 })
@@ -162,7 +162,7 @@ Deno.test("hostile output is shown as text, and the page stays responsive", () =
     );
     await submit(
       `head -c 10485760 /dev/zero | tr '\\0' x; echo; cat ${folder}/hostile
-       until [ -e ${folder}/end ]; do sleep 0.05; done`,
+       until [ -e ${folder}/end -o ! -e ${folder} ]; do sleep 0.05; done`,
     );
     await shows(page, "#log", "<script>window.pwned = 1; alert(1)</script>");
     await shows(
@@ -189,7 +189,7 @@ Deno.test("hostile output is shown as text, and the page stays responsive", () =
 
 Deno.test("without a script the page says everything and is loaded again by itself", () =>
   withScene(async ({ browser, url, submit, folder }) => {
-    await submit(`echo hello; until [ -e ${folder}/end ]; do sleep 0.05; done`);
+    await submit(`echo hello; until [ -e ${folder}/end -o ! -e ${folder} ]; do sleep 0.05; done`);
     const context = await browser.newContext({ javaScriptEnabled: false });
     const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE_MS);

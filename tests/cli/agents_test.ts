@@ -28,7 +28,7 @@ async function withLab(test: (lab: Lab) => Promise<void>): Promise<void> {
       `polling_interval: 0.2\nmin_free_space: 0\nexecution_basedir: ${folder}/run\n` +
       `logging_basedir: ${folder}/logs\nresults_basedir: ${folder}/results\n` +
       // A job that ends when the test says so, by making a file.
-      `test_command: echo begun; until [ -e ${folder}/go ]; do sleep 0.1; done; echo ended\n`,
+      `test_command: echo begun; until [ -e ${folder}/go -o ! -e ${folder} ]; do sleep 0.1; done; echo ended\n`,
   );
   const started: AgentProcess[] = [];
   try {

@@ -15,7 +15,7 @@ Deno.test("status, offline and restart say that an agent recovers a job that an 
     `agent_id: ${id}\nserver_address: ${served.url}\njob_queues: [q]\npolling_interval: 0.2\n` +
       `min_free_space: 0\nexecution_basedir: ${folder}/run\nlogging_basedir: ${folder}/logs\n` +
       `results_basedir: ${folder}/results\ntest_command: echo begun; sleep 600\n` +
-      `cleanup_command: until [ -e ${folder}/go ]; do sleep 0.1; done\n`,
+      `cleanup_command: until [ -e ${folder}/go -o ! -e ${folder} ]; do sleep 0.1; done\n`,
   );
   const args = ["-c", file, "--token-file", `${folder}/none`];
   const until = async (wanted: string) => {

@@ -47,7 +47,7 @@ class Fleet implements AsyncDisposable {
     return fleet;
   }
 
-  /** Sets an agent up; its job ends when there is a file `go`. Returns its id. */
+  /** Sets an agent up; its job ends when there is a file `go`, or the folder is gone. Returns its id. */
   async setUp(name: string): Promise<string> {
     // Markers and locks are in /tmp, so the id is nobody else's.
     const id = `${name}-${crypto.randomUUID().slice(0, 8)}`;
@@ -58,7 +58,7 @@ class Fleet implements AsyncDisposable {
       `agent_id: ${id}\nserver_address: ${this.served.url}\njob_queues: [${name}]\n` +
         `polling_interval: 0.2\nmin_free_space: 0\nexecution_basedir: ${this.folder}/${id}/run\n` +
         `logging_basedir: ${this.folder}/${id}/logs\nresults_basedir: ${this.folder}/${id}/results\n` +
-        `test_command: echo begun; until [ -e ${this.folder}/go ]; do sleep 0.1; done\n`,
+        `test_command: echo begun; until [ -e ${this.folder}/go -o ! -e ${this.folder} ]; do sleep 0.1; done\n`,
     );
     return id;
   }
