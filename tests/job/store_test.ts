@@ -56,3 +56,45 @@ Deno.test("an archive of attachments that an earlier process left is removed whe
   lab.start();
   await lab.eventually(async () => (await holders(own)).length === 0, "the archive is gone");
 });
+
+Deno.test("the log of a job that was given up stays given up when the agent is killed before it is emptied", async () => {
+  await using folder = new TempFolder();
+  const log = recordingLog();
+  {
+    using spool = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
+    await spool.appendLog("output", "test", new TextEncoder().encode("too much\n"));
+    spool.append({ t: "given_up" });
+  }
+  const [leftover] = await new JobStore(folder.path, log).leftovers();
+  using spool = leftover?.spool;
+  assertEquals(spool?.undeliveredBytes, 0);
+});
+
+Deno.test("runs of one job are delivered in their order, also when the host's clock was set back in between", async () => {
+  await using folder = new TempFolder();
+  const log = recordingLog();
+  const store = new JobStore(folder.path, log);
+  {
+    using first = await store.accept(new Job(RECEIVED), [], 5_000);
+    using _second = await store.accept(new Job(RECEIVED), [first], 1_000);
+  }
+  const leftovers = await new JobStore(folder.path, log).leftovers();
+  const reruns = leftovers.map(({ spool }) => spool.standing.accepted?.rerun);
+  for (const { spool } of leftovers) spool[Symbol.dispose]();
+  assertEquals(reruns, [false, true]);
+});
+
+Deno.test("a damaged record of which no copy can be kept does not cost the job", async () => {
+  await using folder = new TempFolder();
+  const log = recordingLog();
+  {
+    using spool = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
+    await Deno.writeTextFile(join(spool.folder, "record"), "no entry\n", { append: true });
+  }
+  // In the way of the folder for copies.
+  await Deno.writeTextFile(folder.at("damaged"), "");
+  const [leftover] = await new JobStore(folder.path, log).leftovers();
+  using spool = leftover?.spool;
+  assertEquals(spool?.jobId, JOB_ID);
+  assertEquals(log.lines.some(({ message }) => message.startsWith("Cannot keep a copy")), true);
+});
