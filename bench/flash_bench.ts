@@ -8,7 +8,7 @@ import type { MuxpiContext } from "../connectors/muxpi/config.ts";
 import { writeImage } from "../connectors/muxpi/flash.ts";
 import { muxpi } from "../connectors/muxpi.ts";
 import { makeContext } from "../connectors/support/context.ts";
-import { sniffImage, unpacker } from "../connectors/support/image.ts";
+import { sniffImage, unpacker } from "../connectors/support/image/image.ts";
 import { systemClock } from "../lib/clock.ts";
 import { incompressible, xz } from "../tests/support/disk_images.ts";
 import { isInstalled, SSH_TOOLS, SshServer } from "../tests/support/sshd.ts";
@@ -106,7 +106,7 @@ function contextFor(server: SshServer): MuxpiContext {
     limits: systemClock,
     log: { debug() {}, info() {}, warning: console.error, error: console.error },
     signal: new AbortController().signal,
-    hasten: new AbortController().signal,
+    forceStop: new AbortController().signal,
     print: () => Promise.resolve(),
   });
   // Parsed by muxpi's own shape, a line above.

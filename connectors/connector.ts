@@ -13,16 +13,16 @@ import {
   type Shape,
   type ShapeOutput,
 } from "./support/config.ts";
-import { preProvisionHook } from "./support/control_host.ts";
+import { preProvisionHook } from "./support/control_host/pre_provision_hook.ts";
 import { FirmwareUpdateError, ProvisioningError } from "./support/errors.ts";
-import type { HttpClient } from "./support/http.ts";
+import type { HttpClient } from "./support/http/http.ts";
 import { issuesText, type Job } from "./support/job.ts";
 import type { PutBack } from "./support/put_back.ts";
-import { COMMON_PROGRAMS, mergePrograms, type ProgramNeed } from "./support/programs.ts";
-import { reserve } from "./support/reserve.ts";
-import type { CommandRunner } from "./support/runner.ts";
-import { runTest } from "./support/runtest.ts";
-import { startSerialLogger } from "./support/serial_logger.ts";
+import { COMMON_PROGRAMS, mergePrograms, type ProgramNeed } from "./support/process/programs.ts";
+import { reserve } from "./support/stage/reserve.ts";
+import type { CommandRunner } from "./support/process/runner.ts";
+import { runTest } from "./support/stage/runtest.ts";
+import { startSerialLogger } from "./support/serial/serial_logger.ts";
 
 /** The stages of a connector, by their names on the command line. */
 export const STAGES = [

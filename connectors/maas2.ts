@@ -1,5 +1,5 @@
 import { defineConnector } from "./connector.ts";
-import { type Layout, parseLayout } from "./maas_storage/layout.ts";
+import { type Layout, parseLayout } from "./maas2/storage/layout.ts";
 import { maasClient } from "./maas2/client.ts";
 import { maasConfigShape, type MaasContext, maasProvisionShape } from "./maas2/config.ts";
 import { deploy } from "./maas2/deploy.ts";
@@ -11,7 +11,7 @@ import { MACHINE_USER } from "./maas2/user.ts";
 import { encodeUserData } from "./maas2/user_data.ts";
 import { messageOf, ProvisioningError } from "./support/errors.ts";
 import { checkUserName, type Job } from "./support/job.ts";
-import { MAAS, SSH } from "./support/programs.ts";
+import { MAAS, SSH } from "./support/process/programs.ts";
 
 /** What the TPM step deploys for want of a system that it could talk to. */
 const HELPER_DISTRO = "jammy";

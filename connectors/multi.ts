@@ -5,7 +5,7 @@ import { type ChildJobServer, childJobServer, type JobResult } from "./multi/ser
 import { type CommonConfig, need, type ShapeOutput } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import type { Job } from "./support/job.ts";
-import { runTest } from "./support/runtest.ts";
+import { runTest } from "./support/stage/runtest.ts";
 
 const POLL_MS = 10_000;
 const ALLOCATION_TIMEOUT_S = 7200;

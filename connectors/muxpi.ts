@@ -11,9 +11,9 @@ import { connectStorage, muxPrefix, usesMuxProgram } from "./muxpi/storage.ts";
 import { createUser, loginFor } from "./muxpi/user.ts";
 import { need } from "./support/config.ts";
 import { credentials } from "./support/job.ts";
-import { hardReset } from "./support/reboot.ts";
-import { failureText, succeeded } from "./support/runner.ts";
-import { QEMU_IMG, SCP, SSH, SSH_COPY_ID, SSHPASS } from "./support/programs.ts";
+import { hardReset } from "./support/script/reboot.ts";
+import { failureText, succeeded } from "./support/process/runner.ts";
+import { QEMU_IMG, SCP, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
 
 /** What boards with a multiplexer of their own need between being reached and being used. */
 const SETTLE_MS = 5_000;

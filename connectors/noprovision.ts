@@ -2,11 +2,17 @@ import * as z from "zod";
 import { type ConnectorContext, defineConnector } from "./connector.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
-import { hardReset } from "./support/reboot.ts";
-import { type CommandResult, succeeded } from "./support/runner.ts";
-import { destination, deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh.ts";
-import { copySshKey } from "./support/ssh_keys.ts";
-import { SSH, SSH_COPY_ID, SSHPASS } from "./support/programs.ts";
+import { hardReset } from "./support/script/reboot.ts";
+import { type CommandResult, succeeded } from "./support/process/runner.ts";
+import {
+  destination,
+  deviceTarget,
+  ssh,
+  sshFailureText,
+  type SshTarget,
+} from "./support/ssh/ssh.ts";
+import { copySshKey } from "./support/ssh/ssh_keys.ts";
+import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
 
 const PROBE = "/bin/true";
 

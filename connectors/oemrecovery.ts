@@ -3,11 +3,11 @@ import { type ConnectorContext, defineConnector } from "./connector.ts";
 import { script } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
-import { hardReset } from "./support/reboot.ts";
-import { type CommandResult, succeeded } from "./support/runner.ts";
-import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh.ts";
-import { copySshKey } from "./support/ssh_keys.ts";
-import { SSH, SSH_COPY_ID, SSHPASS } from "./support/programs.ts";
+import { hardReset } from "./support/script/reboot.ts";
+import { type CommandResult, succeeded } from "./support/process/runner.ts";
+import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh/ssh.ts";
+import { copySshKey } from "./support/ssh/ssh_keys.ts";
+import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
 
 const KEY_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 600_000;

@@ -35,7 +35,7 @@ export interface StageWorld {
   readonly clock: Clock;
   readonly limits: Clock;
   readonly signal: AbortSignal;
-  readonly hasten: AbortSignal;
+  readonly forceStop: AbortSignal;
   readonly stdout: (bytes: Uint8Array) => Promise<void>;
   readonly stderr: (text: string) => void;
   /** Where a person watches how far long things have come. */

@@ -2,7 +2,7 @@
 import type { z } from "zod";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
-import { type CommandResult, failureText, succeeded } from "../support/runner.ts";
+import { type CommandResult, failureText, succeeded } from "../support/process/runner.ts";
 import { parseAnswer } from "./answer.ts";
 import type { MaasContext } from "./config.ts";
 

@@ -1,6 +1,6 @@
 import * as z from "zod";
-import type { Layout } from "../maas_storage/layout.ts";
-import { writeStorage } from "../maas_storage/write.ts";
+import type { Layout } from "./storage/layout.ts";
+import { writeStorage } from "./storage/write.ts";
 import { messageOf } from "../support/errors.ts";
 import { LONG_CALL_TIMEOUT_MS } from "./client.ts";
 import { waitUntilDeployed } from "./deployed.ts";

@@ -1,7 +1,7 @@
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
-import { failureText, succeeded } from "../support/runner.ts";
-import { destination, deviceTarget, ssh } from "../support/ssh.ts";
+import { failureText, succeeded } from "../support/process/runner.ts";
+import { destination, deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import { showInstallationLog } from "./installation_log.ts";
 import { type MaasSession, readMachine } from "./machine.ts";
 

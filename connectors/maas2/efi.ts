@@ -1,6 +1,6 @@
 /** Putting network boot first, so that MAAS gets hold of the machine at its next boot. */
-import { expectSuccess, failureText, succeeded } from "../support/runner.ts";
-import { deviceTarget, ssh } from "../support/ssh.ts";
+import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
+import { deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import { messageOf } from "../support/errors.ts";
 import type { MaasContext } from "./config.ts";
 import { MACHINE_USER } from "./user.ts";

@@ -1,5 +1,5 @@
-import { failureText, succeeded } from "../support/runner.ts";
-import { deviceTarget, ssh } from "../support/ssh.ts";
+import { failureText, succeeded } from "../support/process/runner.ts";
+import { deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import type { MaasContext } from "./config.ts";
 import { MACHINE_USER } from "./user.ts";
 

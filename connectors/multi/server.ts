@@ -3,7 +3,7 @@ import * as z from "zod";
 import { PHASES } from "../../lib/phases.ts";
 import type { ConnectorContext } from "../connector.ts";
 import { messageOf, ProvisioningError } from "../support/errors.ts";
-import type { HttpRequest } from "../support/http.ts";
+import type { HttpRequest } from "../support/http/http.ts";
 
 const REQUEST_TIMEOUT_MS = 15_000;
 

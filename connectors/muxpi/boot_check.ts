@@ -1,8 +1,8 @@
 import { need } from "../support/config.ts";
 import { JobError, messageOf, ProvisioningError } from "../support/errors.ts";
 import type { Credentials } from "../support/job.ts";
-import { bracketed, deviceTarget } from "../support/ssh.ts";
-import { copySshKey } from "../support/ssh_keys.ts";
+import { bracketed, deviceTarget } from "../support/ssh/ssh.ts";
+import { copySshKey } from "../support/ssh/ssh_keys.ts";
 import type { MuxpiContext } from "./config.ts";
 
 const LIMIT_MS = 1_200_000;

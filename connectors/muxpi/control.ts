@@ -1,6 +1,6 @@
 import type { ConnectorContext } from "../connector.ts";
-import { type CommandResult, expectSuccess } from "../support/runner.ts";
-import { controlHostTarget, ssh } from "../support/ssh.ts";
+import { type CommandResult, expectSuccess } from "../support/process/runner.ts";
+import { controlHostTarget, ssh } from "../support/ssh/ssh.ts";
 
 /** What ssh itself returns when the connection could not be had, or was lost. */
 const SSH_FAILED = 255;

@@ -1,5 +1,5 @@
-import { hardReset } from "../support/reboot.ts";
-import { expectSuccess, succeeded } from "../support/runner.ts";
+import { hardReset } from "../support/script/reboot.ts";
+import { expectSuccess, succeeded } from "../support/process/runner.ts";
 import type { MuxpiContext } from "./config.ts";
 import { control, mustControl } from "./control.ts";
 

@@ -1,7 +1,7 @@
 import { ProvisioningError } from "../support/errors.ts";
-import { imageStream } from "../support/image.ts";
-import { expectSuccess, failureText, succeeded } from "../support/runner.ts";
-import { controlHostTarget, quote, ssh } from "../support/ssh.ts";
+import { imageStream } from "../support/image/image.ts";
+import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
+import { controlHostTarget, quote, ssh } from "../support/ssh/ssh.ts";
 import type { MuxpiContext } from "./config.ts";
 import { control } from "./control.ts";
 import type { Image } from "./image_source.ts";

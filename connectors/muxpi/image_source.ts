@@ -1,8 +1,8 @@
 import { basename, join } from "node:path";
 import { attachmentPath } from "../support/attachments.ts";
-import { download } from "../support/download.ts";
+import { download } from "../support/http/download.ts";
 import { ProvisioningError } from "../support/errors.ts";
-import { rawFromQcow2, sniffImage, unpacker } from "../support/image.ts";
+import { rawFromQcow2, sniffImage, unpacker } from "../support/image/image.ts";
 import type { MuxpiContext, MuxpiData } from "./config.ts";
 
 /** How long writing may take. */

@@ -1,5 +1,5 @@
 import { ProvisioningError } from "../support/errors.ts";
-import { quote } from "../support/ssh.ts";
+import { quote } from "../support/ssh/ssh.ts";
 import type { MuxpiContext } from "./config.ts";
 import { mustControl } from "./control.ts";
 

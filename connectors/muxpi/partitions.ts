@@ -2,8 +2,8 @@
 import * as z from "zod";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
-import { failureText, succeeded } from "../support/runner.ts";
-import { quote } from "../support/ssh.ts";
+import { failureText, succeeded } from "../support/process/runner.ts";
+import { quote } from "../support/ssh/ssh.ts";
 import type { PutBack } from "../support/put_back.ts";
 import type { MuxpiContext } from "./config.ts";
 import { control, isLost, mustControl } from "./control.ts";

@@ -2,8 +2,8 @@
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import type { PutBack } from "../support/put_back.ts";
-import { expectSuccess, failureText, succeeded } from "../support/runner.ts";
-import { quote } from "../support/ssh.ts";
+import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
+import { quote } from "../support/ssh/ssh.ts";
 import type { MuxpiContext } from "./config.ts";
 import { control, mustControl } from "./control.ts";
 import { shellWords } from "./words.ts";

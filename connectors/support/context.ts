@@ -3,9 +3,9 @@ import type { Log } from "../../lib/log.ts";
 import type { ProgressView } from "../../lib/progress.ts";
 import type { ConnectorContext, Stage } from "../connector.ts";
 import type { CommonConfig } from "./config.ts";
-import { httpClient } from "./http.ts";
+import { httpClient } from "./http/http.ts";
 import { type Job, readJobFile } from "./job.ts";
-import { processRunner } from "./process_runner.ts";
+import { processRunner } from "./process/process_runner.ts";
 import { type PutBackStack, putBackStack } from "./put_back.ts";
 
 /**
@@ -31,7 +31,7 @@ export interface ContextParts {
   /** Stops the stage. */
   readonly signal: AbortSignal;
   /** Makes the end of programs quick: KILL at once. */
-  readonly hasten: AbortSignal;
+  readonly forceStop: AbortSignal;
   readonly print: (bytes: Uint8Array) => Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export function makeContext(
   let job: Promise<Job> | undefined;
 
   function build(signal: AbortSignal): ConnectorContext {
-    const { cwd, env, limits, hasten } = parts;
+    const { cwd, env, limits, forceStop } = parts;
     return {
       connector: parts.connector,
       stage: parts.stage,
@@ -56,7 +56,7 @@ export function makeContext(
       log: parts.log,
       progress: parts.progress,
       signal,
-      runner: processRunner({ cwd, env, clock: limits, signal, hasten }),
+      runner: processRunner({ cwd, env, clock: limits, signal, forceStop }),
       http: httpClient(limits, signal),
       print: (text) => parts.print(typeof text === "string" ? encoder.encode(text) : text),
       readJob() {

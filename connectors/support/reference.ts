@@ -1,7 +1,7 @@
 /** What connectors say about themselves, from the schemas that validate. */
 import type { Connector } from "../connector.ts";
 import { commonShape } from "./config.ts";
-import type { ProgramNeed } from "./programs.ts";
+import type { ProgramNeed } from "./process/programs.ts";
 import { type KeyReference, keyReferences } from "../../lib/config/config_reference.ts";
 
 /** One line for each connector. */

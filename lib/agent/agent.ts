@@ -1,10 +1,10 @@
-/** The life of an agent: start, rounds, stop; and the jobs that it runs meanwhile. */
+/** The life of an agent: start, poll loop, stop; and the jobs that it runs meanwhile. */
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
-import { adoptLeftovers } from "../job/adopt.ts";
+import { adoptLeftovers } from "../job/legacy_results.ts";
 import { artifactUpload } from "../job/artifact_upload.ts";
-import { Deliveries } from "../job/deliveries.ts";
+import { UploadQueue } from "../job/upload_queue.ts";
 import type { EndReason } from "../job/end_reason.ts";
 import { removeFolder } from "../job/folder.ts";
 import { Job } from "../job/job.ts";
@@ -15,18 +15,18 @@ import { JobStore } from "../job/store.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
-import type { Contact } from "../outbox/contact.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
 import type { ServerApi } from "../server/api.ts";
 import { warnOfOpenFolders } from "./folders.ts";
 import { JobSecrets } from "./job_secrets.ts";
 import { takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
-import { Memory } from "./memory.ts";
+import { StateFile } from "./state_file.ts";
 import { refuseJob } from "./refuse_job.ts";
 import { LAST_STATE_MS, Reporter } from "./reporter.ts";
-import { Rounds } from "./rounds.ts";
+import { PollLoop } from "./poll_loop.ts";
 import type { Signals } from "./signals.ts";
-import { STOPPED_COMMENT, Wishes } from "./wishes.ts";
+import { DesiredState, STOPPED_COMMENT } from "./desired_state.ts";
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
@@ -37,7 +37,7 @@ export interface AgentOptions {
   /** From `prepareFolders()`. */
   folder: string;
   server: ServerApi;
-  contact: Contact;
+  connectivity: Connectivity;
   clock: Clock;
   log: Log;
   observer: Observer;
@@ -88,37 +88,40 @@ export async function runAgent(options: AgentOptions): Promise<AgentEnd> {
 class Agent {
   readonly #options: AgentOptions;
   readonly #stop = new AbortController();
-  readonly #hasten = new AbortController();
-  readonly #stopSignals: StopSignals = { stop: this.#stop.signal, hasten: this.#hasten.signal };
+  readonly #forceStop = new AbortController();
+  readonly #stopSignals: StopSignals = {
+    stop: this.#stop.signal,
+    forceStop: this.#forceStop.signal,
+  };
   readonly #store: JobStore;
-  readonly #deliveries: Deliveries;
-  readonly #wishes: Wishes;
+  readonly #uploads: UploadQueue;
+  readonly #desired: DesiredState;
   readonly #reporter: Reporter;
-  readonly #rounds: Rounds;
+  readonly #pollLoop: PollLoop;
   readonly #observer: Observer;
-  readonly #secrets = new JobSecrets((spool) => this.#deliveries.of(spool.jobId).includes(spool));
+  readonly #secrets = new JobSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
 
   constructor(options: AgentOptions, folder: string) {
     this.#options = options;
-    const { config, server, contact, clock, log, sharedFolder } = options;
+    const { config, server, connectivity, clock, log, sharedFolder } = options;
     this.#store = new JobStore(folder, log);
-    this.#wishes = new Wishes(new Memory(folder, log), log);
-    this.#reporter = new Reporter({ ...options, wishes: this.#wishes });
+    this.#desired = new DesiredState(new StateFile(folder, log), log);
+    this.#reporter = new Reporter({ ...options, desired: this.#desired });
     this.#observer = combineObservers([options.observer, {
       ...noObserver,
       phaseStarted: (phase) => this.#reporter.showPhase(phase),
     }], log);
-    this.#deliveries = new Deliveries({
+    this.#uploads = new UploadQueue({
       store: this.#store,
-      courier: {
+      uploader: {
         server,
-        contact,
+        connectivity,
         clock,
         log,
         agentId: config.agent_id,
         outputBytes: config.output_bytes,
-        openArtifacts: (spool, folder) =>
-          artifactUpload(spool, folder, {
+        openArtifacts: (outbox, folder) =>
+          artifactUpload(outbox, folder, {
             redact: (text) => this.#secrets.redact(text),
             observer: options.observer,
           }),
@@ -130,11 +133,11 @@ class Agent {
       removeFolder: (path) => this.#removeFolder(path),
       maxSpool: config.max_spool,
     });
-    this.#rounds = new Rounds({
+    this.#pollLoop = new PollLoop({
       ...options,
       observer: this.#observer,
       signals: this.#stopSignals,
-      wishes: this.#wishes,
+      desired: this.#desired,
       markers: new Markers({
         agentId: config.agent_id,
         log,
@@ -150,8 +153,8 @@ class Agent {
     const { log, signals, config, clock } = this.#options;
     signals.listen({
       restart: () => {
-        this.#wishes.requestRestart("Restart signal (SIGUSR1)", "SIGUSR1 asks for a restart");
-        this.#rounds.wakeUp();
+        this.#desired.requestRestart("Restart signal (SIGUSR1)", "SIGUSR1 asks for a restart");
+        this.#pollLoop.wakeUp();
       },
       stop: (signal, again) => this.#onStop(signal, again),
     });
@@ -168,14 +171,14 @@ class Agent {
       await adoptLeftovers(config.results_basedir, { store: this.#store, clock, log });
       await this.#recover();
       this.#reporter.showIdle();
-      // 3. Rounds, until it is told to stop or to restart.
-      if (await this.#rounds.run() === "restart") end = { ended: "restart" };
+      // 3. PollLoop, until it is told to stop or to restart.
+      if (await this.#pollLoop.run() === "restart") end = { ended: "restart" };
       // 4. The end: what is on its way, then the last state.
       await this.#sayGoodbye(end);
     } finally {
       reporting.abort();
       await reporter;
-      await this.#deliveries.stop();
+      await this.#uploads.stop();
     }
     log.info(end.ended === "restart" ? "The agent ends, to be started again" : "The agent ends");
     return end;
@@ -189,63 +192,63 @@ class Agent {
     );
     const reason: EndReason = { kind: "stopped", at: this.#options.clock.monotonic() };
     this.#stop.abort(reason);
-    if (again) this.#hasten.abort(reason);
-    this.#rounds.wakeUp();
+    if (again) this.#forceStop.abort(reason);
+    this.#pollLoop.wakeUp();
   }
 
   async #recover(): Promise<void> {
-    const ends = await recoverJobs(this.#store, this.#deliveries, this.#jobContext());
+    const ends = await recoverJobs(this.#store, this.#uploads, this.#jobContext());
     for (const end of ends) if (end.recoveryFailed) this.#goOffline(end.jobId);
-    await this.#deliveries.enforceCap();
+    await this.#uploads.enforceCap();
   }
 
   #goOffline(jobId: string): void {
-    this.#wishes.goOffline(
+    this.#desired.goOffline(
       `Set to offline by agent. Recovery failed during job '${jobId}' execution.`,
     );
   }
 
   async #runJob(received: Record<string, unknown>, broken?: string): Promise<void> {
-    const { server, contact, clock, log } = this.#options;
+    const { server, connectivity, clock, log } = this.#options;
     const job = new Job(received);
-    let spool;
+    let outbox;
     try {
-      spool = await this.#store.accept(job, this.#deliveries.of(job.jobId), clock.now());
+      outbox = await this.#store.accept(job, this.#uploads.of(job.jobId), clock.now());
     } catch (error) {
       await refuseJob(job, {
         reason: messageOf(error),
         folder: this.#store.folder,
         server,
-        contact,
+        connectivity,
         log,
         signal: this.#stop.signal,
       });
       return;
     }
     this.#reporter.setJob(job.jobId);
-    const run = new JobRun(job, spool, this.#jobContext());
-    this.#deliveries.startLive(spool, () => run.noteCancelled());
+    const run = new JobRun(job, outbox, this.#jobContext());
+    this.#uploads.startLive(outbox, () => run.noteCancelled());
     const end = await run.run(broken);
     if (end.recoveryFailed) this.#goOffline(end.jobId);
     this.#reporter.setJob("");
     if (!this.#stop.signal.aborted) this.#reporter.showIdle();
-    await this.#deliveries.enforceCap();
+    await this.#uploads.enforceCap();
   }
 
   #jobContext(): JobContext {
-    const { config, server, contact, clock, log, wantsRelease, setRedactor } = this.#options;
+    const { config, server, connectivity, clock, log, wantsRelease, setRedactor } = this.#options;
     return {
       config,
       server,
-      contact,
+      connectivity,
       clock,
       log,
       observer: this.#observer,
       signals: this.#stopSignals,
       wantsRelease,
-      forgetReceived: (spool) => this.#store.forgetReceived(spool),
-      keepSecret: (spool, secrets) => {
-        this.#secrets.keep(spool, secrets);
+      forgetReceived: (outbox) => this.#store.forgetReceived(outbox),
+      keepSecret: (outbox, secrets) => {
+        this.#secrets.keep(outbox, secrets);
         setRedactor((text) => this.#secrets.redact(text));
       },
     };
@@ -259,16 +262,16 @@ class Agent {
 
   /** What is on its way gets some time, then the server is told why nobody asks for jobs. */
   async #sayGoodbye(end: AgentEnd): Promise<void> {
-    const { restart, offline } = this.#wishes;
-    await this.#deliveries.drain(DRAIN_MS, this.#hasten.signal);
+    const { restart, offline } = this.#desired;
+    await this.#uploads.drain(DRAIN_MS, this.#forceStop.signal);
     if (end.ended === "restart") {
       this.#reporter.setState("restart", restart?.comment ?? "");
     } else if (offline === undefined) {
       // An administrator's offline stays as it is, comment included.
       this.#reporter.setState("offline", STOPPED_COMMENT);
     }
-    await this.#reporter.flush(LAST_STATE_MS, this.#hasten.signal);
+    await this.#reporter.flush(LAST_STATE_MS, this.#forceStop.signal);
     // Not before: until then the server may show the request, which would be taken for a new one.
-    if (end.ended === "restart") this.#wishes.restartCarriedOut();
+    if (end.ended === "restart") this.#desired.restartCarriedOut();
   }
 }

@@ -59,7 +59,7 @@ async function patiently<T>(
   };
   signals.stop.addEventListener("abort", giveUp, { signal: over.signal });
   try {
-    return await call(AbortSignal.any([over.signal, signals.hasten]));
+    return await call(AbortSignal.any([over.signal, signals.forceStop]));
   } finally {
     over.abort();
   }

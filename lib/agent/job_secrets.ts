@@ -1,5 +1,5 @@
 /** The secrets of jobs that the agent may still talk about in its own log. */
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Secrets } from "../process/redactor.ts";
 
 /** After an outage of days, the secrets of so many jobs are still looked for in the agent's log. */
@@ -11,20 +11,20 @@ const MOST_SECRETS = 20;
  */
 export class JobSecrets {
   /** The oldest first. */
-  readonly #secrets = new Map<Spool, Secrets>();
-  readonly #isUndelivered: (spool: Spool) => boolean;
+  readonly #secrets = new Map<Outbox, Secrets>();
+  readonly #isUndelivered: (outbox: Outbox) => boolean;
 
-  constructor(isUndelivered: (spool: Spool) => boolean) {
+  constructor(isUndelivered: (outbox: Outbox) => boolean) {
     this.#isUndelivered = isUndelivered;
   }
 
   /** Masks these, too, from now on. */
-  keep(spool: Spool, secrets: Secrets): void {
+  keep(outbox: Outbox, secrets: Secrets): void {
     for (const earlier of [...this.#secrets.keys()]) {
       const isKept = this.#isUndelivered(earlier) && this.#secrets.size < MOST_SECRETS;
       if (!isKept) this.#secrets.delete(earlier);
     }
-    if (!secrets.isEmpty) this.#secrets.set(spool, secrets);
+    if (!secrets.isEmpty) this.#secrets.set(outbox, secrets);
   }
 
   /** Masks what is kept. */

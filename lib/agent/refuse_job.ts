@@ -1,7 +1,7 @@
 /** The end of a job that was handed out when the disk takes no record of it. */
 import type { Job } from "../job/job.ts";
 import type { Log } from "../log.ts";
-import type { Contact } from "../outbox/contact.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
 import { isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { ResultUpdate } from "../server/schema.ts";
@@ -12,7 +12,7 @@ export interface RefuseOptions {
   /** Where its record should have been. */
   folder: string;
   server: ServerApi;
-  contact: Contact;
+  connectivity: Connectivity;
   log: Log;
   /** Ends it. */
   signal: AbortSignal;
@@ -20,7 +20,7 @@ export interface RefuseOptions {
 
 /** Without a record nothing can be promised: the job is ended at once, so that nobody waits for it. */
 export async function refuseJob(job: Job, options: RefuseOptions): Promise<void> {
-  const { reason, folder, server, contact, log, signal } = options;
+  const { reason, folder, server, connectivity, log, signal } = options;
   log.error(
     `Cannot keep a record of job ${job.jobId}, which is ended as failed: ${reason}. ` +
       `Mend ${folder}; no other job is taken before.`,
@@ -37,7 +37,7 @@ export async function refuseJob(job: Job, options: RefuseOptions): Promise<void>
       const answer = await server.postResult(job.jobId, outcome, signal);
       if (answer.ok) return;
       if (isFinal(answer)) break;
-      await contact.pause(backoff.next(answer.retryAfterMs), signal).catch(() => {});
+      await connectivity.pause(backoff.next(answer.retryAfterMs), signal).catch(() => {});
     }
   }
 }

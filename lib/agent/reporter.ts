@@ -6,12 +6,12 @@ import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Contact } from "../outbox/contact.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
 import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
-import type { Wish } from "./memory.ts";
-import type { Wishes } from "./wishes.ts";
+import type { Wish } from "./state_file.ts";
+import type { DesiredState } from "./desired_state.ts";
 
 /** The record's `updated_at` must move once a minute; this leaves time for one try that fails. */
 const HEARTBEAT_MS = 50_000;
@@ -28,11 +28,11 @@ const MOST_LOG_LINES = 100;
 export interface ReporterOptions {
   config: AgentConfig;
   server: ServerApi;
-  contact: Contact;
+  connectivity: Connectivity;
   clock: Clock;
   log: Log;
   observer: Observer;
-  wishes: Wishes;
+  desired: DesiredState;
   /** The agent's own log lines since the last call. */
   recentLog(): string[];
 }
@@ -102,7 +102,7 @@ export class Reporter {
 
   /** The state of an agent that runs no job. */
   showIdle(comment = ""): void {
-    const { offline } = this.#options.wishes;
+    const { offline } = this.#options.desired;
     if (offline !== undefined) this.show(offline.state, offline.comment);
     else this.show("waiting", comment);
   }
@@ -123,11 +123,11 @@ export class Reporter {
 
   /** While a job runs, phases are shown; with what is asked of the agent when it has ended. */
   showPhase(phase: string): void {
-    const { wishes } = this.#options;
-    const pending = wishes.offline !== undefined
-      ? `Going ${wishes.offline.state} after this job: ${wishes.offline.comment}`
-      : wishes.restart !== undefined
-      ? `Restart pending: ${wishes.restart.comment}`
+    const { desired } = this.#options;
+    const pending = desired.offline !== undefined
+      ? `Going ${desired.offline.state} after this job: ${desired.offline.comment}`
+      : desired.restart !== undefined
+      ? `Restart pending: ${desired.restart.comment}`
       : "";
     this.setState(phase, pending);
   }
@@ -137,19 +137,19 @@ export class Reporter {
   }
 
   /** Resolves when nothing is left to be posted, or after `ms`. */
-  async flush(ms: number, hasten: AbortSignal): Promise<void> {
+  async flush(ms: number, forceStop: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     const deadline = clock.monotonic() + ms;
     const isBusy = () => this.#dirty.size > 0 || this.#isPosting;
-    while (isBusy() && clock.monotonic() < deadline && !hasten.aborted) {
+    while (isBusy() && clock.monotonic() < deadline && !forceStop.aborted) {
       this.#wakeUp();
-      await clock.sleep(20, hasten).catch(() => {});
+      await clock.sleep(20, forceStop).catch(() => {});
     }
   }
 
   /** Posts what there is, and a sign of life now and then, until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, contact, observer } = this.#options;
+    const { clock, connectivity, observer } = this.#options;
     const backoff = new Backoff();
     try {
       while (true) {
@@ -159,7 +159,7 @@ export class Reporter {
         const answer = await this.#post(signal).finally(() => this.#isPosting = false);
         if (!answer.ok) {
           observer.retried();
-          await contact.pause(backoff.next(answer.retryAfterMs), signal);
+          await connectivity.pause(backoff.next(answer.retryAfterMs), signal);
           continue;
         }
         backoff.reset();
@@ -177,14 +177,14 @@ export class Reporter {
 
   /** Posts what the server has not taken yet, or just that the agent is alive. */
   async #post(signal: AbortSignal): Promise<Answer<void>> {
-    const { server, wishes } = this.#options;
+    const { server, desired } = this.#options;
     if (this.#dirty.has("state")) {
       // An administrator's wish stands in the same field and would be overwritten unread.
-      const { moment } = wishes;
+      const { moment } = desired;
       const record = await server.getAgent(signal);
       if (!record.ok) return this.#failed("agent's record", record);
-      wishes.learn(record.value, moment);
-      this.#respect(wishes.offline);
+      desired.learn(record.value, moment);
+      this.#respect(desired.offline);
       this.#leaveOutWhatIsShown(record.value);
     }
     const keys = [...this.#dirty];
@@ -196,13 +196,13 @@ export class Reporter {
     // A post needs some content to count as a sign of life.
     if (Object.keys(update).length === 0) update.location = this.#wanted.location ?? "";
     const { state, comment = "" } = update;
-    if (state !== undefined) wishes.aboutToPost(state, comment);
+    if (state !== undefined) desired.aboutToPost(state, comment);
     const answer = await server.postAgent(update, signal);
     // What it is not known to have is posted again: rather twice than never, it is for people.
     if (answer.ok || answer.kind === "refused") this.#log = [];
     if (answer.ok) {
       this.#complaints.delete("agent's record");
-      if (state !== undefined) wishes.posted(state, comment);
+      if (state !== undefined) desired.posted(state, comment);
       return answer;
     }
     if (answer.kind === "refused") {
@@ -222,8 +222,8 @@ export class Reporter {
     this.#dirty.delete("state");
     this.#dirty.delete("comment");
     // From now on it is the agent's own, too: a restart that is carried out is not asked for again.
-    this.#options.wishes.aboutToPost(state, comment);
-    this.#options.wishes.posted(state, comment);
+    this.#options.desired.aboutToPost(state, comment);
+    this.#options.desired.posted(state, comment);
   }
 
   /** An agent that has no job shows what it was told to be, also when it learns that only now. */

@@ -13,7 +13,7 @@ import {
   describeConnector,
   listConnectors,
 } from "../../connectors/support/reference.ts";
-import { clockFor } from "../../connectors/support/time_scale.ts";
+import { clockFor } from "../../connectors/support/wait/time_scale.ts";
 import { ownScreen, screenProgress } from "./screen.ts";
 
 /** What the command has of the world. Whatever is left out is the process's own. */
@@ -81,7 +81,7 @@ export async function runDeviceConnector(
     clock: io.clock ?? clockFor(env),
     limits,
     signal: stop.signal,
-    hasten: stop.hasten,
+    forceStop: stop.forceStop,
     stdout,
     stderr,
   };
@@ -254,16 +254,16 @@ function deviceHelp(connector: Connector): string {
 
 interface Stop extends Disposable {
   readonly signal: AbortSignal;
-  readonly hasten: AbortSignal;
+  readonly forceStop: AbortSignal;
 }
 
 /** The first signal stops the stage, the second makes short work of what is still running. */
 function stopSignals(): Stop {
   const stop = new AbortController();
-  const hasten = new AbortController();
+  const forceStop = new AbortController();
   const handlers = STOP_SIGNALS.map((name) => {
     const handler = () => {
-      if (stop.signal.aborted) hasten.abort();
+      if (stop.signal.aborted) forceStop.abort();
       else stop.abort(new Stopped(name));
     };
     Deno.addSignalListener(name, handler);
@@ -271,7 +271,7 @@ function stopSignals(): Stop {
   });
   return {
     signal: stop.signal,
-    hasten: hasten.signal,
+    forceStop: forceStop.signal,
     [Symbol.dispose]() {
       for (const { name, handler } of handlers) Deno.removeSignalListener(name, handler);
     },
@@ -279,7 +279,7 @@ function stopSignals(): Stop {
 }
 
 function given(signal: AbortSignal): Stop {
-  return { signal, hasten: new AbortController().signal, [Symbol.dispose]() {} };
+  return { signal, forceStop: new AbortController().signal, [Symbol.dispose]() {} };
 }
 
 async function writeAll(bytes: Uint8Array): Promise<void> {

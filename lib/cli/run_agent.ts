@@ -9,12 +9,12 @@ import type { Log } from "../log.ts";
 import { createInflux } from "../observe/influx.ts";
 import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
-import { createPulse } from "../observe/pulse.ts";
+import { createPulse } from "../observe/liveness.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
 import { serveStatusSocket } from "../observe/status_socket.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import { createTransferLog } from "../observe/transfer_log.ts";
-import { Contact } from "../outbox/contact.ts";
+import { Connectivity } from "../outbox/connectivity.ts";
 import { createServerClient } from "../server/client.ts";
 import { VERSION } from "../version.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
@@ -88,7 +88,7 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
   }
   const watchers = await watch(config, prepared.folder, clock, log);
   const { observer } = watchers;
-  const contact = new Contact(clock, log);
+  const connectivity = new Connectivity(clock, log);
   const server = createServerClient({
     address: config.server_address,
     agentId: config.agent_id,
@@ -96,8 +96,8 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
     clock,
     log,
     onContact: (ok, message) => {
-      contact.report(ok, message);
-      observer.contact(ok, message);
+      connectivity.report(ok, message);
+      observer.connectivity(ok, message);
     },
   });
   try {
@@ -105,7 +105,7 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
       config,
       folder: prepared.folder,
       server,
-      contact,
+      connectivity,
       clock,
       log,
       observer,
@@ -139,8 +139,8 @@ async function watch(
   log: Log,
 ): Promise<Watchers> {
   const agentId = config.agent_id;
-  const pulse = createPulse({ clock });
-  const systemd = createSystemd({ clock, log, pulse });
+  const liveness = createPulse({ clock });
+  const systemd = createSystemd({ clock, log, liveness });
   const transferLog = { observer: createTransferLog({ clock, log }) };
   const influx = createInflux({ agentId, clock, log });
   const board = await createStatus({
@@ -150,7 +150,7 @@ async function watch(
     folder,
     clock,
     log,
-    pulse,
+    liveness,
   });
   const health = config.metrics_port === undefined
     ? undefined
@@ -166,13 +166,13 @@ async function watch(
       },
     },
   };
-  const observers = [door, pulse, board, systemd, influx, transferLog, health]
+  const observers = [door, liveness, board, systemd, influx, transferLog, health]
     .flatMap((part) => part === undefined ? [] : [part.observer]);
   return {
     observer: combineObservers(observers, log),
     turned() {
       systemd?.ready();
-      pulse.beat();
+      liveness.beat();
     },
     async close() {
       await socket?.close();

@@ -1,7 +1,7 @@
 /** The hand-shake by which the device of one job is lent to another. */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { ServerApi } from "../server/api.ts";
 import type { Job } from "./job.ts";
 
@@ -10,7 +10,7 @@ const ASK_EVERY_MS = 5_000;
 
 /** What the hand-shake needs. */
 export interface AllocationOptions {
-  spool: Spool;
+  outbox: Outbox;
   server: ServerApi;
   clock: Clock;
   log: Log;
@@ -23,10 +23,10 @@ export interface AllocationOptions {
  * says `allocated`; then the device is the parent's until the parent or this job is over.
  */
 export async function waitWhileAllocated(job: Job, options: AllocationOptions): Promise<void> {
-  const { spool, server, clock, log, signal } = options;
+  const { outbox, server, clock, log, signal } = options;
   try {
-    const allocated = spool.send({ kind: "state", state: "allocated" });
-    await spool.settled(allocated, signal);
+    const allocated = outbox.send({ kind: "state", state: "allocated" });
+    await outbox.settled(allocated, signal);
     log.info("The device is allocated until the job or its parent ends", { job_id: job.jobId });
     const jobIds = [job.jobId, job.parentJobId].filter((id) => id !== undefined);
     while (true) {

@@ -1,6 +1,6 @@
 /** A job's artifacts on their way to the server. */
 import { join } from "node:path";
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Observer } from "../observe/observer.ts";
 import { type Progress, watched } from "../progress.ts";
 import type { Upload } from "../server/api.ts";
@@ -20,7 +20,7 @@ export interface ArtifactUploadOptions {
  * has been sent, or not: a server that refuses it may never have read it to its end.
  */
 export function artifactUpload(
-  spool: Spool,
+  outbox: Outbox,
   folder: string,
   { redact, observer }: ArtifactUploadOptions,
 ): Upload & Disposable {
@@ -28,11 +28,11 @@ export function artifactUpload(
   const report = (path: string, reason: string) => {
     if (reported.has(path)) return;
     reported.add(path);
-    const phase = spool.standing.logs.output.regions.at(-1)?.phase ?? "cleanup";
+    const phase = outbox.state.logs.output.regions.at(-1)?.phase ?? "cleanup";
     const line = `WARNING: The artifact ${
       JSON.stringify(path)
     } is not delivered whole: ${reason}\n`;
-    spool.appendLog("output", phase, new TextEncoder().encode(redact(line))).catch(() => {});
+    outbox.appendLog("output", phase, new TextEncoder().encode(redact(line))).catch(() => {});
   };
   const what = "Uploading the artifacts";
   let progress: Progress | undefined;
@@ -40,7 +40,7 @@ export function artifactUpload(
     open() {
       const archive = packArtifacts(join(folder, "artifacts"), { onSkipped: report });
       progress?.end();
-      progress = beginTransfer(observer, { what, jobId: spool.jobId });
+      progress = beginTransfer(observer, { what, jobId: outbox.jobId });
       return watched(archive, progress);
     },
     [Symbol.dispose]: () => progress?.end(),

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Contact } from "../outbox/contact.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import { watched } from "../progress.ts";
 import type { ServerApi } from "../server/api.ts";
 import { unpackAttachments } from "./attachments/unpack.ts";
@@ -17,13 +17,13 @@ const ARCHIVE_NAME = "attachments.tar.gz";
 
 /** What is needed to bring attachments. */
 export interface BringOptions {
-  spool: Spool;
+  outbox: Outbox;
   /** The job's working folder. */
   folder: string;
   config: AgentConfig;
   server: ServerApi;
   clock: Clock;
-  contact: Contact;
+  connectivity: Connectivity;
   observer: Observer;
   signal: AbortSignal;
 }
@@ -34,15 +34,15 @@ export async function bringAttachments(
   options: BringOptions,
 ): Promise<string | undefined> {
   if (!job.hasAttachments) return undefined;
-  const { spool, folder, config, signal } = options;
-  const path = join(spool.folder, ARCHIVE_NAME);
+  const { outbox, folder, config, signal } = options;
+  const path = join(outbox.folder, ARCHIVE_NAME);
   const fetched = await fetchAttachments(job.jobId, {
     ...options,
     path,
     largestBytes: config.attachments_max_download,
   });
   if (!fetched.ok) {
-    await removeArchive(spool);
+    await removeArchive(outbox);
     return `Cannot fetch the attachments: ${fetched.reason}`;
   }
   if (fetched.hasAny) {
@@ -61,7 +61,7 @@ export async function bringAttachments(
       },
       signal,
     });
-    await removeArchive(spool);
+    await removeArchive(outbox);
     if (!unpacked.ok) return `The attachments are refused: ${unpacked.reason}`;
   }
   job.dropAttachments();
@@ -69,6 +69,6 @@ export async function bringAttachments(
 }
 
 /** It is still there when an earlier process was killed between fetching and unpacking it. */
-export async function removeArchive(spool: Spool): Promise<void> {
-  await Deno.remove(join(spool.folder, ARCHIVE_NAME)).catch(() => {});
+export async function removeArchive(outbox: Outbox): Promise<void> {
+  await Deno.remove(join(outbox.folder, ARCHIVE_NAME)).catch(() => {});
 }

@@ -1,6 +1,6 @@
 /** Learns from the server that the job was cancelled: there is no other way for an agent to know. */
 import type { Clock } from "../clock.ts";
-import type { Contact } from "../outbox/contact.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
 import type { ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { EndReason } from "./end_reason.ts";
@@ -13,7 +13,7 @@ const LONGEST_CHECK_MS = 2000;
 /** What a watch needs. */
 export interface CancellationWatchOptions {
   server: ServerApi;
-  contact: Contact;
+  connectivity: Connectivity;
   clock: Clock;
   jobId: string;
 }
@@ -52,7 +52,7 @@ export class CancellationWatch implements AsyncDisposable {
    * up by an outage.
    */
   async check(): Promise<boolean> {
-    if (this.isCancelled || !this.#options.contact.isUp) return this.isCancelled;
+    if (this.isCancelled || !this.#options.connectivity.isUp) return this.isCancelled;
     const over = new AbortController();
     const limit = this.#options.clock.sleep(LONGEST_CHECK_MS, over.signal);
     try {
@@ -82,7 +82,7 @@ export class CancellationWatch implements AsyncDisposable {
   }
 
   async #watch(): Promise<void> {
-    const { clock, contact } = this.#options;
+    const { clock, connectivity } = this.#options;
     const signal = AbortSignal.any([this.#over.signal, this.#cancelled.signal]);
     const backoff = new Backoff();
     try {
@@ -90,7 +90,7 @@ export class CancellationWatch implements AsyncDisposable {
         await clock.sleep(ASK_EVERY_MS, signal);
         const failure = await this.#ask(signal);
         if (failure === undefined) backoff.reset();
-        else await contact.pause(backoff.next(failure.retryAfterMs), signal);
+        else await connectivity.pause(backoff.next(failure.retryAfterMs), signal);
       }
     } catch (error) {
       if (!signal.aborted) throw error;

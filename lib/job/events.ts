@@ -1,7 +1,7 @@
 /** Events as the consumers of a job's webhook know them. */
 import type { Clock } from "../clock.ts";
 import type { Phase } from "../phases.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Secrets } from "../process/redactor.ts";
 
 /** The names of events. */
@@ -19,20 +19,20 @@ export type EventName =
 
 /** Puts events into the outbox of one job. */
 export class Events {
-  readonly #spool: Spool;
+  readonly #outbox: Outbox;
   readonly #secrets: Secrets;
   readonly #clock: Clock;
 
-  constructor(spool: Spool, secrets: Secrets, clock: Clock) {
-    this.#spool = spool;
+  constructor(outbox: Outbox, secrets: Secrets, clock: Clock) {
+    this.#outbox = outbox;
     this.#secrets = secrets;
     this.#clock = clock;
   }
 
   /** Something happened. Nothing is kept for a job without a webhook. */
   emit(name: EventName, detail = ""): void {
-    if (this.#spool.standing.accepted?.webhook === undefined) return;
-    this.#spool.sendEvent({
+    if (this.#outbox.state.accepted?.webhook === undefined) return;
+    this.#outbox.sendEvent({
       event_name: name,
       timestamp: new Date(this.#clock.now()).toISOString().replace("Z", "+00:00"),
       detail: this.#secrets.redactText(detail),

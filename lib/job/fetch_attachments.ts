@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Contact } from "../outbox/contact.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
 import type { Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import { beginTransfer } from "./transfer.ts";
@@ -15,7 +15,7 @@ export interface FetchOptions {
   /** Where the archive goes; mode 0600. */
   path: string;
   server: ServerApi;
-  contact: Contact;
+  connectivity: Connectivity;
   clock: Clock;
   observer: Observer;
   signal: AbortSignal;
@@ -33,7 +33,7 @@ export type Fetched = { ok: true; hasAny: boolean } | { ok: false; reason: strin
  * are two different things.
  */
 export async function fetchAttachments(jobId: string, options: FetchOptions): Promise<Fetched> {
-  const { clock, contact, signal } = options;
+  const { clock, connectivity, signal } = options;
   const deadline = clock.monotonic() + PATIENCE_MS;
   const backoff = new Backoff();
   try {
@@ -45,7 +45,7 @@ export async function fetchAttachments(jobId: string, options: FetchOptions): Pr
       if (!isWorthATry || clock.monotonic() >= deadline) {
         return { ok: false, reason: tried.again.message };
       }
-      await contact.pause(backoff.next(tried.again.retryAfterMs), signal);
+      await connectivity.pause(backoff.next(tried.again.retryAfterMs), signal);
     }
   } catch (error) {
     if (signal.aborted) return { ok: false, reason: "the job is being ended" };

@@ -1,5 +1,5 @@
 /** The line in a job's log that says where the agent was interrupted. */
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
 
 /** What a log ends with when an earlier process has said already that it was interrupted. */
@@ -15,12 +15,12 @@ export function interruption(phase: Phase | undefined): string {
 }
 
 /** Says it unless the log ends like that: the process before this one may have died right after. */
-export async function sayOnce(spool: Spool, phase: Phase, line: string): Promise<void> {
-  const length = spool.length("output");
-  const end = await spool.readLog("output", Math.max(0, length - REMARK_BYTES), length);
+export async function sayOnce(outbox: Outbox, phase: Phase, line: string): Promise<void> {
+  const length = outbox.length("output");
+  const end = await outbox.readLog("output", Math.max(0, length - REMARK_BYTES), length);
   const text = new TextDecoder().decode(end);
   if (INTERRUPTED.test(text)) return;
   const isMidLine = text !== "" && !text.endsWith("\n");
   const bytes = new TextEncoder().encode(`${isMidLine ? "\n" : ""}${line}\n`);
-  await spool.appendLog("output", phase, bytes).catch(() => {});
+  await outbox.appendLog("output", phase, bytes).catch(() => {});
 }

@@ -3,8 +3,8 @@ import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Contact } from "../outbox/contact.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Secrets } from "../process/redactor.ts";
 import type { ServerApi } from "../server/api.ts";
 
@@ -13,14 +13,14 @@ export interface StopSignals {
   /** In order: end the phase, clean up, deliver. */
   stop: AbortSignal;
   /** At once. */
-  hasten: AbortSignal;
+  forceStop: AbortSignal;
 }
 
 /** What a job needs of its agent. */
 export interface JobContext {
   config: AgentConfig;
   server: ServerApi;
-  contact: Contact;
+  connectivity: Connectivity;
   clock: Clock;
   log: Log;
   observer: Observer;
@@ -28,7 +28,7 @@ export interface JobContext {
   /** Whether somebody reads the `release` label of the metrics. */
   wantsRelease: boolean;
   /** Forgets the job as it was received, when it has ended. */
-  forgetReceived(spool: Spool): void;
+  forgetReceived(outbox: Outbox): void;
   /** Masks these secrets in the agent's own log, until the server has everything of the job. */
-  keepSecret(spool: Spool, secrets: Secrets): void;
+  keepSecret(outbox: Outbox, secrets: Secrets): void;
 }

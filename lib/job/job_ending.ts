@@ -1,7 +1,7 @@
 /** The end of a job, once its phases are over: nothing of it is left on the host but its record. */
 import { messageOf } from "../message.ts";
-import type { Spool } from "../outbox/spool.ts";
-import { statusesOf } from "../outbox/standing.ts";
+import type { Outbox } from "../outbox/outbox.ts";
+import { statusesOf } from "../outbox/job_state.ts";
 import { endSurvivors } from "../process/survivors.ts";
 import { removeArchive } from "./bring_attachments.ts";
 import { JOB_VARIABLE } from "./environment.ts";
@@ -22,7 +22,7 @@ export interface JobEnd {
 
 /** What there is of a job that ends. */
 export interface JobEndingOptions {
-  spool: Spool;
+  outbox: Outbox;
   folder: WorkingFolder;
   events: Events;
   context: JobContext;
@@ -33,14 +33,14 @@ export interface JobEndingOptions {
  */
 export class JobEnding {
   readonly #job: Job;
-  readonly #spool: Spool;
+  readonly #outbox: Outbox;
   readonly #folder: WorkingFolder;
   readonly #events: Events;
   readonly #context: JobContext;
 
-  constructor(job: Job, { spool, folder, events, context }: JobEndingOptions) {
+  constructor(job: Job, { outbox, folder, events, context }: JobEndingOptions) {
     this.#job = job;
-    this.#spool = spool;
+    this.#outbox = outbox;
     this.#folder = folder;
     this.#events = events;
     this.#context = context;
@@ -48,29 +48,29 @@ export class JobEnding {
 
   /** The end of all processes, artifacts, outcome: always, and in this order, after cleanup. */
   async end(reason: string): Promise<JobEnd> {
-    const spool = this.#spool;
-    const { standing } = spool;
+    const outbox = this.#outbox;
+    const { state } = outbox;
     await this.endSurvivors();
     this.#events.emit("job_end", reason);
     const isTrusted = this.#folder.whyDistrusted() === undefined;
     const leftIn = isTrusted
-      ? await this.attempt("take its artifacts", () => this.#folder.handOverArtifacts(spool))
+      ? await this.attempt("take its artifacts", () => this.#folder.handOverArtifacts(outbox))
       : undefined;
-    if (!standing.sent.has("outcome")) {
-      spool.send({ kind: "outcome", status: statusesOf(standing) });
+    if (!state.sent.has("outcome")) {
+      outbox.send({ kind: "outcome", status: statusesOf(state) });
     }
-    await spool.sync().catch(() => {});
-    await removeArchive(spool);
+    await outbox.sync().catch(() => {});
+    await removeArchive(outbox);
     if (isTrusted) await this.attempt("remove its folder", () => this.#folder.remove(leftIn));
-    await this.attempt("forget its secrets", () => this.#context.forgetReceived(spool));
-    spool.append({
+    await this.attempt("forget its secrets", () => this.#context.forgetReceived(outbox));
+    outbox.append({
       t: "finished",
       at: this.#context.clock.now(),
       ...(leftIn !== undefined && { folder: leftIn }),
     });
     this.#context.observer.jobEnded({ reason });
     this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
-    const recoveryFailed = [...standing.phases.values()]
+    const recoveryFailed = [...state.phases.values()]
       .some(({ status }) => status === RECOVERY_FAILED_STATUS);
     return { jobId: this.#job.jobId, reason, recoveryFailed };
   }
@@ -100,10 +100,10 @@ export class JobEnding {
     const { ended, left } = await endSurvivors({
       variable: JOB_VARIABLE,
       value: this.#job.jobId,
-      groups: this.#spool.standing.groups.map((group) => group.identity),
+      groups: this.#outbox.state.groups.map((group) => group.identity),
       graceMs: config.cancel_grace * 1000,
       clock,
-      hasten: signals.hasten,
+      forceStop: signals.forceStop,
     });
     if (ended.length > 0) {
       log.info(`Ended ${ended.length} processes that job ${this.#job.jobId} had left`);

@@ -4,8 +4,8 @@
  */
 import { environmentOf } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
-import type { Spool } from "../outbox/spool.ts";
-import { interruptedPhase } from "../outbox/standing.ts";
+import type { Outbox } from "../outbox/outbox.ts";
+import { interruptedPhase } from "../outbox/job_state.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import { compileSecrets, type Secrets } from "../process/redactor.ts";
 import { waitWhileAllocated } from "./allocation.ts";
@@ -31,7 +31,7 @@ const UNKNOWN_RELEASE = "unknown";
 /** Runs one job. */
 export class JobRun {
   readonly #job: Job;
-  readonly #spool: Spool;
+  readonly #outbox: Outbox;
   readonly #context: JobContext;
   readonly #secrets: Secrets;
   readonly #events: Events;
@@ -41,22 +41,22 @@ export class JobRun {
   #release = UNKNOWN_RELEASE;
   #watch: CancellationWatch | undefined;
 
-  constructor(job: Job, spool: Spool, context: JobContext) {
+  constructor(job: Job, outbox: Outbox, context: JobContext) {
     this.#job = job;
-    this.#spool = spool;
+    this.#outbox = outbox;
     this.#context = context;
     this.#secrets = compileSecrets(PHASES.flatMap((phase) => Object.values(job.secrets(phase))));
-    this.#events = new Events(spool, this.#secrets, context.clock);
+    this.#events = new Events(outbox, this.#secrets, context.clock);
     this.#folder = new WorkingFolder(job, context.config, context.log);
     this.#report = new PhaseReport({
-      spool,
+      outbox,
       events: this.#events,
       observer: context.observer,
       secrets: this.#secrets,
       folder: this.#folder.path,
     });
     this.#ending = new JobEnding(job, {
-      spool,
+      outbox,
       folder: this.#folder,
       events: this.#events,
       context,
@@ -76,7 +76,7 @@ export class JobRun {
   async run(broken?: string): Promise<JobEnd> {
     const { log, server, observer } = this.#context;
     const job = this.#job;
-    this.#context.keepSecret(this.#spool, this.#secrets);
+    this.#context.keepSecret(this.#outbox, this.#secrets);
     log.info(`Job ${job.jobId} begins`, { queue: job.queue });
     observer.jobStarted({
       jobId: job.jobId,
@@ -99,19 +99,19 @@ export class JobRun {
    * if that was not done, and delivers what there is.
    */
   async resume(): Promise<JobEnd> {
-    const { standing } = this.#spool;
-    const interrupted = interruptedPhase(standing);
-    this.#context.keepSecret(this.#spool, this.#secrets);
+    const { state } = this.#outbox;
+    const interrupted = interruptedPhase(state);
+    this.#context.keepSecret(this.#outbox, this.#secrets);
     await this.#ending.endSurvivors();
     await this.#folder.remake();
     const message = interruption(interrupted);
     this.#context.log.warning(`${message} of job ${this.#job.jobId}, which is brought to its end`);
-    const lastPhase = interrupted ?? [...standing.phases.keys()].at(-1) ?? "setup";
-    const cleanupEnded = standing.phases.get("cleanup")?.status !== undefined;
+    const lastPhase = interrupted ?? [...state.phases.keys()].at(-1) ?? "setup";
+    const cleanupEnded = state.phases.get("cleanup")?.status !== undefined;
     if (!cleanupEnded) {
       await this.#ending.attempt(
         "say where it was interrupted",
-        () => sayOnce(this.#spool, lastPhase, message),
+        () => sayOnce(this.#outbox, lastPhase, message),
       );
     }
     if (interrupted !== undefined && interrupted !== "cleanup") {
@@ -122,8 +122,8 @@ export class JobRun {
   }
 
   #startWatch(): CancellationWatch {
-    const { server, contact, clock } = this.#context;
-    this.#watch = new CancellationWatch({ server, contact, clock, jobId: this.#job.jobId });
+    const { server, connectivity, clock } = this.#context;
+    this.#watch = new CancellationWatch({ server, connectivity, clock, jobId: this.#job.jobId });
     return this.#watch;
   }
 
@@ -136,7 +136,7 @@ export class JobRun {
     const { stop } = this.#context.signals;
     const refused = await bringAttachments(this.#job, {
       ...this.#context,
-      spool: this.#spool,
+      outbox: this.#outbox,
       folder: this.#folder.path,
       signal: AbortSignal.any([stop, watch.signal]),
     });
@@ -194,7 +194,7 @@ export class JobRun {
     if (phase === "allocate" && end.event === "normal_exit") {
       const { server, clock } = this.#context;
       const signal = AbortSignal.any([...ends]);
-      await waitWhileAllocated(this.#job, { spool: this.#spool, server, clock, log, signal });
+      await waitWhileAllocated(this.#job, { outbox: this.#outbox, server, clock, log, signal });
     }
     const outcome = this.#report.ended(phase, end);
     return { ...end, outcome };
@@ -222,13 +222,13 @@ export class JobRun {
       env,
       agentId: config.agent_id,
       secrets: this.#secrets,
-      spool: this.#spool,
+      outbox: this.#outbox,
       observer,
       clock,
       limits,
       graceMs: config.cancel_grace * 1000,
       signal: AbortSignal.any([...ends]),
-      hasten: signals.hasten,
+      forceStop: signals.forceStop,
       ...(notes.length > 0 && { note: notes.join("\n") }),
     });
     this.#report.deviceInfo();
@@ -286,9 +286,9 @@ export class JobRun {
 
   /** The cleanup phase; never cancelled, and run again when an earlier process did not end it. */
   async #cleanUp(): Promise<void> {
-    const { standing } = this.#spool;
-    if (standing.phases.get("cleanup")?.status !== undefined) return;
-    const isAgain = standing.phases.has("cleanup");
+    const { state } = this.#outbox;
+    if (state.phases.get("cleanup")?.status !== undefined) return;
+    const isAgain = state.phases.has("cleanup");
     this.#events.emit("cleanup_start");
     const skip = this.#reasonToSkip("cleanup");
     if (skip !== undefined) {
@@ -296,11 +296,11 @@ export class JobRun {
       this.#events.emit("cleanup_success");
       return;
     }
-    this.#spool.append({ t: "phase_started", phase: "cleanup" });
-    if (this.#watch?.isCancelled !== true) this.#spool.send({ kind: "state", state: "cleanup" });
+    this.#outbox.append({ t: "phase_started", phase: "cleanup" });
+    if (this.#watch?.isCancelled !== true) this.#outbox.send({ kind: "state", state: "cleanup" });
     // A first stop waits for the cleanup, a second one does not.
     const note = isAgain ? "Cleanup is run again, since it was interrupted." : undefined;
-    const end = await this.#runCommand("cleanup", [this.#context.signals.hasten], note)
+    const end = await this.#runCommand("cleanup", [this.#context.signals.forceStop], note)
       .catch((error) => internalEnd(error));
     this.#events.emit(end.status === 0 ? "cleanup_success" : "cleanup_fail", end.detail);
     this.#report.status("cleanup", end.status);
@@ -323,7 +323,7 @@ export class JobRun {
       `Job ${this.#job.jobId} is brought to its end, please report this: ${reason}`,
       { stack: error instanceof Error ? error.stack : undefined },
     );
-    const phase = interruptedPhase(this.#spool.standing) ?? "setup";
+    const phase = interruptedPhase(this.#outbox.state) ?? "setup";
     await this.#report.say(phase, `ERROR: ${reason}`);
     this.#events.emit(`${phase}_fail`, reason);
     this.#report.status(phase, INTERNAL_ERROR_STATUS);

@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
 import type { RedactorStream, Secrets } from "../process/redactor.ts";
 import { utf8Cleaner } from "../process/utf8.ts";
@@ -16,7 +16,7 @@ const encoder = new TextEncoder();
 
 /** Where a phase's log goes, and what must not be in it. */
 export interface PhaseLogOptions {
-  spool: Spool;
+  outbox: Outbox;
   phase: Phase;
   /** The job's folder. */
   folder: string;
@@ -85,8 +85,8 @@ export class PhaseLog implements AsyncDisposable {
 
   async #emit(bytes: Uint8Array): Promise<void> {
     if (bytes.length === 0) return;
-    const { spool, phase, observer } = this.#options;
-    await spool.appendLog("output", phase, bytes);
+    const { outbox, phase, observer } = this.#options;
+    await outbox.appendLog("output", phase, bytes);
     this.#atLineStart = bytes.at(-1) === NEWLINE;
     observer.output(bytes);
     await this.#emitToFile(bytes);

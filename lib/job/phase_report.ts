@@ -1,8 +1,8 @@
 /** What is told of the phases of a job: in its record, its folder and its log, and to the server. */
 import { join } from "node:path";
 import type { Observer } from "../observe/observer.ts";
-import type { Spool } from "../outbox/spool.ts";
-import { statusesOf } from "../outbox/standing.ts";
+import type { Outbox } from "../outbox/outbox.ts";
+import { statusesOf } from "../outbox/job_state.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { readDeviceInfo, readFailure } from "./connector_files.ts";
@@ -17,7 +17,7 @@ export const RECOVERY_FAILED_STATUS = 46;
 
 /** To whom it is told, and what must not be. */
 export interface PhaseReportOptions {
-  spool: Spool;
+  outbox: Outbox;
   events: Events;
   observer: Observer;
   secrets: Secrets;
@@ -37,15 +37,15 @@ export class PhaseReport {
 
   /** Writes down and sends that a phase begins. */
   started(phase: Phase): void {
-    const { spool, events } = this.#options;
-    spool.append({ t: "phase_started", phase });
-    spool.send({ kind: "state", state: phase });
+    const { outbox, events } = this.#options;
+    outbox.append({ t: "phase_started", phase });
+    outbox.send({ kind: "state", state: phase });
     events.emit(`${phase}_start`);
   }
 
   /** Writes down and sends how a phase ended. Returns the event that says so. */
   ended(phase: Phase, end: PhaseEnd): EventName {
-    const { spool, events, observer, folder } = this.#options;
+    const { outbox, events, observer, folder } = this.#options;
     const { event, detail, status } = end;
     if (event !== "stopped" && event !== "error") events.emit(event, detail);
     const recoveryFailed = status === RECOVERY_FAILED_STATUS;
@@ -57,35 +57,35 @@ export class PhaseReport {
     events.emit(outcome, failure);
     this.status(phase, status);
     if (phase === "provision") {
-      spool.send({ kind: "provision_log", exitCode: status, detail: outcome });
+      outbox.send({ kind: "provision_log", exitCode: status, detail: outcome });
     }
     return outcome;
   }
 
   /** A phase's status: in the record, in `testflinger-outcome.json`, on the server. */
   status(phase: Phase, status: number): void {
-    const { spool, folder } = this.#options;
-    spool.append({ t: "phase_ended", phase, status });
-    const statuses = statusesOf(spool.standing);
+    const { outbox, folder } = this.#options;
+    outbox.append({ t: "phase_ended", phase, status });
+    const statuses = statusesOf(outbox.state);
     try {
       const path = join(folder, "testflinger-outcome.json");
       rewriteFile(path, JSON.stringify({ status: statuses }), 0o644);
     } catch {
       // A job may remove its own folder, or put a link there; what counts is the record.
     }
-    spool.send({ kind: "status", status: statuses });
+    outbox.send({ kind: "status", status: statuses });
   }
 
   /** Sends what a device connector has said of its device, if that is new. */
   deviceInfo(): void {
-    const { spool, secrets, folder } = this.#options;
+    const { outbox, secrets, folder } = this.#options;
     const info = readDeviceInfo(folder);
     if (info === undefined) return;
     const deviceInfo = redactStrings(info, secrets);
     const text = JSON.stringify(deviceInfo);
     if (text === this.#deviceInfo) return;
     this.#deviceInfo = text;
-    spool.send({ kind: "device_info", deviceInfo });
+    outbox.send({ kind: "device_info", deviceInfo });
   }
 
   /** Says one line in the log of a phase that has no command running. */

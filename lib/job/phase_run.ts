@@ -1,6 +1,6 @@
 /** Runs the command of one phase, from its banner to its exit status. */
 import type { Clock } from "../clock.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
 import { statusOf } from "../process/exit.ts";
 import type { ProcessIdentity } from "../process/identity.ts";
@@ -25,7 +25,7 @@ export interface PhaseRunOptions {
   env: Record<string, string>;
   agentId: string;
   secrets: Secrets;
-  spool: Spool;
+  outbox: Outbox;
   observer: Observer;
   clock: Clock;
   limits: PhaseLimits;
@@ -33,7 +33,7 @@ export interface PhaseRunOptions {
   /** Ends the phase; its reason is an `EndReason`. */
   signal: AbortSignal;
   /** Ends it without grace. */
-  hasten: AbortSignal;
+  forceStop: AbortSignal;
   /** Said before the command starts, for instance that the phase is run again. */
   note?: string;
 }
@@ -56,7 +56,7 @@ export function banner(phase: Phase, agentId: string): string {
 
 /** Runs the phase. Whatever happens is in the result. */
 export async function runPhase(options: PhaseRunOptions): Promise<PhaseEnd> {
-  const { phase, spool, clock, limits, command } = options;
+  const { phase, outbox, clock, limits, command } = options;
   await using log = await PhaseLog.open(options);
   await log.say(banner(phase, options.agentId));
   if (options.note !== undefined) await log.say(options.note);
@@ -73,10 +73,10 @@ export async function runPhase(options: PhaseRunOptions): Promise<PhaseEnd> {
         ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
       },
       signal: options.signal,
-      hasten: options.hasten,
+      forceStop: options.forceStop,
       graceMs: options.graceMs,
       clock,
-      onStarted: (identity: ProcessIdentity) => spool.append({ t: "group", phase, identity }),
+      onStarted: (identity: ProcessIdentity) => outbox.append({ t: "group", phase, identity }),
       onOutput: (bytes: Uint8Array) => log.write(bytes),
     });
   } finally {

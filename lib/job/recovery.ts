@@ -1,6 +1,6 @@
 /** Brings to an end what earlier processes of this agent left unfinished. */
 import { messageOf } from "../message.ts";
-import type { Deliveries } from "./deliveries.ts";
+import type { UploadQueue } from "./upload_queue.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import type { JobEnd } from "./job_ending.ts";
@@ -15,16 +15,16 @@ import type { JobStore, Leftover } from "./store.ts";
  */
 export async function recoverJobs(
   store: JobStore,
-  deliveries: Deliveries,
+  uploads: UploadQueue,
   context: JobContext,
 ): Promise<JobEnd[]> {
   const ends: JobEnd[] = [];
   for (const leftover of await store.leftovers()) {
     try {
-      const end = await recoverJob(leftover, { store, deliveries, context });
+      const end = await recoverJob(leftover, { store, uploads, context });
       if (end !== undefined) ends.push(end);
     } catch (error) {
-      const { jobId, folder } = leftover.spool;
+      const { jobId, folder } = leftover.outbox;
       context.log.error(
         `Cannot bring job ${jobId} to its end: ${messageOf(error)}. What there is of it is ` +
           `delivered from ${folder}; the rest is tried again at the next start of the agent.`,
@@ -35,33 +35,33 @@ export async function recoverJobs(
 }
 
 async function recoverJob(
-  { spool, received }: Leftover,
-  { store, deliveries, context }: {
+  { outbox, received }: Leftover,
+  { store, uploads, context }: {
     store: JobStore;
-    deliveries: Deliveries;
+    uploads: UploadQueue;
     context: JobContext;
   },
 ): Promise<JobEnd | undefined> {
-  const queue = spool.standing.accepted?.queue ?? "";
-  if (spool.standing.accepted === undefined) {
-    spool.append({
+  const queue = outbox.state.accepted?.queue ?? "";
+  if (outbox.state.accepted === undefined) {
+    outbox.append({
       t: "accepted",
       at: context.clock.now(),
-      jobId: spool.jobId,
+      jobId: outbox.jobId,
       queue,
       rerun: false,
     });
   }
-  deliveries.startLeftover(spool);
-  if (spool.standing.finished !== undefined) {
+  uploads.startLeftover(outbox);
+  if (outbox.state.finished !== undefined) {
     // A power cut may have kept the record and forgotten that this was removed.
-    store.forgetReceived(spool);
+    store.forgetReceived(outbox);
     return undefined;
   }
-  const job = new Job({ ...received, job_id: spool.jobId, job_queue: queue });
-  context.observer.recovering(spool.jobId);
+  const job = new Job({ ...received, job_id: outbox.jobId, job_queue: queue });
+  context.observer.recovering(outbox.jobId);
   try {
-    return await new JobRun(job, spool, context).resume();
+    return await new JobRun(job, outbox, context).resume();
   } finally {
     context.observer.recovering(undefined);
   }

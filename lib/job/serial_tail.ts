@@ -1,7 +1,7 @@
 /** Follows `<phase>-serial.log` while a connector writes it, into the job's serial log. */
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { utf8Cleaner } from "../process/utf8.ts";
@@ -13,7 +13,7 @@ const CHUNK_BYTES = 64 * 1024;
 
 /** What a tail reads from and writes to. */
 export interface SerialTailOptions {
-  spool: Spool;
+  outbox: Outbox;
   phase: Phase;
   /** The job's folder. */
   folder: string;
@@ -26,11 +26,11 @@ export interface SerialTailOptions {
  * Never throws: the serial log is an extra.
  */
 export async function tailSerial(options: SerialTailOptions, over: AbortSignal): Promise<void> {
-  const { spool, phase, clock } = options;
+  const { outbox, phase, clock } = options;
   const path = join(options.folder, `${phase}-serial.log`);
   const cleaner = utf8Cleaner();
   const redactor = options.secrets.stream();
-  const emit = (bytes: Uint8Array) => spool.appendLog("serial", phase, bytes);
+  const emit = (bytes: Uint8Array) => outbox.appendLog("serial", phase, bytes);
   let offset = 0;
   const readOn = async () => {
     for (const bytes of readFrom(path, offset)) {

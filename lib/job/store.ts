@@ -5,7 +5,7 @@
 import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import { Spool } from "../outbox/spool.ts";
+import { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
 import { isJobId, type Job } from "./job.ts";
@@ -20,7 +20,7 @@ export function agentFolder(resultsBasedir: string, agentId: string): string {
 
 /** A job that an earlier process left. */
 export interface Leftover {
-  spool: Spool;
+  outbox: Outbox;
   /** The job as it was received, secrets included; undefined once it has ended. */
   received: Record<string, unknown> | undefined;
 }
@@ -57,20 +57,20 @@ export class JobStore {
   /**
    * Writes down that the job is ours, and the job itself, before anything else is done with it.
    *
-   * @param earlier spools of the same job id that the server does not have wholly yet.
+   * @param earlier outboxes of the same job id that the server does not have wholly yet.
    * @throws {Error} what the file system says; nothing is left behind then.
    */
-  async accept(job: Job, earlier: readonly Spool[], now: number): Promise<Spool> {
+  async accept(job: Job, earlier: readonly Outbox[], now: number): Promise<Outbox> {
     // Not before the earlier ones, whatever has become of the host's clock since.
-    const at = Math.max(now, ...earlier.map((spool) => acceptedAt(spool) + 1));
+    const at = Math.max(now, ...earlier.map((outbox) => acceptedAt(outbox) + 1));
     const name = earlier.length === 0 ? job.jobId : `${job.jobId}~${at.toString(36)}`;
     const folder = join(this.#jobs, name);
     await Deno.mkdir(folder, { mode: 0o700 });
     try {
       await writeReceived(folder, job);
-      const { spool } = Spool.open(folder, this.#log);
-      spool.holdBallast();
-      spool.append({
+      const { outbox } = Outbox.open(folder, this.#log);
+      outbox.holdBallast();
+      outbox.append({
         t: "accepted",
         at,
         jobId: job.jobId,
@@ -78,10 +78,10 @@ export class JobStore {
         ...(job.webhook !== undefined && { webhook: job.webhook }),
         rerun: earlier.length > 0,
       });
-      await spool.sync();
+      await outbox.sync();
       syncFolder(folder);
       syncFolder(this.#jobs);
-      return spool;
+      return outbox;
     } catch (error) {
       await Deno.remove(folder, { recursive: true }).catch(() => {});
       throw error;
@@ -102,18 +102,18 @@ export class JobStore {
   ): Promise<void> {
     const draft = this.#makePartial();
     try {
-      using spool = Spool.open(draft, this.#log).spool;
-      spool.append({ t: "accepted", at: now, jobId: job.jobId, queue: job.queue, rerun: false });
+      using outbox = Outbox.open(draft, this.#log).outbox;
+      outbox.append({ t: "accepted", at: now, jobId: job.jobId, queue: job.queue, rerun: false });
       for (const phase of PHASES) {
         const status = statuses[phase];
         if (status === undefined) continue;
-        spool.append({ t: "phase_started", phase });
-        spool.append({ t: "phase_ended", phase, status });
+        outbox.append({ t: "phase_started", phase });
+        outbox.append({ t: "phase_ended", phase, status });
       }
-      if (await isFolder(join(folder, "artifacts"))) spool.send({ kind: "artifacts", folder });
-      spool.send({ kind: "outcome", status: statuses });
-      spool.append({ t: "finished", at: now, folder });
-      await spool.sync();
+      if (await isFolder(join(folder, "artifacts"))) outbox.send({ kind: "artifacts", folder });
+      outbox.send({ kind: "outcome", status: statuses });
+      outbox.append({ t: "finished", at: now, folder });
+      await outbox.sync();
       syncFolder(draft);
       await Deno.rename(draft, this.#takenIn(job));
       syncFolder(this.#jobs);
@@ -143,22 +143,22 @@ export class JobStore {
           throw new Error("not the folder of a job");
         }
         const leftover = this.#open(folder, await readReceived(folder));
-        leftover.spool.rest();
+        leftover.outbox.rest();
         leftovers.push(leftover);
       } catch (error) {
         if (isPassing(error)) this.#leaveForLater(folder, error);
         else this.#putAside(folder, error);
       }
     }
-    return leftovers.sort((a, b) => acceptedAt(a.spool) - acceptedAt(b.spool));
+    return leftovers.sort((a, b) => acceptedAt(a.outbox) - acceptedAt(b.outbox));
   }
 
   #open(folder: string, received: Record<string, unknown> | undefined): Leftover {
-    // Read before Spool.open() cuts off what is torn, so that a person can look at all of it.
+    // Read before Outbox.open() cuts off what is torn, so that a person can look at all of it.
     const record = join(folder, "record");
     const before = existingBytes(record);
-    const { spool, damaged } = Spool.open(folder, this.#log);
-    if (damaged === 0) return { spool, received };
+    const { outbox, damaged } = Outbox.open(folder, this.#log);
+    if (damaged === 0) return { outbox, received };
     const copy = join(this.folder, "damaged", `${basename(folder)}-${Date.now()}.record`);
     try {
       Deno.mkdirSync(join(this.folder, "damaged"), { recursive: true, mode: 0o700 });
@@ -167,11 +167,11 @@ export class JobStore {
       this.#log.error(`Cannot keep a copy of the damaged record ${record}: ${messageOf(error)}`);
     }
     this.#log.error(
-      `The record of job ${spool.jobId} is damaged: ${damaged} of its entries cannot be read. ` +
+      `The record of job ${outbox.jobId} is damaged: ${damaged} of its entries cannot be read. ` +
         "The job is brought to an end with what can be; look for a failing disk.",
       { record, copy },
     );
-    return { spool, received };
+    return { outbox, received };
   }
 
   #leaveForLater(folder: string, error: unknown): void {
@@ -202,33 +202,33 @@ export class JobStore {
   }
 
   /** The job has ended: nobody needs its secrets any more. */
-  forgetReceived(spool: Spool): void {
+  forgetReceived(outbox: Outbox): void {
     try {
-      Deno.removeSync(join(spool.folder, RECEIVED_NAME));
+      Deno.removeSync(join(outbox.folder, RECEIVED_NAME));
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
   }
 
   /** Removes a job that the server has wholly. */
-  async remove(spool: Spool): Promise<void> {
-    spool[Symbol.dispose]();
+  async remove(outbox: Outbox): Promise<void> {
+    outbox[Symbol.dispose]();
     try {
       // At one stroke: half of a job would be taken for one that was interrupted at its beginning.
       const place = this.#makePartial();
-      Deno.renameSync(spool.folder, place);
+      Deno.renameSync(outbox.folder, place);
       await Deno.remove(place, { recursive: true });
     } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) this.#reportUnremoved(spool, error);
+      if (!(error instanceof Deno.errors.NotFound)) this.#reportUnremoved(outbox, error);
     }
   }
 
-  #reportUnremoved(spool: Spool, error: unknown): void {
+  #reportUnremoved(outbox: Outbox, error: unknown): void {
     this.#log.error(
-      `Cannot remove what was kept of job ${spool.jobId}, which the server has: ${
+      `Cannot remove what was kept of job ${outbox.jobId}, which the server has: ${
         messageOf(error)
       }. ` +
-        `It is tried again at the next start of the agent; look at ${spool.folder} and ${this.#partial}.`,
+        `It is tried again at the next start of the agent; look at ${outbox.folder} and ${this.#partial}.`,
     );
   }
 
@@ -243,8 +243,8 @@ export class JobStore {
   }
 
   /** Bytes that a job takes up on disk. */
-  async size(spool: Spool): Promise<number> {
-    return await sizeOf(spool.folder);
+  async size(outbox: Outbox): Promise<number> {
+    return await sizeOf(outbox.folder);
   }
 }
 
@@ -302,8 +302,8 @@ function existingBytes(path: string): Uint8Array {
   }
 }
 
-function acceptedAt(spool: Spool): number {
-  return spool.standing.accepted?.at ?? 0;
+function acceptedAt(outbox: Outbox): number {
+  return outbox.state.accepted?.at ?? 0;
 }
 
 async function isFolder(path: string): Promise<boolean> {

@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import type { Spool } from "../outbox/spool.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import { fillJobFolder, JOB_FILE, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
 import type { Job } from "./job.ts";
 import { examineFolder } from "./trusted_folder.ts";
@@ -60,30 +60,30 @@ export class WorkingFolder {
    * Moves the artifacts to where they wait for their delivery, and sends them. May be done again
    * after a kill at any moment.
    *
-   * @returns the folder that holds them when they cannot be moved into the spool's; it has to be
+   * @returns the folder that holds them when they cannot be moved into the outbox's; it has to be
    * removed when they have been delivered.
    */
-  async handOverArtifacts(spool: Spool): Promise<string | undefined> {
-    const aside = join(this.#config.execution_basedir, `.artifacts-${basename(spool.folder)}`);
+  async handOverArtifacts(outbox: Outbox): Promise<string | undefined> {
+    const aside = join(this.#config.execution_basedir, `.artifacts-${basename(outbox.folder)}`);
     let place: string | undefined;
-    if (spool.standing.sent.has("artifacts")) {
-      place = waitingIn(spool) ?? (await isFolder(aside) ? aside : undefined);
+    if (outbox.state.sent.has("artifacts")) {
+      place = waitingIn(outbox) ?? (await isFolder(aside) ? aside : undefined);
     } else {
-      place = await this.#moveArtifacts(spool, aside);
-      if (place !== undefined) spool.send({ kind: "artifacts", folder: place });
+      place = await this.#moveArtifacts(outbox, aside);
+      if (place !== undefined) outbox.send({ kind: "artifacts", folder: place });
     }
-    return place === spool.folder ? undefined : place;
+    return place === outbox.folder ? undefined : place;
   }
 
   /** Returns the folder in which the artifacts are then; undefined when there are none. */
-  async #moveArtifacts(spool: Spool, aside: string): Promise<string | undefined> {
-    const to = join(spool.folder, "artifacts");
+  async #moveArtifacts(outbox: Outbox, aside: string): Promise<string | undefined> {
+    const to = join(outbox.folder, "artifacts");
     // An earlier process may have come as far as this.
-    if (await isFolder(to)) return spool.folder;
+    if (await isFolder(to)) return outbox.folder;
     if (await isFolder(aside)) return aside;
     const from = join(this.path, "artifacts");
     if (!await isFolder(from)) return undefined;
-    if (await moveFolder(from, to).catch(() => false)) return spool.folder;
+    if (await moveFolder(from, to).catch(() => false)) return outbox.folder;
     // Another file system, or a folder that a container has left to another user. The name of the
     // working folder should be free for a job that is handed out again.
     return await Deno.rename(this.path, aside).then(() => aside, () => this.path);
@@ -112,8 +112,8 @@ export class WorkingFolder {
 }
 
 /** Where the artifacts are that wait for their delivery. */
-function waitingIn(spool: Spool): string | undefined {
-  for (const { message } of spool.standing.pending) {
+function waitingIn(outbox: Outbox): string | undefined {
+  for (const { message } of outbox.state.pending) {
     if (message.kind === "artifacts") return message.folder;
   }
 }

@@ -150,7 +150,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
     recoveryFailed: () => recoveryFailures.inc(agent),
     output: (bytes) => logBytes.inc(agent, bytes.length),
     polled: () => polls.inc(agent),
-    contact(ok) {
+    connectivity(ok) {
       calls.inc({ ...agent, outcome: ok ? "success" : "failure" });
       if (ok) lastContact.set(agent, clock.now() / MS);
     },
@@ -169,7 +169,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
   function addProcessMetrics() {
     new Gauge({
       name: "process_resident_memory_bytes",
-      help: "Memory of the agent's process, without its children.",
+      help: "StateFile of the agent's process, without its children.",
       registers,
       collect() {
         this.set(Deno.memoryUsage().rss);

@@ -78,7 +78,7 @@ export interface Observer {
   /** The server was asked for a job. */
   polled(): void;
   /** A call to the server ended; `message` is a `Failure`'s, one line without secrets. */
-  contact(ok: boolean, message?: string): void;
+  connectivity(ok: boolean, message?: string): void;
   /** A call to the server, or a delivery, is tried again. */
   retried(): void;
   undelivered(amount: Backlog): void;
@@ -99,7 +99,7 @@ export const noObserver: Observer = {
   output() {},
   transfer() {},
   polled() {},
-  contact() {},
+  connectivity() {},
   retried() {},
   undelivered() {},
   cancelled() {},
@@ -139,7 +139,7 @@ export function combineObservers(observers: readonly Observer[], log?: Log): Obs
     output: (bytes) => tell((o) => o.output(bytes)),
     transfer: (transfer) => tell((o) => o.transfer(transfer)),
     polled: () => tell((o) => o.polled()),
-    contact: (ok, message) => tell((o) => o.contact(ok, message)),
+    connectivity: (ok, message) => tell((o) => o.connectivity(ok, message)),
     retried: () => tell((o) => o.retried()),
     undelivered: (amount) => tell((o) => o.undelivered(amount)),
     cancelled: (latencyMs) => tell((o) => o.cancelled(latencyMs)),

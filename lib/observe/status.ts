@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { noObserver, type Observer, type PhaseLimits, type Transfer } from "./observer.ts";
-import type { Pulse } from "./pulse.ts";
+import type { Liveness } from "./liveness.ts";
 import { openRecentJobs } from "./recent_jobs.ts";
 import type { AgentStatus, CurrentJob, PhaseStatus } from "./status_schema.ts";
 import { createTail } from "./tail.ts";
@@ -25,7 +25,7 @@ export interface StatusOptions {
   folder: string;
   clock: Clock;
   log: Log;
-  pulse: Pulse;
+  liveness: Liveness;
 }
 
 /** What a subscriber is told: output, that a new log begins, or that something else is new. */
@@ -60,7 +60,7 @@ type Job = Omit<CurrentJob, "limits">;
 
 /** Makes the model; reads the recent jobs from disk. */
 export async function createStatus(options: StatusOptions): Promise<StatusBoard> {
-  const { clock, pulse } = options;
+  const { clock, liveness } = options;
   const iso = () => new Date(clock.now()).toISOString();
   const recent = await openRecentJobs(options.folder, options.log);
   const tail = createTail(TAIL_BYTES);
@@ -159,7 +159,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     polled() {
       server = { ...server, last_poll_at: iso() };
     },
-    contact(ok, message) {
+    connectivity(ok, message) {
       const turned = server.reachable !== ok;
       server = ok ? { ...server, reachable: true, last_success_at: iso() } : {
         ...server,
@@ -219,7 +219,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   return {
     observer,
     snapshot() {
-      const trouble = pulse.trouble();
+      const trouble = liveness.trouble();
       const notReady = trouble ??
         (recovering === undefined
           ? whyNotReady(mode, server)

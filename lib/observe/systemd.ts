@@ -16,7 +16,7 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { escapeText } from "./log_format.ts";
 import { noObserver, type Observer } from "./observer.ts";
-import type { Pulse } from "./pulse.ts";
+import type { Liveness } from "./liveness.ts";
 
 /** A ping may get lost without the service being killed. */
 const PINGS_A_PERIOD = 3;
@@ -29,7 +29,7 @@ export interface SystemdOptions {
   clock: Clock;
   log: Log;
   /** What the watchdog is fed by. */
-  pulse: Pulse;
+  liveness: Liveness;
   /** @default Deno.env */
   env?: { get(name: string): string | undefined; delete(name: string): void };
   /** @default Deno.pid */
@@ -51,7 +51,7 @@ export interface Systemd {
 
 /** Makes the link to systemd; `undefined` where no systemd waits for messages. */
 export function createSystemd(options: SystemdOptions): Systemd | undefined {
-  const { clock, log, pulse, env = Deno.env, pid = Deno.pid } = options;
+  const { clock, log, liveness, env = Deno.env, pid = Deno.pid } = options;
   const socket = env.get("NOTIFY_SOCKET");
   const watchdogMs = readWatchdog(env, pid);
   for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) env.delete(name);
@@ -99,7 +99,7 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
       } catch {
         return;
       }
-      const trouble = pulse.trouble();
+      const trouble = liveness.trouble();
       if (trouble === undefined) {
         tell("WATCHDOG", "WATCHDOG=1");
       } else if (!reported) {

@@ -2,26 +2,26 @@
 import { PHASES } from "../phases.ts";
 import type { ResultUpdate } from "../server/schema.ts";
 import { LOG_NAMES } from "./entries.ts";
-import type { Spool } from "./spool.ts";
-import { statusesOf } from "./standing.ts";
+import type { Outbox } from "./outbox.ts";
+import { statusesOf } from "./job_state.ts";
 
 /**
- * The outcome of the job in `spool`, with at most the last `outputBytes` bytes of each phase's logs.
+ * The outcome of the job in `outbox`, with at most the last `outputBytes` bytes of each phase's logs.
  */
-export async function legacyOutcome(spool: Spool, outputBytes: number): Promise<ResultUpdate> {
+export async function legacyOutcome(outbox: Outbox, outputBytes: number): Promise<ResultUpdate> {
   const outcome: ResultUpdate = { job_state: "complete" };
-  const statuses = statusesOf(spool.standing);
+  const statuses = statusesOf(outbox.state);
   for (const phase of PHASES) {
     const status = statuses[phase];
     if (status !== undefined) outcome[`${phase}_status`] = status;
   }
   for (const log of LOG_NAMES) {
-    const { regions } = spool.standing.logs[log];
+    const { regions } = outbox.state.logs[log];
     for (const [index, { phase, from }] of regions.entries()) {
-      const end = regions[index + 1]?.from ?? spool.length(log);
+      const end = regions[index + 1]?.from ?? outbox.length(log);
       const start = Math.max(from, end - outputBytes);
       if (start >= end) continue;
-      const bytes = await spool.readLog(log, start, end);
+      const bytes = await outbox.readLog(log, start, end);
       const text = new TextDecoder().decode(bytes.subarray(firstCharacter(bytes)));
       const key = `${phase}_${log}` as const;
       outcome[key] = `${outcome[key] ?? ""}${text}`;

@@ -3,7 +3,7 @@ import { type Answer, type Generation, isFinal, type ServerApi } from "../server
 import type { PhaseStatuses } from "../server/schema.ts";
 import { LOG_NAMES } from "./entries.ts";
 import { legacyOutcome } from "./legacy_outcome.ts";
-import type { Spool } from "./spool.ts";
+import type { Outbox } from "./outbox.ts";
 
 /** What a server answers to a result that its store cannot hold. */
 const PAYLOAD_TOO_LARGE = 413;
@@ -23,14 +23,15 @@ export interface OutcomePostOptions {
  * other's where it does not understand them. It may have been upgraded since.
  */
 export async function postOutcome(
-  spool: Spool,
+  outbox: Outbox,
   status: PhaseStatuses,
   { server, outputBytes, signal }: OutcomePostOptions,
 ): Promise<Answer<void>> {
-  const generation = await generationOf(spool, server, signal);
+  const generation = await generationOf(outbox, server, signal);
   if (!generation.ok) return generation;
-  const asCurrent = () => server.postResult(spool.jobId, { job_state: "complete", status }, signal);
-  const asLegacy = () => postLegacyOutcome(spool, { server, outputBytes, signal });
+  const asCurrent = () =>
+    server.postResult(outbox.jobId, { job_state: "complete", status }, signal);
+  const asLegacy = () => postLegacyOutcome(outbox, { server, outputBytes, signal });
   const [first, second] = generation.value === "current"
     ? [asCurrent, asLegacy]
     : [asLegacy, asCurrent];
@@ -45,14 +46,14 @@ export async function postOutcome(
  * log, so that nothing is left to find it out with.
  */
 export async function generationOf(
-  spool: Spool,
+  outbox: Outbox,
   server: ServerApi,
   signal: AbortSignal,
 ): Promise<Answer<Generation>> {
   if (server.generation !== undefined) return { ok: true, value: server.generation };
-  const { logs } = spool.standing;
+  const { logs } = outbox.state;
   if (LOG_NAMES.every((log) => logs[log].settled === 0)) return { ok: true, value: "current" };
-  const view = await server.viewResult(spool.jobId, signal);
+  const view = await server.viewResult(outbox.jobId, signal);
   if (!view.ok) return view;
   // Only the current generation shows in the result what was posted as a log.
   const isThere = Object.values(view.value.logBytes).some((bytes) => bytes > 0);
@@ -61,11 +62,15 @@ export async function generationOf(
 
 /** With less and less of the logs, until it fits into what the server can store. */
 async function postLegacyOutcome(
-  spool: Spool,
+  outbox: Outbox,
   { server, outputBytes, signal }: OutcomePostOptions,
 ): Promise<Answer<void>> {
   for (let bytes = outputBytes;; bytes = Math.floor(bytes / 2)) {
-    const answer = await server.postResult(spool.jobId, await legacyOutcome(spool, bytes), signal);
+    const answer = await server.postResult(
+      outbox.jobId,
+      await legacyOutcome(outbox, bytes),
+      signal,
+    );
     if (answer.ok || answer.status !== PAYLOAD_TOO_LARGE || bytes === 0) return answer;
   }
 }

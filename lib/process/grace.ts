@@ -6,19 +6,19 @@ export interface EndOptions {
   graceMs: number;
   clock: Clock;
   /** Ends the grace early. */
-  hasten?: AbortSignal | undefined;
+  forceStop?: AbortSignal | undefined;
 }
 
 /** The time between TERM and KILL. Dispose of it when it is no longer waited for. */
 export class Grace implements Disposable {
   #over = new AbortController();
-  #hasten: AbortSignal | undefined;
+  #forceStop: AbortSignal | undefined;
   #stop = () => this.#over.abort();
 
-  constructor({ graceMs, clock, hasten }: EndOptions) {
-    this.#hasten = hasten;
-    hasten?.addEventListener("abort", this.#stop, { once: true });
-    if (hasten?.aborted || graceMs <= 0) this.#stop();
+  constructor({ graceMs, clock, forceStop }: EndOptions) {
+    this.#forceStop = forceStop;
+    forceStop?.addEventListener("abort", this.#stop, { once: true });
+    if (forceStop?.aborted || graceMs <= 0) this.#stop();
     else clock.sleep(graceMs, this.#over.signal).then(this.#stop, this.#stop);
   }
 
@@ -28,7 +28,7 @@ export class Grace implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#hasten?.removeEventListener("abort", this.#stop);
+    this.#forceStop?.removeEventListener("abort", this.#stop);
     this.#stop();
   }
 }

@@ -1,6 +1,6 @@
 import { type Automaton, buildAutomaton, LEAF, next, TABLE } from "./automaton.ts";
 import { type ByteStage, concat, NO_BYTES } from "./bytes.ts";
-import { type Needle, needlesOf } from "./needles.ts";
+import { needlesOf, type Pattern } from "./patterns.ts";
 
 /** Masks secrets in one stream. */
 export interface RedactorStream extends ByteStage {
@@ -44,8 +44,8 @@ export function compileSecrets(values: Iterable<string>): Secrets {
 class CompiledSecrets implements Secrets {
   readonly #search: Search | undefined;
 
-  constructor(needles: readonly Needle[]) {
-    this.#search = needles.length === 0 ? undefined : prepare(needles);
+  constructor(patterns: readonly Pattern[]) {
+    this.#search = patterns.length === 0 ? undefined : prepare(patterns);
   }
 
   get isEmpty(): boolean {
@@ -69,35 +69,35 @@ class CompiledSecrets implements Secrets {
 
 /** What is searched for, and how. */
 interface Search {
-  needles: readonly Needle[];
-  /** Length of the longest needle. */
+  patterns: readonly Pattern[];
+  /** Length of the longest pattern. */
   longest: number;
-  /** Of the needles: says which end of a text may begin one. */
+  /** Of the patterns: says which end of a text may begin one. */
   forward: Automaton;
   /**
-   * Of the needles read backwards. Going through the text from its end, it says at each byte which
-   * is the longest needle that begins there; choosing from left to right is then simple.
+   * Of the patterns read backwards. Going through the text from its end, it says at each byte which
+   * is the longest pattern that begins there; choosing from left to right is then simple.
    */
   backward: Automaton;
-  /** The `kind` of each state of `backward`, as its complement where a needle begins. */
+  /** The `kind` of each state of `backward`, as its complement where a pattern begins. */
   steps: Int32Array;
-  /** Not 0 for each pair of bytes (first * 256 + second) that ends a needle. */
+  /** Not 0 for each pair of bytes (first * 256 + second) that ends a pattern. */
   endings: Uint8Array;
 }
 
-function prepare(needles: readonly Needle[]): Search {
-  const reversed = needles.map(({ bytes }) => bytes.toReversed());
+function prepare(patterns: readonly Pattern[]): Search {
+  const reversed = patterns.map(({ bytes }) => bytes.toReversed());
   const endings = new Uint8Array(256 * 256);
   for (const [last, beforeLast] of reversed) {
     if (beforeLast !== undefined) endings[beforeLast * 256 + last!] = 1;
-    // A needle of one byte ends any pair with that byte.
+    // A pattern of one byte ends any pair with that byte.
     else for (let any = 0; any < 256; any++) endings[any * 256 + last!] = 1;
   }
   const backward = buildAutomaton(reversed);
   return {
-    needles,
-    longest: Math.max(...needles.map(({ bytes }) => bytes.byteLength)),
-    forward: buildAutomaton(needles.map(({ bytes }) => bytes)),
+    patterns,
+    longest: Math.max(...patterns.map(({ bytes }) => bytes.byteLength)),
+    forward: buildAutomaton(patterns.map(({ bytes }) => bytes)),
     backward,
     steps: backward.kind.map((kind, state) => backward.found[state]! < 0 ? kind : ~kind),
     endings,
@@ -107,13 +107,13 @@ function prepare(needles: readonly Needle[]): Search {
 /** Occurrences from the end of the text to its beginning; they overlap. */
 interface Occurrences {
   starts: number[];
-  /** Index of the longest needle at that place. */
-  needles: number[];
+  /** Index of the longest pattern at that place. */
+  patterns: number[];
 }
 
 class SearchingStream implements RedactorStream {
   readonly #search: Search;
-  /** Always the beginning of a needle, shorter than that. */
+  /** Always the beginning of a pattern, shorter than that. */
   #held: Uint8Array = NO_BYTES;
   /** State of the forward automaton: it stands for the very bytes that are held. */
   #state = 0;
@@ -130,7 +130,7 @@ class SearchingStream implements RedactorStream {
     const { forward, longest } = this.#search;
     const text = concat(this.#held, bytes);
     const length = text.byteLength;
-    // What may begin a needle is shorter than the longest one: the end of a long text tells it.
+    // What may begin a pattern is shorter than the longest one: the end of a long text tells it.
     const recent = Math.max(this.#held.byteLength, length - longest + 1);
     let state = recent > this.#held.byteLength ? 0 : this.#state;
     for (let at = recent; at < length; at++) state = next(forward, state, text[at]!);
@@ -145,7 +145,7 @@ class SearchingStream implements RedactorStream {
   #release(text: Uint8Array, state: number): Uint8Array {
     const { fail, kind, depth } = this.#search.forward;
     const length = text.byteLength;
-    // A whole needle that begins no longer one need not be held.
+    // A whole pattern that begins no longer one need not be held.
     while (kind[state] === LEAF) state = fail[state]!;
     let decided = length - depth[state]!;
     if (decided === 0) return this.#hold(text, 0, state);
@@ -155,13 +155,13 @@ class SearchingStream implements RedactorStream {
       this.#hold(text, decided, state);
       return text.subarray(0, decided);
     }
-    const masked = new Masked(text, this.#search.needles);
+    const masked = new Masked(text, this.#search.patterns);
     for (let i = occurrences.starts.length - 1; i >= 0; i--) {
       const start = occurrences.starts[i]!;
       if (start < masked.end) continue;
       if (start >= decided) break;
-      masked.mask(start, occurrences.needles[i]!);
-      // Behind a masked needle, what was to be held may not begin inside it.
+      masked.mask(start, occurrences.patterns[i]!);
+      // Behind a masked pattern, what was to be held may not begin inside it.
       while (kind[state] === LEAF || depth[state]! > Math.max(0, length - masked.end)) {
         state = fail[state]!;
       }
@@ -182,7 +182,7 @@ class SearchingStream implements RedactorStream {
 function occurrencesIn(text: Uint8Array, { backward, steps, endings }: Search): Occurrences {
   const { tables, retry, found } = backward;
   const starts: number[] = [];
-  const needles: number[] = [];
+  const patterns: number[] = [];
   let state = 0;
   let step = steps[0]!;
   for (let at = text.byteLength - 1; at >= 0; at--) {
@@ -206,27 +206,27 @@ function occurrencesIn(text: Uint8Array, { backward, steps, endings }: Search): 
     if (step < 0) {
       step = ~step;
       starts.push(at);
-      needles.push(found[state]!);
+      patterns.push(found[state]!);
     }
   }
-  return { starts, needles };
+  return { starts, patterns };
 }
 
 /** Puts a text with masks in it together. */
 class Masked {
-  /** End of the last needle that was masked. */
+  /** End of the last pattern that was masked. */
   end = 0;
   readonly #text: Uint8Array;
-  readonly #needles: readonly Needle[];
+  readonly #patterns: readonly Pattern[];
   #parts: Uint8Array[] = [];
 
-  constructor(text: Uint8Array, needles: readonly Needle[]) {
+  constructor(text: Uint8Array, patterns: readonly Pattern[]) {
     this.#text = text;
-    this.#needles = needles;
+    this.#patterns = patterns;
   }
 
-  mask(start: number, needle: number): void {
-    const { bytes, mask } = this.#needles[needle]!;
+  mask(start: number, pattern: number): void {
+    const { bytes, mask } = this.#patterns[pattern]!;
     this.#parts.push(this.#text.subarray(this.end, start), mask);
     this.end = start + bytes.byteLength;
   }

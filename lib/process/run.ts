@@ -13,7 +13,7 @@ interface CommonOptions {
   /** Ends the command: TERM, grace, KILL for its whole group. */
   signal?: AbortSignal | undefined;
   /** Ends the grace early. */
-  hasten?: AbortSignal | undefined;
+  forceStop?: AbortSignal | undefined;
   /** What the processes get between TERM and KILL. */
   graceMs: number;
   /**
@@ -141,7 +141,7 @@ async function start(
   groupOptions: GroupOptions,
   attach: (group: ProcessGroup) => Pump[] | Promise<Pump[]>,
 ): Promise<RunResult> {
-  const { signal, hasten, graceMs, drainMs = DRAIN_MS, clock, limits } = options;
+  const { signal, forceStop, graceMs, drainMs = DRAIN_MS, clock, limits } = options;
   if (signal?.aborted) return { ended: "aborted", reason: signal.reason, exit: TERMINATED };
 
   // 1. Start.
@@ -182,12 +182,12 @@ async function start(
       // 3a. It ended by itself: read what it left in the pipe. What runs on, runs on.
       await attached;
       return await drained(pumps, drainMs).then(() => first, async (error) => {
-        await group.end({ graceMs, clock, hasten });
+        await group.end({ graceMs, clock, forceStop });
         return { ended: "sink_failed", error, exit: first.exit };
       });
     }
     // 3b. It is ended, all of it. Output is read meanwhile, and what is in the pipe afterwards.
-    const { exit } = await group.end({ graceMs, clock, hasten });
+    const { exit } = await group.end({ graceMs, clock, forceStop });
     await attached;
     await drained(pumps, drainMs).catch(() => {});
     return { ...first, exit };

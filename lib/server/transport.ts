@@ -266,7 +266,7 @@ export class Transport {
     return headers;
   }
 
-  /** A gateway that speaks for a server which is away is no contact with it. */
+  /** A gateway that speaks for a server which is away is no connectivity with it. */
   #tellContact(call: Call, status: number): void {
     // What is reported there is the trouble of somebody's webhook.
     const speaksForOthers = call.path.endsWith("/events");

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { maskOf } from "../../lib/process/needles.ts";
+import { maskOf } from "../../lib/process/patterns.ts";
 import { startProgram } from "../support/agent_process.ts";
 import { Lab } from "../support/lab.ts";
 

@@ -88,9 +88,9 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
       return void request.socket.destroy();
     }
     const asked = askSandbox(request, body);
-    const underWay = asked.then(() => {});
-    offersUnderWay.add(underWay);
-    const { answer, content, offer } = await asked.finally(() => offersUnderWay.delete(underWay));
+    const inFlight = asked.then(() => {});
+    offersUnderWay.add(inFlight);
+    const { answer, content, offer } = await asked.finally(() => offersUnderWay.delete(inFlight));
     if (offer !== undefined && fault === "truncate") {
       // A job of which the agent reads no more than the id can still be brought to an end.
       return cut(response, answer, content, random.int(offer.readable, content.length - 1));

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { systemClock } from "../../lib/clock.ts";
 import { CONNECTORS } from "../../connectors/registry.ts";
-import { about, withWard } from "./doctor_ward.ts";
+import { about, withWard } from "./doctor_fixture.ts";
 
 const TROUBLE = { status: 500, headers: { "content-type": "text/plain" } };
 

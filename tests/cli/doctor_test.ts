@@ -3,7 +3,7 @@ import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { certificates } from "../support/certificates.ts";
-import { about, withWard } from "./doctor_ward.ts";
+import { about, withWard } from "./doctor_fixture.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 
-const ROOT = new URL("../../", import.meta.url);
+const ROOT = new URL("../..", import.meta.url);
 
 async function read(path: string): Promise<string> {
   return await Deno.readTextFile(new URL(path, ROOT));

@@ -12,7 +12,7 @@ import { generatedDocs } from "../../tools/docs.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { run } from "./support.ts";
 
-const ROOT = new URL("../../", import.meta.url).pathname;
+const ROOT = new URL("../..", import.meta.url).pathname;
 const ALL: readonly Command[] = [agentCommand, ...COMMANDS];
 
 /** Every file below a folder with that ending, as one text. */

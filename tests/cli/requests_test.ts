@@ -15,7 +15,7 @@ import { run } from "./support.ts";
 /** A wait for another process has failed when it takes longer than this; real milliseconds. */
 const PATIENCE_MS = 60_000;
 
-const ROOT = new URL("../../", import.meta.url).pathname;
+const ROOT = new URL("../..", import.meta.url).pathname;
 
 /** The user whom nothing belongs to. */
 const NOBODY = 65_534;

@@ -47,7 +47,7 @@ async function provisionPowered(lab: Lab): Promise<{ code: number; stdout: strin
       clock: lab.clock.pauses,
       limits: lab.clock.limits,
       signal: never,
-      hasten: never,
+      forceStop: never,
       stdout: (bytes) => {
         stdout += new TextDecoder().decode(bytes);
         return Promise.resolve();

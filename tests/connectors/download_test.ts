@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { download, type Downloaded } from "../../connectors/support/download.ts";
+import { download, type Downloaded } from "../../connectors/support/http/download.ts";
 import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
 import type { Task } from "../../lib/progress.ts";
 import { inStage } from "./support/context.ts";

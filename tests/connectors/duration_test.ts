@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { parseDuration } from "../../connectors/support/duration.ts";
+import { parseDuration } from "../../connectors/support/wait/duration.ts";
 
 Deno.test("durations are numbers of seconds, digits, or counts with units", () => {
   for (

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
-import { serveOnce } from "../../connectors/support/file_server.ts";
-import { localAddressFor } from "../../connectors/support/local_address.ts";
+import { serveOnce } from "../../connectors/support/http/file_server.ts";
+import { localAddressFor } from "../../connectors/support/http/local_address.ts";
 import { socketsAt } from "../support/listeners.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";

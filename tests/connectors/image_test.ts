@@ -2,7 +2,7 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { attachmentPath } from "../../connectors/support/attachments.ts";
 import { ProvisioningError } from "../../connectors/support/errors.ts";
-import { rawFromQcow2, sniffImage } from "../../connectors/support/image.ts";
+import { rawFromQcow2, sniffImage } from "../../connectors/support/image/image.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
 

@@ -1,12 +1,12 @@
 import { assertEquals } from "@std/assert";
 import { CONNECTORS } from "../../connectors/registry.ts";
-import { mergePrograms, type ProgramNeed } from "../../connectors/support/programs.ts";
+import { mergePrograms, type ProgramNeed } from "../../connectors/support/process/programs.ts";
 import { SCENES } from "./support/scenes.ts";
 
 /** What the scenes' configurations and jobs name themselves. */
 const NAMED_BY_CONFIGURATION = ["cycle", "pdu", "power", "tool"];
 
-const SOURCES = new URL("../../connectors/", import.meta.url).pathname;
+const SOURCES = new URL("../../connectors", import.meta.url).pathname;
 
 function sources(folder: string): string {
   return [...Deno.readDirSync(folder)].map(({ name, isDirectory }) =>

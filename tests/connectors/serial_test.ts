@@ -1,7 +1,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import * as fc from "fast-check";
-import { startSerialLogger } from "../../connectors/support/serial_logger.ts";
-import { telnetStripper } from "../../connectors/support/telnet.ts";
+import { startSerialLogger } from "../../connectors/support/serial/serial_logger.ts";
+import { telnetStripper } from "../../connectors/support/serial/telnet.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
 import { tcpStub, until } from "./support/stubs.ts";

@@ -122,7 +122,7 @@ Deno.test("what a stage has taken apart is put back when it is stopped, last fir
       // Limits do not come into it: the program hangs until it is stopped.
       limits: { now: Date.now, monotonic: () => 0, sleep: (_ms, signal) => forever(signal) },
       signal: stop.signal,
-      hasten: new AbortController().signal,
+      forceStop: new AbortController().signal,
       stdout: () => Promise.resolve(),
       stderr: (text) => stderr += text,
     },

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { createMetrics } from "../../lib/observe/metrics.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
-const FOLDER = new URL("../../docs/monitoring/", import.meta.url).pathname;
+const FOLDER = new URL("../../docs/monitoring", import.meta.url).pathname;
 
 const Alerts = z.object({
   groups: z.array(z.object({ rules: z.array(z.object({ alert: z.string(), expr: z.string() })) })),
@@ -29,7 +29,7 @@ async function served(): Promise<string> {
   observer.jobStarted({ jobId: "x", queue: "q" });
   observer.phaseEnded("test", { status: 1, event: "test_fail", seconds: 70, release: "22.04.5" });
   observer.output(new Uint8Array(10));
-  observer.contact(true);
+  observer.connectivity(true);
   observer.cancelled(300);
   observer.undelivered({ bytes: 1, fragments: 1, jobs: 1 });
   return await metrics.text();

@@ -1,7 +1,7 @@
 /** Where a job's secrets are, and where they are not, as far as a process and a disk can tell. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { maskOf } from "../../lib/process/needles.ts";
+import { maskOf } from "../../lib/process/patterns.ts";
 import { startProgram } from "../support/agent_process.ts";
 import { Lab } from "../support/lab.ts";
 import { freePort } from "../support/free_port.ts";
@@ -19,7 +19,7 @@ async function labWith(config: Record<string, unknown>): Promise<{ lab: Lab; fil
   const base = { agent_id, server_address, job_queues, ...folders, polling_interval: 0.2 };
   await Deno.writeTextFile(file, JSON.stringify({ ...base, min_free_space: 0, ...config }));
   // What to look for, where no command line shows it.
-  await Deno.writeTextFile(join(lab.folder, "needle"), SECRET);
+  await Deno.writeTextFile(join(lab.folder, "pattern"), SECRET);
   return { lab, file };
 }
 
@@ -27,20 +27,20 @@ async function labWith(config: Record<string, unknown>): Promise<{ lab: Lab; fil
 async function holders(folder: string): Promise<string[]> {
   const { stdout } = await new Deno.Command("grep", { args: ["-rlF", SECRET, folder] }).output();
   return new TextDecoder().decode(stdout).split("\n")
-    .filter((line) => line !== "" && !line.endsWith("/needle")).sort();
+    .filter((line) => line !== "" && !line.endsWith("/pattern")).sort();
 }
 
 Deno.test("a secret is on the disk in two files of the agent's alone, on no command line, and gone after the job", async () => {
   const { lab: opened, file } = await labWith({
-    setup_command: "env | grep -c -F -f ../../needle; true",
+    setup_command: "env | grep -c -F -f ../../pattern; true",
     test_command: [
-      "echo environment $(env | grep -c -F -f ../../needle)",
-      "echo arguments $(grep -l -F -f ../../needle /proc/[0-9]*/cmdline 2>/dev/null | wc -l)",
+      "echo environment $(env | grep -c -F -f ../../pattern)",
+      "echo arguments $(grep -l -F -f ../../pattern /proc/[0-9]*/cmdline 2>/dev/null | wc -l)",
       "echo core $(ulimit -S -c)",
-      "find ../.. -type f ! -name needle -exec grep -l -F -f ../../needle {} + " +
+      "find ../.. -type f ! -name pattern -exec grep -l -F -f ../../pattern {} + " +
       '| while read f; do echo "$(stat -c %a $f) $(stat -c %a $(dirname $f)) $(basename $f)"; done | sort',
     ].join("; "),
-    cleanup_command: "env | grep -c -F -f ../../needle; true",
+    cleanup_command: "env | grep -c -F -f ../../pattern; true",
   });
   await using lab = opened;
   await using agent = startProgram(["-c", file]);

@@ -5,15 +5,15 @@ import { readDeviceInfo, readFailure } from "../../lib/job/connector_files.ts";
 import { releaseOf } from "../../lib/job/os_release.ts";
 import { redactStrings } from "../../lib/job/redact_strings.ts";
 import { Entry } from "../../lib/outbox/entries.ts";
-import { readRecord } from "../../lib/outbox/record.ts";
+import { readRecord } from "../../lib/outbox/journal.ts";
 import {
+  apply,
   deliveredBefore,
-  emptyStanding,
-  fold,
+  emptyJobState,
   interruptedPhase,
   regionAt,
   statusesOf,
-} from "../../lib/outbox/standing.ts";
+} from "../../lib/outbox/job_state.ts";
 import { compileSecrets } from "../../lib/process/redactor.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 import { anyBytes, deepJson, mutated, oddJson, replaceIn } from "./inputs.ts";
@@ -65,17 +65,17 @@ export const records: FuzzTarget = plainTarget(
     const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
     const { values, wholeBytes } = readRecord(bytes);
     assert(wholeBytes <= bytes.length);
-    const standing = emptyStanding();
+    const state = emptyJobState();
     for (const value of values) {
       const entry = Entry.safeParse(value);
-      if (entry.success) fold(standing, entry.data);
+      if (entry.success) apply(state, entry.data);
     }
-    interruptedPhase(standing);
-    for (const status of Object.values(statusesOf(standing))) {
+    interruptedPhase(state);
+    for (const status of Object.values(statusesOf(state))) {
       assert(Number.isInteger(status) && status >= 0 && status <= 255, `${status}`);
     }
-    regionAt(standing.logs.output, 15, 30);
-    deliveredBefore(standing.logs.output, "test", 15);
+    regionAt(state.logs.output, 15, 30);
+    deliveredBefore(state.logs.output, "test", 15);
   }),
 );
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { type Needle, needlesOf } from "../../lib/process/needles.ts";
+import { needlesOf, type Pattern } from "../../lib/process/patterns.ts";
 import { compileSecrets } from "../../lib/process/redactor.ts";
 import { joined, splitAt } from "../process/support.ts";
 import { type FuzzTarget, plainTarget } from "./target.ts";
@@ -9,17 +9,17 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** What the redactor shall do, done as simply as can be. One character is one byte here. */
-function naive(text: string, needles: readonly Needle[]): string {
-  const known = needles.map(({ bytes, mask }) => ({
+function naive(text: string, patterns: readonly Pattern[]): string {
+  const known = patterns.map(({ bytes, mask }) => ({
     text: decoder.decode(bytes),
     mask: decoder.decode(mask),
   }));
   let result = "";
   for (let at = 0; at < text.length;) {
     let best: { text: string; mask: string } | undefined;
-    for (const needle of known) {
-      const longer = best === undefined || needle.text.length > best.text.length;
-      if (longer && text.startsWith(needle.text, at)) best = needle;
+    for (const pattern of known) {
+      const longer = best === undefined || pattern.text.length > best.text.length;
+      if (longer && text.startsWith(pattern.text, at)) best = pattern;
     }
     result += best?.mask ?? text[at];
     at += best?.text.length ?? 1;
@@ -61,14 +61,14 @@ const cases = fc.constantFrom(...ALPHABETS).chain((alphabet) => {
 export const redactor: FuzzTarget = plainTarget(
   "redactor",
   fc.property(cases, ({ alphabet, values, text, cuts }) => {
-    const needles = needlesOf(values);
+    const patterns = needlesOf(values);
     const masked = throughStream(values, splitAt(encoder.encode(text), cuts));
-    assertEquals(masked, naive(text, needles));
+    assertEquals(masked, naive(text, patterns));
     // Masks may spell such secrets: see the documentation of Secrets.
     if (alphabet.includes("*")) return;
-    for (const { bytes } of needles) {
-      const needle = decoder.decode(bytes);
-      assert(!masked.includes(needle), `${JSON.stringify(needle)} in ${JSON.stringify(masked)}`);
+    for (const { bytes } of patterns) {
+      const pattern = decoder.decode(bytes);
+      assert(!masked.includes(pattern), `${JSON.stringify(pattern)} in ${JSON.stringify(masked)}`);
     }
   }),
 );

@@ -29,12 +29,12 @@ for (const isSent of [true, false]) {
     const disk = lab.config.execution_basedir;
     const jobId = running(lab);
     {
-      using spool = await accept(lab, jobId);
+      using outbox = await accept(lab, jobId);
       const aside = join(disk, `.artifacts-${jobId}`);
       await Deno.mkdir(join(aside, "artifacts"), { recursive: true });
       await Deno.writeTextFile(join(aside, "artifacts", "report"), "precious");
       await Deno.writeTextFile(join(aside, "testflinger.json"), "secret");
-      if (isSent) spool.send({ kind: "artifacts", folder: aside });
+      if (isSent) outbox.send({ kind: "artifacts", folder: aside });
     }
     const hasEnded = () => lab.logged("info").some((line) => line.includes(`Job ${jobId} ended`));
     lab.sandbox.intercept((request) =>
@@ -55,8 +55,8 @@ Deno.test("a job that is being removed is none to the next agent, however little
   const log = recordingLog();
   const store = new JobStore(folder.path, log);
   const jobId = crypto.randomUUID();
-  const spool = await store.accept(new Job({ job_id: jobId, job_queue: "q" }), [], 0);
-  const removed = store.remove(spool);
+  const outbox = await store.accept(new Job({ job_id: jobId, job_queue: "q" }), [], 0);
+  const removed = store.remove(outbox);
   assertEquals([...Deno.readDirSync(join(folder.path, "jobs"))], []);
   await removed;
   assertEquals([...Deno.readDirSync(join(folder.path, "partial"))], []);
@@ -102,14 +102,18 @@ Deno.test("a log that a power cut has left shorter than its record says is deliv
   await using lab = await Lab.open({ config: { cleanup_command: "echo cleaned" } });
   const jobId = running(lab);
   {
-    using spool = await accept(lab, jobId);
-    spool.append({ t: "phase_started", phase: "provision" });
-    await spool.appendLog("output", "provision", new TextEncoder().encode("a".repeat(1000) + "\n"));
-    spool.append({ t: "phase_ended", phase: "provision", status: 0 });
-    spool.append({ t: "phase_started", phase: "test" });
-    await spool.appendLog("output", "test", new TextEncoder().encode("b".repeat(1000) + "\n"));
-    spool.append({ t: "phase_ended", phase: "test", status: 0 });
-    await Deno.truncate(join(spool.folder, "output"), 600);
+    using outbox = await accept(lab, jobId);
+    outbox.append({ t: "phase_started", phase: "provision" });
+    await outbox.appendLog(
+      "output",
+      "provision",
+      new TextEncoder().encode("a".repeat(1000) + "\n"),
+    );
+    outbox.append({ t: "phase_ended", phase: "provision", status: 0 });
+    outbox.append({ t: "phase_started", phase: "test" });
+    await outbox.appendLog("output", "test", new TextEncoder().encode("b".repeat(1000) + "\n"));
+    outbox.append({ t: "phase_ended", phase: "test", status: 0 });
+    await Deno.truncate(join(outbox.folder, "output"), 600);
   }
   lab.start();
   await lab.complete(jobId);

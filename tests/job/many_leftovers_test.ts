@@ -21,12 +21,12 @@ Deno.test("more jobs than the agent may open files are all delivered after a sta
   for (let i = 0; i < JOBS; i++) {
     const jobId = lab.sandbox.submit({ job_queue: "elsewhere" });
     jobIds.push(jobId);
-    using spool = await store.accept(new Job({ job_id: jobId, job_queue: "q" }), [], i);
-    spool.append({ t: "phase_started", phase: "test" });
-    await spool.appendLog("output", "test", new TextEncoder().encode(`log ${i}\n`));
-    spool.append({ t: "phase_ended", phase: "test", status: 0 });
-    spool.send({ kind: "outcome", status: { test: 0 } });
-    spool.append({ t: "finished", at: i });
+    using outbox = await store.accept(new Job({ job_id: jobId, job_queue: "q" }), [], i);
+    outbox.append({ t: "phase_started", phase: "test" });
+    await outbox.appendLog("output", "test", new TextEncoder().encode(`log ${i}\n`));
+    outbox.append({ t: "phase_ended", phase: "test", status: 0 });
+    outbox.send({ kind: "outcome", status: { test: 0 } });
+    outbox.append({ t: "finished", at: i });
   }
   const config = join(lab.folder, "agent.conf");
   await Deno.writeTextFile(

@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { RecordFile } from "../../lib/outbox/record.ts";
+import { JournalFile } from "../../lib/outbox/journal.ts";
 import { Lab } from "../support/lab.ts";
 
 function jobsFolder(lab: Lab): string {
@@ -20,7 +20,7 @@ async function leaveInterrupted(
     JSON.stringify({ job_id: jobId, job_queue: "queue-1", test_data: { a: 1 } }),
   );
   await Deno.writeTextFile(join(folder, "output"), "printed before\n");
-  const { file } = RecordFile.open(join(folder, "record"));
+  const { file } = JournalFile.open(join(folder, "record"));
   for (
     const entry of [
       {

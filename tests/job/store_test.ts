@@ -20,11 +20,11 @@ Deno.test("a job that cannot be read is put aside without its secrets", async ()
   await using folder = new TempFolder();
   const log = recordingLog();
   const store = new JobStore(folder.path, log);
-  using spool = await store.accept(new Job(RECEIVED), [], 0);
-  assertEquals(await holders(folder.path), [join(spool.folder, "job.json")]);
+  using outbox = await store.accept(new Job(RECEIVED), [], 0);
+  assertEquals(await holders(folder.path), [join(outbox.folder, "job.json")]);
   // Something that is no record.
-  await Deno.remove(join(spool.folder, "record"));
-  await Deno.mkdir(join(spool.folder, "record"));
+  await Deno.remove(join(outbox.folder, "record"));
+  await Deno.mkdir(join(outbox.folder, "record"));
   assertEquals(await store.leftovers(), []);
   assertEquals(await holders(folder.path), []);
   const [aside] = [...Deno.readDirSync(folder.at("damaged"))].map(({ name }) => name);
@@ -36,9 +36,9 @@ Deno.test("a job that had ended has no secrets after the next start, even if a p
   await using lab = await Lab.open();
   const own = join(lab.config.results_basedir, "agent-agent-1");
   const store = new JobStore(own, recordingLog());
-  using spool = await store.accept(new Job(RECEIVED), [], 0);
-  spool.send({ kind: "outcome", status: {} });
-  spool.append({ t: "finished", at: 1 });
+  using outbox = await store.accept(new Job(RECEIVED), [], 0);
+  outbox.send({ kind: "outcome", status: {} });
+  outbox.append({ t: "finished", at: 1 });
   lab.sandbox.intercept(() => new Response("down", { status: 503 }));
   lab.start();
   await lab.eventually(async () => (await holders(own)).length === 0, "the secrets are gone");
@@ -50,8 +50,8 @@ Deno.test("an archive of attachments that an earlier process left is removed whe
   await using lab = await Lab.open();
   const own = join(lab.config.results_basedir, "agent-agent-1");
   const store = new JobStore(own, recordingLog());
-  using spool = await store.accept(new Job(RECEIVED), [], 0);
-  await Deno.writeTextFile(join(spool.folder, "attachments.tar.gz"), SECRET);
+  using outbox = await store.accept(new Job(RECEIVED), [], 0);
+  await Deno.writeTextFile(join(outbox.folder, "attachments.tar.gz"), SECRET);
   lab.sandbox.intercept(() => new Response("down", { status: 503 }));
   lab.start();
   await lab.eventually(async () => (await holders(own)).length === 0, "the archive is gone");
@@ -61,13 +61,13 @@ Deno.test("the log of a job that was given up stays given up when the agent is k
   await using folder = new TempFolder();
   const log = recordingLog();
   {
-    using spool = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
-    await spool.appendLog("output", "test", new TextEncoder().encode("too much\n"));
-    spool.append({ t: "given_up" });
+    using outbox = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
+    await outbox.appendLog("output", "test", new TextEncoder().encode("too much\n"));
+    outbox.append({ t: "given_up" });
   }
   const [leftover] = await new JobStore(folder.path, log).leftovers();
-  using spool = leftover?.spool;
-  assertEquals(spool?.undeliveredBytes, 0);
+  using outbox = leftover?.outbox;
+  assertEquals(outbox?.undeliveredBytes, 0);
 });
 
 Deno.test("runs of one job are delivered in their order, also when the host's clock was set back in between", async () => {
@@ -79,8 +79,8 @@ Deno.test("runs of one job are delivered in their order, also when the host's cl
     using _second = await store.accept(new Job(RECEIVED), [first], 1_000);
   }
   const leftovers = await new JobStore(folder.path, log).leftovers();
-  const reruns = leftovers.map(({ spool }) => spool.standing.accepted?.rerun);
-  for (const { spool } of leftovers) spool[Symbol.dispose]();
+  const reruns = leftovers.map(({ outbox }) => outbox.state.accepted?.rerun);
+  for (const { outbox } of leftovers) outbox[Symbol.dispose]();
   assertEquals(reruns, [false, true]);
 });
 
@@ -88,13 +88,13 @@ Deno.test("a damaged record of which no copy can be kept does not cost the job",
   await using folder = new TempFolder();
   const log = recordingLog();
   {
-    using spool = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
-    await Deno.writeTextFile(join(spool.folder, "record"), "no entry\n", { append: true });
+    using outbox = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
+    await Deno.writeTextFile(join(outbox.folder, "record"), "no entry\n", { append: true });
   }
   // In the way of the folder for copies.
   await Deno.writeTextFile(folder.at("damaged"), "");
   const [leftover] = await new JobStore(folder.path, log).leftovers();
-  using spool = leftover?.spool;
-  assertEquals(spool?.jobId, JOB_ID);
+  using outbox = leftover?.outbox;
+  assertEquals(outbox?.jobId, JOB_ID);
   assertEquals(log.lines.some(({ message }) => message.startsWith("Cannot keep a copy")), true);
 });

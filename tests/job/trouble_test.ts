@@ -39,16 +39,16 @@ Deno.test("a log that cannot be read for a moment is delivered when it can be, b
   assertEquals(lab.logged("error").length, 1, lab.logged("error").join("\n"));
 });
 
-Deno.test("an agent whose spool is full in an outage starts and stops, also when the oldest job has been given up before", async () => {
+Deno.test("an agent whose outbox is full in an outage starts and stops, also when the oldest job has been given up before", async () => {
   await using lab = await Lab.open({ config: { max_spool: 1000, cleanup_command: "true" } });
   const store = new JobStore(dirname(jobs(lab)), recordingLog());
   for (const [at, isGivenUp] of [true, false].entries()) {
     const jobId = lab.sandbox.submit({ job_queue: "elsewhere" });
-    using spool = await store.accept(new Job({ job_id: jobId, job_queue: "queue-1" }), [], at);
-    await spool.appendLog("output", "test", new TextEncoder().encode("x".repeat(2000)));
-    spool.send({ kind: "outcome", status: {} });
-    spool.append({ t: "finished", at });
-    if (isGivenUp) await spool.giveUp();
+    using outbox = await store.accept(new Job({ job_id: jobId, job_queue: "queue-1" }), [], at);
+    await outbox.appendLog("output", "test", new TextEncoder().encode("x".repeat(2000)));
+    outbox.send({ kind: "outcome", status: {} });
+    outbox.append({ t: "finished", at });
+    if (isGivenUp) await outbox.giveUp();
   }
   let isAway = true;
   lab.sandbox.intercept((request) =>

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { type Health, type HealthOptions, serveHealth } from "../../lib/observe/health.ts";
 import { createMetrics } from "../../lib/observe/metrics.ts";
 import { combineObservers, type Observer } from "../../lib/observe/observer.ts";
-import { createPulse } from "../../lib/observe/pulse.ts";
+import { createPulse } from "../../lib/observe/liveness.ts";
 import { createStatus } from "../../lib/observe/status.ts";
 import { AgentStatus } from "../../lib/observe/status_schema.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
@@ -28,7 +28,7 @@ async function withHealth(
   const folder = await Deno.makeTempDir();
   const clock = new FakeClock(START);
   const log = recordingLog();
-  const pulse = createPulse({ clock, silenceLimitMs: 60_000 });
+  const liveness = createPulse({ clock, silenceLimitMs: 60_000 });
   const board = await createStatus({
     agentId: "agent-1",
     version: "9.8.7",
@@ -36,7 +36,7 @@ async function withHealth(
     folder,
     clock,
     log,
-    pulse,
+    liveness,
   });
   const metrics = await createMetrics({
     agentId: "agent-1",
@@ -103,7 +103,7 @@ Deno.test("/readyz is 200 while jobs are taken, and 503 with the reason otherwis
   withHealth(async ({ url, observer }) => {
     assertEquals((await get(`${url}/readyz`)).status, 503);
     observer.mode({ state: "waiting", comment: "" });
-    observer.contact(true);
+    observer.connectivity(true);
     assertEquals((await get(`${url}/readyz`)).status, 200);
     observer.mode({ state: "offline", comment: "cable broken" });
     const { status, text } = await get(`${url}/readyz`);
@@ -132,7 +132,7 @@ Deno.test("the page says everything without a script", () =>
     observer.phaseSkipped("setup", "no command");
     observer.phaseStarted("provision", { totalMs: 7_200_000, silenceMs: 900_000 });
     observer.output(bytes("hello from the device\n"));
-    observer.contact(false, "GET http://server/v1: refused");
+    observer.connectivity(false, "GET http://server/v1: refused");
     observer.undelivered({ bytes: 1536, fragments: 3, jobs: 1 });
     const { status, headers, text } = await get(`${url}/`);
     assertEquals(status, 200);
@@ -179,7 +179,7 @@ Deno.test("markup, control sequences and bidi marks from outside are text wherev
       observer.phaseStarted("test", {});
       observer.output(bytes(HOSTILE));
       observer.phaseEnded("test", { status: 1, event: HOSTILE, seconds: 1, release: HOSTILE });
-      observer.contact(false, HOSTILE);
+      observer.connectivity(false, HOSTILE);
       if (n === 0) observer.jobEnded({ reason: HOSTILE });
     }
     const { text } = await get(`${url}/`);

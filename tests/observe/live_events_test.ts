@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { createLiveEvents, type LiveEvents } from "../../lib/observe/live_events.ts";
-import { createPulse } from "../../lib/observe/pulse.ts";
+import { createPulse } from "../../lib/observe/liveness.ts";
 import { createStatus, type StatusBoard } from "../../lib/observe/status.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
@@ -20,7 +20,7 @@ async function withLive(
     folder,
     clock,
     log,
-    pulse: createPulse({ clock }),
+    liveness: createPulse({ clock }),
   });
   const live = createLiveEvents({ board, clock });
   try {

@@ -68,13 +68,13 @@ Deno.test("counters are there with 0 before anything has happened", async () => 
   ) assertEquals(await value(metrics, series), 0, series);
 });
 
-Deno.test("what is told shows up: polls, contact, backlog, retries, bytes, cancellation, state", async () => {
+Deno.test("what is told shows up: polls, connectivity, backlog, retries, bytes, cancellation, state", async () => {
   const metrics = await make();
   const { observer } = metrics;
   observer.polled();
   observer.polled();
-  observer.contact(true);
-  observer.contact(false, "no route");
+  observer.connectivity(true);
+  observer.connectivity(false, "no route");
   observer.undelivered({ bytes: 10, fragments: 2, jobs: 1 });
   observer.retried();
   observer.output(new Uint8Array(1000));

@@ -20,7 +20,7 @@ function recorder(): { observer: Observer; calls: [string, ...unknown[]][] } {
       output: note("output"),
       transfer: note("transfer"),
       polled: note("polled"),
-      contact: note("contact"),
+      connectivity: note("connectivity"),
       retried: note("retried"),
       undelivered: note("undelivered"),
       cancelled: note("cancelled"),
@@ -43,7 +43,7 @@ function sayEverything(observer: Observer): [string, ...unknown[]][] {
   observer.output(bytes);
   observer.transfer({ what: "Fetching", jobId: "j", bytes: 1, isOver: false });
   observer.polled();
-  observer.contact(false, "no route");
+  observer.connectivity(false, "no route");
   observer.retried();
   observer.undelivered({ bytes: 1, fragments: 2, jobs: 3 });
   observer.cancelled(12);
@@ -59,7 +59,7 @@ function sayEverything(observer: Observer): [string, ...unknown[]][] {
     ["output", bytes],
     ["transfer", { what: "Fetching", jobId: "j", bytes: 1, isOver: false }],
     ["polled"],
-    ["contact", false, "no route"],
+    ["connectivity", false, "no route"],
     ["retried"],
     ["undelivered", { bytes: 1, fragments: 2, jobs: 3 }],
     ["cancelled", 12],

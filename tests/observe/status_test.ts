@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { createPulse, type Pulse } from "../../lib/observe/pulse.ts";
+import { createPulse, type Liveness } from "../../lib/observe/liveness.ts";
 import { createStatus, type StatusBoard, type StatusEvent } from "../../lib/observe/status.ts";
 import { AgentStatus } from "../../lib/observe/status_schema.ts";
 import { FakeClock } from "../support/fake_clock.ts";
@@ -13,13 +13,13 @@ interface Made {
   clock: FakeClock;
   log: RecordingLog;
   folder: string;
-  pulse: Pulse;
+  liveness: Liveness;
 }
 
 async function make(folder: string): Promise<Made> {
   const clock = new FakeClock(START);
   const log = recordingLog();
-  const pulse = createPulse({ clock, silenceLimitMs: 60_000 });
+  const liveness = createPulse({ clock, silenceLimitMs: 60_000 });
   const board = await createStatus({
     agentId: "agent-1",
     version: "9.8.7",
@@ -27,9 +27,9 @@ async function make(folder: string): Promise<Made> {
     folder,
     clock,
     log,
-    pulse,
+    liveness,
   });
-  return { board, clock, log, folder, pulse };
+  return { board, clock, log, folder, liveness };
 }
 
 async function withBoard(test: (made: Made) => void | Promise<void>) {
@@ -62,11 +62,11 @@ Deno.test("before it has begun an agent is healthy and not ready", () =>
   }));
 
 Deno.test("a job shows its phases, and what is left of the limits on the running one", () =>
-  withBoard(async ({ board, clock, pulse }) => {
-    using _job = pulse.hold("job");
+  withBoard(async ({ board, clock, liveness }) => {
+    using _job = liveness.hold("job");
     const { observer } = board;
     observer.mode({ state: "waiting", comment: "" });
-    observer.contact(true);
+    observer.connectivity(true);
     observer.jobStarted({ jobId: "j-1", queue: "q", name: "nightly" });
     observer.phaseSkipped("setup", "no command");
     observer.mode({ state: "provision", comment: "" });
@@ -144,7 +144,7 @@ for (
 ) {
   Deno.test(`an agent that is ${state} is not ready, and says why`, () =>
     withBoard(({ board }) => {
-      board.observer.contact(true);
+      board.observer.connectivity(true);
       board.observer.mode({ state, comment });
       assertEquals(board.snapshot().ready, false);
       assertEquals(board.snapshot().not_ready_because, expected);
@@ -155,11 +155,11 @@ for (
 Deno.test("an outage makes it not ready but healthy; a loop that hangs makes it neither", () =>
   withBoard(async ({ board, clock }) => {
     board.observer.mode({ state: "waiting", comment: "" });
-    board.observer.contact(false, "GET http://server/v1: refused");
+    board.observer.connectivity(false, "GET http://server/v1: refused");
     assertStringIncludes(board.snapshot().not_ready_because ?? "", "refused");
     assertEquals(board.snapshot().healthy, true);
     assertEquals(board.snapshot().server.last_failure, "GET http://server/v1: refused");
-    board.observer.contact(true);
+    board.observer.connectivity(true);
     assertEquals(board.snapshot().ready, true);
     await clock.advance(61_000);
     const status = board.snapshot();
@@ -238,8 +238,8 @@ Deno.test("subscribers hear output and that something is new, until they leave",
       using _subscription = board.subscribe(({ kind }) => events.push(kind));
       board.observer.mode({ state: "waiting", comment: "" });
       board.observer.mode({ state: "waiting", comment: "" });
-      board.observer.contact(true);
-      board.observer.contact(true);
+      board.observer.connectivity(true);
+      board.observer.connectivity(true);
       board.observer.output(new Uint8Array([65]));
       board.observer.undelivered({ bytes: 5, fragments: 1, jobs: 1 });
       board.observer.undelivered({ bytes: 6, fragments: 2, jobs: 1 });
@@ -268,7 +268,7 @@ Deno.test("a device that has a novel to tell does not keep the list of jobs from
       board.observer.phaseEnded("test", { ...ok, event: novel, release: novel });
       board.observer.jobEnded({ reason: novel });
     }
-    board.observer.contact(false, novel);
+    board.observer.connectivity(false, novel);
     await board.close();
     const again = await make(folder);
     assertEquals(again.board.snapshot().recent_jobs.length, 20);

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { createPulse } from "../../lib/observe/pulse.ts";
+import { createPulse } from "../../lib/observe/liveness.ts";
 import { createSystemd } from "../../lib/observe/systemd.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
@@ -64,10 +64,10 @@ function environment(variables: Record<string, string>) {
 function make(variables: Record<string, string>) {
   const clock = new FakeClock();
   const log = recordingLog();
-  const pulse = createPulse({ clock, silenceLimitMs: 60_000 });
+  const liveness = createPulse({ clock, silenceLimitMs: 60_000 });
   const env = environment(variables);
-  const systemd = createSystemd({ clock, log, pulse, env, pid: 4711 });
-  return { clock, log, pulse, env, systemd };
+  const systemd = createSystemd({ clock, log, liveness, env, pid: 4711 });
+  return { clock, log, liveness, env, systemd };
 }
 
 async function until(condition: () => boolean) {
@@ -105,7 +105,7 @@ Deno.test("the variables are taken out of the environment, so that jobs do not s
 Deno.test("what a job starts does not inherit the way to systemd", async () => {
   Deno.env.set("NOTIFY_SOCKET", "/nowhere");
   const clock = new FakeClock();
-  const systemd = createSystemd({ clock, log: recordingLog(), pulse: createPulse({ clock }) });
+  const systemd = createSystemd({ clock, log: recordingLog(), liveness: createPulse({ clock }) });
   const { stdout } = await new Deno.Command("env").output();
   assertEquals(new TextDecoder().decode(stdout).includes("NOTIFY_SOCKET"), false);
   await systemd?.close();
@@ -179,23 +179,23 @@ Deno.test({
   fn: () =>
     inFolder(async (socket) => {
       await using receiver = await listen(socket);
-      const { systemd, clock, pulse, log } = make({
+      const { systemd, clock, liveness, log } = make({
         NOTIFY_SOCKET: socket,
         WATCHDOG_USEC: "30000000",
         WATCHDOG_PID: "4711",
       });
       for (let n = 1; n <= 4; n++) {
-        pulse.beat();
+        liveness.beat();
         assertEquals(clock.nextDue, 10_000);
         await clock.advance(10_000);
         await until(() => receiver.messages.length === n && clock.sleepers === 1);
       }
       // An outage: each attempt fails, and the loop turns all the same.
-      pulse.beat();
+      liveness.beat();
       await clock.advance(9_999);
       await settle();
       assertEquals(receiver.messages.length, 4);
-      // Now it hangs: the pings that still come are those before the pulse's limit.
+      // Now it hangs: the pings that still come are those before the liveness's limit.
       await clock.advance(60_001);
       await until(() => clock.sleepers === 1);
       const before = receiver.messages.length;

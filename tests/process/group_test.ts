@@ -170,11 +170,11 @@ Deno.test("what ignores TERM is killed after the grace, also when the command it
   assertEquals(await members(group), []);
 });
 
-Deno.test("a grace that is hastened ends at once", async () => {
-  const hasten = new AbortController();
+Deno.test("a grace that is forced ends at once", async () => {
+  const forceStop = new AbortController();
   await using group = await ready("trap '' TERM; echo ready; while :; do sleep 1000; done");
-  const end = group.end({ graceMs: 10_000, clock: new FakeClock(), hasten: hasten.signal });
-  hasten.abort();
+  const end = group.end({ graceMs: 10_000, clock: new FakeClock(), forceStop: forceStop.signal });
+  forceStop.abort();
   assertEquals(await end, { exit: { kind: "signal", signal: 9 }, left: [] });
   assertEquals(await members(group), []);
 });

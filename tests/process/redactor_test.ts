@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { maskOf } from "../../lib/process/needles.ts";
+import { maskOf } from "../../lib/process/patterns.ts";
 import { compileSecrets, type RedactorStream } from "../../lib/process/redactor.ts";
 import { redactor } from "../fuzz/redactor.ts";
 import { tryTarget } from "../fuzz/target.ts";

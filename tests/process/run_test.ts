@@ -270,14 +270,14 @@ Deno.test("an abort ends the group and gives the reason", async () => {
 Deno.test("a second signal hastens the end", async () => {
   const output = new Output();
   const stop = new AbortController();
-  const hasten = new AbortController();
+  const forceStop = new AbortController();
   const done = shell("trap '' TERM; echo group=$$; while :; do sleep 1000; done", output, {
     signal: stop.signal,
-    hasten: hasten.signal,
+    forceStop: forceStop.signal,
   });
   const group = await output.number("group");
   stop.abort("stop");
-  hasten.abort();
+  forceStop.abort();
   assertEquals(await done, {
     ended: "aborted",
     reason: "stop",

@@ -121,19 +121,19 @@ Deno.test("survivors that ignore TERM are killed after the grace", async () => {
   assertEquals(await left.names(), []);
 });
 
-Deno.test("a grace that is hastened kills survivors at once", async () => {
+Deno.test("a grace that is forced kills survivors at once", async () => {
   await using left = await leftBy(
     "setsid sh -c \"trap '' TERM; while :; do sleep 1000; done\" &",
   );
   await untilNames(left, ["sh", "sleep"]);
-  const hasten = new AbortController();
+  const forceStop = new AbortController();
   const end = endSurvivors({
     ...left.mark,
     graceMs: 10_000,
     clock: new FakeClock(),
-    hasten: hasten.signal,
+    forceStop: forceStop.signal,
   });
-  hasten.abort();
+  forceStop.abort();
   assertEquals((await end).left, []);
   assertEquals(await left.names(), []);
 });

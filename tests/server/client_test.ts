@@ -137,7 +137,7 @@ Deno.test("a server that is not there is unreachable, and is found again when it
   assertEquals(contacts, [false, true]);
 });
 
-Deno.test("a gateway that answers for a dead server is no contact, a failed webhook is one", async () => {
+Deno.test("a gateway that answers for a dead server does not count as connectivity, a failed webhook does", async () => {
   await using server = serve(() => new Response(null, { status: 502 }));
   const contacts: boolean[] = [];
   using link = connect({ ...server, onContact: (ok) => contacts.push(ok) });

@@ -9,7 +9,7 @@ import { scaledClock } from "../../lib/clock.ts";
 import type { SignalListener, Signals } from "../../lib/agent/signals.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { noObserver, type Observer } from "../../lib/observe/observer.ts";
-import { Contact } from "../../lib/outbox/contact.ts";
+import { Connectivity } from "../../lib/outbox/connectivity.ts";
 import { type Sandbox, type SandboxOptions } from "../../lib/sandbox/sandbox.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { createServerClient } from "../../lib/server/client.ts";
@@ -85,14 +85,14 @@ export class Lab implements AsyncDisposable {
   /** Starts the agent, in this process. */
   start(): RunningAgent {
     const clock = scaledClock(CLOCK_FACTOR);
-    const contact = new Contact(clock, this.log);
+    const connectivity = new Connectivity(clock, this.log);
     const { tokenFile, observer = noObserver } = this.#options;
     const server = createServerClient({
       address: this.config.server_address,
       agentId: this.config.agent_id,
       clock,
       log: this.log,
-      onContact: (ok) => contact.report(ok),
+      onContact: (ok) => connectivity.report(ok),
       ...(tokenFile !== undefined && { tokenFile }),
     });
     let listener: SignalListener | undefined;
@@ -108,7 +108,7 @@ export class Lab implements AsyncDisposable {
       config: this.config,
       folder: prepared.folder,
       server,
-      contact,
+      connectivity,
       clock,
       log: this.log,
       observer,

@@ -1,6 +1,6 @@
 /** What `restart`, `offline` and `online` do: ask an agent for something, and watch it happen. */
 import type { MarkerKind } from "../../agent/markers.ts";
-import { Memory } from "../../agent/memory.ts";
+import { StateFile } from "../../agent/state_file.ts";
 import { type Clock, systemClock } from "../../clock.ts";
 import type { AgentStatus } from "../../observe/status_schema.ts";
 import { showText } from "../../observe/output_text.ts";
@@ -138,7 +138,7 @@ export const requestOffline: Request = async (agent, answer, talk) => {
 export const requestOnline: Request = async (agent, answer, talk) => {
   const { say, waitMs } = talk;
   const removed = await removeMarkers(agent, "OFFLINE");
-  const wish = new Memory(agent.folder, { debug() {}, info() {}, warning: say, error: say })
+  const wish = new StateFile(agent.folder, { debug() {}, info() {}, warning: say, error: say })
     .content.wish;
   if (wish !== undefined) {
     const because = wish.comment === "" ? "" : `: ${showText(wish.comment).replaceAll("\n", " ")}`;

@@ -1,13 +1,13 @@
 /** What device connectors need: programs, a key, the device, its control host. */
 import { join } from "node:path";
 import { CONNECTORS } from "../../../connectors/registry.ts";
-import { mergePrograms } from "../../../connectors/support/programs.ts";
-import { bracketed } from "../../../connectors/support/ssh.ts";
+import { mergePrograms } from "../../../connectors/support/process/programs.ts";
+import { bracketed } from "../../../connectors/support/ssh/ssh.ts";
 import { showText } from "../../observe/output_text.ts";
 import { connectorCalls, isFixed } from "../check/connector_calls.ts";
 import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
 import { findProgram } from "../check/programs.ts";
-import { type Check, failed, ok, type Patient, type Verdict, warning } from "./verdict.ts";
+import { type Check, type CheckResult, failed, ok, type Patient, warning } from "./check_result.ts";
 
 const CONNECT_LIMIT_MS = 5_000;
 const HEALTH_LIMIT_MS = 5_000;
@@ -28,18 +28,21 @@ interface Device {
 /** Everything about the devices that the agent's phases are for. */
 export const deviceChecks: Check = async (patient) => {
   const devices = await devicesOf(patient);
-  const verdicts = await programVerdicts(patient);
+  const checkResults = await programVerdicts(patient);
   if (devices.length === 0) {
-    return [...verdicts, ok("device", "no phase calls a connector that has one")];
+    return [...checkResults, ok("device", "no phase calls a connector that has one")];
   }
   for (const device of devices) {
-    verdicts.push(
+    checkResults.push(
       await keyVerdict(patient, device),
       await deviceVerdict(device),
       ...await controlHostVerdict(device),
     );
   }
-  return [...new Map(verdicts.map((verdict) => [JSON.stringify(verdict), verdict])).values()];
+  return [
+    ...new Map(checkResults.map((checkResult) => [JSON.stringify(checkResult), checkResult]))
+      .values(),
+  ];
 };
 
 async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]> {
@@ -54,9 +57,9 @@ async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]
 }
 
 /** Whether the programs are there that the connectors call, of all connectors that phases call. */
-async function programVerdicts({ env, agent: { config, file } }: Patient): Promise<Verdict[]> {
+async function programVerdicts({ env, agent: { config, file } }: Patient): Promise<CheckResult[]> {
   const connectors = new Set(connectorCalls(config, file).map(({ connector }) => connector));
-  const verdicts: Verdict[] = [];
+  const checkResults: CheckResult[] = [];
   const found: string[] = [];
   const needs = [...connectors].flatMap((name) => CONNECTORS.get(name)?.programs ?? []);
   for (const { name, version, install, onlyFor } of mergePrograms(needs)) {
@@ -69,13 +72,13 @@ async function programVerdicts({ env, agent: { config, file } }: Patient): Promi
     const whom = [...connectors].filter((connector) =>
       CONNECTORS.get(connector)?.programs.some((need) => need.name === name)
     ).join(" and ");
-    verdicts.push(
+    checkResults.push(
       onlyFor === undefined
         ? failed("programs", `there is no ${name}, which ${whom} cannot do without`, install)
         : warning("programs", `there is no ${name}, which ${whom} needs for ${onlyFor}`, install),
     );
   }
-  return found.length === 0 ? verdicts : [...verdicts, ok("programs", found.join("; "))];
+  return found.length === 0 ? checkResults : [...checkResults, ok("programs", found.join("; "))];
 }
 
 /** First line of what the program says of itself. */
@@ -95,7 +98,7 @@ async function versionOf(path: string, args: readonly string[]): Promise<string 
   }
 }
 
-async function keyVerdict({ env }: Patient, { config }: Device): Promise<Verdict> {
+async function keyVerdict({ env }: Patient, { config }: Device): Promise<CheckResult> {
   const own = textOf(config.ssh_public_key);
   const folder = join(env.HOME ?? "/", ".ssh");
   const candidates = own === undefined ? KEY_NAMES.map((name) => join(folder, name)) : [own];
@@ -120,7 +123,7 @@ async function keyVerdict({ env }: Patient, { config }: Device): Promise<Verdict
   );
 }
 
-async function deviceVerdict({ file, config }: Device): Promise<Verdict> {
+async function deviceVerdict({ file, config }: Device): Promise<CheckResult> {
   const host = textOf(config.device_ip);
   if (host === undefined) return ok("device", `${file} names no device_ip`);
   const port = numberOf(config.ssh_port, 22);
@@ -152,7 +155,7 @@ async function whyNotReached(hostname: string, port: number): Promise<string | u
   }
 }
 
-async function controlHostVerdict({ config }: Device): Promise<Verdict[]> {
+async function controlHostVerdict({ config }: Device): Promise<CheckResult[]> {
   const host = textOf(config.control_host);
   if (host === undefined) return [];
   const url = `http://${bracketed(host)}:${numberOf(config.control_host_port, 8000)}/health`;

@@ -6,7 +6,7 @@ import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import { formatFinding } from "../check/finding.ts";
 import { checkFiles } from "../check/check_files.ts";
 import { whyNotWritable } from "../check/folders.ts";
-import { type Check, failed, ok, warning } from "./verdict.ts";
+import { type Check, failed, ok, warning } from "./check_result.ts";
 
 /** A job with a log, artifacts, an upload and some connections; the usual limit is 1024. */
 const FEWEST_OPEN_FILES = 1024;
@@ -30,11 +30,11 @@ export const configurationCheck: Check = async ({ agent: { file } }) => {
 
 /** Whether the agent's folders can be used. */
 export const foldersCheck: Check = async ({ agent: { config } }) => {
-  const verdicts = [];
+  const checkResults = [];
   for (const key of FOLDER_KEYS) {
     const why = await whyNotWritable(config[key]);
     if (why === undefined) continue;
-    verdicts.push(
+    checkResults.push(
       failed(
         "folders",
         `${key}: ${why}`,
@@ -42,7 +42,7 @@ export const foldersCheck: Check = async ({ agent: { config } }) => {
       ),
     );
   }
-  return verdicts.length > 0 ? verdicts : [ok("folders", "all three can be written")];
+  return checkResults.length > 0 ? checkResults : [ok("folders", "all three can be written")];
 };
 
 /** Whether there is room for a job. */
@@ -126,28 +126,28 @@ function numberIn(text: string): number | undefined {
 /** What is asked of the agent by files on this host. */
 export const markersCheck: Check = async ({ agent, sharedFolder }) => {
   const owner = await Deno.stat(agent.folder).then(({ uid }) => uid, () => Deno.uid());
-  const verdicts = [];
+  const checkResults = [];
   for (const kind of ["OFFLINE", "RESTART"] as const) {
     for (const id of new Set([agent.config.agent_id, agent.config.agent_id.replaceAll("-", "")])) {
       const path = join(sharedFolder, `TESTFLINGER-DEVICE-${kind}-${id}`);
       const info = await Deno.lstat(path).catch(() => undefined);
       if (info === undefined) continue;
       if (!info.isFile || info.uid !== 0 && info.uid !== owner) {
-        verdicts.push(failed(
+        checkResults.push(failed(
           "requests",
           `${path} is ignored: it must be a regular file of root or of the agent's user`,
           `remove it, and use 'testflinger-agent ${kind.toLowerCase()}' as one of those users`,
         ));
       } else if (kind === "OFFLINE") {
-        verdicts.push(warning(
+        checkResults.push(warning(
           "requests",
           `${path} keeps the agent offline`,
           `'testflinger-agent online' removes it`,
         ));
       } else {
-        verdicts.push(ok("requests", "a restart is asked for"));
+        checkResults.push(ok("requests", "a restart is asked for"));
       }
     }
   }
-  return verdicts.length > 0 ? verdicts : [ok("requests", `none in ${sharedFolder}`)];
+  return checkResults.length > 0 ? checkResults : [ok("requests", `none in ${sharedFolder}`)];
 };

@@ -14,7 +14,7 @@ import {
   spaceCheck,
 } from "./host_checks.ts";
 import { serverChecks } from "./server_checks.ts";
-import { type Check, failed, ok, type Patient, type Verdict } from "./verdict.ts";
+import { type Check, type CheckResult, failed, ok, type Patient } from "./check_result.ts";
 
 const CHECKS: readonly Check[] = [
   configurationCheck,
@@ -31,10 +31,13 @@ const CHECKS: readonly Check[] = [
 const CONFIG_STATUS = 2;
 
 /** Runs every check, and tells of each as soon as it has been made. */
-export async function diagnose(patient: Patient, tell: (verdict: Verdict) => void): Promise<void> {
+export async function diagnose(
+  patient: Patient,
+  tell: (checkResult: CheckResult) => void,
+): Promise<void> {
   for (const check of CHECKS) {
     try {
-      for (const verdict of await check(patient)) tell(verdict);
+      for (const checkResult of await check(patient)) tell(checkResult);
     } catch (error) {
       // One check that fails in a way that nobody thought of must not hide the others.
       const reason = error instanceof Error ? error.message : String(error);
@@ -47,7 +50,7 @@ export async function diagnose(patient: Patient, tell: (verdict: Verdict) => voi
 interface Report {
   agent_id: string;
   failed: number;
-  verdicts: Verdict[];
+  checkResults: CheckResult[];
 }
 
 /** Runs the command: for one agent all that is found, for several of each what is not well. */
@@ -66,7 +69,7 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
   const reports: Report[] = [];
   for (const agent of agents) {
     const { agent_id } = agent.config;
-    const verdicts: Verdict[] = [];
+    const checkResults: CheckResult[] = [];
     if (format === "text" && !isOne) io.stdout(`${agent_id}\n`);
     await diagnose({
       agent,
@@ -74,18 +77,18 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
       env: Deno.env.toObject(),
       clock: systemClock,
       sharedFolder: SHARED_FOLDER,
-    }, (verdict) => {
-      verdicts.push(verdict);
-      const isShown = isOne || verdict.result === "failed" || verdict.result === "warning";
+    }, (checkResult) => {
+      checkResults.push(checkResult);
+      const isShown = isOne || checkResult.result === "failed" || checkResult.result === "warning";
       if (format === "text" && isShown) {
-        io.stdout(`${isOne ? "" : "  "}${verdictLine(verdict, isColoured)}`);
+        io.stdout(`${isOne ? "" : "  "}${verdictLine(checkResult, isColoured)}`);
       }
     });
-    const failed = verdicts.filter(({ result }) => result === "failed").length;
-    if (format === "text" && !isOne && verdicts.every(({ result }) => result === "ok")) {
-      io.stdout(`  ${verdictLine(ok("all", `${verdicts.length} checks`), isColoured)}`);
+    const failed = checkResults.filter(({ result }) => result === "failed").length;
+    if (format === "text" && !isOne && checkResults.every(({ result }) => result === "ok")) {
+      io.stdout(`  ${verdictLine(ok("all", `${checkResults.length} checks`), isColoured)}`);
     }
-    reports.push({ agent_id, failed, verdicts });
+    reports.push({ agent_id, failed, checkResults });
   }
   if (format === "json") {
     io.stdout(`${JSON.stringify(isOne ? reports[0] : reports, null, 2)}\n`);
@@ -97,7 +100,7 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
 const COLOURS = { ok: 32, warning: 33, failed: 31, skipped: 2 };
 
 /** `ok       server        ... ` with the advice behind an arrow. */
-function verdictLine({ check, result, message, advice }: Verdict, isColoured: boolean): string {
+function verdictLine({ check, result, message, advice }: CheckResult, isColoured: boolean): string {
   const word = result.padEnd(8);
   const shown = isColoured ? `\x1b[${COLOURS[result]}m${word}\x1b[0m` : word;
   const what = advice === undefined ? message : `${message} -> ${advice}`;

@@ -10,7 +10,15 @@ import { Received } from "../../server/received.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
 import { Transport } from "../../server/transport.ts";
 import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
-import { type Check, failed, ok, type Patient, skipped, type Verdict, warning } from "./verdict.ts";
+import {
+  type Check,
+  type CheckResult,
+  failed,
+  ok,
+  type Patient,
+  skipped,
+  warning,
+} from "./check_result.ts";
 
 const CALL_LIMIT_MS = 15_000;
 const ANSWER_BYTES = 1024 * 1024;
@@ -42,23 +50,23 @@ export const serverChecks: Check = async (patient) => {
       return [...reached, ...["token", "role", "agent"].map(notAsked)];
     }
     const token = await tokenOf(transport, patient);
-    if (token.verdict.result === "failed") {
-      return [...reached, token.verdict, ...["role", "agent"].map(notAsked)];
+    if (token.checkResult.result === "failed") {
+      return [...reached, token.checkResult, ...["role", "agent"].map(notAsked)];
     }
     const role = await roleOf(transport, token.text);
-    const verdicts = [...reached, token.verdict, role];
-    if (role.result === "failed") return [...verdicts, notAsked("agent")];
-    return [...verdicts, await recordOf(transport, patient, token.text)];
+    const checkResults = [...reached, token.checkResult, role];
+    if (role.result === "failed") return [...checkResults, notAsked("agent")];
+    return [...checkResults, await recordOf(transport, patient, token.text)];
   } finally {
     transport.close();
   }
 };
 
-function notAsked(check: string): Verdict {
+function notAsked(check: string): CheckResult {
   return skipped(check, "not asked, because of what is above");
 }
 
-async function reach(transport: Transport, { agent, clock }: Patient): Promise<Verdict[]> {
+async function reach(transport: Transport, { agent, clock }: Patient): Promise<CheckResult[]> {
   const { server_address: address } = agent.config;
   const answer = await transport.send({ method: "GET", path: "/v1/", limitMs: CALL_LIMIT_MS });
   if (!(answer instanceof Received)) {
@@ -85,7 +93,7 @@ async function reach(transport: Transport, { agent, clock }: Patient): Promise<V
   ];
 }
 
-function notTestflinger(message: string): Verdict {
+function notTestflinger(message: string): CheckResult {
   return failed(
     "server",
     `what answers there is no Testflinger server: ${message}`,
@@ -108,7 +116,7 @@ function adviceFor({ message }: CallFailure, address: string): string {
   return `does the server run, and is the port right? Try: curl -v ${address}/v1/`;
 }
 
-function skewOf(ms: number): Verdict {
+function skewOf(ms: number): CheckResult {
   if (Number.isNaN(ms)) return skipped("clock", "the server does not tell the time");
   const away = `${duration(Math.abs(ms) / 1000)} ${ms > 0 ? "behind" : "ahead of"} the server's`;
   if (Math.abs(ms) <= MOST_SKEW_MS) return ok("clock", "agrees with the server's");
@@ -123,7 +131,7 @@ function skewOf(ms: number): Verdict {
 async function tokenOf(
   transport: Transport,
   { tokenFile }: Patient,
-): Promise<{ verdict: Verdict; text?: string }> {
+): Promise<{ checkResult: CheckResult; text?: string }> {
   const issue = 'have one issued for an agent, and put {"refresh_token": "..."} into it';
   let text: string;
   let mode: number | null;
@@ -132,10 +140,12 @@ async function tokenOf(
     text = await Deno.readTextFile(tokenFile);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) {
-      return { verdict: ok("token", `there is no ${tokenFile}: the server is asked without one`) };
+      return {
+        checkResult: ok("token", `there is no ${tokenFile}: the server is asked without one`),
+      };
     }
     return {
-      verdict: failed(
+      checkResult: failed(
         "token",
         `${tokenFile} cannot be read: ${error instanceof Error ? error.message : error}`,
         "give it to the agent's user, mode 0600 (and run this as that user, or root)",
@@ -144,7 +154,7 @@ async function tokenOf(
   }
   const file = z.looseObject({ refresh_token: z.string().min(1) }).safeParse(parsed(text));
   if (!file.success) {
-    return { verdict: failed("token", `${tokenFile} holds no refresh_token`, issue) };
+    return { checkResult: failed("token", `${tokenFile} holds no refresh_token`, issue) };
   }
   const { refresh_token: refreshToken } = file.data;
   const answer = await transport.send({
@@ -157,31 +167,39 @@ async function tokenOf(
   });
   if (!(answer instanceof Received)) {
     if (answer.status === 404 || answer.status === 405) {
-      return { verdict: ok("token", "the server is older than tokens: none is needed") };
+      return { checkResult: ok("token", "the server is older than tokens: none is needed") };
     }
     return {
-      verdict: failed("token", `the server refuses that of ${tokenFile}: ${answer.message}`, issue),
+      checkResult: failed(
+        "token",
+        `the server refuses that of ${tokenFile}: ${answer.message}`,
+        issue,
+      ),
     };
   }
   const { bytes } = await answer.readAll(ANSWER_BYTES);
   const grant = TokenAnswer.safeParse(parsed(new TextDecoder().decode(bytes)));
   if (!grant.success) {
     return {
-      verdict: failed("token", "the server's answer holds no token", "is it a Testflinger server?"),
+      checkResult: failed(
+        "token",
+        "the server's answer holds no token",
+        "is it a Testflinger server?",
+      ),
     };
   }
-  const verdict = ((mode ?? 0) & 0o004) === 0
+  const checkResult = ((mode ?? 0) & 0o004) === 0
     ? ok("token", `the server takes that of ${tokenFile}`)
     : warning(
       "token",
       `the server takes that of ${tokenFile}, which every account on this host may read`,
       `chmod 0600 ${tokenFile}`,
     );
-  return { verdict, text: grant.data.access_token };
+  return { checkResult, text: grant.data.access_token };
 }
 
 /** Asks for a job from no queue at all: only who may ask for jobs is told that a queue is lacking. */
-async function roleOf(transport: Transport, token: string | undefined): Promise<Verdict> {
+async function roleOf(transport: Transport, token: string | undefined): Promise<CheckResult> {
   const answer = await transport.send(
     { method: "GET", path: "/v1/job", limitMs: CALL_LIMIT_MS, once: true },
     { token },
@@ -219,7 +237,7 @@ async function recordOf(
   transport: Transport,
   { agent, clock, sharedFolder }: Patient,
   token: string | undefined,
-): Promise<Verdict> {
+): Promise<CheckResult> {
   const { agent_id: id } = agent.config;
   const path = `/v1/agents/data/${encodeURIComponent(id.toWellFormed())}`;
   const answer = await transport.send({ method: "GET", path, limitMs: CALL_LIMIT_MS }, { token });

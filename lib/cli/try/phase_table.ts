@@ -28,9 +28,9 @@ export class PhaseTable {
       const name = phase.padEnd(16);
       if (row === undefined) return `${name} did not run`;
       if ("skipped" in row) return `${name} skipped: ${row.skipped}`;
-      const verdict = row.status === 0 ? "passed" : "failed";
+      const checkResult = row.status === 0 ? "passed" : "failed";
       const why = row.event === "normal_exit" ? "" : ` (${row.event})`;
-      return `${name} ${verdict}   status ${String(row.status).padStart(3)}   ${
+      return `${name} ${checkResult}   status ${String(row.status).padStart(3)}   ${
         row.seconds.toFixed(2)
       } s${why}`;
     });

@@ -8,7 +8,7 @@ import { AgentConfig } from "../../config/agent_config.ts";
 import type { Log } from "../../log.ts";
 import { escapeText } from "../../observe/log_format.ts";
 import { combineObservers, noObserver } from "../../observe/observer.ts";
-import { Contact } from "../../outbox/contact.ts";
+import { Connectivity } from "../../outbox/connectivity.ts";
 import { serveSandbox } from "../../sandbox/serve.ts";
 import { createServerClient } from "../../server/client.ts";
 import { readConfig } from "../run_agent.ts";
@@ -115,13 +115,13 @@ async function runOne(trial: Trial): Promise<number> {
   const served = serveSandbox();
   const { sandbox } = served;
   const clock = systemClock;
-  const contact = new Contact(clock, log);
+  const connectivity = new Connectivity(clock, log);
   const server = createServerClient({
     address: served.url,
     agentId: config.agent_id,
     clock,
     log,
-    onContact: (ok) => contact.report(ok),
+    onContact: (ok) => connectivity.report(ok),
   });
   // An id of the job file's own would be the name of a folder.
   const { job_id: _, ...job } = trial.job;
@@ -140,7 +140,7 @@ async function runOne(trial: Trial): Promise<number> {
       config,
       folder: prepared.folder,
       server,
-      contact,
+      connectivity,
       clock,
       log,
       observer: combineObservers([table.observer, progress.observer, {

@@ -1,15 +1,15 @@
 /** The storage planner: a function, so no MAAS is needed. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { assignDevices } from "../../../connectors/maas_storage/assign.ts";
-import { type BlockDevice, blockDevicesSchema } from "../../../connectors/maas_storage/devices.ts";
+import { assignDevices } from "../../../connectors/maas2/storage/assign.ts";
+import { type BlockDevice, blockDevicesSchema } from "../../../connectors/maas2/storage/devices.ts";
 import {
   type Layout,
   parseLayout,
   type Partition,
-} from "../../../connectors/maas_storage/layout.ts";
-import { partitionSizes } from "../../../connectors/maas_storage/partition_sizes.ts";
-import { planStorage, type StorageStep } from "../../../connectors/maas_storage/plan.ts";
+} from "../../../connectors/maas2/storage/layout.ts";
+import { partitionSizes } from "../../../connectors/maas2/storage/partition_sizes.ts";
+import { planStorage, type StorageStep } from "../../../connectors/maas2/storage/plan.ts";
 import { MaasStorageError } from "../../../connectors/support/errors.ts";
 
 const GB = 1e9;

@@ -34,7 +34,7 @@ export async function inStage<T>(
       clock: lab.clock.pauses,
       limits: lab.clock.limits,
       signal,
-      hasten: new AbortController().signal,
+      forceStop: new AbortController().signal,
       stdout: () => Promise.resolve(),
       stderr: (text) => {
         stderr += text;

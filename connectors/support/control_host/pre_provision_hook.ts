@@ -1,0 +1,181 @@
+/** What is asked of a device's control host before provisioning and before tests. */
+import type { ConnectorContext } from "../../connector.ts";
+import { ProvisioningError, RecoveryError } from "../errors.ts";
+import { runLeniently } from "../script/reboot.ts";
+import { bracketed } from "../ssh/ssh.ts";
+import { tcpAnswers } from "../wait/tcp.ts";
+
+const REQUEST_TIMEOUT_MS = 10_000;
+const HEALTH_TIMEOUT_MS = 3_000;
+const PROBE_TIMEOUT_MS = 3_000;
+const PROBE_PAUSE_MS = 2_000;
+const PING_TIMEOUT_MS = 5_000;
+
+/** How long a control host that was asked to shut down may still answer pings. */
+const OFFLINE_LIMIT_MS = 30_000;
+/** After it stopped answering, its disks still need a moment before the power may go. */
+const SHUTDOWN_PAUSE_MS = 10_000;
+const READY_LIMIT_MS = 300_000;
+
+/** Any value but the empty one turns the power cycle off, for people who work on a device. */
+const DISABLE_VARIABLE = "DISABLE_CONTROL_HOST_POWERCYCLE";
+
+/** How the hook differs between connectors. */
+export interface PreProvisionOptions {
+  /** Also cut the device's power, with `poweroff_script` and `poweron_script`. */
+  readonly powerManagement?: boolean | undefined;
+  /** JSON body of the set-up request. */
+  readonly setupBody?: unknown;
+}
+
+/**
+ * Power-cycles the control host where that is configured, and tells it to get ready for
+ * provisioning. Does nothing without a `control_host`.
+ *
+ * @returns whether the control host has been power-cycled.
+ * @throws ProvisioningError when it does not come back (or RecoveryError, where the configuration
+ *   says so).
+ */
+export async function preProvisionHook(
+  ctx: ConnectorContext,
+  options: PreProvisionOptions,
+): Promise<boolean> {
+  if (!ctx.config.control_host) return false;
+  const cycled = await powerCycle(ctx, options);
+  await tell(ctx, "setup/provisioning", options.setupBody);
+  return cycled;
+}
+
+/** Tells the control host that tests begin. Does nothing without a `control_host`. */
+export async function preTestHook(ctx: ConnectorContext): Promise<void> {
+  if (ctx.config.control_host) await tell(ctx, "setup/test");
+}
+
+async function powerCycle(
+  ctx: ConnectorContext,
+  { powerManagement }: PreProvisionOptions,
+): Promise<boolean> {
+  const { config, env, log } = ctx;
+  if (env[DISABLE_VARIABLE]) {
+    log.info(`The control host is not power-cycled: ${DISABLE_VARIABLE} is set`);
+    return false;
+  }
+  const reboot = config.control_host_reboot_script;
+  if (reboot === undefined || reboot.length === 0) {
+    log.warning("The control host is not power-cycled: 'control_host_reboot_script' is not set");
+    return false;
+  }
+  const power = powerManagement ? powerScripts(ctx) : undefined;
+  // Registered before the power goes: whatever happens next, the device gets it back.
+  await using powerOn = ctx.putBack("the device's power", async (ctx) => {
+    if (power) await runLeniently(ctx, { key: "poweron_script", commands: power.on });
+  });
+  if (power) await runLeniently(ctx, { key: "poweroff_script", commands: power.off });
+
+  const answer = await ctx.http.send(`${restUrl(ctx)}/api/v1/system/poweroff`, {
+    method: "POST",
+    timeoutMs: REQUEST_TIMEOUT_MS,
+  });
+  let cycled = true;
+  if (answer.ended === "answered" && answer.ok) {
+    await waitUntilOffline(ctx);
+    const failures = await runLeniently(ctx, {
+      key: "control_host_reboot_script",
+      commands: reboot,
+    });
+    await waitUntilReady(ctx, failures);
+  } else {
+    cycled = await sshFallback(ctx, reboot);
+  }
+  await powerOn.run();
+  return cycled;
+}
+
+function powerScripts(ctx: ConnectorContext): { off: string[]; on: string[] } | undefined {
+  const { poweroff_script: off, poweron_script: on } = ctx.config;
+  if (off !== undefined && on !== undefined) return { off, on };
+  ctx.log.warning(
+    "The device keeps its power while the control host is power-cycled: 'poweroff_script' and " +
+      "'poweron_script' are not both set",
+  );
+  return undefined;
+}
+
+async function waitUntilOffline(ctx: ConnectorContext): Promise<void> {
+  const { clock, signal } = ctx;
+  const deadline = clock.monotonic() + OFFLINE_LIMIT_MS;
+  while (clock.monotonic() < deadline) {
+    if (!await isOnline(ctx)) {
+      await clock.sleep(SHUTDOWN_PAUSE_MS, signal);
+      return;
+    }
+    await clock.sleep(PROBE_PAUSE_MS, signal);
+  }
+}
+
+async function isOnline(ctx: ConnectorContext): Promise<boolean> {
+  const { config, runner } = ctx;
+  const host = config.control_host ?? "";
+  const ping = await runner.run(["ping", "-c", "1", "-W", "3", host], {
+    timeoutMs: PING_TIMEOUT_MS,
+  });
+  if (ping.ended !== "not_started") return ping.ended === "exited" && ping.status === 0;
+  // No ping on this host: something that listens is as good a sign.
+  const answers = await Promise.all(
+    [config.control_host_ssh_port, config.control_host_port].map((port) =>
+      tcpAnswers(ctx, { host, port, timeoutMs: PROBE_TIMEOUT_MS })
+    ),
+  );
+  return answers.includes(true);
+}
+
+async function waitUntilReady(ctx: ConnectorContext, rebootFailures: string[]): Promise<void> {
+  const { clock, config, signal } = ctx;
+  const deadline = clock.monotonic() + READY_LIMIT_MS;
+  while (clock.monotonic() < deadline) {
+    const answer = await ctx.http.send(`${restUrl(ctx)}/health`, { timeoutMs: HEALTH_TIMEOUT_MS });
+    if (answer.ended === "answered" && answer.ok) return;
+    await clock.sleep(PROBE_PAUSE_MS, signal);
+  }
+  const ErrorClass = config.control_host_unready_is_recovery_error
+    ? RecoveryError
+    : ProvisioningError;
+  throw new ErrorClass(
+    `The control host ${config.control_host} was not ready ${READY_LIMIT_MS / 1000} s after its ` +
+      `power cycle` +
+      (rebootFailures.length > 0 ? `; its reboot failed: ${rebootFailures.join("; ")}` : ""),
+  );
+}
+
+/** The control host has no REST service that would power it off: reboot it only if it is dead. */
+async function sshFallback(ctx: ConnectorContext, reboot: readonly string[]): Promise<boolean> {
+  const { clock, config, log, signal } = ctx;
+  const host = config.control_host ?? "";
+  const probe = { host, port: config.control_host_ssh_port, timeoutMs: PROBE_TIMEOUT_MS };
+  if (await tcpAnswers(ctx, probe)) return false;
+  await runLeniently(ctx, { key: "control_host_reboot_script", commands: reboot });
+  const deadline = clock.monotonic() + READY_LIMIT_MS;
+  while (clock.monotonic() < deadline) {
+    if (await tcpAnswers(ctx, probe)) return true;
+    await clock.sleep(PROBE_PAUSE_MS, signal);
+  }
+  log.warning(`The control host ${host} does not answer on port ${probe.port}; going on without`);
+  return true;
+}
+
+/** Best effort: not every control host has this service. */
+async function tell(ctx: ConnectorContext, what: string, json?: unknown): Promise<void> {
+  const url = `${restUrl(ctx)}/api/v1/system/${what}`;
+  const answer = await ctx.http.send(url, {
+    method: "POST",
+    timeoutMs: REQUEST_TIMEOUT_MS,
+    ...(json === undefined ? {} : { json }),
+  });
+  if (answer.ended === "answered" && answer.ok) return;
+  const why = answer.ended === "answered" ? `status ${answer.status}` : answer.message;
+  ctx.log.warning(`The control host did not take the request '${what}': ${why}; going on without`);
+}
+
+function restUrl({ config }: ConnectorContext): string {
+  return `http://${bracketed(config.control_host ?? "")}:${config.control_host_port}`;
+}

@@ -1,0 +1,81 @@
+import type { Clock } from "../../../lib/clock.ts";
+import { messageOf } from "../errors.ts";
+import { timeLimit } from "../wait/time_limit.ts";
+
+/** Longest answer that is read; what is beyond is cut off. */
+const ANSWER_MAX_BYTES = 4 * 1024 * 1024;
+
+/** One request. */
+export interface HttpRequest {
+  /** @default "GET" */
+  readonly method?: string;
+  /** Sent as JSON, with its content type. */
+  readonly json?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Milliseconds for the whole exchange, answer included. */
+  readonly timeoutMs: number;
+}
+
+/** What came of a request. */
+export type HttpResult =
+  | { readonly ended: "answered"; readonly status: number; readonly ok: boolean; body: string }
+  | { readonly ended: "failed"; readonly message: string };
+
+/** Small HTTP requests, each within a time limit. Large bodies are the business of `download`. */
+export interface HttpClient {
+  /**
+   * Sends one request, once.
+   *
+   * @throws the signal's reason, when the connector is stopped meanwhile.
+   */
+  send(url: string, request: HttpRequest): Promise<HttpResult>;
+}
+
+/** Makes an `HttpClient`; `limits` times the requests, `signal` stops them. */
+export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
+  return {
+    async send(url, request) {
+      signal.throwIfAborted();
+      using limit = timeLimit({ limits, signal }, {
+        ms: request.timeoutMs,
+        message: `no answer within ${request.timeoutMs / 1000} s`,
+      });
+      try {
+        const answer = await fetch(url, {
+          method: request.method ?? "GET",
+          headers: {
+            ...request.headers,
+            ...(request.json === undefined ? {} : { "content-type": "application/json" }),
+          },
+          body: request.json === undefined ? null : JSON.stringify(request.json),
+          signal: limit.signal,
+        });
+        const body = await readText(answer);
+        return { ended: "answered", status: answer.status, ok: answer.ok, body };
+      } catch (error) {
+        signal.throwIfAborted();
+        const cause = limit.signal.aborted ? limit.signal.reason : error;
+        return { ended: "failed", message: innermostMessage(cause) };
+      }
+    },
+  };
+}
+
+/** What `fetch` throws says "fetch failed"; what happened is said by its cause. */
+function innermostMessage(error: unknown): string {
+  return error instanceof Error && error.cause instanceof Error
+    ? innermostMessage(error.cause)
+    : messageOf(error);
+}
+
+async function readText(answer: Response): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  let size = 0;
+  for await (const part of answer.body ?? []) {
+    text += decoder.decode(part, { stream: true });
+    size += part.length;
+    if (size >= ANSWER_MAX_BYTES) break;
+  }
+  return text + decoder.decode();
+}

@@ -1,0 +1,162 @@
+import { basename } from "node:path";
+import type { ConnectorContext } from "../../connector.ts";
+import { messageOf, ProvisioningError } from "../errors.ts";
+import { progressOf } from "../progress.ts";
+import { expectSuccess } from "../process/runner.ts";
+
+/** What an image is wrapped in. Everything that is not known is a raw image. */
+export type ImageFormat = "gz" | "bz2" | "xz" | "zstd" | "lz4" | "zip" | "qcow2" | "raw";
+
+const MAGIC: readonly (readonly [ImageFormat, readonly number[]])[] = [
+  ["gz", [0x1f, 0x8b, 0x08]],
+  ["bz2", [0x42, 0x5a, 0x68]],
+  ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
+  ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
+  ["lz4", [0x04, 0x22, 0x4d, 0x18]],
+  ["zip", [0x50, 0x4b, 0x03, 0x04]],
+  ["qcow2", [0x51, 0x46, 0x49, 0xfb]],
+];
+
+/** Programs that make a raw image of standard input. */
+const UNPACKERS: Readonly<Record<Exclude<ImageFormat, "qcow2">, string>> = {
+  gz: "zcat",
+  bz2: "bunzip2",
+  xz: "unxz",
+  zstd: "zstdcat",
+  lz4: "lz4cat",
+  zip: "funzip",
+  raw: "cat",
+};
+
+/** How much of an image is read at once. */
+const CHUNK_BYTES = 1024 * 1024;
+
+/** How much of a file is looked at. */
+const HEAD_BYTES = 512;
+
+/** The end of a zip archive: 22 bytes and a comment of at most 64 KiB. */
+const ZIP_TAIL_BYTES = 22 + 65_535;
+const ZIP_END = [0x50, 0x4b, 0x05, 0x06];
+
+const QCOW2_TIMEOUT_MS = 1_800_000;
+
+/**
+ * Finds out what an image file is by its first bytes.
+ *
+ * @throws ProvisioningError when it is no image: empty, a web page, text, an archive of many files.
+ */
+export async function sniffImage(path: string): Promise<ImageFormat> {
+  const name = basename(path);
+  let file: Deno.FsFile;
+  try {
+    file = await Deno.open(path);
+  } catch (error) {
+    throw new ProvisioningError(`Cannot read the image '${name}': ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+  using open = file;
+  const head = await readSome(open, HEAD_BYTES);
+  if (head.length === 0) throw new ProvisioningError(`The image '${name}' is empty`);
+  const format = MAGIC.find(([, magic]) => magic.every((byte, i) => head[i] === byte))?.[0] ??
+    "raw";
+  if (format === "raw" && isText(head)) {
+    const what = /^\s*<(!doctype|html|\?xml)/i.test(new TextDecoder().decode(head))
+      ? "a web page"
+      : "text";
+    throw new ProvisioningError(`'${name}' is no image: it is ${what}`);
+  }
+  if (format === "zip") {
+    const members = await zipMembers(open);
+    if (members !== 1) {
+      throw new ProvisioningError(
+        `The archive '${name}' has ${members ?? "an unknown number of"} files: expected one, the ` +
+          `image`,
+      );
+    }
+  }
+  return format;
+}
+
+/** Name of the program that unpacks an image of this format from standard input to standard output. */
+export function unpacker(format: Exclude<ImageFormat, "qcow2">): string {
+  return UNPACKERS[format];
+}
+
+/**
+ * Makes a raw image of a qcow2 one, beside it, with qemu-img.
+ *
+ * @returns the path of the raw image.
+ * @throws ProvisioningError when it does not work.
+ */
+export async function rawFromQcow2(ctx: ConnectorContext, path: string): Promise<string> {
+  const raw = `${path}.raw`;
+  const result = await ctx.runner.run(["qemu-img", "convert", "-O", "raw", path, raw], {
+    timeoutMs: QCOW2_TIMEOUT_MS,
+  });
+  expectSuccess(result, { step: `convert the image '${basename(path)}'`, program: "qemu-img" });
+  return raw;
+}
+
+/** An image as a stream, which says in the log how far it has come. */
+export async function imageStream(
+  ctx: ConnectorContext,
+  { path, what }: { readonly path: string; readonly what: string },
+): Promise<ReadableStream<Uint8Array>> {
+  const file = await Deno.open(path);
+  const { size } = await file.stat();
+  const progress = progressOf(ctx, { what, total: size });
+  let sent = 0;
+  // Not `file.readable`: its small pieces cost more than what is done with them.
+  return new ReadableStream({
+    async pull(controller) {
+      const buffer = new Uint8Array(CHUNK_BYTES);
+      const length = await file.read(buffer).catch((error) => {
+        file.close();
+        progress.end();
+        throw error;
+      });
+      if (length === null) {
+        file.close();
+        progress.end();
+        controller.close();
+        return;
+      }
+      sent += length;
+      progress.at(sent);
+      controller.enqueue(buffer.subarray(0, length));
+    },
+    cancel() {
+      file.close();
+      progress.end();
+    },
+  }, { highWaterMark: 1 });
+}
+
+async function readSome(file: Deno.FsFile, length: number): Promise<Uint8Array> {
+  const buffer = new Uint8Array(length);
+  let size = 0;
+  while (size < length) {
+    const read = await file.read(buffer.subarray(size));
+    if (read === null) break;
+    size += read;
+  }
+  return buffer.subarray(0, size);
+}
+
+/** Nothing but printable characters and white space: no disk begins like that. */
+function isText(bytes: Uint8Array): boolean {
+  return bytes.every((byte) => byte >= 0x20 ? byte !== 0x7f : byte >= 0x09 && byte <= 0x0d);
+}
+
+/** The number of files in a zip archive, as its end says. */
+async function zipMembers(file: Deno.FsFile): Promise<number | undefined> {
+  const { size } = await file.stat();
+  await file.seek(Math.max(0, size - ZIP_TAIL_BYTES), Deno.SeekMode.Start);
+  const tail = await readSome(file, ZIP_TAIL_BYTES);
+  for (let at = tail.length - 22; at >= 0; at--) {
+    if (!ZIP_END.every((byte, i) => tail[at + i] === byte)) continue;
+    return new DataView(tail.buffer, tail.byteOffset + at).getUint16(10, true);
+  }
+  return undefined;
+}

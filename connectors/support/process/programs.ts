@@ -1,0 +1,75 @@
+import { access, constants } from "node:fs/promises";
+import { join } from "node:path";
+import type { ConnectorContext } from "../../connector.ts";
+
+/** A program that a connector calls on the agent's host. */
+export interface ProgramNeed {
+  readonly name: string;
+  /** How it gets there. */
+  readonly install: string;
+  /** What it is called with to say its version; undefined where it does not. */
+  readonly version?: readonly string[];
+  /** Undefined: the connector cannot do without it. */
+  readonly onlyFor?: string;
+}
+
+const OPENSSH = "apt install openssh-client";
+
+/** Programs that more than one connector calls. */
+export const SSH: ProgramNeed = { name: "ssh", install: OPENSSH, version: ["-V"] };
+export const SCP: ProgramNeed = { name: "scp", install: OPENSSH };
+export const SSH_COPY_ID: ProgramNeed = { name: "ssh-copy-id", install: OPENSSH };
+export const SSHPASS: ProgramNeed = {
+  name: "sshpass",
+  install: "apt install sshpass",
+  version: ["-V"],
+};
+export const QEMU_IMG: ProgramNeed = {
+  name: "qemu-img",
+  install: "apt install qemu-utils",
+  version: ["--version"],
+  onlyFor: "qcow2 images",
+};
+export const MAAS: ProgramNeed = { name: "maas", install: "snap install maas" };
+
+/** What the stages call that all connectors have. */
+export const COMMON_PROGRAMS: readonly ProgramNeed[] = [
+  { ...SSH_COPY_ID, onlyFor: "reservations" },
+  {
+    name: "ssh-import-id",
+    install: "apt install ssh-import-id",
+    onlyFor: "reservations with keys of lp: or gh:",
+  },
+  {
+    name: "ping",
+    install: "apt install iputils-ping",
+    version: ["-V"],
+    onlyFor: "control_host_reboot_script",
+  },
+];
+
+/** Each of the programs once, the more urgent need first. */
+export function mergePrograms(needs: Iterable<ProgramNeed>): ProgramNeed[] {
+  return [...Map.groupBy(needs, ({ name }) => name).values()].flatMap(([first, ...rest]) => {
+    if (first === undefined) return [];
+    const same = [first, ...rest];
+    const purposes = new Set(same.flatMap(({ onlyFor }) => onlyFor ?? []));
+    const always = same.find(({ onlyFor }) => onlyFor === undefined);
+    return [always ?? { ...first, onlyFor: [...purposes].join(", ") }];
+  });
+}
+
+/** Is there a program of this name in the connector's PATH? */
+export async function hasProgram(
+  { env }: Pick<ConnectorContext, "env">,
+  name: string,
+): Promise<boolean> {
+  for (const folder of (env.PATH ?? "/usr/bin:/bin").split(":")) {
+    const found = await access(join(folder || ".", name), constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (found) return true;
+  }
+  return false;
+}

@@ -1,0 +1,128 @@
+import { join } from "node:path";
+import type { ConnectorContext } from "../../connector.ts";
+import { messageOf } from "../errors.ts";
+import { openTcp } from "../wait/tcp.ts";
+import { telnetStripper } from "./telnet.ts";
+
+const CONNECT_TIMEOUT_MS = 10_000;
+const RECONNECT_PAUSE_MS = 30_000;
+const KEEPALIVE_MS = 30_000;
+
+/** A console that repeats one line for ever must not fill the host's disk. */
+const LOG_MAX_BYTES = 100 * 1024 * 1024;
+
+/** What the device has already said may still be on its way when the logger is stopped. */
+const DRAIN_MS = 200;
+
+/** Settings that only tests change. */
+export interface SerialLoggerOptions {
+  /** @default 100 MiB */
+  readonly maxBytes?: number;
+}
+
+/**
+ * Appends everything that the device's serial server sends to `file` (in the job's folder) until
+ * it is disposed of. Connects again 30 s after a connection was refused, lost or closed. Does
+ * nothing unless `serial_host` and `serial_port` are configured.
+ */
+export async function startSerialLogger(
+  ctx: ConnectorContext,
+  file: string,
+  options: SerialLoggerOptions = {},
+): Promise<AsyncDisposable> {
+  const { serial_host: host, serial_port: port } = ctx.config;
+  if (!host || port === undefined) return { [Symbol.asyncDispose]: () => Promise.resolve() };
+  const stop = new AbortController();
+  const log = await SerialFile.open(join(ctx.cwd, file), options.maxBytes ?? LOG_MAX_BYTES);
+  const running = follow(ctx, { host, port, stop: stop.signal, log })
+    .catch((error) => {
+      if (!stop.signal.aborted) ctx.log.warning(`Serial log: ${messageOf(error)}`);
+    });
+  return {
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await running;
+      log.close();
+    },
+  };
+}
+
+/** The file, and how much of it may still be written. */
+class SerialFile {
+  #left: number;
+
+  private constructor(readonly file: Deno.FsFile, maxBytes: number) {
+    this.#left = maxBytes;
+  }
+
+  static async open(path: string, maxBytes: number): Promise<SerialFile> {
+    return new SerialFile(await Deno.open(path, { append: true, create: true }), maxBytes);
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    if (this.#left <= 0) return;
+    await this.#writeAll(bytes.subarray(0, this.#left));
+    this.#left -= bytes.length;
+    if (this.#left > 0) return;
+    await this.#writeAll(new TextEncoder().encode("\n[the serial log is cut off here]\n"));
+  }
+
+  async #writeAll(bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length;) done += await this.file.write(bytes.subarray(done));
+  }
+
+  close(): void {
+    this.file.close();
+  }
+}
+
+interface Following {
+  readonly host: string;
+  readonly port: number;
+  readonly stop: AbortSignal;
+  readonly log: SerialFile;
+}
+
+async function follow(ctx: ConnectorContext, { host, port, stop, log }: Following): Promise<void> {
+  const signal = AbortSignal.any([stop, ctx.signal]);
+  let complained = false;
+  while (!signal.aborted) {
+    try {
+      const socket = await openTcp({ ...ctx, signal }, {
+        host,
+        port,
+        timeoutMs: CONNECT_TIMEOUT_MS,
+      });
+      socket.setKeepAlive(true, KEEPALIVE_MS);
+      // Never a reason for the process to go on living.
+      socket.unref();
+      const strip = ctx.config.serial_protocol === "telnet"
+        ? telnetStripper()
+        : (bytes: Uint8Array) => bytes;
+      // What is under way when the logger is stopped is still written.
+      const hangUp = () => {
+        const timer = setTimeout(() => socket.destroy(), DRAIN_MS);
+        socket.once("close", () => clearTimeout(timer));
+        socket.end();
+      };
+      signal.addEventListener("abort", hangUp, { once: true });
+      try {
+        for await (const bytes of socket) await log.write(strip(bytes));
+        if (!signal.aborted) ctx.log.info(`Serial log: ${host}:${port} closed the connection`);
+      } finally {
+        signal.removeEventListener("abort", hangUp);
+        socket.destroy();
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!complained) {
+        ctx.log.warning(
+          `Serial log: no connection to ${host}:${port}: ${messageOf(error)}; trying again every ` +
+            `${RECONNECT_PAUSE_MS / 1000} s`,
+        );
+      }
+      complained = true;
+    }
+    await ctx.clock.sleep(RECONNECT_PAUSE_MS, signal).catch(() => {});
+  }
+}

@@ -1,0 +1,82 @@
+/** What an agent has to remember over a restart, in one small file. */
+import { join } from "node:path";
+import * as z from "zod";
+import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
+
+/** A reason not to take jobs that outlives the process. */
+const Wish = z.object({
+  state: z.enum(["offline", "maintenance"]),
+  comment: z.string(),
+  /** Whether the server shows it: until then it counts whatever the server says. */
+  posted: z.boolean(),
+});
+export type Wish = z.infer<typeof Wish>;
+
+const Content = z.object({
+  /** An administrator's, or the agent's own after a device could not be brought back. */
+  wish: Wish.optional(),
+  /** A restart that was asked for and not carried out yet. */
+  restart: z.object({ comment: z.string() }).optional(),
+  /** The state that this agent was last about to post, to tell its own from an administrator's. */
+  posted: z.object({ state: z.string(), comment: z.string() }).optional(),
+  /** The last one of which the server said that it has it. */
+  acknowledged: z.object({ state: z.string(), comment: z.string() }).optional(),
+});
+export type MemoryContent = z.infer<typeof Content>;
+
+/** The file, read at start and written at each change. */
+export class StateFile {
+  readonly #path: string;
+  readonly #log: Log;
+  #content: MemoryContent = {};
+  #complained = false;
+
+  /** @param folder the agent's own folder in `results_basedir`; exists. */
+  constructor(folder: string, log: Log) {
+    this.#path = join(folder, "agent.json");
+    this.#log = log;
+    let text: string;
+    try {
+      text = Deno.readTextFileSync(this.#path);
+    } catch {
+      return; // A first start.
+    }
+    try {
+      this.#content = Content.parse(JSON.parse(text));
+    } catch {
+      this.#log.error(
+        `Cannot understand ${this.#path}, which is started anew: if this agent should be offline, ` +
+          "set it offline again on the server",
+      );
+    }
+  }
+
+  /** What is remembered. */
+  get content(): Readonly<MemoryContent> {
+    return this.#content;
+  }
+
+  /** Remembers something else; `undefined` forgets a part. */
+  update(change: { [Key in keyof MemoryContent]?: MemoryContent[Key] | undefined }): void {
+    const next = { ...this.#content, ...change };
+    const kept = Object.fromEntries(Object.entries(next).filter(([, part]) => part !== undefined));
+    const before = JSON.stringify(this.#content);
+    this.#content = kept;
+    const text = JSON.stringify(kept);
+    if (text === before) return;
+    try {
+      // Renamed into place, so that a kill or a full disk leaves the former content whole.
+      Deno.writeTextFileSync(`${this.#path}.new`, text, { mode: 0o600 });
+      Deno.renameSync(`${this.#path}.new`, this.#path);
+      this.#complained = false;
+    } catch (error) {
+      if (this.#complained) return;
+      this.#complained = true;
+      this.#log.error(
+        `Cannot write ${this.#path}: ${messageOf(error)}. ` +
+          "A restart of the agent may forget that it is offline; make room on the disk.",
+      );
+    }
+  }
+}

@@ -1,0 +1,212 @@
+/**
+ * Brings every job's outbox to the server. The job that runs is delivered live; what earlier runs or
+ * an outage left goes one after the other beside it, so that neither waits for the other.
+ */
+import type { Clock } from "../clock.ts";
+import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
+import type { Observer } from "../observe/observer.ts";
+import { type CourierOptions, Uploader } from "../outbox/uploader.ts";
+import type { Outbox } from "../outbox/outbox.ts";
+import { Backoff } from "../server/backoff.ts";
+import type { JobStore } from "./store.ts";
+
+/** What all uploads share. */
+export interface DeliveriesOptions {
+  store: JobStore;
+  uploader: Omit<CourierOptions, "onCancelled" | "isLeftover">;
+  observer: Observer;
+  clock: Clock;
+  log: Log;
+  /** Removes the folder of a job whose artifacts had to stay in it. */
+  removeFolder(folder: string): Promise<void>;
+  /** Bytes; see `max_spool` in the configuration. */
+  maxSpool: number;
+}
+
+/** Dashboards look every few seconds at what is on its way. */
+const TELL_EVERY_MS = 2_000;
+
+/** One job on its way. */
+interface Delivery {
+  done: Promise<void>;
+  /** Stops its uploader. */
+  pause: AbortController;
+  how: Pick<CourierOptions, "onCancelled" | "isLeftover">;
+}
+
+/** All uploads of one agent. */
+export class UploadQueue {
+  readonly #options: DeliveriesOptions;
+  readonly #stop = new AbortController();
+  /** Every outbox that the server does not have wholly, in the order of acceptance. */
+  readonly #uploads = new Map<Outbox, Delivery>();
+  /** The end of the queue in which finished jobs of earlier runs are delivered. */
+  #backlog: Promise<void> = Promise.resolve();
+  #telling: Promise<void> | undefined;
+
+  constructor(options: DeliveriesOptions) {
+    this.#options = options;
+  }
+
+  /** Outboxes of `jobId` that the server does not have wholly. */
+  of(jobId: string): Outbox[] {
+    return [...this.#uploads.keys()].filter((outbox) => outbox.jobId === jobId);
+  }
+
+  /** Starts to deliver a job that runs now; after what an earlier run of the same job left. */
+  startLive(outbox: Outbox, onCancelled: () => void): void {
+    this.#start(outbox, this.#earlierThan(outbox), { onCancelled });
+  }
+
+  /** Resolves when what was accepted before of the same job is through. */
+  async #earlierThan(outbox: Outbox): Promise<void> {
+    const all = this.of(outbox.jobId);
+    const earlier = all.includes(outbox) ? all.slice(0, all.indexOf(outbox)) : all;
+    await Promise.all(earlier.map((other) => this.#uploads.get(other)?.done));
+  }
+
+  /** Delivers what an earlier process left, when its turn comes. */
+  startLeftover(outbox: Outbox): void {
+    const before = Promise.all([this.#backlog, this.#earlierThan(outbox)]);
+    this.#backlog = this.#start(outbox, before, { isLeftover: true });
+  }
+
+  /** Returns what resolves when the next of the backlog may begin: at the end, or at the first trouble. */
+  #start(outbox: Outbox, before: Promise<unknown>, how: Delivery["how"]): Promise<void> {
+    const pause = new AbortController();
+    const signal = AbortSignal.any([pause.signal, this.#stop.signal]);
+    const next = Promise.withResolvers<void>();
+    const done = this.#deliver(outbox, { before, signal, how, onTrouble: next.resolve });
+    done.finally(next.resolve);
+    this.#uploads.set(outbox, { done, pause, how });
+    this.#telling ??= this.#tellNowAndThen();
+    return next.promise;
+  }
+
+  /** Delivers when its turn has come. What the agent's own disk does not give now, it may give later. */
+  async #deliver(
+    outbox: Outbox,
+    { before, signal, how, onTrouble }: {
+      before: Promise<unknown>;
+      signal: AbortSignal;
+      how: Delivery["how"];
+      onTrouble(): void;
+    },
+  ): Promise<void> {
+    const { clock, log } = this.#options;
+    const backoff = new Backoff();
+    let told: string | undefined;
+    await Promise.race([before, aborted(signal)]);
+    while (!signal.aborted) {
+      try {
+        return await this.#tryToDeliver(outbox, signal, how);
+      } catch (error) {
+        if (signal.aborted) return;
+        const reason = messageOf(error);
+        if (reason !== told) {
+          told = reason;
+          log.error(
+            `Cannot deliver job ${outbox.jobId}: ${reason}. What is left of it is kept in ` +
+              `${outbox.folder}, and is tried again by itself.`,
+          );
+        }
+        onTrouble();
+        await clock.sleep(backoff.next(), signal).catch(() => {});
+      }
+    }
+  }
+
+  async #tryToDeliver(outbox: Outbox, signal: AbortSignal, how: Delivery["how"]): Promise<void> {
+    const { store, removeFolder, uploader } = this.#options;
+    await new Uploader(outbox, { ...uploader, ...how }).run(signal);
+    const folder = outbox.state.finished?.folder;
+    if (folder !== undefined) await removeFolder(folder);
+    const { output, serial } = outbox.state.logs;
+    for (const later of this.of(outbox.jobId)) {
+      if (later === outbox) continue;
+      later.append({ t: "continues", next: { output: output.next, serial: serial.next } });
+    }
+    await store.remove(outbox);
+    this.#uploads.delete(outbox);
+    this.#tell();
+  }
+
+  async #tellNowAndThen(): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      this.#tell();
+      await this.#options.clock.sleep(TELL_EVERY_MS, signal).catch(() => {});
+    }
+  }
+
+  /** Tells the observer how much is on its way. */
+  #tell(): void {
+    const outboxes = [...this.#uploads.keys()];
+    this.#options.observer.undelivered({
+      bytes: outboxes.reduce((sum, outbox) => sum + outbox.undeliveredBytes, 0),
+      fragments: outboxes.reduce((sum, outbox) => sum + outbox.undeliveredFragments, 0),
+      jobs: outboxes.filter((outbox) => outbox.state.finished !== undefined).length,
+    });
+  }
+
+  /**
+   * While what is kept takes more room than it may, gives up the logs and the artifacts of the oldest
+   * jobs that have ended. Their outcomes stay: nobody must wait for a job for ever.
+   */
+  async enforceCap(): Promise<void> {
+    const { store, maxSpool, log } = this.#options;
+    const sizes = new Map<Outbox, number>();
+    for (const outbox of this.#uploads.keys()) sizes.set(outbox, await store.size(outbox));
+    let total = [...sizes.values()].reduce((sum, size) => sum + size, 0);
+    for (const [outbox, size] of sizes) {
+      if (total <= maxSpool) return;
+      const delivery = this.#uploads.get(outbox);
+      const isEligible = outbox.state.finished !== undefined && !outbox.state.givenUp;
+      if (delivery === undefined || !isEligible) continue;
+      log.error(
+        `What could not be delivered takes up ${total} bytes, more than max_spool allows ` +
+          `(${maxSpool}): the log and the artifacts of job ${outbox.jobId} are given up, its outcome ` +
+          "is kept. Find out why the server does not take them, or raise max_spool.",
+      );
+      delivery.pause.abort(new DOMException("The job makes room", "AbortError"));
+      await delivery.done;
+      if (!this.#uploads.has(outbox)) continue; // It was delivered in this moment.
+      await outbox.giveUp();
+      total -= size;
+      this.#start(outbox, this.#earlierThan(outbox), delivery.how);
+    }
+  }
+
+  /** Waits until the server has everything, at most `ms`. Returns whether it has. */
+  async drain(ms: number, forceStop?: AbortSignal): Promise<boolean> {
+    const over = new AbortController();
+    const signal = forceStop === undefined
+      ? over.signal
+      : AbortSignal.any([over.signal, forceStop]);
+    const limit = this.#options.clock.sleep(ms, signal).catch(() => {});
+    await Promise.race([Promise.all(this.#all()), limit]);
+    over.abort();
+    await limit;
+    return this.#uploads.size === 0;
+  }
+
+  #all(): Promise<void>[] {
+    return [...this.#uploads.values()].map(({ done }) => done);
+  }
+
+  /** Stops delivering; the next process goes on with what is left. */
+  async stop(): Promise<void> {
+    this.#stop.abort(new DOMException("The agent stops", "AbortError"));
+    await Promise.allSettled([...this.#all(), this.#telling]);
+    for (const outbox of this.#uploads.keys()) outbox[Symbol.dispose]();
+    this.#uploads.clear();
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
