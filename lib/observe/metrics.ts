@@ -40,7 +40,9 @@ export interface Metrics {
 
 /** Makes the metrics. The library is loaded here and not before: it takes longer than all the rest. */
 export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
-  const { Counter, Gauge, Histogram, Registry } = await import("prom-client");
+  // The bundler gives the default export of a CommonJS package and nothing else.
+  const { default: prometheus } = await import("prom-client");
+  const { Counter, Gauge, Histogram, Registry } = prometheus;
   const { clock } = options;
   const agent = { agent_id: options.agentId };
   const registry = new Registry();
