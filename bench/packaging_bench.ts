@@ -1,21 +1,10 @@
-/**
- * Figures of the packaged program: size, first start, later start to the first question for a job,
- * and memory at idle. Takes a portable FILE for this machine; without one it is built.
- */
+/** Figures of the packaged file: size, first start, later starts to the first poll, memory at idle. */
 import { dirname, join } from "node:path";
-import { VERSION } from "../lib/version.ts";
-import { quantile, report } from "./support.ts";
+import { type BenchRun, type Figure, figure } from "./figures.ts";
+import { buildProgram, milliseconds, output } from "./program.ts";
 
-const LATER_STARTS = 25;
 /** What an agent that waits for jobs has settled to. */
 const IDLE_MS = 10_000;
-
-/** What a release must keep to. */
-const MOST_MEGABYTES = 45;
-const MOST_LATER_START_MS = 150;
-
-/** The established agent's start to its first poll, for comparison. */
-const ESTABLISHED_MS = 860;
 
 interface Started {
   child: Deno.ChildProcess;
@@ -45,26 +34,6 @@ function quietServer() {
   };
 }
 
-/** Builds the file for this machine into `folder`. */
-async function build(folder: string): Promise<string> {
-  const root = join(import.meta.dirname ?? "", "..");
-  const permissions = ["env", "net", "read", "run", "sys", "write"].map((name) =>
-    `--allow-${name}`
-  );
-  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--quiet", ...permissions, join(root, "tools", "build", "main.ts")],
-      ...["--packaging", "portable", "--target", Deno.build.target, "--out", folder],
-    ],
-    cwd: root,
-    stdin: "null",
-    stdout: "null",
-    stderr: "piped",
-  }).output();
-  if (!success) throw new Error(new TextDecoder().decode(stderr));
-  return join(folder, `testflinger-agent-${VERSION}-${Deno.build.arch}`);
-}
-
 /** A copy under an identity of its own, which no start can have unpacked before. */
 async function unseenCopy(file: string, copy: string): Promise<string> {
   const bytes = await Deno.readFile(file);
@@ -81,13 +50,22 @@ async function unseenCopy(file: string, copy: string): Promise<string> {
   return copy;
 }
 
+type QuietServer = ReturnType<typeof quietServer>;
+
+interface Start {
+  path: string;
+  config: string;
+  cache: string;
+  server: QuietServer;
+}
+
 /** Starts the agent and waits until it asks for a job. */
-async function start(path: string): Promise<Started> {
+async function start({ path, config, cache, server }: Start): Promise<Started> {
   const question = server.nextQuestion();
   const begin = performance.now();
   const child = new Deno.Command(path, {
     args: ["-c", config],
-    env: { XDG_CACHE_HOME: join(folder, "cache") },
+    env: { XDG_CACHE_HOME: cache },
     stdin: "null",
     stdout: "null",
     stderr: "inherit",
@@ -105,7 +83,7 @@ async function stop(child: Deno.ChildProcess): Promise<void> {
   await child.status;
 }
 
-/** The runtime opens nothing below /proc, so `cat` does. */
+/** The runtime opens nothing below /proc, so `cat` does. In MiB. */
 async function memory(pid: number): Promise<{ rss: number; pss: number }> {
   const text = await output("cat", `/proc/${pid}/smaps_rollup`);
   const mebibytes = (name: string) =>
@@ -113,15 +91,9 @@ async function memory(pid: number): Promise<{ rss: number; pss: number }> {
   return { rss: mebibytes("Rss"), pss: mebibytes("Pss") };
 }
 
-async function output(program: string, ...args: string[]): Promise<string> {
-  const { stdout } = await new Deno.Command(program, { args, stdin: "null" }).output();
-  return new TextDecoder().decode(stdout);
-}
-
-/** Milliseconds that the same runtime takes for a script without a line, with the same options. */
-async function bareStart(commandLine: readonly string[], script: string): Promise<number> {
+/** The same runtime with the same options and a script without a line. */
+async function bareStart(commandLine: readonly string[], script: string): Promise<void> {
   const [runtime = "", ...options] = commandLine;
-  const begin = performance.now();
   const { success } = await new Deno.Command(runtime, {
     args: [...options, script],
     env: { DENO_DIR: join(dirname(runtime), "compiled"), DENO_NO_UPDATE_CHECK: "1" },
@@ -130,78 +102,67 @@ async function bareStart(commandLine: readonly string[], script: string): Promis
     stderr: "inherit",
   }).output();
   if (!success) throw new Error("the runtime alone does not run");
-  return performance.now() - begin;
 }
 
-function median(times: readonly number[]): string {
-  return `${quantile(times, 0.5).toFixed(0)} ms`;
+/** The file is built if the program under test is that of the checkout. */
+export async function bench({ quick, program }: BenchRun): Promise<Figure[]> {
+  const folder = await Deno.makeTempDir({ prefix: "packaging-bench-" });
+  const server = quietServer();
+  try {
+    const file = program.length === 1 ? program[0]! : await buildProgram(join(folder, "dist"));
+    const size = (await Deno.stat(file)).size / 1e6;
+    const path = await unseenCopy(file, join(folder, "testflinger-agent"));
+    const config = join(folder, "agent.conf");
+    await Deno.writeTextFile(config, agentConfig(folder, server.address));
+    const parts: Start = { path, config, cache: join(folder, "cache"), server };
+    const first = await start(parts);
+    // The runtime in the cache folder, and its options up to the program.
+    const line = (await output("ps", "-ww", "-o", "args=", "-p", `${first.child.pid}`)).split(" ");
+    const commandLine = line.slice(0, line.findIndex((word) => word.endsWith("/main.js")));
+    await stop(first.child);
+
+    const empty = join(folder, "empty.js");
+    await Deno.writeTextFile(empty, "");
+    const times: number[] = [];
+    const floors: number[] = [];
+    for (let i = 0; i < (quick ? 7 : 25); i++) {
+      floors.push(await milliseconds(() => bareStart(commandLine, empty)));
+      const later = await start(parts);
+      times.push(later.milliseconds);
+      await stop(later.child);
+    }
+    const idle = await start(parts);
+    await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
+    const { rss, pss } = await memory(idle.child.pid);
+    await stop(idle.child);
+    return [
+      figure({ what: "portable file, size", unit: "MB", target: "45" }, [size]),
+      figure({ what: "first start to first poll", unit: "ms" }, [first.milliseconds]),
+      figure({
+        what: "later start to first poll",
+        unit: "ms",
+        peer: { what: "the runtime alone", values: floors },
+        target: "120 ms",
+        established: "860 ms",
+      }, times),
+      figure({ what: "memory just after the start", unit: "MiB" }, [rss]),
+      figure({ what: "  of it not shared with other processes", unit: "MiB" }, [pss]),
+    ];
+  } finally {
+    await server.close();
+    await Deno.remove(folder, { recursive: true });
+  }
 }
 
-function best(times: readonly number[]): string {
-  return `best ${Math.min(...times).toFixed(0)} ms of ${times.length}`;
-}
-
-const folder = await Deno.makeTempDir({ prefix: "testflinger-bench-" });
-const server = quietServer();
-const config = join(folder, "agent.conf");
-await Deno.writeTextFile(
-  config,
-  [
+function agentConfig(folder: string, address: string): string {
+  return [
     `agent_id: bench-${Deno.pid}`,
-    `server_address: ${server.address}`,
+    `server_address: ${address}`,
     "job_queues: [bench]",
     `execution_basedir: ${folder}/run`,
     `logging_basedir: ${folder}/logs`,
     `results_basedir: ${folder}/results`,
     "logging_quiet: true",
     "",
-  ].join("\n"),
-);
-let unpacked: string | undefined;
-try {
-  const file = Deno.args[0] ?? await build(join(folder, "dist"));
-  const size = (await Deno.stat(file)).size;
-  report("portable file, size", `${(size / 1e6).toFixed(1)} MB`, `at most ${MOST_MEGABYTES}`);
-
-  const own = await unseenCopy(file, join(folder, "testflinger-agent"));
-  const first = await start(own);
-  // The runtime in the cache folder, and its options up to the program.
-  const line = (await output("ps", "-ww", "-o", "args=", "-p", `${first.child.pid}`)).split(" ");
-  const commandLine = line.slice(0, line.findIndex((word) => word.endsWith("/main.js")));
-  unpacked = dirname(commandLine[0] ?? "");
-  await stop(first.child);
-  report("first start to first poll", `${first.milliseconds.toFixed(0)} ms`);
-
-  const empty = join(folder, "empty.js");
-  await Deno.writeTextFile(empty, "");
-  const times: number[] = [];
-  const floors: number[] = [];
-  for (let i = 0; i < LATER_STARTS; i++) {
-    floors.push(await bareStart(commandLine, empty));
-    const later = await start(own);
-    times.push(later.milliseconds);
-    await stop(later.child);
-  }
-  report(
-    "later start to first poll, median",
-    median(times),
-    `at most ${MOST_LATER_START_MS} on a quiet machine; the established agent: ` +
-      `${ESTABLISHED_MS}; ${best(times)}`,
-  );
-  report("the runtime alone with an empty script, median", median(floors), best(floors));
-
-  const idle = await start(own);
-  await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
-  const { rss, pss } = await memory(idle.child.pid);
-  await stop(idle.child);
-  report(
-    "memory at idle",
-    `${rss.toFixed(0)} MiB`,
-    `${pss.toFixed(0)} MiB of it not shared with other processes`,
-  );
-} finally {
-  await server.close();
-  await Deno.remove(folder, { recursive: true });
-  // Only the folder of this run's own identity.
-  if (unpacked?.includes("/testflinger-agent/")) await Deno.remove(unpacked, { recursive: true });
+  ].join("\n");
 }

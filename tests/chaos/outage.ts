@@ -3,7 +3,8 @@
  * second. Afterwards every line must be there, and the agent's memory must not have grown.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { startBenchLab } from "../../bench/support.ts";
+import { startBenchLab } from "../../bench/lab.ts";
+import { sourceProgram } from "../../bench/program.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 
 const args = parseArgs(Deno.args, { string: ["minutes"] });
@@ -13,9 +14,13 @@ const lines = Math.round((minutes + 1) * 600);
 const FLAT_MIB = 25;
 
 await using lab = await startBenchLab({
-  polling_interval: 1,
-  global_timeout: 86_400,
-  test_command: `i=0; while [ $i -lt ${lines} ]; do i=$((i + 1)); echo "line $i"; sleep 0.1; done`,
+  program: sourceProgram(),
+  config: {
+    polling_interval: 1,
+    global_timeout: 86_400,
+    test_command:
+      `i=0; while [ $i -lt ${lines} ]; do i=$((i + 1)); echo "line $i"; sleep 0.1; done`,
+  },
 });
 const { sandbox } = lab.served;
 const port = Number(new URL(lab.served.url).port);

@@ -1,20 +1,6 @@
 /** What the benchmarks share: a lab on loopback with the real agent as a process of its own. */
-import { dirname, join } from "node:path";
-import { PERMISSIONS } from "../lib/cli/self.ts";
+import { join } from "node:path";
 import { type ServedSandbox, serveSandbox } from "../lib/sandbox/serve.ts";
-
-const MAIN = join(dirname(import.meta.dirname ?? ""), "main.ts");
-
-/** The value below which `share` of `values` lie. */
-export function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? NaN;
-}
-
-/** One line of figures. */
-export function report(what: string, figure: string, target = ""): void {
-  console.log(`${what.padEnd(58)} ${figure.padStart(16)}   ${target}`);
-}
 
 /** A sandbox and an agent that works for it. */
 export interface BenchLab extends AsyncDisposable {
@@ -27,10 +13,28 @@ export interface BenchLab extends AsyncDisposable {
   memory(): Promise<number>;
 }
 
-/** Starts a lab whose agent has the given configuration keys. */
-export async function startBenchLab(config: Record<string, unknown>): Promise<BenchLab> {
+/** What {@linkcode startBenchLab} can be given. */
+export interface BenchLabOptions {
+  /** The command line that starts the agent. */
+  program: readonly string[];
+  /** Keys of the agent's configuration. */
+  config: Record<string, unknown>;
+  /** Milliseconds that the server takes for each answer. @default 0 */
+  answerMs?: number;
+}
+
+/** Starts a lab with one agent. */
+export async function startBenchLab(
+  { program: [command = "", ...args], config, answerMs = 0 }: BenchLabOptions,
+): Promise<BenchLab> {
   const folder = await Deno.makeTempDir({ prefix: "bench-" });
   const served = serveSandbox();
+  if (answerMs > 0) {
+    served.sandbox.intercept(async () => {
+      await new Promise((resolve) => setTimeout(resolve, answerMs));
+      return undefined;
+    });
+  }
   const agentId = `bench-${crypto.randomUUID().slice(0, 8)}`;
   const file = join(folder, "agent.conf");
   await Deno.writeTextFile(
@@ -46,8 +50,9 @@ export async function startBenchLab(config: Record<string, unknown>): Promise<Be
       ...config,
     }),
   );
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", ...PERMISSIONS, MAIN, "-c", file],
+  const child = new Deno.Command(command, {
+    args: [...args, "-c", file],
+    stdin: "null",
     stdout: "null",
     stderr: "null",
   }).spawn();
