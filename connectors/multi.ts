@@ -6,6 +6,7 @@ import { type CommonConfig, need, type ShapeOutput } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import type { Job } from "./support/job.ts";
 import { runTest } from "./support/stage/runtest.ts";
+import { pollUntil } from "./support/wait/poll.ts";
 
 const POLL_MS = 10_000;
 const ALLOCATION_TIMEOUT_S = 7200;
@@ -122,12 +123,9 @@ async function waitUntilAllocated(
   server: ChildJobServer,
   { job, parentId, children }: Waiting,
 ): Promise<void> {
-  const { clock, signal } = ctx;
   const limitS = job.allocation_timeout ?? ALLOCATION_TIMEOUT_S;
-  const deadline = clock.monotonic() + limitS * 1000;
   let pending = children.map(({ job_id: id }) => ({ id, state: "unknown" }));
-  while (true) {
-    await clock.sleep(Math.max(0, Math.min(POLL_MS, deadline - clock.monotonic())), signal);
+  const look = async () => {
     const [parent, ...replies] = await Promise.all(
       [parentId, ...pending.map(({ id }) => id)].map((id) => server.result(id)),
     );
@@ -144,14 +142,16 @@ async function waitUntilAllocated(
       if (END_STATES.includes(state)) throw new ProvisioningError(endText(id, reply.value));
       return { id, state };
     }).filter(({ state }) => state !== "allocated");
-    if (pending.length === 0) return;
-    if (clock.monotonic() >= deadline) {
-      throw new ProvisioningError(
-        `Not all child jobs got a device within ${limitS} s: ` +
-          pending.map(({ id, state }) => `${id} is ${state}`).join(", "),
-      );
-    }
-  }
+    return pending.map(({ id, state }) => `${id} is ${state}`).join(", ") || undefined;
+  };
+  const missing = await pollUntil(ctx, {
+    waitingFor: "all child jobs to get a device",
+    limitMs: limitS * 1000,
+    pauseMs: POLL_MS,
+    look,
+  });
+  if (missing === undefined) return;
+  throw new ProvisioningError(`Not all child jobs got a device within ${limitS} s: ${missing}`);
 }
 
 function endText(id: string, { state, failedPhase }: JobResult): string {

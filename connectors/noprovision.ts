@@ -1,20 +1,13 @@
 import * as z from "zod";
-import { type ConnectorContext, defineConnector } from "./connector.ts";
+import { defineConnector } from "./connector.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset } from "./support/script/reboot.ts";
-import { type CommandResult, succeeded } from "./support/process/runner.ts";
-import {
-  destination,
-  deviceTarget,
-  ssh,
-  sshFailureText,
-  type SshTarget,
-} from "./support/ssh/ssh.ts";
+import { destination, deviceTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
 import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
-
-const PROBE = "/bin/true";
+import { keyLetsIn } from "./support/wait/boot.ts";
+import { pollUntil } from "./support/wait/poll.ts";
 
 const PASSWORDS = "devices that ask for a password";
 
@@ -46,20 +39,20 @@ export const noprovision = defineConnector({
   async provision(ctx, { job }) {
     const { user } = credentials(job);
     const target = deviceTarget(ctx, { user });
-    let last = await probe(ctx, target);
-    if (succeeded(last)) return;
+    let last = await keyLetsIn(ctx, target, PROBE_TIMEOUT_MS);
+    if (last.ok) return;
 
     let alsoWrong = "";
     const password = job.test_data?.test_password;
-    if (isRefusal(last) && password) {
+    if (last.refused && password) {
       ctx.log.info(`${destination(target)} refuses the agent's key: installing it`);
       const copied = await copySshKey(ctx, { ...target, password }, {
         attempts: 1,
         timeoutMs: KEY_TIMEOUT_MS,
       });
       if (copied.ok) {
-        last = await probe(ctx, target);
-        if (succeeded(last)) return;
+        last = await keyLetsIn(ctx, target, PROBE_TIMEOUT_MS);
+        if (last.ok) return;
       } else {
         const problem = `Cannot install the agent's key on the device: ${copied.why}`;
         // This host lacks something: no reset of the device would bring it.
@@ -71,41 +64,31 @@ export const noprovision = defineConnector({
     if (!ctx.config.reboot_script?.length) {
       throw new ProvisioningError(
         `The device does not let us in, and no 'reboot_script' is set to reset it: ` +
-          sshFailureText(target, PROBE, last) + alsoWrong,
+          last.why + alsoWrong,
       );
     }
-    ctx.log.warning(
-      `The device does not let us in: ${sshFailureText(target, PROBE, last)}${alsoWrong}`,
-    );
+    ctx.log.warning(`The device does not let us in: ${last.why}${alsoWrong}`);
     await hardReset(ctx);
     await ctx.clock.sleep(FIRST_PAUSE_MS, ctx.signal);
-    const deadline = ctx.clock.monotonic() + BOOT_LIMIT_MS;
-    const leftMs = () => deadline - ctx.clock.monotonic();
-    while (leftMs() > 0) {
-      await ctx.clock.sleep(Math.min(PROBE_PAUSE_MS, leftMs()), ctx.signal);
-      if (leftMs() <= 0) break;
-      last = await probe(ctx, target, Math.min(PROBE_TIMEOUT_MS, leftMs()));
-      if (succeeded(last)) return;
-    }
+    let why = last.why;
+    const missing = await pollUntil(ctx, {
+      waitingFor: "the device to let us in after its reset",
+      limitMs: BOOT_LIMIT_MS,
+      pauseMs: PROBE_PAUSE_MS,
+      async look(leftMs) {
+        // At the very end there is no time for another probe.
+        if (leftMs === 0) return why;
+        const login = await keyLetsIn(ctx, target, Math.min(PROBE_TIMEOUT_MS, leftMs));
+        if (login.ok) return undefined;
+        return why = login.why;
+      },
+    });
+    if (missing === undefined) return;
     const ErrorClass = ctx.config.unreachable_is_recovery_error ? RecoveryError : ProvisioningError;
     throw new ErrorClass(
       `The device does not let us in ${
         (FIRST_PAUSE_MS + BOOT_LIMIT_MS) / 1000
-      } s after its reset: ` +
-        sshFailureText(target, PROBE, last) + alsoWrong,
+      } s after its reset: ${missing}${alsoWrong}`,
     );
   },
 });
-
-function probe(
-  ctx: ConnectorContext,
-  target: SshTarget,
-  timeoutMs = PROBE_TIMEOUT_MS,
-): Promise<CommandResult> {
-  return ssh(ctx, target, PROBE, { timeoutMs });
-}
-
-/** Did the device answer, but not let us in? */
-function isRefusal(result: CommandResult): boolean {
-  return result.ended === "exited" && result.stderr.includes("Permission denied");
-}

@@ -8,19 +8,19 @@ import { type CommandResult, succeeded } from "./support/process/runner.ts";
 import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
 import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
+import { bootId, keyLetsIn } from "./support/wait/boot.ts";
+import { pollUntil } from "./support/wait/poll.ts";
 
 const KEY_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 600_000;
 const QUERY_TIMEOUT_MS = 15_000;
+const ANSWER_TIMEOUT_MS = 15_000;
 const READY_CMD_TIMEOUT_MS = 60_000;
 const READY_LIMIT_MS = 3_600_000;
 const READY_PAUSE_MS = 90_000;
 
 /** What ssh itself returns when the connection could not be had, or was lost. */
 const SSH_FAILED = 255;
-
-/** Differs after every boot. */
-const BOOT_ID = "cat /proc/sys/kernel/random/boot_id";
 
 /** For devices that reset themselves to their original image when they are told to. */
 export const oemrecovery = defineConnector({
@@ -58,12 +58,12 @@ export const oemrecovery = defineConnector({
       await hardReset(ctx);
       await waitUntilReady(ctx, recovery, undefined);
     }
-    const bootId = await bootIdOf(ctx, recovery.target);
+    const oldBootId = await bootId(ctx, recovery.target);
     for (const [index, command] of commands.entries()) {
       const mayDisconnect = ctx.config.recovery_disconnect_ok && index === commands.length - 1;
       await runRecoveryCommand(ctx, keysOnly(recovery.target), { command, mayDisconnect });
     }
-    await waitUntilReady(ctx, recovery, bootId);
+    await waitUntilReady(ctx, recovery, oldBootId);
   },
 });
 
@@ -84,11 +84,6 @@ async function copyKey(ctx: ConnectorContext, target: SshTarget): Promise<string
   return copied.why;
 }
 
-async function bootIdOf(ctx: ConnectorContext, target: SshTarget): Promise<string | undefined> {
-  const result = await ssh(ctx, target, BOOT_ID, { timeoutMs: QUERY_TIMEOUT_MS });
-  return succeeded(result) ? result.stdout.trim() || undefined : undefined;
-}
-
 async function runRecoveryCommand(
   ctx: ConnectorContext,
   target: SshTarget,
@@ -103,17 +98,13 @@ async function runRecoveryCommand(
   const gone = result.ended === "timeout" ||
     (result.ended === "exited" && result.status === SSH_FAILED);
   // Still there, so it was not the recovery that ended the connection.
-  if (mayDisconnect && gone && !await answers(ctx, target)) {
+  if (mayDisconnect && gone && !(await keyLetsIn(ctx, target, ANSWER_TIMEOUT_MS)).ok) {
     ctx.log.info("The device has gone away, as it should");
     return;
   }
   throw new ProvisioningError(
     `Cannot recover the device: ${sshFailureText(target, command, result)}`,
   );
-}
-
-async function answers(ctx: ConnectorContext, target: SshTarget): Promise<boolean> {
-  return succeeded(await ssh(ctx, target, "/bin/true", { timeoutMs: QUERY_TIMEOUT_MS }));
 }
 
 /**
@@ -128,19 +119,16 @@ async function waitUntilReady(
   recovery: Recovery,
   oldBootId: string | undefined,
 ): Promise<void> {
-  const { clock, signal } = ctx;
-  const deadline = clock.monotonic() + READY_LIMIT_MS;
-  let last = "it has never answered";
-  while (clock.monotonic() < deadline) {
-    await clock.sleep(READY_PAUSE_MS, signal);
-    const missing = await missingForReadiness(ctx, recovery, oldBootId) ??
-      await copyKey(ctx, recovery.target);
-    if (missing === undefined) return;
-    ctx.log.info(`The device is not ready yet: ${missing}`);
-    last = missing;
-  }
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the device to be ready",
+    limitMs: READY_LIMIT_MS,
+    pauseMs: READY_PAUSE_MS,
+    look: async () =>
+      await missingForReadiness(ctx, recovery, oldBootId) ?? await copyKey(ctx, recovery.target),
+  });
+  if (missing === undefined) return;
   throw new ProvisioningError(
-    `The device was not ready ${READY_LIMIT_MS / 1000} s after its recovery: ${last}`,
+    `The device was not ready ${READY_LIMIT_MS / 1000} s after its recovery: ${missing}`,
   );
 }
 
@@ -150,7 +138,7 @@ async function missingForReadiness(
   { target, readyCommand }: Recovery,
   oldBootId: string | undefined,
 ): Promise<string | undefined> {
-  if (oldBootId !== undefined && await bootIdOf(ctx, target) === oldBootId) {
+  if (oldBootId !== undefined && await bootId(ctx, target) === oldBootId) {
     return "the old system is still running";
   }
   if (readyCommand !== undefined) {

@@ -2,6 +2,7 @@ import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { failureText, succeeded } from "../support/process/runner.ts";
 import { destination, deviceTarget, ssh } from "../support/ssh/ssh.ts";
+import { pollUntil } from "../support/wait/poll.ts";
 import { showInstallationLog } from "./installation_log.ts";
 import { type MaasSession, readMachine } from "./machine.ts";
 
@@ -41,37 +42,39 @@ export async function waitUntilDeployed(
   session: MaasSession,
   deployment: Deployment,
 ): Promise<void> {
-  const { clock, config, log, signal } = session.ctx;
+  const { config, log } = session.ctx;
   const fail = async (message: string) => {
     await showInstallationLog(session, deployment.installationBefore);
     return new ProvisioningError(message);
   };
   const address = need(config, "device_ip");
-  const deadline = clock.monotonic() + config.timeout_min * 60_000;
-  let last = "nothing";
   let wrongAddresses = 0;
-  while (clock.monotonic() < deadline) {
-    await clock.sleep(Math.min(POLL_MS, deadline - clock.monotonic()), signal);
+  const look = async () => {
     const { status, addresses } = await readMachine(session);
     if (FAILED.includes(status)) {
       throw await fail(`The machine could not be deployed: MAAS says '${status}'`);
     }
-    last = `MAAS says '${status}'`;
-    if (status !== "Deployed") continue;
+    if (status !== "Deployed") return `MAAS says '${status}'`;
     if (!addresses.includes(address)) {
-      last = `it is deployed, but not at ${address}: its addresses are ` +
+      const problem = `it is deployed, but not at ${address}: its addresses are ` +
         (addresses.join(", ") || "none");
-      if (++wrongAddresses < ADDRESS_POLLS) continue;
-      throw await fail(`The machine cannot be reached: ${last}`);
+      if (++wrongAddresses < ADDRESS_POLLS) return problem;
+      throw await fail(`The machine cannot be reached: ${problem}`);
     }
     const problem = await logIn(session, deployment.users);
-    if (problem === undefined) return;
-    last = `it is deployed, but cannot be logged in on: ${problem}`;
-  }
+    return problem && `it is deployed, but cannot be logged in on: ${problem}`;
+  };
+  const missing = await pollUntil(session.ctx, {
+    waitingFor: "the machine to be deployed",
+    limitMs: config.timeout_min * 60_000,
+    pauseMs: POLL_MS,
+    look,
+  });
+  if (missing === undefined) return;
   const answer = deployment.answer.trim();
   if (answer !== "") log.info(`maas machine deploy had answered: ${answer}`);
   throw await fail(
-    `The machine was not ready ${config.timeout_min} min after its deployment began: ${last}`,
+    `The machine was not ready ${config.timeout_min} min after its deployment began: ${missing}`,
   );
 }
 

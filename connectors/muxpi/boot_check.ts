@@ -1,8 +1,9 @@
 import { need } from "../support/config.ts";
-import { JobError, messageOf, ProvisioningError } from "../support/errors.ts";
+import { JobError, ProvisioningError } from "../support/errors.ts";
 import type { Credentials } from "../support/job.ts";
 import { bracketed, deviceTarget } from "../support/ssh/ssh.ts";
 import { copySshKey } from "../support/ssh/ssh_keys.ts";
+import { pollUntil } from "../support/wait/poll.ts";
 import type { MuxpiContext } from "./config.ts";
 
 const LIMIT_MS = 1_200_000;
@@ -56,16 +57,14 @@ export function bootCheck(
  * @throws ProvisioningError when it is not after 20 minutes.
  */
 export async function waitForBoot(ctx: MuxpiContext, check: BootCheck): Promise<void> {
-  const { clock, signal } = ctx;
-  const deadline = clock.monotonic() + LIMIT_MS;
-  let last: string | undefined;
-  while (clock.monotonic() < deadline) {
-    await clock.sleep(PAUSE_MS, signal);
-    last = await check();
-    if (last === undefined) return;
-    ctx.log.info(`The device is not up yet: ${last}`);
-  }
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the device to be up",
+    limitMs: LIMIT_MS,
+    pauseMs: PAUSE_MS,
+    look: check,
+  });
+  if (missing === undefined) return;
   throw new ProvisioningError(
-    `The device was not up ${LIMIT_MS / 1000} s after its reset: ${messageOf(last)}`,
+    `The device was not up ${LIMIT_MS / 1000} s after its reset: ${missing}`,
   );
 }

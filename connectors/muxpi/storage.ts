@@ -2,8 +2,14 @@
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import type { PutBack } from "../support/put_back.ts";
-import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
+import {
+  type CommandResult,
+  expectSuccess,
+  failureText,
+  succeeded,
+} from "../support/process/runner.ts";
 import { quote } from "../support/ssh/ssh.ts";
+import { pollUntil } from "../support/wait/poll.ts";
 import type { MuxpiContext } from "./config.ts";
 import { control, mustControl } from "./control.ts";
 import { shellWords } from "./words.ts";
@@ -14,7 +20,7 @@ const MUXES = { sd: "sdwire", usb: "typecmux" } as const;
 type Mux = typeof MUXES[keyof typeof MUXES];
 
 /** A USB card reader needs some seconds until it is there. */
-const DEVICE_ATTEMPTS = 30;
+const DEVICE_LIMIT_MS = 58_000;
 const DEVICE_PAUSE_MS = 2_000;
 /** Exit status of the look for the device when it is not there (yet). */
 const NO_DEVICE_STATUS = 3;
@@ -174,35 +180,44 @@ async function awaitDevice(ctx: MuxpiContext, device: string): Promise<void> {
   // Older versions of lsblk know only one mount point of a device.
   const look = `test -b ${path} || exit ${NO_DEVICE_STATUS}; ` +
     `lsblk -nr -o MOUNTPOINTS ${path} 2>/dev/null || lsblk -nr -o MOUNTPOINT ${path}`;
-  for (let attempt = 1;; attempt++) {
-    const result = await control(ctx, look);
-    if (result.ended === "exited" && result.status === NO_DEVICE_STATUS) {
-      if (attempt < DEVICE_ATTEMPTS) {
-        await ctx.clock.sleep(DEVICE_PAUSE_MS, ctx.signal);
-        continue;
+  const missing = await pollUntil(ctx, {
+    waitingFor: `${device} to appear on the control host`,
+    limitMs: DEVICE_LIMIT_MS,
+    pauseMs: DEVICE_PAUSE_MS,
+    lookFirst: true,
+    async look() {
+      const result = await control(ctx, look);
+      if (result.ended === "exited" && result.status === NO_DEVICE_STATUS) {
+        return `${device} is no block device on the control host`;
       }
-      throw new ProvisioningError(
-        `${device} is no block device on the control host, ` +
-          `${(DEVICE_ATTEMPTS - 1) * DEVICE_PAUSE_MS / 1000} s after the storage was switched`,
-      );
-    }
-    const step = `find out what is mounted of ${device}`;
-    expectSuccess(result, { step, program: "lsblk" });
-    const points = result.stdout.split(/\s+|\\x0a/).filter((point) => point !== "");
-    // Whoever prints something else may also have kept silent about what is mounted.
-    if (!points.every((point) => point.startsWith("/") || point === SWAP)) {
-      throw new ProvisioningError(
-        `Cannot ${step}: 'lsblk' printed '${result.stdout.trim().slice(0, 200)}', expected mount ` +
-          `points`,
-      );
-    }
-    const own = points.find((point) => /^\/(boot(\/.*)?)?$/.test(point) || point === SWAP);
-    if (own === undefined) return;
+      refuseOwnDisk(device, result);
+      return undefined;
+    },
+  });
+  if (missing === undefined) return;
+  throw new ProvisioningError(
+    `${missing}, ${DEVICE_LIMIT_MS / 1000} s after the storage was switched`,
+  );
+}
+
+/** @throws ProvisioningError when the control host itself uses the device, or may do so. */
+function refuseOwnDisk(device: string, result: CommandResult): void {
+  const step = `find out what is mounted of ${device}`;
+  expectSuccess(result, { step, program: "lsblk" });
+  const points = result.stdout.split(/\s+|\\x0a/).filter((point) => point !== "");
+  // Whoever prints something else may also have kept silent about what is mounted.
+  if (!points.every((point) => point.startsWith("/") || point === SWAP)) {
     throw new ProvisioningError(
-      `${device} is not overwritten: the control host itself uses it as ${own}; check ` +
-        `'test_device' in the device configuration`,
+      `Cannot ${step}: 'lsblk' printed '${result.stdout.trim().slice(0, 200)}', expected mount ` +
+        `points`,
     );
   }
+  const own = points.find((point) => /^\/(boot(\/.*)?)?$/.test(point) || point === SWAP);
+  if (own === undefined) return;
+  throw new ProvisioningError(
+    `${device} is not overwritten: the control host itself uses it as ${own}; check ` +
+      `'test_device' in the device configuration`,
+  );
 }
 
 function isMux(word: string): word is Mux {

@@ -3,6 +3,7 @@ import type { ConnectorContext } from "../../connector.ts";
 import { ProvisioningError, RecoveryError } from "../errors.ts";
 import { runLeniently } from "../script/reboot.ts";
 import { bracketed } from "../ssh/ssh.ts";
+import { pollUntil } from "../wait/poll.ts";
 import { tcpAnswers } from "../wait/tcp.ts";
 
 const REQUEST_TIMEOUT_MS = 10_000;
@@ -102,15 +103,14 @@ function powerScripts(ctx: ConnectorContext): { off: string[]; on: string[] } | 
 }
 
 async function waitUntilOffline(ctx: ConnectorContext): Promise<void> {
-  const { clock, signal } = ctx;
-  const deadline = clock.monotonic() + OFFLINE_LIMIT_MS;
-  while (clock.monotonic() < deadline) {
-    if (!await isOnline(ctx)) {
-      await clock.sleep(SHUTDOWN_PAUSE_MS, signal);
-      return;
-    }
-    await clock.sleep(PROBE_PAUSE_MS, signal);
-  }
+  const online = await pollUntil(ctx, {
+    waitingFor: "the control host to shut down",
+    limitMs: OFFLINE_LIMIT_MS,
+    pauseMs: PROBE_PAUSE_MS,
+    lookFirst: true,
+    look: async () => await isOnline(ctx) ? "it still answers" : undefined,
+  });
+  if (online === undefined) await ctx.clock.sleep(SHUTDOWN_PAUSE_MS, ctx.signal);
 }
 
 async function isOnline(ctx: ConnectorContext): Promise<boolean> {
@@ -130,35 +130,45 @@ async function isOnline(ctx: ConnectorContext): Promise<boolean> {
 }
 
 async function waitUntilReady(ctx: ConnectorContext, rebootFailures: string[]): Promise<void> {
-  const { clock, config, signal } = ctx;
-  const deadline = clock.monotonic() + READY_LIMIT_MS;
-  while (clock.monotonic() < deadline) {
-    const answer = await ctx.http.send(`${restUrl(ctx)}/health`, { timeoutMs: HEALTH_TIMEOUT_MS });
-    if (answer.ended === "answered" && answer.ok) return;
-    await clock.sleep(PROBE_PAUSE_MS, signal);
-  }
+  const { config } = ctx;
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the control host to be ready",
+    limitMs: READY_LIMIT_MS,
+    pauseMs: PROBE_PAUSE_MS,
+    lookFirst: true,
+    async look() {
+      const url = `${restUrl(ctx)}/health`;
+      const answer = await ctx.http.send(url, { timeoutMs: HEALTH_TIMEOUT_MS });
+      if (answer.ended === "failed") return `${url}: ${answer.message}`;
+      return answer.ok ? undefined : `${url} answers with status ${answer.status}`;
+    },
+  });
+  if (missing === undefined) return;
   const ErrorClass = config.control_host_unready_is_recovery_error
     ? RecoveryError
     : ProvisioningError;
   throw new ErrorClass(
     `The control host ${config.control_host} was not ready ${READY_LIMIT_MS / 1000} s after its ` +
-      `power cycle` +
+      `power cycle: ${missing}` +
       (rebootFailures.length > 0 ? `; its reboot failed: ${rebootFailures.join("; ")}` : ""),
   );
 }
 
 /** The control host has no REST service that would power it off: reboot it only if it is dead. */
 async function sshFallback(ctx: ConnectorContext, reboot: readonly string[]): Promise<boolean> {
-  const { clock, config, log, signal } = ctx;
+  const { config, log } = ctx;
   const host = config.control_host ?? "";
   const probe = { host, port: config.control_host_ssh_port, timeoutMs: PROBE_TIMEOUT_MS };
   if (await tcpAnswers(ctx, probe)) return false;
   await runLeniently(ctx, { key: "control_host_reboot_script", commands: reboot });
-  const deadline = clock.monotonic() + READY_LIMIT_MS;
-  while (clock.monotonic() < deadline) {
-    if (await tcpAnswers(ctx, probe)) return true;
-    await clock.sleep(PROBE_PAUSE_MS, signal);
-  }
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the control host to come back",
+    limitMs: READY_LIMIT_MS,
+    pauseMs: PROBE_PAUSE_MS,
+    lookFirst: true,
+    look: async () => await tcpAnswers(ctx, probe) ? undefined : "its ssh port does not answer",
+  });
+  if (missing === undefined) return true;
   log.warning(`The control host ${host} does not answer on port ${probe.port}; going on without`);
   return true;
 }
