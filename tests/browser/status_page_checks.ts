@@ -3,7 +3,7 @@ import axe from "axe-core";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
-import { startProgram } from "../support/agent_process.ts";
+import { startProgram } from "../e2e/built_program.ts";
 import { startBrowser } from "./browser.ts";
 import { freePort } from "../support/free_port.ts";
 

@@ -8,14 +8,12 @@ import {
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { type AgentProcess, type ProgramOptions, startProgram } from "../support/agent_process.ts";
-import { bundle, MAIN_FILE } from "../../tools/build/bundle.ts";
+import { sharedBuild } from "../packaging/support/built.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { run } from "./support.ts";
 
 /** A wait for another process has failed when it takes longer than this; real milliseconds. */
 const PATIENCE_MS = 60_000;
-
-const ROOT = new URL("../..", import.meta.url).pathname;
 
 /** The user whom nothing belongs to. */
 const NOBODY = 65_534;
@@ -212,17 +210,11 @@ Deno.test("a --timeout that is no number of seconds is refused before anything i
   assertEquals(await isThere(marker("OFFLINE", id)), false);
 });
 
-/** How the program is started as that other user, who has no download cache and gets none of ours. */
+/** How the program is started as that other user, who cannot read the checkout. */
 async function otherUser(fleet: Fleet): Promise<ProgramOptions> {
   await Deno.chmod(fleet.folder, 0o755);
-  const main = `${fleet.folder}/${MAIN_FILE}`;
-  for (const [name, text] of Object.entries(await bundle("main.ts", ROOT))) {
-    await Deno.writeTextFile(`${fleet.folder}/${name}`, text);
-  }
-  await Deno.mkdir(`${fleet.folder}/cache`);
-  await Deno.chown(`${fleet.folder}/cache`, NOBODY, NOBODY);
-  const env = { DENO_DIR: `${fleet.folder}/cache`, DENO_NO_UPDATE_CHECK: "1" };
-  return { through: AS_NOBODY, main, cwd: "/", env };
+  const { program, env } = await sharedBuild();
+  return { through: AS_NOBODY, program, cwd: "/", env };
 }
 
 /** Runs a command so. */

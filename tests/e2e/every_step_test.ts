@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { compileSecrets } from "../../lib/process/redactor.ts";
-import { startProgram } from "../support/agent_process.ts";
+import { startProgram } from "./built_program.ts";
 import { Lab } from "../support/lab.ts";
 
 /** More steps than a job has: the test ends at the first one that is not reached. */

@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { startProgram } from "../support/agent_process.ts";
+import { startProgram } from "./built_program.ts";
 import { Lab } from "../support/lab.ts";
 
 /** Runs a command with a small file system of its own, mounted at `$1`. */

@@ -3,7 +3,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { FORCE_TREE, prepareTree } from "../connectors/support/tree_control_host.ts";
 import { closedPort } from "../connectors/support/stubs.ts";
-import { startProgram } from "../support/agent_process.ts";
+import { startProgram } from "./built_program.ts";
 import { incompressible, xz } from "../support/disk_images.ts";
 import { Lab } from "../support/lab.ts";
 import { output, SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { maskOf } from "../../lib/process/patterns.ts";
-import { startProgram } from "../support/agent_process.ts";
+import { startProgram } from "./built_program.ts";
 import { Lab } from "../support/lab.ts";
 import { freePort } from "../support/free_port.ts";
 

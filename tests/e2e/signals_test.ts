@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { systemClock } from "../../lib/clock.ts";
-import { startProgram } from "../support/agent_process.ts";
+import { startProgram } from "./built_program.ts";
 import { Lab } from "../support/lab.ts";
 import { listeners } from "../support/listeners.ts";
 

@@ -1,6 +1,6 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { startProgram } from "../support/agent_process.ts";
+import { startProgram } from "./built_program.ts";
 
 const EXAMPLE = join(import.meta.dirname ?? "", "..", "..", "examples", "hello", "job.yaml");
 

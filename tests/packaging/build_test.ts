@@ -285,7 +285,7 @@ Deno.test("a compiled file that does not run the program is not left in dist", (
     assertEquals(code, 1);
     assertMatch(
       stderr,
-      /^build: The file that was built does not run .* and was removed\. Is DENORT_BIN/,
+      /^build: The file that was built does not work, and was removed\. Is DENORT_BIN .*\n'version' does/,
     );
     assertEquals([...Deno.readDirSync(out)], []);
   }));

@@ -142,6 +142,15 @@ Deno.test("where no cache folder can be made it unpacks next to the file", () =>
     assertStringIncludes(stdout, `cache=${folder}/.testflinger-agent-cache/`);
   }));
 
+Deno.test("TESTFLINGER_AGENT_CACHE names the folder that comes first; a relative one does not count", () =>
+  inFolder(async (folder) => {
+    const { file, env, cache } = await launcher(folder);
+    const own = { ...env, TESTFLINGER_AGENT_CACHE: join(folder, "own") };
+    assertStringIncludes((await runUnprivileged([file], { env: own })).stdout, `=${folder}/own/1.`);
+    const relative = { ...env, TESTFLINGER_AGENT_CACHE: "own" };
+    assertStringIncludes((await runUnprivileged([file], { env: relative })).stdout, `=${cache}/1.`);
+  }));
+
 Deno.test("without XDG_CACHE_HOME the cache is below HOME; a relative one does not count", () =>
   inFolder(async (folder) => {
     const { file } = await launcher(folder);

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { VERSION } from "../../lib/version.ts";
 import { sha256 } from "../../tools/build/digest.ts";
 import { type Target, TARGETS } from "../../tools/build/targets.ts";
-import { buildPortable, fileFor, ROOT } from "./support/built.ts";
+import { tryFile } from "../../tools/build/trial.ts";
+import { buildPortable, EMULATES, fileFor, ROOT, sharedBuild } from "./support/built.ts";
 import {
   ended,
   executableOf,
@@ -17,6 +18,7 @@ import {
   runUnprivileged,
   startUnprivileged,
   until,
+  writeScript,
 } from "./support/command.ts";
 import { hostTarget } from "./support/targets.ts";
 
@@ -37,10 +39,7 @@ const EMULATORS: Record<string, { command: string; libraries: string }> = {
 /** What runs `target`'s files here: nothing, an emulator's command, or the reason why they cannot. */
 async function runnerFor(target: Target): Promise<{ command: string } | { missing: string }> {
   if (target.name === Deno.build.target) return { command: "" };
-  // A minute and more of the processor's time: not in everyday tests.
-  if (Deno.env.get("CI") !== "true" && Deno.env.get("TESTFLINGER_EMULATE") !== "1") {
-    return { missing: "neither CI=true nor TESTFLINGER_EMULATE=1" };
-  }
+  if (!EMULATES) return { missing: "neither CI=true nor TESTFLINGER_EMULATE=1" };
   const emulator = EMULATORS[target.arch];
   if (emulator === undefined) return { missing: `no emulator is known for ${target.arch}` };
   const program = `/usr/bin/${emulator.command.split(" ")[0]}`;
@@ -50,16 +49,11 @@ async function runnerFor(target: Target): Promise<{ command: string } | { missin
   return { command: emulator.command };
 }
 
+const built = await sharedBuild();
+const { dist } = built;
 const folder = await Deno.makeTempDir({ prefix: "testflinger-portable-" });
 await Deno.chmod(folder, 0o755);
-let built: Promise<void> | undefined;
-
-/** Builds when the first test needs it. */
-async function file(target: Target): Promise<string> {
-  built ??= buildPortable(folder).then(() => giveAway(folder));
-  await built;
-  return fileFor(folder, target);
-}
+await giveAway(folder);
 
 /** Home and cache are the test's own. */
 function environment(extra: Record<string, string> = {}): Record<string, string> {
@@ -69,16 +63,14 @@ function environment(extra: Record<string, string> = {}): Record<string, string>
 Deno.test.afterAll(() => Deno.remove(folder, { recursive: true }));
 
 Deno.test("dist holds the files, their checksums and a manifest", async () => {
-  const manifest = await file(hostTarget()).then(() =>
-    Deno.readTextFile(join(folder, "manifest.json"))
-  );
+  const manifest = await Deno.readTextFile(join(dist, "manifest.json"));
   const { version, packaging, deno, permissions, files } = JSON.parse(manifest);
   assertEquals([version, packaging, deno], [VERSION, "portable", Deno.version.deno]);
   assertEquals(permissions.includes("--allow-all"), false);
-  const sums = await Deno.readTextFile(join(folder, "SHA256SUMS"));
-  assertEquals(files.length, TARGETS.length);
+  const sums = await Deno.readTextFile(join(dist, "SHA256SUMS"));
+  assertEquals(files.length, built.targets.length);
   for (const entry of files) {
-    const bytes = await Deno.readFile(join(folder, entry.file));
+    const bytes = await Deno.readFile(join(dist, entry.file));
     assertEquals([entry.bytes, entry.sha256], [bytes.length, await sha256(bytes)]);
     assertStringIncludes(sums, `${entry.sha256}  ${entry.file}\n`);
     assert(bytes.length <= MOST_BYTES, `${entry.file} has ${bytes.length} bytes`);
@@ -86,10 +78,10 @@ Deno.test("dist holds the files, their checksums and a manifest", async () => {
 });
 
 Deno.test("dist holds the manual page and the licences of what is inside, and the program prints both", async () => {
-  const program = await file(hostTarget());
-  const page = await Deno.readTextFile(join(folder, "testflinger-agent.1"));
-  const notices = await Deno.readTextFile(join(folder, "THIRD-PARTY-NOTICES"));
-  const sums = await Deno.readTextFile(join(folder, "SHA256SUMS"));
+  const { program } = built;
+  const page = await Deno.readTextFile(join(dist, "testflinger-agent.1"));
+  const notices = await Deno.readTextFile(join(dist, "THIRD-PARTY-NOTICES"));
+  const sums = await Deno.readTextFile(join(dist, "SHA256SUMS"));
   for (const [name, text] of [["testflinger-agent.1", page], ["THIRD-PARTY-NOTICES", notices]]) {
     const sum = await sha256(new TextEncoder().encode(text));
     assertStringIncludes(sums, `${sum}  ${name}\n`);
@@ -98,6 +90,25 @@ Deno.test("dist holds the manual page and the licences of what is inside, and th
   assertEquals((await runUnprivileged([program, "help", "--man"], { env })).stdout, page);
   const { stdout } = await runUnprivileged([program, "version", "--licenses"], { env });
   assert(stdout.endsWith(`\n\n${notices}`));
+});
+
+Deno.test("the build's trial fails when a command or a part of the agent does not work, and says which", async () => {
+  const broken = join(folder, "broken");
+  for (
+    const [when, message] of [
+      [
+        '*"describe muxpi"*',
+        /^'device-connector describe muxpi' does not print 'muxpi': exit status 3/,
+      ],
+      ["*agent.conf*none*", /^The agent ended: exit status 3/],
+    ] as const
+  ) {
+    await writeScript(
+      broken,
+      `#!/bin/sh\ncase "$*" in ${when}) exit 3 ;; esac\nexec ${built.program} "$@"\n`,
+    );
+    assertMatch(await tryFile(broken, { env: built.env }) ?? "", message);
+  }
 });
 
 Deno.test("builds of the same files in two folders give the same bytes", async () => {
@@ -141,11 +152,10 @@ for (const target of TARGETS) {
   };
   const env = environment(command === "" ? {} : { TESTFLINGER_AGENT_RUNNER: command });
   const run = async (args: string[], cwd = folder): Promise<Ran> => {
-    return await runUnprivileged([await file(target), ...args], { env, cwd });
+    return await runUnprivileged([fileFor(dist, target), ...args], { env, cwd });
   };
 
   test("it says which version it is, and how it was built", async () => {
-    // An emulated start takes many seconds: one is enough.
     for (const word of command === "" ? ["version", "--version"] : ["version"]) {
       const { code, stdout, stderr } = await run([word]);
       assertEquals([code, stderr], [0, ""]);
@@ -157,6 +167,21 @@ for (const target of TARGETS) {
     }
   });
 
+  test("it does what users do with it: a job, an agent, its page and its metrics", async () => {
+    const cache = await Deno.makeTempDir({ prefix: "testflinger-portable-" });
+    try {
+      const wrong = await tryFile(fileFor(dist, target), {
+        env: { TESTFLINGER_AGENT_RUNNER: command, TESTFLINGER_AGENT_CACHE: cache },
+        short: command !== "",
+      });
+      assertEquals(wrong, undefined);
+    } finally {
+      await Deno.remove(cache, { recursive: true });
+    }
+  });
+  // An emulated start takes many seconds: that is enough.
+  if (command !== "") continue;
+
   test("it checks a configuration", async () => {
     const conf = join(folder, "agent.conf");
     await Deno.writeTextFile(
@@ -164,7 +189,6 @@ for (const target of TARGETS) {
       "agent_id: a\nserver_address: http://127.0.0.1\njob_queues: [q]\n",
     );
     assertMatch((await run(["check", conf])).stdout, /configuration is valid|0 mistakes/);
-    if (command !== "") return;
     await Deno.writeTextFile(conf, "agent_id: a\n");
     const wrong = await run(["check", conf]);
     assertEquals(wrong.code, 2);
@@ -179,7 +203,6 @@ for (const target of TARGETS) {
     const hello = await run(["try", "job.yaml"], cwd);
     assertEquals(hello.code, 0, hello.stdout + hello.stderr);
     assertStringIncludes(hello.stdout, "Greetings from an attachment.");
-    if (command !== "") return;
 
     await Deno.writeTextFile(
       join(cwd, "job.yaml"),
@@ -190,14 +213,13 @@ for (const target of TARGETS) {
     const seen = printed.stdout.split("\n").map((line) => line.trim())
       .filter((line) => /^(DENO_|TESTFLINGER_AGENT_)\w+=/.test(line));
     assertEquals(seen, [
-      `TESTFLINGER_AGENT_PROGRAM=${await file(target)}`,
-      ...(command === "" ? [] : [`TESTFLINGER_AGENT_RUNNER=${command}`]),
+      `TESTFLINGER_AGENT_PROGRAM=${fileFor(dist, target)}`,
     ]);
   });
 }
 
 Deno.test("the process is the agent's own: SIGUSR1 restarts it, and opens nothing", async () => {
-  const path = await file(hostTarget());
+  const path = built.program;
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, (request) => {
     const { pathname } = new URL(request.url);
     if (pathname === "/v1/job") return new Response(null, { status: 204 });

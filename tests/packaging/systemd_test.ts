@@ -5,9 +5,8 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
-import { buildPortable, ROOT } from "./support/built.ts";
+import { ROOT, sharedBuild } from "./support/built.ts";
 import { ended, isInstalled, type Ran, until } from "./support/command.ts";
-import { hostTarget } from "./support/targets.ts";
 
 const SCRIPT = join(ROOT, "tests/packaging/support/systemd.sh");
 const NAMESPACES = [
@@ -120,7 +119,8 @@ Deno.test({
     const folder = await Deno.makeTempDir({ dir: "/var/tmp", prefix: "testflinger-systemd-" });
     const { sandbox, url, close } = serveSandbox();
     try {
-      await buildPortable(folder, { target: hostTarget() });
+      const { dist } = await sharedBuild();
+      await ended(start(["cp", "-a", `${dist}/.`, folder]));
       await Deno.copyFile(join(ROOT, "install.sh"), join(folder, "install.sh"));
       const config = join(folder, "agent.conf");
       const home = `/var/lib/testflinger-agent/${AGENT}`;

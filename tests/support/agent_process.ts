@@ -18,18 +18,20 @@ export interface AgentProcess extends AsyncDisposable {
 export interface ProgramOptions {
   /** A command that runs the program: `["unshare", "--mount"]`. */
   through?: readonly string[];
-  /** Another main module than the one in the checkout. */
-  main?: string;
+  /** The program, in place of the checkout's main module run by this Deno. */
+  program?: string;
   cwd?: string;
   env?: Record<string, string>;
 }
 
 /** Starts `testflinger-agent` with `args`. */
 export function startProgram(args: readonly string[], options: ProgramOptions = {}): AgentProcess {
-  const { through = [], main = MAIN, ...spawnOptions } = options;
-  const deno = [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, main];
-  const [program = "", ...argv] = [...through, ...deno, ...args];
-  const child = new Deno.Command(program, {
+  const { through = [], program, ...spawnOptions } = options;
+  const start = program === undefined
+    ? [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, MAIN]
+    : [program];
+  const [command = "", ...argv] = [...through, ...start, ...args];
+  const child = new Deno.Command(command, {
     args: argv,
     stdin: "null",
     stdout: "piped",

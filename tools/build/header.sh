@@ -128,6 +128,7 @@ prune() {
 
 # A candidate a line, the best first.
 caches=/var/cache/testflinger-agent
+case ${TESTFLINGER_AGENT_CACHE-} in /*) caches=$TESTFLINGER_AGENT_CACHE$newline$caches ;; esac
 case ${XDG_CACHE_HOME-} in /*) caches=$caches$newline$XDG_CACHE_HOME/testflinger-agent ;; esac
 case ${HOME-} in /*) caches=$caches$newline$HOME/.cache/testflinger-agent ;; esac
 caches=$caches$newline${self%/*}/.testflinger-agent-cache

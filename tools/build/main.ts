@@ -16,6 +16,7 @@ import { commitOf } from "./git.ts";
 import { collectNotices } from "./notices.ts";
 import { portable } from "./portable.ts";
 import { denoFor } from "./runtime.ts";
+import { tryFile } from "./trial.ts";
 import {
   BuildError,
   DENO_VERSION,
@@ -118,23 +119,21 @@ async function build({ targets, packaging, out }: Order): Promise<void> {
   await replaceFile(join(out, "SHA256SUMS"), encode(sums.join("")));
 }
 
-/** A file that cannot say its version must not leave the house. */
+/** A file that does not do what users do with it must not leave the house. */
 async function tryOut(path: string): Promise<void> {
-  const { stdout, stderr } = await new Deno.Command(path, {
-    args: ["version"],
-    // An emulator would be one for another target's file.
-    env: { TESTFLINGER_AGENT_RUNNER: "" },
-    stdin: "null",
-  }).output();
-  const said = new TextDecoder().decode(stdout);
-  if (said.startsWith(`${PROGRAM} ${VERSION}\n`)) return;
-  await Deno.remove(path);
-  throw new BuildError(
-    `The file that was built does not run ('version' says '${
-      said.slice(0, 200).trim()
-    }'), and was ` +
-      `removed. Is DENORT_BIN a denort, not a deno?\n${new TextDecoder().decode(stderr).trim()}`,
-  );
+  const cache = await Deno.makeTempDir({ prefix: "testflinger-build-" });
+  try {
+    // Not where this machine's agents look for their program.
+    const wrong = await tryFile(path, { env: { TESTFLINGER_AGENT_CACHE: cache } });
+    if (wrong === undefined) return;
+    await Deno.remove(path);
+    throw new BuildError(
+      `The file that was built does not work, and was removed. Is DENORT_BIN a denort, not a ` +
+        `deno?\n${wrong}`,
+    );
+  } finally {
+    await Deno.remove(cache, { recursive: true });
+  }
 }
 
 async function replaceFile(path: string, bytes: Uint8Array, mode = 0o644): Promise<void> {
