@@ -9,6 +9,7 @@ import type { EndReason } from "../job/end_reason.ts";
 import { removeFolder } from "../job/folder.ts";
 import { Job } from "../job/job.ts";
 import type { JobContext, StopSignals } from "../job/job_context.ts";
+import { endAnyway } from "../job/job_ending.ts";
 import { JobRun } from "../job/job_run.ts";
 import { recoverJobs } from "../job/recovery.ts";
 import { JobStore } from "../job/store.ts";
@@ -226,10 +227,16 @@ class Agent {
       return;
     }
     this.#reporter.setJob(job.jobId);
-    const run = new JobRun(job, outbox, this.#jobContext());
-    this.#uploads.startLive(outbox, () => run.noteCancelled());
-    const end = await run.run(broken);
-    if (end.recoveryFailed) this.#goOffline(end.jobId);
+    const context = this.#jobContext();
+    let run: JobRun | undefined;
+    this.#uploads.startLive(outbox, () => run?.noteCancelled());
+    try {
+      run = new JobRun(job, outbox, context);
+      const end = await run.run(broken);
+      if (end.recoveryFailed) this.#goOffline(end.jobId);
+    } catch (error) {
+      await endAnyway(outbox, { error, context });
+    }
     this.#reporter.setJob("");
     if (!this.#stop.signal.aborted) this.#reporter.showIdle();
     await this.#uploads.enforceCap();

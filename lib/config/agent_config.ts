@@ -184,6 +184,12 @@ const newKeys = {
   attachments_max_download: bytes().prefault("4 GiB").describe(
     "How large the archive of a job's attachments may be.",
   ),
+  secret_names_allowed: z.array(filledText(), { error: "must be a list of names of variables" })
+    .default([]).describe(
+      "Names of variables that a job's secrets may set although they change which programs run " +
+        "on the host, such as `PATH` or `LD_PRELOAD`. Whoever may submit jobs can then run code " +
+        "of their own in every phase that has secrets.",
+    ),
   metrics_port: z.int().min(1).max(HIGHEST_PORT).optional().describe(
     "Port of the metrics and the status page; absent: there are none.",
   ),

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
+import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import type { Outbox } from "../outbox/outbox.ts";
@@ -9,6 +10,7 @@ import { watched } from "../progress.ts";
 import type { ServerApi } from "../server/api.ts";
 import { unpackAttachments } from "./attachments/unpack.ts";
 import { fetchAttachments } from "./fetch_attachments.ts";
+import { makeAttachmentsFolder } from "./folder.ts";
 import type { Job } from "./job.ts";
 import { beginTransfer } from "./transfer.ts";
 
@@ -46,12 +48,19 @@ export async function bringAttachments(
     return `Cannot fetch the attachments: ${fetched.reason}`;
   }
   if (fetched.hasAny) {
+    let place: string;
+    try {
+      place = await makeAttachmentsFolder(folder);
+    } catch (error) {
+      await removeArchive(outbox);
+      return `Cannot make the folder for the attachments: ${messageOf(error)}`;
+    }
     const file = await Deno.open(path);
     const { size: total } = await file.stat();
     const what = "Unpacking the attachments";
     using progress = beginTransfer(options.observer, { what, jobId: job.jobId, total });
     const archive = watched(file.readable, progress);
-    const unpacked = await unpackAttachments(archive, join(folder, "attachments"), {
+    const unpacked = await unpackAttachments(archive, place, {
       limits: {
         maxMembers: config.attachments_max_members,
         maxSize: config.attachments_max_size,

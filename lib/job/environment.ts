@@ -1,6 +1,6 @@
 /** The environment in which a phase's command runs. */
-import type { Job } from "./job.ts";
-import type { Phase } from "../phases.ts";
+import { type AgentConfig, environmentOf } from "../config/agent_config.ts";
+import { isUnsafeName, shownName } from "./secrets.ts";
 
 /** By this variable whatever a job leaves behind is found, also outside its process groups. */
 export const JOB_VARIABLE = "TESTFLINGER_JOB_ID";
@@ -23,27 +23,34 @@ export interface PhaseEnvironment {
   problems: string[];
 }
 
-/**
- * The agent's own environment, then the configuration, then the job's id, then the secrets of this
- * phase and no other.
- *
- * @param configured from `environmentOf(config)`.
- */
+/** What goes into the environment of a phase. */
+export interface PhaseEnvironmentOptions {
+  jobId: string;
+  /** Of this phase and no other, by name. */
+  secrets: Record<string, string>;
+  config: AgentConfig;
+}
+
+/** The agent's own environment, then the configuration, then the job's id, then the secrets. */
 export function phaseEnvironment(
-  job: Job,
-  phase: Phase,
-  configured: Record<string, string>,
+  { jobId, secrets, config }: PhaseEnvironmentOptions,
 ): PhaseEnvironment {
   const inherited = Deno.env.toObject();
   for (const name of NOT_INHERITED) delete inherited[name];
-  const env: Record<string, string> = { ...inherited, ...configured, [JOB_VARIABLE]: job.jobId };
+  const env: Record<string, string> = {
+    ...inherited,
+    ...environmentOf(config),
+    [JOB_VARIABLE]: jobId,
+  };
   const problems: string[] = [];
-  for (const [name, value] of Object.entries(job.secrets(phase))) {
+  for (const [name, value] of Object.entries(secrets)) {
+    const secret = `WARNING: The secret ${shownName(name)}`;
     if (!/^[^=\0]+$/.test(name) || value.includes("\0")) {
+      problems.push(`${secret} cannot be an environment variable and is left out.`);
+    } else if (isUnsafeName(name) && !config.secret_names_allowed.includes(name)) {
       problems.push(
-        `WARNING: The secret ${
-          JSON.stringify(name)
-        } cannot be an environment variable and is left out.`,
+        `${secret} is left out: a variable of this name changes which programs the commands of ` +
+          "this host run. An agent takes it if its configuration lists it in secret_names_allowed.",
       );
     } else if (name !== JOB_VARIABLE) {
       env[name] = value;

@@ -68,7 +68,7 @@ export async function makeJobFolder(
 
 /**
  * Puts into a job's new folder what is there before any phase: the job as it was received, an
- * outcome without statuses, an empty file for a connector's error, and the folder for attachments.
+ * outcome without statuses, and an empty file for a connector's error.
  *
  * @param jobText JSON, secrets included.
  * @throws when a file cannot be written, or is there already.
@@ -77,7 +77,18 @@ export async function fillJobFolder(folder: string, jobText: string): Promise<vo
   await makeFile(join(folder, JOB_FILE), jobText, SECRET_FILE_MODE);
   await makeFile(join(folder, "testflinger-outcome.json"), "{}", SHARED_FILE_MODE);
   await makeFile(join(folder, "device-connector-error.json"), "", SHARED_FILE_MODE);
-  await makeFolder(join(folder, "attachments"), ATTACHMENTS_MODE);
+}
+
+/**
+ * Makes the folder for the attachments of a job that has any.
+ *
+ * @returns its path.
+ * @throws when it is there already, or cannot be made.
+ */
+export async function makeAttachmentsFolder(folder: string): Promise<string> {
+  const path = join(folder, "attachments");
+  await makeFolder(path, ATTACHMENTS_MODE);
+  return path;
 }
 
 /**

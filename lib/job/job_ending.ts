@@ -1,15 +1,16 @@
 /** The end of a job, once its phases are over: nothing of it is left on the host but its record. */
 import { messageOf } from "../message.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import { statusesOf } from "../outbox/job_state.ts";
+import { interruptedPhase, statusesOf } from "../outbox/job_state.ts";
 import { endSurvivors } from "../process/survivors.ts";
 import { removeArchive } from "./bring_attachments.ts";
 import { JOB_VARIABLE } from "./environment.ts";
 import type { Events } from "./events.ts";
-import type { Job } from "./job.ts";
+import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { RECOVERY_FAILED_STATUS } from "./phase_report.ts";
-import type { WorkingFolder } from "./working_folder.ts";
+import { INTERNAL_ERROR_STATUS } from "./phase_run.ts";
+import { WorkingFolder } from "./working_folder.ts";
 
 /** How a job ended. */
 export interface JobEnd {
@@ -115,4 +116,35 @@ export class JobEnding {
       );
     }
   }
+}
+
+/**
+ * The least that ends a job, for when running it, or ending it in good order, has failed: the server
+ * gets an outcome, and the host keeps no secret of it.
+ *
+ * @throws {Error} when not even that can be done.
+ */
+export async function endAnyway(
+  outbox: Outbox,
+  { error, context }: { error: unknown; context: JobContext },
+): Promise<void> {
+  const { log, config, clock } = context;
+  const { state, jobId } = outbox;
+  log.error(
+    `Job ${jobId} is ended as failed, please report this: the agent failed inside: ` +
+      messageOf(error),
+    { stack: error instanceof Error ? error.stack : undefined },
+  );
+  if (!state.sent.has("outcome")) {
+    const phase = interruptedPhase(state) ?? "setup";
+    outbox.append({ t: "phase_ended", phase, status: INTERNAL_ERROR_STATUS });
+    outbox.send({ kind: "outcome", status: statusesOf(state) });
+  }
+  try {
+    context.forgetReceived(outbox);
+    await new WorkingFolder(new Job({ job_id: jobId }), config, log).remove();
+  } catch (problem) {
+    log.error(`Cannot remove what is left of job ${jobId}: ${messageOf(problem)}`);
+  }
+  outbox.append({ t: "finished", at: clock.now() });
 }

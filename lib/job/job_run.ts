@@ -2,12 +2,12 @@
  * The life of one job, from the moment the server handed it out until nothing of it is left but
  * what is on its way to the server. Read `run()` from top to bottom.
  */
-import { environmentOf } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { interruptedPhase } from "../outbox/job_state.ts";
 import { type Phase, PHASES } from "../phases.ts";
-import { compileSecrets, type Secrets } from "../process/redactor.ts";
+import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
+import type { Secrets } from "../process/redactor.ts";
 import { waitWhileAllocated } from "./allocation.ts";
 import { bringAttachments } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
@@ -23,6 +23,7 @@ import { readRelease } from "./os_release.ts";
 import { phaseLimits } from "./phase_limits.ts";
 import { PhaseReport } from "./phase_report.ts";
 import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
+import { prepareSecrets, shownName, unmaskedNames } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
 /** The label of the metrics when nobody knows what runs on the device. */
@@ -34,6 +35,10 @@ export class JobRun {
   readonly #outbox: Outbox;
   readonly #context: JobContext;
   readonly #secrets: Secrets;
+  /** Why the job cannot be run with the secrets that it brings. */
+  readonly #refusal: string | undefined;
+  /** Names of secrets of which the log has said that they are not masked. */
+  readonly #unmasked = new Set<string>();
   readonly #events: Events;
   readonly #folder: WorkingFolder;
   readonly #report: PhaseReport;
@@ -45,7 +50,9 @@ export class JobRun {
     this.#job = job;
     this.#outbox = outbox;
     this.#context = context;
-    this.#secrets = compileSecrets(PHASES.flatMap((phase) => Object.values(job.secrets(phase))));
+    const { masks, refusal } = prepareSecrets(job);
+    this.#secrets = masks;
+    this.#refusal = refusal;
     this.#events = new Events(outbox, this.#secrets, context.clock);
     this.#folder = new WorkingFolder(job, context.config, context.log);
     this.#report = new PhaseReport({
@@ -74,6 +81,18 @@ export class JobRun {
    * @param broken why the job as it came cannot be run: it is ended as failed in setup.
    */
   async run(broken?: string): Promise<JobEnd> {
+    let reason: string;
+    try {
+      this.#begin();
+      await using watch = this.#startWatch();
+      reason = await this.#prepareAndRunPhases(watch, broken);
+    } catch (error) {
+      reason = await this.#internalError(error);
+    }
+    return await this.#end(reason);
+  }
+
+  #begin(): void {
     const { log, server, observer } = this.#context;
     const job = this.#job;
     this.#context.keepSecret(this.#outbox, this.#secrets);
@@ -84,14 +103,6 @@ export class JobRun {
       ...(job.name !== undefined && { name: this.#secrets.redactText(job.name) }),
     });
     this.#events.emit("job_start", `${server.address}/jobs/${job.jobId}`);
-    let reason: string;
-    try {
-      await using watch = this.#startWatch();
-      reason = await this.#prepareAndRunPhases(watch, broken);
-    } catch (error) {
-      reason = await this.#internalError(error);
-    }
-    return await this.#end(reason);
   }
 
   /**
@@ -132,7 +143,8 @@ export class JobRun {
     const distrust = this.#folder.whyDistrusted();
     if (distrust !== undefined) return await this.#failSetup(distrust);
     await this.#folder.make();
-    if (broken !== undefined) return await this.#failSetup(broken);
+    const unusable = broken ?? this.#refusal;
+    if (unusable !== undefined) return await this.#failSetup(unusable);
     const { stop } = this.#context.signals;
     const refused = await bringAttachments(this.#job, {
       ...this.#context,
@@ -202,7 +214,9 @@ export class JobRun {
 
   async #runCommand(phase: Phase, ends: readonly AbortSignal[], note?: string): Promise<PhaseEnd> {
     const { config, clock, observer, log, signals } = this.#context;
-    const { env, problems } = phaseEnvironment(this.#job, phase, environmentOf(config));
+    // With secrets beyond the limits no command could be started, cleanup included.
+    const secrets = this.#refusal === undefined ? this.#job.secrets(phase) : {};
+    const { env, problems } = phaseEnvironment({ jobId: this.#job.jobId, secrets, config });
     const limits = phaseLimits(phase, { job: this.#job, config, clock, stop: signals.stop });
     const started = clock.monotonic();
     log.info(`Phase ${phase} begins`, { job_id: this.#job.jobId });
@@ -214,7 +228,11 @@ export class JobRun {
     if (distrust !== undefined) return await this.#refuseToRun(phase, distrust);
     await Deno.mkdir(this.#folder.path, { recursive: true, mode: 0o700 }).catch(() => {});
     this.#report.deviceInfo();
-    const notes = [...problems, ...(note === undefined ? [] : [note])];
+    const notes = [
+      ...problems,
+      ...this.#unmaskedNotes(secrets),
+      ...(note === undefined ? [] : [note]),
+    ];
     const end = await runPhase({
       phase,
       command: this.#command(phase),
@@ -227,6 +245,7 @@ export class JobRun {
       clock,
       limits,
       graceMs: config.cancel_grace * 1000,
+      mostUndelivered: config.max_spool / 2,
       signal: AbortSignal.any([...ends]),
       forceStop: signals.forceStop,
       ...(notes.length > 0 && { note: notes.join("\n") }),
@@ -248,6 +267,18 @@ export class JobRun {
     });
     this.#noteCancelLatency(end);
     return end;
+  }
+
+  /** Said once for each name: it would be a line in each phase otherwise. */
+  #unmaskedNotes(secrets: Record<string, string>): string[] {
+    const names = unmaskedNames(secrets).filter((name) => !this.#unmasked.has(name));
+    for (const name of names) this.#unmasked.add(name);
+    return names.map((name) =>
+      `WARNING: The secret ${
+        shownName(name)
+      } has fewer than ${FEWEST_MASKED_CHARACTERS} characters ` +
+      "and is not masked."
+    );
   }
 
   /** Whoever owns the folder would decide what the command finds there. */

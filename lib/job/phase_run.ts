@@ -30,6 +30,8 @@ export interface PhaseRunOptions {
   clock: Clock;
   limits: PhaseLimits;
   graceMs: number;
+  /** The serial log waits while more than this is on its way to the server, in bytes. */
+  mostUndelivered: number;
   /** Ends the phase; its reason is an `EndReason`. */
   signal: AbortSignal;
   /** Ends it without grace. */

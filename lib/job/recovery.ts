@@ -3,7 +3,7 @@ import { messageOf } from "../message.ts";
 import type { UploadQueue } from "./upload_queue.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
-import type { JobEnd } from "./job_ending.ts";
+import { endAnyway, type JobEnd } from "./job_ending.ts";
 import { JobRun } from "./job_run.ts";
 import type { JobStore, Leftover } from "./store.ts";
 
@@ -21,7 +21,8 @@ export async function recoverJobs(
   const ends: JobEnd[] = [];
   for (const leftover of await store.leftovers()) {
     try {
-      const end = await recoverJob(leftover, { store, uploads, context });
+      const end = await recoverJob(leftover, { store, uploads, context })
+        .catch((error) => endAnyway(leftover.outbox, { error, context }));
       if (end !== undefined) ends.push(end);
     } catch (error) {
       const { jobId, folder } = leftover.outbox;

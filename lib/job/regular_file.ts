@@ -16,6 +16,8 @@ export class NotRegular extends Error {
 /** A file that is open for reading. */
 export interface ReadableFile extends Disposable {
   readonly size: number;
+  /** Bytes that it takes up on disk: fewer than `size` where it has holes. */
+  readonly allocated: number;
   /** Who owns it. */
   readonly uid: number;
   /** Fills `buffer` from `position` on; 0 at the end of the file. */
@@ -49,6 +51,8 @@ export function openForReading(path: string, demands: Demands = {}): ReadableFil
     refuseOther(path, stat, demands);
     return {
       size: stat.size,
+      // The unit of st_blocks, whatever the blocks of the file system are.
+      allocated: stat.blocks * 512,
       uid: stat.uid,
       read: (buffer, position) => fs.readSync(fd, buffer, 0, buffer.length, position),
       [Symbol.dispose]: () => fs.closeSync(fd),

@@ -1,15 +1,29 @@
 /** Follows `<phase>-serial.log` while a connector writes it, into the job's serial log. */
+import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
-import type { Secrets } from "../process/redactor.ts";
+import type { RedactorStream, Secrets } from "../process/redactor.ts";
 import { utf8Cleaner } from "../process/utf8.ts";
-import { openForReading } from "./regular_file.ts";
+import { openForReading, type ReadableFile } from "./regular_file.ts";
 
 /** A person who watches a boot over serial sees it within half a second. */
 const LOOK_EVERY_MS = 500;
 const CHUNK_BYTES = 64 * 1024;
+/** Holes of a file begin and end where its blocks do. */
+const BLOCK_BYTES = 4096;
+const NO_DATA = Buffer.alloc(CHUNK_BYTES);
+/** After so many chunks of nothing but holes, which are read without waiting, others have a turn. */
+const CHUNKS_AT_ONCE = 256;
+/** A larger hole is not searched to its end: the next thing that is read is the end of the file. */
+const LARGEST_HOLE_BYTES = 256 * 1024 ** 2;
+const END_BYTES = 1024 * 1024;
+
+/** When its phase has ended, what is left of a serial log is copied for so long. */
+const REST_MS = 30_000;
+/** The same when the phase was ended by a cancellation or a stop. */
+const REST_AFTER_ABORT_MS = 2_000;
 
 /** What a tail reads from and writes to. */
 export interface SerialTailOptions {
@@ -19,52 +33,152 @@ export interface SerialTailOptions {
   folder: string;
   secrets: Secrets;
   clock: Clock;
+  /** Copying waits while more than this is on its way to the server, in bytes. */
+  mostUndelivered: number;
+  /** Has aborted when the phase was not to end by itself. */
+  signal: AbortSignal;
+  /** Ends copying. */
+  forceStop: AbortSignal;
 }
 
 /**
- * Copies what is and will be in the serial log of the phase until `over` aborts, and then the rest.
- * Never throws: the serial log is an extra.
+ * Copies what is and will be in the serial log of the phase until `over` aborts, and then the rest,
+ * as far as that takes no more than a moment. Never throws: the serial log is an extra.
  */
 export async function tailSerial(options: SerialTailOptions, over: AbortSignal): Promise<void> {
-  const { outbox, phase, clock } = options;
-  const path = join(options.folder, `${phase}-serial.log`);
-  const cleaner = utf8Cleaner();
-  const redactor = options.secrets.stream();
-  const emit = (bytes: Uint8Array) => outbox.appendLog("serial", phase, bytes);
-  let offset = 0;
-  const readOn = async () => {
-    for (const bytes of readFrom(path, offset)) {
-      offset += bytes.length;
-      await emit(redactor.push(cleaner.push(bytes)));
-    }
-  };
+  const { clock, signal, forceStop } = options;
+  const tail = new SerialTail(options);
+  const rest = new AbortController();
   try {
     while (!over.aborted) {
-      await readOn();
+      await tail.copy(over);
       await clock.sleep(LOOK_EVERY_MS, over).catch(() => {});
     }
-    await readOn();
-    await emit(redactor.push(cleaner.flush()));
-    await emit(redactor.flush());
+    const ends = AbortSignal.any([rest.signal, forceStop]);
+    const ms = signal.aborted ? REST_AFTER_ABORT_MS : REST_MS;
+    clock.sleep(ms, ends).then(() => rest.abort(), () => {});
+    while (await tail.copy(ends) === "more" && !ends.aborted) {
+      await clock.sleep(LOOK_EVERY_MS, ends).catch(() => {});
+    }
+    await tail.end();
   } catch {
     // A full disk: the phase's own log says so.
+  } finally {
+    rest.abort();
   }
 }
 
-/** The bytes of a regular file from `offset` on; nothing when there is no such file. */
-function* readFrom(path: string, offset: number): Generator<Uint8Array> {
-  let file;
-  try {
-    file = openForReading(path);
-  } catch {
-    return; // Not there yet, or nothing that a connector has written.
+/** One serial log, on its way from the job's folder to the outbox. */
+class SerialTail {
+  readonly #options: SerialTailOptions;
+  readonly #cleaner = utf8Cleaner();
+  readonly #redactor: RedactorStream;
+  /** How much of the file has been dealt with. */
+  #offset = 0;
+  /** Bytes of holes since the last byte of data. */
+  #hole = 0;
+  /** Bytes at the end of the file that have not been copied. */
+  #left = 0;
+
+  constructor(options: SerialTailOptions) {
+    this.#options = options;
+    this.#redactor = options.secrets.stream();
   }
-  using open = file;
-  for (let at = offset; at < open.size;) {
-    const chunk = new Uint8Array(CHUNK_BYTES);
-    const read = open.read(chunk, at);
-    if (read === 0) return;
-    at += read;
-    yield chunk.subarray(0, read);
+
+  /** Copies what is there now. Returns "more" when it stopped before the end of the file. */
+  async copy(until: AbortSignal): Promise<"more" | "end"> {
+    const { folder, phase, outbox, mostUndelivered } = this.#options;
+    let opened;
+    try {
+      opened = openForReading(join(folder, `${phase}-serial.log`));
+    } catch {
+      return "end"; // Not there yet, or nothing that a connector has written.
+    }
+    using file = opened;
+    // As far as it goes now: whatever appends to it faster than we read is not followed for good.
+    const { size } = file;
+    const hasHoles = file.allocated < size;
+    for (let chunks = 1; this.#offset < size; chunks++) {
+      this.#left = size - this.#offset;
+      if (until.aborted || outbox.undeliveredBytes >= mostUndelivered) return "more";
+      const chunk = this.#read(file, size);
+      if (chunk.length === 0) break;
+      if (hasHoles) await this.#emitData(chunk);
+      else await this.#emit(chunk);
+      if (this.#hole > LARGEST_HOLE_BYTES) this.#skipTo(size - END_BYTES);
+      if (chunks % CHUNKS_AT_ONCE === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    this.#left = 0;
+    return "end";
   }
+
+  #read(file: ReadableFile, size: number): Uint8Array {
+    // From one boundary of blocks to another.
+    const most = CHUNK_BYTES - this.#offset % BLOCK_BYTES;
+    const chunk = new Uint8Array(Math.min(most, size - this.#offset));
+    const read = file.read(chunk, this.#offset);
+    this.#offset += read;
+    return chunk.subarray(0, read);
+  }
+
+  #skipTo(offset: number): void {
+    if (offset <= this.#offset) return;
+    this.#hole += offset - this.#offset;
+    this.#offset = offset;
+  }
+
+  /** Emits a chunk that ends at `#offset`, without the blocks in it that are nothing but zeros. */
+  async #emitData(chunk: Uint8Array): Promise<void> {
+    if (isNoData(chunk)) {
+      this.#hole += chunk.length;
+      return;
+    }
+    const start = this.#offset - chunk.length;
+    let data = 0;
+    for (let at = 0; at < chunk.length;) {
+      const end = Math.min(chunk.length, at + BLOCK_BYTES - (start + at) % BLOCK_BYTES);
+      if (isNoData(chunk.subarray(at, end))) {
+        await this.#emit(chunk.subarray(data, at));
+        this.#hole += end - at;
+        data = end;
+      }
+      at = end;
+    }
+    await this.#emit(chunk.subarray(data));
+  }
+
+  async #emit(bytes: Uint8Array): Promise<void> {
+    if (bytes.length === 0) return;
+    await this.#sayHole();
+    await this.#append(this.#redactor.push(this.#cleaner.push(bytes)));
+  }
+
+  async #sayHole(): Promise<void> {
+    if (this.#hole === 0) return;
+    const hole = this.#hole;
+    this.#hole = 0;
+    await this.#say(`[A hole of ${hole} bytes in the serial log is left out.]`);
+  }
+
+  async #say(line: string): Promise<void> {
+    await this.#emit(new TextEncoder().encode(`\n${line}\n`));
+  }
+
+  async #append(bytes: Uint8Array): Promise<void> {
+    await this.#options.outbox.appendLog("serial", this.#options.phase, bytes);
+  }
+
+  /** Says what is missing, and lets go of what was held back. */
+  async end(): Promise<void> {
+    await this.#sayHole();
+    if (this.#left > 0) {
+      await this.#say(`[The last ${this.#left} bytes of the serial log are left out.]`);
+    }
+    await this.#append(this.#redactor.push(this.#cleaner.flush()));
+    await this.#append(this.#redactor.flush());
+  }
+}
+
+function isNoData(bytes: Uint8Array): boolean {
+  return NO_DATA.subarray(0, bytes.length).equals(bytes);
 }

@@ -14,6 +14,14 @@ export interface Pattern {
  */
 const FEWEST_ENCODED_CHARACTERS = 6;
 
+/** Shorter values would be masked all over a log, and make it unreadable. */
+export const FEWEST_MASKED_CHARACTERS = 4;
+
+/** Whether a secret is long enough to be masked; a newline at its end does not count. */
+export function isMaskable(value: string): boolean {
+  return [...withoutLastNewlines(value)].length >= FEWEST_MASKED_CHARACTERS;
+}
+
 /** Not escaped in URLs by anyone. */
 const PLAIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.";
 /** What the usual encoders leave as it is, and whether they write a space as `+`. */
@@ -38,10 +46,10 @@ const URL_ENCODERS: readonly { plain: string; plus: boolean }[] = [
  * or an empty line tells nothing. The value is masked where it is printed as a whole, as it is, with
  * CR LF, in one line with spaces (an unquoted `$KEY` in a shell), or with `\n` (in JSON).
  *
- * @param values of secrets; empty ones are ignored.
+ * @param values of secrets; those that are too short are ignored, see {@linkcode isMaskable}.
  */
 export function needlesOf(values: Iterable<string>): Pattern[] {
-  const secrets = [...new Set(values)].filter((value) => value !== "");
+  const secrets = [...new Set(values)].filter(isMaskable);
   const found = new Map<string, string>();
   for (const forms of [literalForms, encodedForms]) {
     for (const value of secrets) {

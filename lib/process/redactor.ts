@@ -35,7 +35,7 @@ export interface Secrets {
  * Prepares secrets: each occurrence of a value, or of its usual encodings (`needlesOf()`), is
  * replaced by `**`, the first six hexadecimal digits of the value's SHA-256, and `**`.
  *
- * @param values literal texts; empty ones are ignored.
+ * @param values literal texts; those of fewer than four characters are ignored.
  */
 export function compileSecrets(values: Iterable<string>): Secrets {
   return new CompiledSecrets(needlesOf(values));

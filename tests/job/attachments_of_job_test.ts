@@ -14,14 +14,17 @@ const WITH_ATTACHMENTS = { attachments_status: "complete" };
 
 Deno.test("attachments are in place before the first phase, and connectors still see them in the job", async () => {
   await using lab = await Lab.open({
-    config: { setup_command: "cat attachments/test/hello.txt; grep -c hello.txt testflinger.json" },
+    config: {
+      setup_command: "cat attachments/test/hello.txt; grep -c hello.txt testflinger.json; " +
+        "stat -c %a attachments",
+    },
   });
   const tar = await archive([{ header: { name: "test/hello.txt", size: 6 }, body: "hello\n" }]);
   const jobId = await lab.run(
     { ...WITH_ATTACHMENTS, test_data: { attachments: [{ local: "hello.txt" }] } },
     tar,
   );
-  assertEquals(lab.output(jobId, "setup"), "hello\n1\n");
+  assertEquals(lab.output(jobId, "setup"), "hello\n1\n755\n");
 });
 
 Deno.test("a phase that had nothing but attachments is skipped", async () => {

@@ -48,7 +48,6 @@ Deno.test("a job's folder is for the agent alone and holds what a job starts wit
 
     await fillJobFolder(folder, '{"job_id": "x"}');
     assertEquals(namesIn(folder), [
-      "attachments",
       "device-connector-error.json",
       "testflinger-outcome.json",
       "testflinger.json",
@@ -74,7 +73,6 @@ Deno.test("the modes in a job's folder do not depend on the agent's umask", asyn
       assertEquals(await modeOf(`${folder}/testflinger.json`), "600");
       assertEquals(await modeOf(`${folder}/testflinger-outcome.json`), "644");
       assertEquals(await modeOf(`${folder}/device-connector-error.json`), "644");
-      assertEquals(await modeOf(`${folder}/attachments`), "755");
     });
   }
 });

@@ -83,7 +83,7 @@ Deno.test("a command finds its job, its folder, the configuration and its secret
   });
   assertEquals(
     lab.output(jobId, "provision"),
-    "agent-1 muxpi []\n0\n700\n600\nattachments\ndevice-connector-error.json\nprovision.log\n" +
+    "agent-1 muxpi []\n0\n700\n600\ndevice-connector-error.json\nprovision.log\n" +
       "testflinger-outcome.json\ntestflinger.json\n{}",
   );
   const [address, folder] = lab.output(jobId, "test").split("\n");

@@ -1,4 +1,4 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertStringIncludes } from "@std/assert";
 import { dirname, join } from "node:path";
 import { Job } from "../../lib/job/job.ts";
 import { JobStore } from "../../lib/job/store.ts";
@@ -89,4 +89,44 @@ Deno.test("a job that bars the places where its artifacts would wait is delivere
     await Deno.stat(join(lab.config.execution_basedir, jobId)).then(() => true, () => false),
     false,
   );
+});
+
+Deno.test("a job that makes the agent fail inside is complete all the same, and the next one runs", async () => {
+  let fails = 2;
+  await using lab = await Lab.open({
+    config: { test_command: "echo tested", cleanup_command: "echo cleaned" },
+    setRedactor() {
+      if (fails-- > 0) throw new Error("a fault of ours");
+    },
+  });
+  const jobId = await lab.run({ test_data: { secrets: { TOKEN: "hunter2" } } });
+  assertEquals(lab.statuses(jobId), { setup: 100, cleanup: 0 });
+  const next = await lab.run({ test_data: { secrets: { TOKEN: "hunter2" } } });
+  assertEquals(lab.statuses(next), { setup: 100, cleanup: 0 });
+  const last = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.output(last, "test"), "tested\n");
+});
+
+Deno.test("a job whose end fails inside is ended on the server, and nothing of it stays on the host", async () => {
+  await using lab = await Lab.open({
+    config: { test_command: "echo tested" },
+    setRedactor() {
+      throw new Error("a fault of ours");
+    },
+  });
+  const store = new JobStore(dirname(jobs(lab)), recordingLog());
+  const jobId = lab.sandbox.submit({ job_queue: "elsewhere" });
+  {
+    using outbox = await store.accept(new Job({ job_id: jobId, job_queue: "queue-1" }), [], 1);
+    outbox.append({ t: "phase_started", phase: "test" });
+  }
+  const folder = join(lab.config.execution_basedir, jobId);
+  await Deno.mkdir(folder, { recursive: true });
+  await Deno.writeTextFile(join(folder, "testflinger.json"), '{"secret": "hunter2"}');
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { test: 100 });
+  await lab.eventually(() => [...Deno.readDirSync(jobs(lab))].length === 0, "all is delivered");
+  assertEquals([...Deno.readDirSync(lab.config.execution_basedir)], []);
+  assertStringIncludes(lab.logged("error").join("\n"), "the agent failed inside: a fault of ours");
 });

@@ -33,6 +33,8 @@ export interface LabOptions {
   tokenFile?: string;
   /** The agent's own log lines since the last call. */
   recentLog?: () => string[];
+  /** Is given what masks secrets in the agent's own log. */
+  setRedactor?: (redact: (text: string) => string) => void;
 }
 
 /** A running agent. */
@@ -114,7 +116,7 @@ export class Lab implements AsyncDisposable {
       observer,
       signals,
       recentLog: this.#options.recentLog ?? (() => []),
-      setRedactor: () => {},
+      setRedactor: this.#options.setRedactor ?? (() => {}),
       wantsRelease: false,
       sharedFolder: this.folder,
     }).finally(() => server.close());
