@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { MuxpiContext } from "../connectors/muxpi/config.ts";
 import { writeImage } from "../connectors/muxpi/flash.ts";
 import { muxpi } from "../connectors/muxpi.ts";
-import { makeContext } from "../connectors/support/context.ts";
+import { makeContext } from "../connectors/make_context.ts";
 import { sniffImage, unpacker } from "../connectors/support/image/image.ts";
 import { systemClock } from "../lib/clock.ts";
 import { incompressible, xz } from "../tests/support/disk_images.ts";

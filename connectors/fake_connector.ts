@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import * as z from "zod";
-import { defineConnector } from "./connector.ts";
+import { defineConnector } from "./define.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 
 const FRAME = "*".repeat(40);

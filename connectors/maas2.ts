@@ -1,4 +1,4 @@
-import { defineConnector } from "./connector.ts";
+import { defineConnector } from "./define.ts";
 import { type Layout, parseLayout } from "./maas2/storage/layout.ts";
 import { maasClient } from "./maas2/client.ts";
 import { maasConfigShape, type MaasContext, maasProvisionShape } from "./maas2/config.ts";
@@ -24,24 +24,22 @@ export const maas2 = defineConnector({
   provisionData: maasProvisionShape,
   needs: ["maas_user", "node_id", "device_ip"],
   programs: [MAAS, SSH],
-  async provision(ctx, { job, data }) {
+  prepare(ctx, { job, data }) {
+    return {
+      distro: data.distro,
+      kernel: data.kernel,
+      userData: data.user_data === undefined ? undefined : encodeUserData(data.user_data),
+      ephemeral: data.ephemeral,
+      layout: wantedLayout(ctx, data.disks),
+      users: usersOf(job),
+    };
+  },
+  async provision(ctx, { job, plan }) {
     const session = openSession(ctx, job);
-    // Whatever is wrong with the job is found before the machine is touched.
-    const users = usersOf(job);
-    const layout = wantedLayout(ctx, data.disks);
-    const userData = data.user_data === undefined ? undefined : encodeUserData(data.user_data);
-
     if (ctx.config.reset_efi) await bootFromNetwork(ctx);
     if (ctx.config.clear_tpm) await clearTpm(session);
     await releaseMachine(session);
-    await deploy(session, {
-      distro: data.distro,
-      kernel: data.kernel,
-      userData,
-      ephemeral: data.ephemeral,
-      layout,
-      users,
-    });
+    await deploy(session, plan);
   },
   async cleanup(ctx) {
     const job = await readJobLeniently(ctx);
@@ -66,7 +64,10 @@ function usersOf(job: Job): string[] {
   return [...new Set([user, MACHINE_USER])];
 }
 
-function wantedLayout(ctx: MaasContext, disks?: readonly unknown[]): Layout | undefined {
+function wantedLayout(
+  ctx: Pick<MaasContext, "config">,
+  disks?: readonly unknown[],
+): Layout | undefined {
   if (disks !== undefined) return parseLayout(disks, "disks");
   const standard = ctx.config.default_disks;
   return standard === undefined ? undefined : parseLayout(standard, "default_disks");

@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { type ConnectorContext, defineConnector } from "./connector.ts";
+import type { ConnectorContext } from "./context.ts";
+import { defineConnector } from "./define.ts";
 import { type ListedJob, readJobList, writeJobList } from "./multi/job_list.ts";
 import { type ChildJobServer, childJobServer, type JobResult } from "./multi/server.ts";
 import { type CommonConfig, need, type ShapeOutput } from "./support/config.ts";
@@ -34,10 +35,12 @@ export const multi = defineConnector({
       .optional().describe("The child jobs, one for each device."),
   },
   needs: ["agent_name", "testflinger_server"],
-  async provision(ctx, { job, data }) {
+  prepare(_ctx, { job, data }) {
     const parentId = job.job_id;
     if (!parentId) throw new ProvisioningError("The job has no 'job_id' for its children to name");
-    const jobs = childJobs(data.jobs ?? [], parentId);
+    return { parentId, jobs: childJobs(data.jobs ?? [], parentId) };
+  },
+  async provision(ctx, { job, plan: { parentId, jobs } }) {
     const server = await childJobServer(ctx, need(ctx.config, "testflinger_server"));
 
     const children: ListedJob[] = [];

@@ -1,18 +1,16 @@
-import { defineConnector } from "./connector.ts";
+import { defineConnector } from "./define.ts";
 import { bootCheck, waitForBoot } from "./muxpi/boot_check.ts";
 import { muxpiConfigShape, type MuxpiContext, muxpiProvisionShape } from "./muxpi/config.ts";
-import { control, mustControl } from "./muxpi/control.ts";
+import { COMMAND_TIMEOUT_MS, control, mustControl } from "./muxpi/control.ts";
 import { restartControlHost } from "./muxpi/control_host_restart.ts";
 import { flash } from "./muxpi/flash.ts";
 import { lookInto } from "./muxpi/image_type.ts";
-import { openImage } from "./muxpi/image_source.ts";
+import { imageSource, openImage } from "./muxpi/image_source.ts";
 import { mountImage } from "./muxpi/partitions.ts";
-import { connectStorage, muxPrefix, usesMuxProgram } from "./muxpi/storage.ts";
+import { chosenMedia, connectStorage, usesMuxProgram } from "./muxpi/storage.ts";
 import { createUser, loginFor } from "./muxpi/user.ts";
-import { need } from "./support/config.ts";
 import { credentials } from "./support/job.ts";
-import { hardReset } from "./support/script/reboot.ts";
-import { failureText, succeeded } from "./support/process/runner.ts";
+import { hardReset, runScript } from "./support/script/script.ts";
 import { QEMU_IMG, SCP, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
 
 /** What boards with a multiplexer of their own need between being reached and being used. */
@@ -28,14 +26,18 @@ export const muxpi = defineConnector({
   needs: ["agent_name", "control_host"],
   powerManagement: true,
   programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, QEMU_IMG],
-  async provision(ctx, { job, data, controlHostCycled }) {
-    // 1. What is wrong with the job or the configuration is found before anything is switched.
-    const media = data.media || undefined;
-    if (media === undefined) need(ctx.config, "test_device");
-    else muxPrefix(ctx);
-    const isUp = bootCheck(ctx, { url: data.boot_check_url || undefined, login: credentials(job) });
-    const login = data.create_user ? await loginFor(ctx, job) : undefined;
-    await using image = await openImage(ctx, data);
+  async prepare(ctx, { job, data }) {
+    const url = data.boot_check_url || undefined;
+    return {
+      media: chosenMedia(ctx, data.media),
+      bootCheck: bootCheck(ctx, { url, login: credentials(job) }),
+      login: data.create_user ? await loginFor(ctx, job) : undefined,
+      source: await imageSource(ctx, data),
+    };
+  },
+  async provision(ctx, { plan, controlHostCycled }) {
+    // 1. The image.
+    await using image = await openImage(ctx, plan.source);
 
     // 2. A control host that answers.
     if (!usesMuxProgram(ctx)) {
@@ -45,32 +47,38 @@ export const muxpi = defineConnector({
     await mustControl(ctx, { step: "reach the control host", program: "ssh", command: "true" });
 
     // 3. The medium, with the image on it and a user in the image.
-    const storage = await connectStorage(ctx, media);
+    const storage = await connectStorage(ctx, plan.media);
     await flash(ctx, storage, image);
-    if (login !== undefined) {
+    if (plan.login !== undefined) {
       const mounted = await mountImage(ctx, storage);
-      await createUser(ctx, mounted, { facts: await lookInto(ctx, mounted.root), login });
-      await runScript(ctx, "post_provision_script");
+      await createUser(ctx, mounted, {
+        facts: await lookInto(ctx, mounted.root),
+        login: plan.login,
+      });
+      await runOnControlHost(ctx, "post_provision_script");
       await mounted.unmount();
     } else {
-      await runScript(ctx, "post_provision_script");
+      await runOnControlHost(ctx, "post_provision_script");
     }
-    await runScript(ctx, "post_unmount_script");
+    await runOnControlHost(ctx, "post_unmount_script");
     await storage.back.run();
 
     // 4. The device.
     await hardReset(ctx, { optional: true });
-    await waitForBoot(ctx, isUp);
+    await waitForBoot(ctx, plan.bootCheck);
   },
 });
 
 /** Runs an operator's commands on the control host; what goes wrong is only logged. */
-async function runScript(
+async function runOnControlHost(
   ctx: MuxpiContext,
   key: "post_provision_script" | "post_unmount_script",
 ): Promise<void> {
-  for (const command of ctx.config[key] ?? []) {
-    const result = await control(ctx, command);
-    if (!succeeded(result)) ctx.log.warning(`${key}: ${failureText(command, result)}`);
-  }
+  await runScript(ctx, {
+    key,
+    commands: ctx.config[key] ?? [],
+    timeoutMs: COMMAND_TIMEOUT_MS,
+    failure: "log",
+    run: (command, options) => control(ctx, command, options),
+  });
 }

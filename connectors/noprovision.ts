@@ -1,8 +1,8 @@
 import * as z from "zod";
-import { defineConnector } from "./connector.ts";
+import { defineConnector } from "./define.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
-import { hardReset } from "./support/script/reboot.ts";
+import { hardReset } from "./support/script/script.ts";
 import { destination, deviceTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
 import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
@@ -36,9 +36,8 @@ export const noprovision = defineConnector({
   needs: ["device_ip"],
   wanted: (data) => data.skip !== true,
   programs: [SSH, { ...SSHPASS, onlyFor: PASSWORDS }, { ...SSH_COPY_ID, onlyFor: PASSWORDS }],
-  async provision(ctx, { job }) {
-    const { user } = credentials(job);
-    const target = deviceTarget(ctx, { user });
+  prepare: (ctx, { job }) => deviceTarget(ctx, { user: credentials(job).user }),
+  async provision(ctx, { job, plan: target }) {
     let last = await keyLetsIn(ctx, target, PROBE_TIMEOUT_MS);
     if (last.ok) return;
 

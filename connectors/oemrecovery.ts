@@ -1,9 +1,10 @@
 import * as z from "zod";
-import { type ConnectorContext, defineConnector } from "./connector.ts";
+import type { ConnectorContext } from "./context.ts";
+import { defineConnector } from "./define.ts";
 import { script } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
-import { hardReset } from "./support/script/reboot.ts";
+import { hardReset, runScript } from "./support/script/script.ts";
 import { type CommandResult, succeeded } from "./support/process/runner.ts";
 import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
@@ -40,7 +41,7 @@ export const oemrecovery = defineConnector({
   needs: ["device_ip"],
   setupBody: { usb: "DUT" },
   programs: [SSH, SSHPASS, SSH_COPY_ID],
-  async provision(ctx, { job }) {
+  prepare(ctx, { job }) {
     const commands = ctx.config.recovery_cmds ?? [];
     if (commands.length === 0) {
       throw new ProvisioningError(
@@ -48,10 +49,13 @@ export const oemrecovery = defineConnector({
           "the device",
       );
     }
-    const recovery: Recovery = {
+    return {
+      commands,
       target: deviceTarget(ctx, credentials(job)),
       readyCommand: ctx.config.ready_cmd,
     };
+  },
+  async provision(ctx, { plan: recovery }) {
     const refusal = await copyKey(ctx, recovery.target);
     if (refusal !== undefined) {
       ctx.log.warning(`The device is reset, as it does not take the ssh key: ${refusal}`);
@@ -59,15 +63,13 @@ export const oemrecovery = defineConnector({
       await waitUntilReady(ctx, recovery, undefined);
     }
     const oldBootId = await bootId(ctx, recovery.target);
-    for (const [index, command] of commands.entries()) {
-      const mayDisconnect = ctx.config.recovery_disconnect_ok && index === commands.length - 1;
-      await runRecoveryCommand(ctx, keysOnly(recovery.target), { command, mayDisconnect });
-    }
+    await recover(ctx, recovery, { lastMayDisconnect: ctx.config.recovery_disconnect_ok });
     await waitUntilReady(ctx, recovery, oldBootId);
   },
 });
 
 interface Recovery {
+  readonly commands: readonly string[];
   readonly target: SshTarget;
   readonly readyCommand: string | undefined;
 }
@@ -84,27 +86,32 @@ async function copyKey(ctx: ConnectorContext, target: SshTarget): Promise<string
   return copied.why;
 }
 
-async function runRecoveryCommand(
+/** Runs the recovery commands on the device. */
+async function recover(
   ctx: ConnectorContext,
-  target: SshTarget,
-  { command, mayDisconnect }: { readonly command: string; readonly mayDisconnect: boolean },
+  { commands, target }: Recovery,
+  { lastMayDisconnect }: { readonly lastMayDisconnect: boolean },
 ): Promise<void> {
-  ctx.log.info(`Running on the device: ${command}`);
-  const result = await ssh(ctx, target, command, {
+  const device = keysOnly(target);
+  let left = commands.length;
+  await runScript(ctx, {
+    key: "recovery_cmds",
+    commands,
     timeoutMs: COMMAND_TIMEOUT_MS,
-    onOutput: (bytes) => ctx.print(bytes),
+    failure: { step: "recover the device", ErrorClass: ProvisioningError },
+    async run(command, options) {
+      ctx.log.info(`Running on the device: ${command}`);
+      const result = await ssh(ctx, device, command, options);
+      left -= 1;
+      const gone = result.ended === "timeout" ||
+        (result.ended === "exited" && result.status === SSH_FAILED);
+      // Still there, so it was not the recovery that ended the connection.
+      if (!gone || left > 0 || !lastMayDisconnect) return result;
+      if ((await keyLetsIn(ctx, device, ANSWER_TIMEOUT_MS)).ok) return result;
+      ctx.log.info("The device has gone away, as it should");
+      return { ended: "exited", status: 0, stdout: "", stderr: "" };
+    },
   });
-  if (succeeded(result)) return;
-  const gone = result.ended === "timeout" ||
-    (result.ended === "exited" && result.status === SSH_FAILED);
-  // Still there, so it was not the recovery that ended the connection.
-  if (mayDisconnect && gone && !(await keyLetsIn(ctx, target, ANSWER_TIMEOUT_MS)).ok) {
-    ctx.log.info("The device has gone away, as it should");
-    return;
-  }
-  throw new ProvisioningError(
-    `Cannot recover the device: ${sshFailureText(target, command, result)}`,
-  );
 }
 
 /**

@@ -1,22 +1,17 @@
-import type { Connector } from "./connector.ts";
-import { fakeConnector } from "./fake_connector.ts";
-import { maas2 } from "./maas2.ts";
-import { multi } from "./multi.ts";
-import { muxpi } from "./muxpi.ts";
-import { noprovision } from "./noprovision.ts";
-import { oemrecovery } from "./oemrecovery.ts";
+import type { Connector } from "./context.ts";
 
 /** The connectors of this version, by their names on the command line. */
-export const CONNECTORS: ReadonlyMap<string, Connector> = new Map(
-  [
-    fakeConnector,
-    maas2,
-    multi,
-    muxpi,
-    noprovision,
-    oemrecovery,
-  ].map((connector) => [connector.name, connector]),
-);
+const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
+  fake_connector: async () => (await import("./fake_connector.ts")).fakeConnector,
+  maas2: async () => (await import("./maas2.ts")).maas2,
+  multi: async () => (await import("./multi.ts")).multi,
+  muxpi: async () => (await import("./muxpi.ts")).muxpi,
+  noprovision: async () => (await import("./noprovision.ts")).noprovision,
+  oemrecovery: async () => (await import("./oemrecovery.ts")).oemrecovery,
+};
+
+/** Their names, sorted. */
+export const CONNECTOR_NAMES: readonly string[] = Object.keys(LOADERS);
 
 /** Names that jobs and configurations in the field use, and that this version does not have. */
 export const NOT_IN_THIS_VERSION: readonly string[] = [
@@ -31,3 +26,13 @@ export const NOT_IN_THIS_VERSION: readonly string[] = [
   "oem_autoinstall",
   "oemscript",
 ];
+
+/** Loads the connector of that name, and no other one; undefined where there is none. */
+export async function loadConnector(name: string): Promise<Connector | undefined> {
+  return Object.hasOwn(LOADERS, name) ? await LOADERS[name]?.() : undefined;
+}
+
+/** Loads all connectors, in the order of their names. */
+export async function loadConnectors(): Promise<Connector[]> {
+  return await Promise.all(Object.values(LOADERS).map((load) => load()));
+}

@@ -4,9 +4,9 @@ import type { Clock } from "../lib/clock.ts";
 import type { ProgressView } from "../lib/progress.ts";
 import { formatMistake, type Mistake } from "../lib/config/mistake.ts";
 import { readYamlFile } from "../lib/config/yaml_file.ts";
-import type { Connector, Stage } from "./connector.ts";
+import type { Connector, Stage } from "./context.ts";
 import type { CommonConfig } from "./support/config.ts";
-import { makeContext } from "./support/context.ts";
+import { makeContext } from "./make_context.ts";
 import { writeDeviceInfo } from "./support/device_info.ts";
 import { recordFailure } from "./support/error_file.ts";
 import {

@@ -52,6 +52,34 @@ function importsOf(file: string): string[] {
     .map(([, path = ""]) => relative(ROOT, resolve(dirname(file), path)));
 }
 
+/** The first way from a file back to itself that is found, type imports included. */
+function circleAmong(files: readonly string[]): string[] | undefined {
+  const done = new Set<string>();
+  const way: string[] = [];
+  const visit = (file: string): string[] | undefined => {
+    if (way.includes(file)) return [...way.slice(way.indexOf(file)), file];
+    if (done.has(file)) return undefined;
+    way.push(file);
+    for (const imported of importsOf(join(ROOT, file))) {
+      const circle = files.includes(imported) ? visit(imported) : undefined;
+      if (circle !== undefined) return circle;
+    }
+    way.pop();
+    done.add(file);
+    return undefined;
+  };
+  for (const file of files) {
+    const circle = visit(file);
+    if (circle !== undefined) return circle;
+  }
+  return undefined;
+}
+
+Deno.test("no two files of connectors need each other", () => {
+  const files = [...sourceFiles(join(ROOT, "connectors"))].map((file) => relative(ROOT, file));
+  assertEquals(circleAmong(files), undefined);
+});
+
 for (const [room, allowed] of Object.entries(ALLOWED)) {
   Deno.test(`imports of ${room} point the right way`, () => {
     const wrong: string[] = [];

@@ -1,11 +1,14 @@
 /**
  * `deno task docs`: writes the references that come from the code, `docs/configuration.md`,
- * `docs/commands.md` and `docs/monitoring/status.md`. A test fails when they are not what this writes.
+ * `docs/commands.md`, `docs/connectors.md` and `docs/monitoring/status.md`. A test fails when they are not what
+ * this writes.
  *
  * Usage: deno run --allow-read --allow-write --allow-env tools/docs.ts
  */
 import { fileURLToPath } from "node:url";
-import { CONNECTORS, NOT_IN_THIS_VERSION } from "../connectors/registry.ts";
+import { loadConnectors, NOT_IN_THIS_VERSION } from "../connectors/registry.ts";
+import type { Connector } from "../connectors/context.ts";
+import { connectorsDocument } from "../connectors/support/reference.ts";
 import { agentCommand } from "../lib/cli/agent_command.ts";
 import { type Command, type Flag, HELP_FLAG, PROGRAM } from "../lib/cli/command.ts";
 import { COMMANDS } from "../lib/cli/table.ts";
@@ -17,9 +20,11 @@ import {
 import { statusReference } from "./status_reference.ts";
 
 /** The files below the repository, each with what it should hold. */
-export function generatedDocs(): Record<string, string> {
+export async function generatedDocs(): Promise<Record<string, string>> {
+  const connectors = await loadConnectors();
   return {
-    "docs/configuration.md": configuration(),
+    "docs/configuration.md": configuration(connectors),
+    "docs/connectors.md": connectorsDocument(connectors),
     "docs/commands.md": commands(),
     "docs/monitoring/status.md": status(),
   };
@@ -27,8 +32,7 @@ export function generatedDocs(): Record<string, string> {
 
 const NOTE = "<!-- Written by `deno task docs`: change the code, not this file. -->\n";
 
-function configuration(): string {
-  const connectors = [...CONNECTORS.values()];
+function configuration(connectors: readonly Connector[]): string {
   const [first] = connectors;
   const common = keyReferences(first?.configShape ?? {})
     .filter(({ key }) => connectors.every((one) => !Object.hasOwn(one.ownConfigShape, key)));
@@ -183,7 +187,7 @@ function spelled(flag: Flag): string {
 
 if (import.meta.main) {
   const root = fileURLToPath(new URL("..", import.meta.url));
-  for (const [file, text] of Object.entries(generatedDocs())) {
+  for (const [file, text] of Object.entries(await generatedDocs())) {
     await Deno.writeTextFile(`${root}/${file}`, text);
   }
 }

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { ConnectorContext } from "../connector.ts";
+import type { ConnectorContext } from "../context.ts";
 import type { CommonConfig, ShapeOutput } from "../support/config.ts";
 
 /** A word for the command line of `maas` that is no option. */

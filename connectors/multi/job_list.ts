@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import * as z from "zod";
-import type { ConnectorContext } from "../connector.ts";
+import type { ConnectorContext } from "../context.ts";
 import { issuesText } from "../support/job.ts";
 
 /** For the later stages, and for test commands that want to know more than the addresses. */

@@ -1,7 +1,7 @@
 /** The three calls to the Testflinger server that a job makes for its child jobs. */
 import * as z from "zod";
 import { PHASES } from "../../lib/phases.ts";
-import type { ConnectorContext } from "../connector.ts";
+import type { ConnectorContext } from "../context.ts";
 import { messageOf, ProvisioningError } from "../support/errors.ts";
 import type { HttpRequest } from "../support/http/http.ts";
 

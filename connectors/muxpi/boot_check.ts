@@ -1,7 +1,8 @@
+import type { PrepareContext } from "../context.ts";
 import { need } from "../support/config.ts";
 import { JobError, ProvisioningError } from "../support/errors.ts";
 import type { Credentials } from "../support/job.ts";
-import { bracketed, deviceTarget } from "../support/ssh/ssh.ts";
+import { bracketed, deviceTarget, type SshTarget } from "../support/ssh/ssh.ts";
 import { copySshKey } from "../support/ssh/ssh_keys.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import type { MuxpiContext } from "./config.ts";
@@ -14,41 +15,45 @@ const REQUEST_TIMEOUT_MS = 5_000;
 /** What stands for the device's address in a `boot_check_url`. */
 const ADDRESS_MARK = "$DEVICE_IP";
 
-/** Looks whether the device is ready: undefined when it is, else why it is not. */
-export type BootCheck = () => Promise<string | undefined>;
+/** By what the device is known to be up. */
+export type BootCheck =
+  /** It lets the agent's ssh key in, which is installed with the password where that is needed. */
+  | { readonly kind: "login"; readonly target: SshTarget }
+  /** This URL answers with status 200. */
+  | { readonly kind: "url"; readonly url: string };
 
 /**
  * How to find out that the device is up.
  *
- * @param options.url what the job says, with `$DEVICE_IP` in it; unset: the device must let the
- *   agent's ssh key in, which is installed with the password where that is needed.
+ * @param options.url what the job says, with `$DEVICE_IP` in it.
  * @throws ProvisioningError when the device's address is not known; JobError when `url` is no URL.
  */
 export function bootCheck(
-  ctx: MuxpiContext,
+  ctx: PrepareContext,
   { url, login }: { readonly url: string | undefined; readonly login: Credentials },
 ): BootCheck {
-  if (url === undefined) {
-    const { user, password } = login;
-    const target = deviceTarget(ctx, { user, password });
-    return async () => {
-      const copied = await copySshKey(ctx, target, { attempts: 1, timeoutMs: KEY_TIMEOUT_MS });
-      if (copied.ok) return undefined;
-      if (copied.missing) throw new ProvisioningError(`Cannot log in to the device: ${copied.why}`);
-      return copied.why;
-    };
-  }
+  if (url === undefined) return { kind: "login", target: deviceTarget(ctx, login) };
   const address = url.includes(ADDRESS_MARK)
     ? url.replaceAll(ADDRESS_MARK, () => bracketed(need(ctx.config, "device_ip")))
     : url;
   if (!/^https?:/i.test(address) || !URL.canParse(address)) {
     throw new JobError(`The job's 'boot_check_url' is no http or https URL: '${address}'`);
   }
-  return async () => {
-    const answer = await ctx.http.send(address, { timeoutMs: REQUEST_TIMEOUT_MS });
-    if (answer.ended === "failed") return `${address}: ${answer.message}`;
-    return answer.status === 200 ? undefined : `${address} answered with status ${answer.status}`;
-  };
+  return { kind: "url", url: address };
+}
+
+/** Why the device is not up; undefined when it is. */
+async function whyNotUp(ctx: MuxpiContext, check: BootCheck): Promise<string | undefined> {
+  if (check.kind === "url") {
+    const { url } = check;
+    const answer = await ctx.http.send(url, { timeoutMs: REQUEST_TIMEOUT_MS });
+    if (answer.ended === "failed") return `${url}: ${answer.message}`;
+    return answer.status === 200 ? undefined : `${url} answered with status ${answer.status}`;
+  }
+  const copied = await copySshKey(ctx, check.target, { attempts: 1, timeoutMs: KEY_TIMEOUT_MS });
+  if (copied.ok) return undefined;
+  if (copied.missing) throw new ProvisioningError(`Cannot log in to the device: ${copied.why}`);
+  return copied.why;
 }
 
 /**
@@ -61,7 +66,7 @@ export async function waitForBoot(ctx: MuxpiContext, check: BootCheck): Promise<
     waitingFor: "the device to be up",
     limitMs: LIMIT_MS,
     pauseMs: PAUSE_MS,
-    look: check,
+    look: () => whyNotUp(ctx, check),
   });
   if (missing === undefined) return;
   throw new ProvisioningError(

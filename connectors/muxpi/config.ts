@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { ConnectorContext } from "../connector.ts";
+import type { ConnectorContext } from "../context.ts";
 import { type CommonConfig, script, type ShapeOutput } from "../support/config.ts";
 
 /** A file or device on the control host. */

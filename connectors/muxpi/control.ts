@@ -1,4 +1,4 @@
-import type { ConnectorContext } from "../connector.ts";
+import type { ConnectorContext } from "../context.ts";
 import { type CommandResult, expectSuccess } from "../support/process/runner.ts";
 import { controlHostTarget, ssh } from "../support/ssh/ssh.ts";
 
@@ -7,12 +7,16 @@ const SSH_FAILED = 255;
 
 const ATTEMPTS = 13;
 const PAUSE_MS = 5_000;
-const COMMAND_TIMEOUT_MS = 60_000;
+
+/** For one attempt, where nothing else is said. */
+export const COMMAND_TIMEOUT_MS = 60_000;
 
 /** How to run a command on the control host. */
 export interface ControlOptions {
   /** For one attempt. @default 60 s */
   readonly timeoutMs?: number;
+  /** Told what the command prints, as it comes. */
+  readonly onOutput?: (bytes: Uint8Array) => Promise<void>;
   /** How often a connection is tried. @default 13 */
   readonly attempts?: number;
 }
@@ -27,9 +31,10 @@ export async function control(
   options: ControlOptions = {},
 ): Promise<CommandResult> {
   const target = controlHostTarget(ctx);
-  const { timeoutMs = COMMAND_TIMEOUT_MS, attempts = ATTEMPTS } = options;
+  const { timeoutMs = COMMAND_TIMEOUT_MS, attempts = ATTEMPTS, onOutput } = options;
+  const output = onOutput === undefined ? {} : { onOutput };
   for (let attempt = 1;; attempt++) {
-    const result = await ssh(ctx, target, command, { timeoutMs });
+    const result = await ssh(ctx, target, command, { timeoutMs, ...output });
     if (!isLost(result) || attempt >= attempts) return result;
     ctx.log.warning(
       `The control host ${target.host} does not answer (attempt ${attempt} of ${attempts}): ` +

@@ -1,5 +1,6 @@
-import { hardReset } from "../support/script/reboot.ts";
-import { expectSuccess, succeeded } from "../support/process/runner.ts";
+import { hardReset, runScript } from "../support/script/script.ts";
+import { ProvisioningError } from "../support/errors.ts";
+import { succeeded } from "../support/process/runner.ts";
 import type { MuxpiContext } from "./config.ts";
 import { control, mustControl } from "./control.ts";
 
@@ -17,16 +18,12 @@ export async function restartControlHost(ctx: MuxpiContext): Promise<void> {
   const commands = config.control_host_reboot_script ?? [];
   if (commands.length === 0) return;
   ctx.log.info("Rebooting the control host");
-  for (const [index, command] of commands.entries()) {
-    const result = await ctx.runner.run(["/bin/sh", "-c", command], {
-      timeoutMs: SCRIPT_TIMEOUT_MS,
-    });
-    expectSuccess(result, {
-      step: "reboot the control host",
-      // Not the whole command: arguments of power switches tend to be passwords.
-      program: `control_host_reboot_script[${index}]: ${command.trim().split(/\s+/)[0] ?? ""}`,
-    });
-  }
+  await runScript(ctx, {
+    key: "control_host_reboot_script",
+    commands,
+    timeoutMs: SCRIPT_TIMEOUT_MS,
+    failure: { step: "reboot the control host", ErrorClass: ProvisioningError },
+  });
   await hardReset(ctx, { optional: true });
   await clock.sleep(config.control_host_reboot_timeout * 1000, signal);
   const looks = Math.floor(config.control_host_reboot_timeout * 1000 / PAUSE_MS);

@@ -1,6 +1,7 @@
 import { basename, join } from "node:path";
+import type { PrepareContext } from "../context.ts";
 import { attachmentPath } from "../support/attachments.ts";
-import { download } from "../support/http/download.ts";
+import { checkDownload, download } from "../support/http/download.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { rawFromQcow2, sniffImage, unpacker } from "../support/image/image.ts";
 import type { MuxpiContext, MuxpiData } from "./config.ts";
@@ -11,6 +12,33 @@ const FLASH_ATTACHMENT_TIMEOUT_MS = 1_200_000;
 
 /** Below the job's folder. */
 const DOWNLOAD_FOLDER_PREFIX = ".muxpi-image-";
+
+/** Where the image comes from. */
+export type ImageSource =
+  | { readonly kind: "url"; readonly url: string; readonly sha256: string | undefined }
+  /** Absolute path of a file that has been looked at. */
+  | { readonly kind: "attachment"; readonly path: string };
+
+/**
+ * Where the job's image comes from.
+ *
+ * @throws ProvisioningError when the job names none, or what it names cannot be one.
+ */
+export async function imageSource(ctx: PrepareContext, data: MuxpiData): Promise<ImageSource> {
+  const { url, sha256, use_attachment: name } = data;
+  if (name) {
+    const path = await attachmentPath(ctx, { phase: "provision", name, key: "use_attachment" });
+    await sniffImage(path);
+    return { kind: "attachment", path };
+  }
+  if (url) {
+    checkDownload(ctx, { url, sha256 });
+    return { kind: "url", url, sha256 };
+  }
+  throw new ProvisioningError(
+    "The job's provision_data has neither 'url' nor 'use_attachment': there is no image to write",
+  );
+}
 
 /** An image on the agent's host. What was made for it is gone when it is disposed of. */
 export interface Image extends AsyncDisposable {
@@ -23,15 +51,15 @@ export interface Image extends AsyncDisposable {
 }
 
 /**
- * Gets the job's image.
+ * Gets the image.
  *
- * @throws ProvisioningError when the job names none, it cannot be had, or it is no image.
+ * @throws ProvisioningError when it cannot be had, or it is no image.
  */
-export async function openImage(ctx: MuxpiContext, data: MuxpiData): Promise<Image> {
+export async function openImage(ctx: MuxpiContext, source: ImageSource): Promise<Image> {
   const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: DOWNLOAD_FOLDER_PREFIX });
   const remove = () => Deno.remove(folder, { recursive: true });
   try {
-    const file = await imageFile(ctx, data, folder);
+    const file = await imageFile(ctx, source, folder);
     const format = await sniffImage(file.path);
     if (format !== "qcow2") return { ...file, unpacker: unpacker(format), ...disposedBy(remove) };
     // qemu-img writes beside its input, and attachments belong to the job.
@@ -48,25 +76,15 @@ export async function openImage(ctx: MuxpiContext, data: MuxpiData): Promise<Ima
 
 async function imageFile(
   ctx: MuxpiContext,
-  data: MuxpiData,
+  source: ImageSource,
   folder: string,
 ): Promise<{ path: string; timeoutMs: number }> {
-  if (data.use_attachment) {
-    const path = await attachmentPath(ctx, {
-      phase: "provision",
-      name: data.use_attachment,
-      key: "use_attachment",
-    });
-    return { path, timeoutMs: FLASH_ATTACHMENT_TIMEOUT_MS };
+  if (source.kind === "attachment") {
+    return { path: source.path, timeoutMs: FLASH_ATTACHMENT_TIMEOUT_MS };
   }
-  if (data.url) {
-    const to = join(folder, "image");
-    const { path } = await download(ctx, { url: data.url, to, sha256: data.sha256 });
-    return { path, timeoutMs: FLASH_URL_TIMEOUT_MS };
-  }
-  throw new ProvisioningError(
-    "The job's provision_data has neither 'url' nor 'use_attachment': there is no image to write",
-  );
+  const { url, sha256 } = source;
+  const { path } = await download(ctx, { url, to: join(folder, "image"), sha256 });
+  return { path, timeoutMs: FLASH_URL_TIMEOUT_MS };
 }
 
 function disposedBy(remove: () => Promise<void>): AsyncDisposable {

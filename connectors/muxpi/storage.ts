@@ -19,6 +19,32 @@ const MUXES = { sd: "sdwire", usb: "typecmux" } as const;
 
 type Mux = typeof MUXES[keyof typeof MUXES];
 
+/** One of two media. */
+export interface MediaChoice {
+  readonly mux: Mux;
+  /** The words in front of the multiplexer's name, such as `sudo muxctl`. */
+  readonly prefix: readonly string[];
+}
+
+/**
+ * Which medium the job wants; undefined on boards with one.
+ *
+ * @throws ProvisioningError when there is no such choice, or the configuration has no device for it.
+ */
+export function chosenMedia(
+  { config }: Pick<MuxpiContext, "config">,
+  media: string | undefined,
+): MediaChoice | undefined {
+  if (!media) {
+    need(config, "test_device");
+    return undefined;
+  }
+  if (media !== "sd" && media !== "usb") {
+    throw new ProvisioningError(`The job's 'media' is '${media}': expected sd or usb`);
+  }
+  return { mux: MUXES[media], prefix: muxPrefix(config.control_switch_local_cmd) };
+}
+
 /** A USB card reader needs some seconds until it is there. */
 const DEVICE_LIMIT_MS = 58_000;
 const DEVICE_PAUSE_MS = 2_000;
@@ -43,23 +69,21 @@ export interface Storage {
 }
 
 /** Is the storage switched by a program for boards with two media? */
-export function usesMuxProgram({ config }: MuxpiContext): boolean {
+export function usesMuxProgram({ config }: Pick<MuxpiContext, "config">): boolean {
   return shellWords(config.control_switch_local_cmd).some(isMux);
 }
 
 /**
  * Gives the storage medium to the control host. However the stage ends, it is given back.
  *
- * @param media "sd" or "usb" on boards with both.
+ * @param media the one to take on boards with two.
  * @throws ProvisioningError when it cannot be had, or is nothing to write an image to.
  */
 export async function connectStorage(
   ctx: MuxpiContext,
-  media: string | undefined,
+  media: MediaChoice | undefined,
 ): Promise<Storage> {
-  const storage = media === undefined
-    ? await switchDefault(ctx)
-    : await switchMedia(ctx, { media, prefix: muxPrefix(ctx) });
+  const storage = media === undefined ? await switchDefault(ctx) : await switchMedia(ctx, media);
   if (storage.isFile) {
     await mustControl(ctx, {
       step: `use ${storage.device}, which must be an existing file`,
@@ -94,13 +118,13 @@ export function withPartitions(device: string): string {
 }
 
 /** The words in front of the multiplexer's name, such as `sudo muxctl`. */
-export function muxPrefix({ config }: MuxpiContext): readonly string[] {
-  const words = shellWords(config.control_switch_local_cmd);
+function muxPrefix(localCommand: string): readonly string[] {
+  const words = shellWords(localCommand);
   const index = words.findIndex(isMux);
   if (index > 0) return words.slice(0, index);
   throw new ProvisioningError(
     `The job's 'media' cannot be chosen: 'control_switch_local_cmd' in the device configuration ` +
-      `is '${config.control_switch_local_cmd}', expected one with sdwire or typecmux after the ` +
+      `is '${localCommand}', expected one with sdwire or typecmux after the ` +
       `name of a program`,
   );
 }
@@ -125,30 +149,25 @@ async function switchDefault(ctx: MuxpiContext): Promise<Storage> {
 
 async function switchMedia(
   ctx: MuxpiContext,
-  { media, prefix }: { readonly media: string; readonly prefix: readonly string[] },
+  { mux: wanted, prefix }: MediaChoice,
 ): Promise<Storage> {
   const command = (...words: string[]) => [...prefix, ...words].map(quote).join(" ");
-  const wanted = media === "sd" || media === "usb" ? MUXES[media] : undefined;
   /** Those that are not there, or at least have done nothing. */
   const without = new Set<Mux>();
   const back = ctx.putBack("the storage media to the device", async (ctx) => {
-    const others = ctx.config.return_both_media || wanted === undefined
+    const others = ctx.config.return_both_media
       ? Object.values(MUXES).filter((mux) => mux !== wanted && !without.has(mux))
       : [];
     for (const mux of others) {
       const result = await control(ctx, command(mux, "set", "DUT"));
       if (!succeeded(result)) ctx.log.warning(failureText(command(mux, "set", "DUT"), result));
     }
-    if (wanted === undefined) return;
     await mustControl(ctx, {
       step: "give the storage medium back to the device",
       program: command(wanted, "set", "DUT"),
       command: command(wanted, "set", "DUT"),
     });
   });
-  if (wanted === undefined) {
-    throw new ProvisioningError(`The job's 'media' is '${media}': expected sd or usb`);
-  }
   let device = "";
   for (const mux of Object.values(MUXES)) {
     const program = command(mux, "plug_to_self");

@@ -1,5 +1,6 @@
 /** Creating a user in a mounted image: plans, and their execution on the control host. */
 import { join } from "node:path";
+import type { PrepareContext } from "../context.ts";
 import { need } from "../support/config.ts";
 import { JobError, messageOf, ProvisioningError } from "../support/errors.ts";
 import { credentials, type Job } from "../support/job.ts";
@@ -25,7 +26,7 @@ const UNPRINTABLE = /\p{Cc}/u;
  *
  * @throws JobError when the job's user or password cannot be written to an image.
  */
-export async function loginFor(ctx: MuxpiContext, job: Job): Promise<Login> {
+export async function loginFor(ctx: PrepareContext, job: Job): Promise<Login> {
   const { user, password } = credentials(job);
   if (UNPRINTABLE.test(password)) {
     throw new JobError("The job's 'test_password' has control characters, which nobody can type");
@@ -33,7 +34,7 @@ export async function loginFor(ctx: MuxpiContext, job: Job): Promise<Login> {
   return { user, password, keys: await publicKeys(ctx) };
 }
 
-async function publicKeys(ctx: MuxpiContext): Promise<string[]> {
+async function publicKeys(ctx: PrepareContext): Promise<string[]> {
   try {
     const text = await Deno.readTextFile(await publicKeyFile(ctx));
     return text.split("\n").map((line) => line.trim()).filter((line) => line !== "");

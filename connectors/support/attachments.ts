@@ -1,5 +1,5 @@
 import { join, sep } from "node:path";
-import type { ConnectorContext } from "../connector.ts";
+import type { PrepareContext } from "../context.ts";
 import { ProvisioningError } from "./errors.ts";
 
 /**
@@ -10,11 +10,11 @@ import { ProvisioningError } from "./errors.ts";
  *   elsewhere, be it by `..` or by a link: the result is copied to where the job's owner can read it.
  */
 export async function attachmentPath(
-  ctx: ConnectorContext,
+  { cwd }: Pick<PrepareContext, "cwd">,
   attachment: { readonly phase: "provision" | "test"; readonly name: string; readonly key: string },
 ): Promise<string> {
   const { phase, name, key } = attachment;
-  const folder = join(ctx.cwd, "attachments", phase);
+  const folder = join(cwd, "attachments", phase);
   const fail = (why: string) =>
     new ProvisioningError(`Cannot use the attachment '${name}' of '${key}': ${why}`);
   if (name === "" || name.includes("\0")) throw fail("that is no file name");

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { ConnectorContext } from "../connector.ts";
+import type { ConnectorContext } from "../context.ts";
 import { messageOf } from "./errors.ts";
 
 const FILE_NAME = "device-info.json";

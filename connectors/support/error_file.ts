@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import type { Log } from "../../lib/log.ts";
-import type { Stage } from "../connector.ts";
+import type { Stage } from "../context.ts";
 import { messageOf } from "./errors.ts";
 
 const FILE_NAME = "device-connector-error.json";

@@ -1,5 +1,5 @@
 import { plainProgress, type Progress, type Task } from "../../lib/progress.ts";
-import type { ConnectorContext } from "../connector.ts";
+import type { ConnectorContext } from "../context.ts";
 
 /** Shows how far a task has come: on a terminal while it goes on, else in the log now and then. */
 export function progressOf(

@@ -1,5 +1,5 @@
 /** What connectors say about themselves, from the schemas that validate. */
-import type { Connector } from "../connector.ts";
+import type { Connector } from "../context.ts";
 import { commonShape } from "./config.ts";
 import type { ProgramNeed } from "./process/programs.ts";
 import { type KeyReference, keyReferences } from "../../lib/config/config_reference.ts";
@@ -45,7 +45,10 @@ function entry({ key, type, required, default: standard, meaning }: KeyReference
 
 const STAGE_TABLE = markdownTable([
   ["stage", "does"],
-  ["`setup`", "reads the device configuration and the job, and says what is wrong with them"],
+  [
+    "`setup`",
+    "says what is wrong with the device configuration and the job, as `provision` would; touches nothing",
+  ],
   ["`provision`", "what the sections below say, after telling the device's control host (if any)"],
   ["`runtest` (or `test`)", "runs the job's `test_cmds` on this host"],
   ["`allocate`", "leaves `device-info.json` for the agent, as every stage does"],

@@ -1,6 +1,6 @@
 /** Completion for shells, from the table of commands: what is added there is completed at once. */
-import { STAGES } from "../../connectors/connector.ts";
-import { CONNECTORS } from "../../connectors/registry.ts";
+import { STAGES } from "../../connectors/context.ts";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { agentCommand } from "./agent_command.ts";
 import { type Command, type Flag, HELP_FLAG, PROGRAM } from "./command.ts";
 import { type SHELLS } from "./completion.ts";
@@ -14,7 +14,7 @@ type Choices = readonly string[];
 /** What may stand behind an option. */
 function valuesOf(flag: Flag): Choices | "file" | "text" {
   if (flag.value === undefined) return "text";
-  if (flag.name === "connector") return [...CONNECTORS.keys()];
+  if (flag.name === "connector") return CONNECTOR_NAMES;
   if (flag.value.includes("|")) return flag.value.split("|");
   return flag.value === "FILE" ? "file" : "text";
 }
@@ -51,7 +51,7 @@ export function completionScript(shell: Shell): string {
   }
 }
 
-const CONNECTOR_WORDS = () => [...CONNECTORS.keys(), "list", "describe"];
+const CONNECTOR_WORDS = () => [...CONNECTOR_NAMES, "list", "describe"];
 
 function bash(): string {
   const commands = [agentCommand, ...COMMANDS];

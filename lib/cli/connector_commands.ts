@@ -5,7 +5,7 @@
 import { dirname, resolve } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Phase } from "../phases.ts";
-import type { Stage } from "../../connectors/connector.ts";
+import type { Stage } from "../../connectors/context.ts";
 import { selfCommand, shellCommand } from "./self.ts";
 
 /** The stage of a connector that runs a phase. */
@@ -35,9 +35,9 @@ export async function withConnectorCommands(
 ): Promise<ConnectorCommands> {
   const { connector, connector_config } = config;
   if (connector === undefined || connector_config === undefined) return { ok: true, config };
-  const { CONNECTORS } = await import("../../connectors/registry.ts");
-  if (!CONNECTORS.has(connector)) {
-    const names = [...CONNECTORS.keys()].join(", ");
+  const { CONNECTOR_NAMES } = await import("../../connectors/registry.ts");
+  if (!CONNECTOR_NAMES.includes(connector)) {
+    const names = CONNECTOR_NAMES.join(", ");
     return { ok: false, message: `${file}: connector: there is no '${connector}', only ${names}` };
   }
   const deviceFile = resolve(dirname(file), connector_config);

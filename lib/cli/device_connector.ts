@@ -3,9 +3,14 @@
  * `snappy-device-agent`: runs one stage of a device connector, as the phase commands of agents do.
  */
 import { type Clock, systemClock } from "../clock.ts";
-import { type Connector, type Stage, STAGES } from "../../connectors/connector.ts";
+import { type Connector, type Stage, STAGES } from "../../connectors/context.ts";
 import { didYouMean } from "../config/spelling.ts";
-import { CONNECTORS, NOT_IN_THIS_VERSION } from "../../connectors/registry.ts";
+import {
+  CONNECTOR_NAMES,
+  loadConnector,
+  loadConnectors,
+  NOT_IN_THIS_VERSION,
+} from "../../connectors/registry.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
 import {
@@ -63,7 +68,7 @@ export async function runDeviceConnector(
 ): Promise<number> {
   const stdout = io.stdout ?? writeAll;
   const stderr = io.stderr ?? writeError;
-  const command = parse(args);
+  const command = await parse(args);
   if (command.kind === "help") {
     await stdout(new TextEncoder().encode(command.text));
     return 0;
@@ -103,31 +108,31 @@ export async function runDeviceConnector(
   }
 }
 
-function parse(args: readonly string[]): Command {
+async function parse(args: readonly string[]): Promise<Command> {
   const [first, ...rest] = args;
   const usage = programUsage();
   if (first === undefined) {
     return { kind: "wrong", message: `a device type is needed; ${thereAre()}`, usage };
   }
-  if (isHelp(first)) return { kind: "help", text: programHelp() };
+  if (isHelp(first)) return { kind: "help", text: await programHelp() };
   if (first.startsWith("-")) {
     return { kind: "wrong", message: `there is no option '${first}' here`, usage };
   }
-  if (first === "list") return parseList(rest);
-  if (first === "describe") return parseDescribe(rest);
-  const found = findConnector(first);
+  if (first === "list") return await parseList(rest);
+  if (first === "describe") return await parseDescribe(rest);
+  const found = await findConnector(first);
   if (typeof found === "string") return { kind: "wrong", message: found, usage };
   return parseStage(found, rest);
 }
 
-function parseList(rest: readonly string[]): Command {
+async function parseList(rest: readonly string[]): Promise<Command> {
   const usage = `usage: ${PROGRAM} list [-h]\n`;
   if (rest.some(isHelp)) return { kind: "help", text: `${usage}\nLists the device types.\n` };
   if (rest.length > 0) return { kind: "wrong", message: `unexpected '${rest[0]}'`, usage };
-  return { kind: "help", text: listConnectors([...CONNECTORS.values()]) };
+  return { kind: "help", text: listConnectors(await loadConnectors()) };
 }
 
-function parseDescribe(rest: readonly string[]): Command {
+async function parseDescribe(rest: readonly string[]): Promise<Command> {
   const usage = `usage: ${PROGRAM} describe [-h] <device>\n` +
     `       ${PROGRAM} describe --markdown\n`;
   if (rest.some(isHelp)) {
@@ -144,24 +149,24 @@ function parseDescribe(rest: readonly string[]): Command {
   }
   if (more !== undefined) return { kind: "wrong", message: `unexpected '${more}'`, usage };
   if (name === "--markdown") {
-    return { kind: "help", text: connectorsDocument([...CONNECTORS.values()]) };
+    return { kind: "help", text: connectorsDocument(await loadConnectors()) };
   }
-  const found = findConnector(name);
+  const found = await findConnector(name);
   if (typeof found === "string") return { kind: "wrong", message: found, usage };
   return { kind: "help", text: describeConnector(found) };
 }
 
 /** The connector of that name, or why there is none. */
-function findConnector(name: string): Connector | string {
-  const connector = CONNECTORS.get(name);
+async function findConnector(name: string): Promise<Connector | string> {
+  const connector = await loadConnector(name);
   if (connector !== undefined) return connector;
   return NOT_IN_THIS_VERSION.includes(name)
     ? `the device type '${name}' is not in this version; ${thereAre()}`
-    : unknown("device type", name, { names: [...CONNECTORS.keys()], all: thereAre() });
+    : unknown("device type", name, { names: CONNECTOR_NAMES, all: thereAre() });
 }
 
 function thereAre(): string {
-  return `there are: ${[...CONNECTORS.keys()].join(", ")}`;
+  return `there are: ${CONNECTOR_NAMES.join(", ")}`;
 }
 
 /** That there is nothing of that name, what may have been meant, and (`all`) what there is. */
@@ -239,9 +244,9 @@ function programUsage(): string {
     `       ${PROGRAM} describe <device>\n`;
 }
 
-function programHelp(): string {
+async function programHelp(): Promise<string> {
   return `${programUsage()}\nRuns one stage of a device connector in the current folder.\n\n` +
-    `Devices:\n${listConnectors([...CONNECTORS.values()])}\nStages: ${STAGES.join(", ")}\n`;
+    `Devices:\n${listConnectors(await loadConnectors())}\nStages: ${STAGES.join(", ")}\n`;
 }
 
 function deviceUsage(connector: Connector): string {

@@ -1,7 +1,7 @@
 /** What doctor says of what goes wrong seldom; doctor_test.ts has the rest. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { systemClock } from "../../lib/clock.ts";
-import { CONNECTORS } from "../../connectors/registry.ts";
+import { loadConnectors } from "../../connectors/registry.ts";
 import { about, withWard } from "./doctor_fixture.ts";
 
 const TROUBLE = { status: 500, headers: { "content-type": "text/plain" } };
@@ -151,7 +151,7 @@ Deno.test("doctor looks at the limit on open files of the agent that runs", () =
   }));
 
 Deno.test("doctor lists the programs of every connector that a phase calls, with their versions", async () => {
-  for (const [connector, { programs }] of CONNECTORS) {
+  for (const { name: connector, programs } of await loadConnectors()) {
     await withWard({
       agent: `provision_command: testflinger-device-connector ${connector} provision -c ` +
         "DIR/device.yaml testflinger.json\n",

@@ -6,8 +6,8 @@ import {
   assertNotEquals,
   assertStringIncludes,
 } from "@std/assert";
-import { STAGES } from "../../connectors/connector.ts";
-import { CONNECTORS } from "../../connectors/registry.ts";
+import { STAGES } from "../../connectors/context.ts";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { processesWith } from "../../lib/process/proc.ts";
 import type { ControlHost } from "./support/control_host.ts";
 import { Lab } from "./support/lab.ts";
@@ -28,12 +28,12 @@ const BREAKAGES = {
 const TEST_STATUS: Readonly<Record<string, number>> = { missing: 127, failing: 3, babbling: 0 };
 
 Deno.test("every stage of every connector is among those whose programs are broken here", () => {
-  const missing = [...CONNECTORS.keys()].flatMap((connector) =>
+  const missing = CONNECTOR_NAMES.flatMap((connector) =>
     STAGES.filter((stage) =>
       !SCENES.some((scene) => scene.connector === connector && scene.stage === stage)
     ).map((stage) => `${connector} ${stage}`)
   );
-  assertEquals(missing, [...CONNECTORS.keys()].map((connector) => `${connector} firmware_update`));
+  assertEquals(missing, CONNECTOR_NAMES.map((connector) => `${connector} firmware_update`));
 });
 
 for (const scene of SCENES) {

@@ -1,7 +1,7 @@
 /** The hooks of 00-common section 9. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import * as z from "zod";
-import { defineConnector } from "../../connectors/connector.ts";
+import { defineConnector } from "../../connectors/define.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Lab } from "./support/lab.ts";
 import { closedPort, type HttpStub, httpStub, tcpStub } from "./support/stubs.ts";

@@ -248,7 +248,7 @@ Deno.test("12-muxpi 5: media on a board without such a mux names the configurati
   assertEquals(await host.done(), []);
 });
 
-Deno.test("12-muxpi 6: an unknown medium is refused, with the storage at the device", async () => {
+Deno.test("12-muxpi 6: an unknown medium is refused while the storage is still at the device", async () => {
   const { lab, host } = await bench();
   await using _lab = lab;
   await twoMedia(host);
@@ -256,7 +256,7 @@ Deno.test("12-muxpi 6: an unknown medium is refused, with the storage at the dev
   await lab.job({ provision_data: { use_attachment: "i.img", media: "floppy" } });
   assertEquals((await provision(lab)).code, 1);
   assertStringIncludes(await message(lab), "'media' is 'floppy': expected sd or usb");
-  assertEquals(await host.done(), ["muxctl sdwire set DUT", "muxctl typecmux set DUT"]);
+  assertEquals(await host.done(), []);
 });
 
 Deno.test("12-muxpi 7: when writing fails the storage still goes back to the device", async () => {
@@ -397,7 +397,7 @@ Deno.test("12-muxpi 13: post_provision_script runs to its end, whatever its comm
   await lab.config({ ...CONFIG, post_provision_script: ["false", "touch x"] });
   const run = await provision(lab);
   assertEquals(run.code, 0);
-  assertStringIncludes(run.stderr, "post_provision_script: 'false' ended with exit status 1");
+  assertStringIncludes(run.stderr, "'post_provision_script[0]: false' ended with exit status 1");
   assert(await exists(join(host.root, "x")));
 });
 

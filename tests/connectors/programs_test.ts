@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { CONNECTORS } from "../../connectors/registry.ts";
+import { loadConnectors } from "../../connectors/registry.ts";
 import { mergePrograms, type ProgramNeed } from "../../connectors/support/process/programs.ts";
 import { SCENES } from "./support/scenes.ts";
 
@@ -18,9 +18,12 @@ function sources(folder: string): string {
   ).join("\n");
 }
 
-Deno.test("each connector declares every program that a stage of it calls", () => {
+Deno.test("each connector declares every program that a stage of it calls", async () => {
+  const needs = new Map(
+    (await loadConnectors()).map(({ name, programs }) => [name, programs.map(({ name }) => name)]),
+  );
   const undeclared = SCENES.flatMap(({ connector, stage, programs }) => {
-    const declared = CONNECTORS.get(connector)?.programs.map(({ name }) => name) ?? [];
+    const declared = needs.get(connector) ?? [];
     return programs
       .filter((name) => !declared.includes(name) && !NAMED_BY_CONFIGURATION.includes(name))
       .map((name) => `${connector} ${stage} calls ${name}`);
@@ -28,9 +31,9 @@ Deno.test("each connector declares every program that a stage of it calls", () =
   assertEquals(undeclared, []);
 });
 
-Deno.test("each connector calls the programs that it cannot do without, and each is called by the code", () => {
+Deno.test("each connector calls the programs that it cannot do without, and each is called by the code", async () => {
   const text = sources(SOURCES);
-  for (const { name: connector, programs } of CONNECTORS.values()) {
+  for (const { name: connector, programs } of await loadConnectors()) {
     const called = SCENES.filter((scene) => scene.connector === connector)
       .flatMap((scene) => scene.programs);
     for (const { name, onlyFor } of programs) {

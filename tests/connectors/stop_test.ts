@@ -1,7 +1,7 @@
 /** What SIGTERM, SIGINT and SIGHUP do, seen from outside the process. */
 import { isRunning } from "../support/processes.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { defineConnector } from "../../connectors/connector.ts";
+import { defineConnector } from "../../connectors/define.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
 import { Lab } from "./support/lab.ts";

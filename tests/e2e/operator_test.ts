@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { packTar } from "modern-tar";
-import { CONNECTORS } from "../../connectors/registry.ts";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { VERSION } from "../../lib/version.ts";
 import { freePort } from "../support/free_port.ts";
 import { Lab } from "../support/lab.ts";

@@ -14,6 +14,7 @@ import { compile, runtimeMissing } from "../../tools/build/compile.ts";
 import { elfMachine } from "../../tools/build/elf.ts";
 import { collectNotices, packagesIn } from "../../tools/build/notices.ts";
 import { BuildError, type Target } from "../../tools/build/targets.ts";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 import { VERSION } from "../../lib/version.ts";
 import { ended, isInstalled, type Ran } from "./support/command.ts";
@@ -113,8 +114,15 @@ Deno.test("the build's facts stand in front of the program", () => {
   assert(text.endsWith("rest\n"));
 });
 
-/** What a start of the agent loads from the bundle: the files, and modules of the runtime. */
-function loadedAtStart(program: Program): { files: Set<string>; modules: Set<string> } {
+/**
+ * What a start loads from the bundle: the files, and modules of the runtime.
+ *
+ * @param entries which files that are loaded on demand this start asks for.
+ */
+function loadedAtStart(
+  program: Program,
+  entries: RegExp,
+): { files: Set<string>; modules: Set<string> } {
   const files = new Set<string>();
   const modules = new Set<string>();
   const load = (name: string) => {
@@ -127,13 +135,13 @@ function loadedAtStart(program: Program): { files: Set<string>; modules: Set<str
     }
   };
   load(MAIN_FILE);
-  for (const name of Object.keys(program)) if (/^(main|run_agent)-/.test(name)) load(name);
+  for (const name of Object.keys(program)) if (entries.test(name)) load(name);
   return { files, modules };
 }
 
 Deno.test("a start of the agent loads neither what other commands need nor slow modules", async () => {
   const program = await bundled();
-  const { files, modules } = loadedAtStart(program);
+  const { files, modules } = loadedAtStart(program, /^(main|run_agent)-/);
   const text = [...files].map((name) => program[name]).join("\n");
   assertStringIncludes(text, "// lib/agent/agent.ts");
   assertStringIncludes(text, "// lib/config/yaml_file.ts");
@@ -145,6 +153,34 @@ Deno.test("a start of the agent loads neither what other commands need nor slow 
   // Each of the others takes 10 to 20 ms to load.
   const quick = ["node:buffer", "node:path", "node:process", "node:util"];
   assertEquals([...modules].filter((name) => !quick.includes(name)), []);
+});
+
+Deno.test("the bundle has every connector, and a command loads only the one that it runs", async () => {
+  const program = await bundled();
+  const all = Object.values(program).join("\n");
+  for (const name of CONNECTOR_NAMES) assertStringIncludes(all, `// connectors/${name}.ts`);
+  const { files } = loadedAtStart(program, /^(main|device_connector|noprovision)-/);
+  const loaded = [...files].map((name) => program[name]).join("\n");
+  assertEquals(
+    CONNECTOR_NAMES.filter((name) => loaded.includes(`// connectors/${name}.ts`)),
+    ["noprovision"],
+  );
+  await inTemp(async (folder) => {
+    for (const [name, text] of Object.entries(program)) {
+      await Deno.writeTextFile(join(folder, name), text);
+    }
+    const main = join(folder, MAIN_FILE);
+    const { stdout, stderr } = await ended(
+      new Deno.Command(Deno.execPath(), {
+        args: ["run", ...PERMISSIONS, main, "device-connector", "describe", "--markdown"],
+        stdin: "null",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn(),
+    );
+    const chapters = [...stdout.matchAll(/^## (\w+)$/gm)].map(([, name]) => name);
+    assertEquals(chapters, [...CONNECTOR_NAMES], stderr);
+  });
 });
 
 Deno.test("the licence of everything inside is in the notices", async () => {

@@ -4,7 +4,7 @@
  * page and its metrics, and stops. Parts that work from source and not from the bundle show here.
  */
 import { join } from "node:path";
-import { CONNECTORS } from "../../connectors/registry.ts";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { VERSION } from "../../lib/version.ts";
@@ -91,7 +91,7 @@ class Trial {
     await this.#says(["help", "--man"], ".TH TESTFLINGER");
     for (const shell of ["bash", "zsh", "fish"]) await this.#says(["completion", shell], "doctor");
     const connector = (...args: string[]) => ["device-connector", ...args];
-    for (const name of CONNECTORS.keys()) {
+    for (const name of CONNECTOR_NAMES) {
       await this.#says(connector("list"), name);
       await this.#says(connector("describe", name), name);
     }

@@ -1,12 +1,13 @@
 /** What is asked of a device's control host before provisioning and before tests. */
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError, RecoveryError } from "../errors.ts";
-import { runLeniently } from "../script/reboot.ts";
+import { runScript } from "../script/script.ts";
 import { bracketed } from "../ssh/ssh.ts";
 import { pollUntil } from "../wait/poll.ts";
 import { tcpAnswers } from "../wait/tcp.ts";
 
 const REQUEST_TIMEOUT_MS = 10_000;
+const SCRIPT_TIMEOUT_MS = 60_000;
 const HEALTH_TIMEOUT_MS = 3_000;
 const PROBE_TIMEOUT_MS = 3_000;
 const PROBE_PAUSE_MS = 2_000;
@@ -69,9 +70,9 @@ async function powerCycle(
   const power = powerManagement ? powerScripts(ctx) : undefined;
   // Registered before the power goes: whatever happens next, the device gets it back.
   await using powerOn = ctx.putBack("the device's power", async (ctx) => {
-    if (power) await runLeniently(ctx, { key: "poweron_script", commands: power.on });
+    if (power) await runHookScript(ctx, "poweron_script", power.on);
   });
-  if (power) await runLeniently(ctx, { key: "poweroff_script", commands: power.off });
+  if (power) await runHookScript(ctx, "poweroff_script", power.off);
 
   const answer = await ctx.http.send(`${restUrl(ctx)}/api/v1/system/poweroff`, {
     method: "POST",
@@ -80,16 +81,22 @@ async function powerCycle(
   let cycled = true;
   if (answer.ended === "answered" && answer.ok) {
     await waitUntilOffline(ctx);
-    const failures = await runLeniently(ctx, {
-      key: "control_host_reboot_script",
-      commands: reboot,
-    });
+    const failures = await runHookScript(ctx, "control_host_reboot_script", reboot);
     await waitUntilReady(ctx, failures);
   } else {
     cycled = await sshFallback(ctx, reboot);
   }
   await powerOn.run();
   return cycled;
+}
+
+/** The hook is best effort: a command that fails is logged, and the next one runs. */
+function runHookScript(
+  ctx: ConnectorContext,
+  key: string,
+  commands: readonly string[],
+): Promise<string[]> {
+  return runScript(ctx, { key, commands, timeoutMs: SCRIPT_TIMEOUT_MS, failure: "log" });
 }
 
 function powerScripts(ctx: ConnectorContext): { off: string[]; on: string[] } | undefined {
@@ -160,7 +167,7 @@ async function sshFallback(ctx: ConnectorContext, reboot: readonly string[]): Pr
   const host = config.control_host ?? "";
   const probe = { host, port: config.control_host_ssh_port, timeoutMs: PROBE_TIMEOUT_MS };
   if (await tcpAnswers(ctx, probe)) return false;
-  await runLeniently(ctx, { key: "control_host_reboot_script", commands: reboot });
+  await runHookScript(ctx, "control_host_reboot_script", reboot);
   const missing = await pollUntil(ctx, {
     waitingFor: "the control host to come back",
     limitMs: READY_LIMIT_MS,

@@ -3,7 +3,7 @@ import { statfs } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Progress } from "../../../lib/progress.ts";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { progressOf } from "../progress.ts";
 import { type TimeLimit, timeLimit, unlessAborted } from "../wait/time_limit.ts";
@@ -65,7 +65,22 @@ export async function download(
   return { path, size, sha256 };
 }
 
-function checkedUrl({ config }: ConnectorContext, text: string): URL {
+/** What a download is checked against before anything is asked of a server. */
+type DownloadSource = Pick<DownloadOptions, "url" | "sha256">;
+
+/**
+ * Looks at what a job says about a download, without downloading anything.
+ *
+ * @throws ProvisioningError when the URL or the checksum cannot be used.
+ */
+export function checkDownload(
+  ctx: Pick<PrepareContext, "config">,
+  { url, sha256 }: DownloadSource,
+): void {
+  givenChecksum(checkedUrl(ctx, url), sha256);
+}
+
+function checkedUrl({ config }: Pick<PrepareContext, "config">, text: string): URL {
   let url: URL;
   try {
     url = new URL(text);
@@ -87,10 +102,15 @@ async function wantedChecksum(
   url: URL,
   given: string | undefined,
 ): Promise<string | undefined> {
+  const wanted = givenChecksum(url, given);
+  if (wanted !== undefined || !ctx.config.verify_images) return wanted;
+  return await publishedChecksum(ctx, url);
+}
+
+/** What the job itself says, in `sha256` or behind the URL. */
+function givenChecksum(url: URL, given: string | undefined): string | undefined {
   const wanted = given ?? /^#sha256=(.*)$/.exec(url.hash)?.[1];
-  if (wanted === undefined) {
-    return ctx.config.verify_images ? await publishedChecksum(ctx, url) : undefined;
-  }
+  if (wanted === undefined) return undefined;
   if (!SHA256.test(wanted)) {
     throw new ProvisioningError(`'${wanted}' is not a SHA-256 checksum: expected 64 hex digits`);
   }

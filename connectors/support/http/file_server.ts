@@ -1,6 +1,6 @@
 import { createServer, isIP, type Server, type Socket } from "node:net";
 import { lookup } from "node:dns/promises";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { localAddressFor } from "./local_address.ts";
 import { progressOf } from "../progress.ts";

@@ -1,5 +1,5 @@
 import { basename } from "node:path";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { progressOf } from "../progress.ts";
 import { expectSuccess } from "../process/runner.ts";

@@ -1,6 +1,5 @@
 import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
-import type { ConnectorContext } from "../../connector.ts";
 
 /** A program that a connector calls on the agent's host. */
 export interface ProgramNeed {
@@ -61,7 +60,7 @@ export function mergePrograms(needs: Iterable<ProgramNeed>): ProgramNeed[] {
 
 /** Is there a program of this name in the connector's PATH? */
 export async function hasProgram(
-  { env }: Pick<ConnectorContext, "env">,
+  { env }: { readonly env: Readonly<Record<string, string>> },
   name: string,
 ): Promise<boolean> {
   for (const folder of (env.PATH ?? "/usr/bin:/bin").split(":")) {

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { messageOf } from "../errors.ts";
 import { openTcp } from "../wait/tcp.ts";
 import { telnetStripper } from "./telnet.ts";

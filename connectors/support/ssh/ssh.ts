@@ -1,5 +1,5 @@
 import { isAbsolute, join } from "node:path";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { need } from "../config.ts";
 import { ProvisioningError } from "../errors.ts";
 import { checkUserName } from "../job.ts";
@@ -31,15 +31,14 @@ const PLAIN_REMOTE_PATH = /^[A-Za-z0-9_./~+,:@%=-]+$/;
 
 /** The device, by its keys; give `password` where a password is wanted. */
 export function deviceTarget(
-  ctx: ConnectorContext,
+  { config }: Pick<PrepareContext, "config">,
   login: { readonly user: string; readonly password?: string },
 ): SshTarget {
-  return { host: need(ctx.config, "device_ip"), port: ctx.config.ssh_port, ...login };
+  return { host: need(config, "device_ip"), port: config.ssh_port, ...login };
 }
 
 /** The control host, by its keys. */
-export function controlHostTarget(ctx: ConnectorContext): SshTarget {
-  const { config } = ctx;
+export function controlHostTarget({ config }: Pick<PrepareContext, "config">): SshTarget {
   checkUserName(config.control_user);
   return {
     host: need(config, "control_host"),

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { failureText, succeeded } from "../process/runner.ts";
 import {
@@ -120,11 +120,13 @@ export async function importSshKey(
  *
  * @throws ProvisioningError when there is none, saying where it was looked for.
  */
-export async function publicKeyFile(ctx: ConnectorContext): Promise<string> {
-  const folder = join(ctx.env.HOME ?? "/", ".ssh");
-  const files = ctx.config.ssh_public_key === undefined
+export async function publicKeyFile(
+  { config, env }: Pick<PrepareContext, "config" | "env">,
+): Promise<string> {
+  const folder = join(env.HOME ?? "/", ".ssh");
+  const files = config.ssh_public_key === undefined
     ? KEY_NAMES.map((name) => join(folder, name))
-    : [ctx.config.ssh_public_key];
+    : [config.ssh_public_key];
   for (const file of files) {
     if (await Deno.stat(file).then((info) => info.isFile, () => false)) return file;
   }

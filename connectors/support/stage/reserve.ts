@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { need } from "../config.ts";
 import { parseDuration } from "../wait/duration.ts";
 import { JobError } from "../errors.ts";

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { preTestHook } from "../control_host/pre_provision_hook.ts";
 import { JobError, RECOVERY_STATUS } from "../errors.ts";
 import type { Job } from "../job.ts";

@@ -1,5 +1,5 @@
 /** Finding out over ssh whether a device has booted, and whether it lets the agent in. */
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { succeeded } from "../process/runner.ts";
 import { ssh, sshFailureText, type SshTarget } from "../ssh/ssh.ts";
 import { pollUntil } from "./poll.ts";

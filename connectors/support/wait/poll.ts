@@ -1,4 +1,4 @@
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 
 /** How often the log says what is waited for. */
 const SAY_MS = 30_000;

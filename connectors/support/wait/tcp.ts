@@ -1,5 +1,5 @@
 import { connect, type Socket } from "node:net";
-import type { ConnectorContext } from "../../connector.ts";
+import type { ConnectorContext } from "../../context.ts";
 import { timeLimit, unlessAborted } from "./time_limit.ts";
 
 /** Where to connect, and for how long to try. */

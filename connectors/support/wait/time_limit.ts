@@ -1,4 +1,4 @@
-import type { ConnectorContext } from "../../connector.ts";
+import type { Clock } from "../../../lib/clock.ts";
 
 /** A limit that runs until it is disposed of. */
 export interface TimeLimit extends Disposable {
@@ -6,9 +6,15 @@ export interface TimeLimit extends Disposable {
   readonly signal: AbortSignal;
 }
 
+/** What times a limit, and what ends the wait before. */
+export interface Limited {
+  readonly limits: Clock;
+  readonly signal: AbortSignal;
+}
+
 /** Starts a time limit; `message` is that of the error which the signal aborts with. */
 export function timeLimit(
-  { limits, signal }: Pick<ConnectorContext, "limits" | "signal">,
+  { limits, signal }: Limited,
   { ms, message }: { readonly ms: number; readonly message: string },
 ): TimeLimit {
   const over = new AbortController();

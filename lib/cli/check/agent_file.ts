@@ -1,6 +1,6 @@
 /** What is odd about one agent's configuration, beyond what its schema says. */
-import { STAGES } from "../../../connectors/connector.ts";
-import { CONNECTORS, NOT_IN_THIS_VERSION } from "../../../connectors/registry.ts";
+import { STAGES } from "../../../connectors/context.ts";
+import { CONNECTOR_NAMES, NOT_IN_THIS_VERSION } from "../../../connectors/registry.ts";
 import type { AgentConfig } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
@@ -64,8 +64,7 @@ function whyUnusual(queue: string): string | undefined {
 }
 
 function checkCall({ key, connector, stage, configFile }: ConnectorCall, say: Say): void {
-  if (!CONNECTORS.has(connector)) {
-    const names = [...CONNECTORS.keys()];
+  if (!CONNECTOR_NAMES.includes(connector)) {
     if (NOT_IN_THIS_VERSION.includes(connector)) {
       say(
         "warning",
@@ -75,12 +74,14 @@ function checkCall({ key, connector, stage, configFile }: ConnectorCall, say: Sa
       );
       return;
     }
-    const meant = didYouMean(connector, names);
+    const meant = didYouMean(connector, CONNECTOR_NAMES);
     say(
       "mistake",
       [key],
       `there is no device connector ${quoted(connector)}, ` +
-        (meant === undefined ? `there are: ${names.join(", ")}` : `did you mean ${quoted(meant)}?`),
+        (meant === undefined
+          ? `there are: ${CONNECTOR_NAMES.join(", ")}`
+          : `did you mean ${quoted(meant)}?`),
     );
     return;
   }

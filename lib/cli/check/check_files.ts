@@ -1,12 +1,12 @@
 /** Checks configuration files, each by itself and all of them against each other. */
 import * as z from "zod";
-import { CONNECTORS } from "../../../connectors/registry.ts";
+import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts";
 import { AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { readYamlFile } from "../../config/yaml_file.ts";
 import { checkAgent } from "./agent_file.ts";
 import { connectorCalls, isFixed } from "./connector_calls.ts";
-import { checkDevice, DEVICE_KEYS } from "./device_file.ts";
+import { checkDevice, deviceKeys } from "./device_file.ts";
 import { type Finding, type Say, sayer } from "./finding.ts";
 
 /** One file that was looked at. */
@@ -95,8 +95,8 @@ export async function checkFiles(
     const names = group.map((use) => use.connector);
     checked.push({ file: first.file, kind: "device", connectors: names });
     const found = await Promise.all(
-      group.map(({ file, connector, provisions }) =>
-        checkDevice(file, { connector: CONNECTORS.get(connector), provisions })
+      group.map(async ({ file, connector, provisions }) =>
+        checkDevice(file, { connector: await loadConnector(connector), provisions })
       ),
     );
     findings.push(...withoutRepetitions(found.flat()));
@@ -120,8 +120,8 @@ async function kindOf(file: string, findings: Finding[]): Promise<CheckedFile["k
   }
   const keys = Object.keys(result.value);
   const agentKeys = keys.filter((key) => Object.hasOwn(AgentConfig.shape, key)).length;
-  const deviceKeys = keys.filter((key) => DEVICE_KEYS.has(key)).length;
-  return deviceKeys > agentKeys ? "device" : "agent";
+  const known = await deviceKeys();
+  return keys.filter((key) => known.has(key)).length > agentKeys ? "device" : "agent";
 }
 
 async function readAgent(
@@ -143,7 +143,9 @@ async function collectUses(
   uses: Map<string, DeviceUse[]>,
 ): Promise<void> {
   for (const { key, connector, stage, configFile } of connectorCalls(config, file)) {
-    if (configFile === undefined || !isFixed(configFile) || !CONNECTORS.has(connector)) continue;
+    if (configFile === undefined || !isFixed(configFile) || !CONNECTOR_NAMES.includes(connector)) {
+      continue;
+    }
     const place = key === "connector" ? "connector_config" : key;
     if (!await exists(configFile)) {
       say("mistake", [place], `there is no file ${quoted(configFile)}, a device configuration`);

@@ -1,7 +1,7 @@
 /** What is wrong with a device connector's configuration file. */
 import * as z from "zod";
-import { CONNECTORS } from "../../../connectors/registry.ts";
-import type { Connector } from "../../../connectors/connector.ts";
+import { loadConnectors } from "../../../connectors/registry.ts";
+import type { Connector } from "../../../connectors/context.ts";
 import { commonShape } from "../../../connectors/support/config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
@@ -12,9 +12,10 @@ import { type Finding, sayer } from "./finding.ts";
 export type DeviceConfig = Readonly<Record<string, unknown>>;
 
 /** Every key that some connector knows. */
-export const DEVICE_KEYS: ReadonlySet<string> = new Set(
-  [...CONNECTORS.values()].flatMap(({ configShape }) => Object.keys(configShape)),
-);
+export async function deviceKeys(): Promise<ReadonlySet<string>> {
+  const connectors = await loadConnectors();
+  return new Set(connectors.flatMap(({ configShape }) => Object.keys(configShape)));
+}
 
 /** Reads a device configuration as the connector will; without one, by the keys that all have. */
 export function readDeviceConfig(
@@ -41,9 +42,11 @@ export async function checkDevice(
   if (!result.ok) return result.mistakes.map((mistake) => ({ severity: "mistake", ...mistake }));
   const findings: Finding[] = result.warnings.map((one) => ({ severity: "warning", ...one }));
   const say = sayer(findings, file, result.placeOf);
-  const known = connector === undefined ? DEVICE_KEYS : Object.keys(connector.configShape);
+  const known = connector === undefined
+    ? await deviceKeys()
+    : new Set(Object.keys(connector.configShape));
   for (const key of Object.keys(result.value)) {
-    if (new Set(known).has(key)) continue;
+    if (known.has(key)) continue;
     // Other keys are for whoever reads the file besides: only what looks like a slip is told.
     const meant = didYouMean(key, known);
     if (meant !== undefined) {

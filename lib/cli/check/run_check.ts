@@ -1,5 +1,5 @@
 /** What `testflinger-agent check` does. */
-import { CONNECTORS } from "../../../connectors/registry.ts";
+import { CONNECTOR_NAMES } from "../../../connectors/registry.ts";
 import { didYouMean } from "../../config/spelling.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io, readFormat, USAGE_STATUS } from "../command.ts";
 import { checkFiles, type CheckReport } from "./check_files.ts";
@@ -15,12 +15,12 @@ export async function runCheck(line: CommandLine, io: Io): Promise<number> {
   const format = readFormat(line, io);
   if (format === undefined) return USAGE_STATUS;
   const { connector } = line.values;
-  if (connector !== undefined && !CONNECTORS.has(connector)) {
-    const meant = didYouMean(connector, CONNECTORS.keys());
+  if (connector !== undefined && !CONNECTOR_NAMES.includes(connector)) {
+    const meant = didYouMean(connector, CONNECTOR_NAMES);
     io.stderr(
       `there is no device connector '${connector}', ` +
         (meant === undefined
-          ? `there are: ${[...CONNECTORS.keys()].join(", ")}\n`
+          ? `there are: ${CONNECTOR_NAMES.join(", ")}\n`
           : `did you mean '${meant}'?\n`),
     );
     return USAGE_STATUS;

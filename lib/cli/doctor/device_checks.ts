@@ -1,6 +1,6 @@
 /** What device connectors need: programs, a key, the device, its control host. */
 import { join } from "node:path";
-import { CONNECTORS } from "../../../connectors/registry.ts";
+import { loadConnector } from "../../../connectors/registry.ts";
 import { mergePrograms } from "../../../connectors/support/process/programs.ts";
 import { bracketed } from "../../../connectors/support/ssh/ssh.ts";
 import { showText } from "../../observe/output_text.ts";
@@ -50,7 +50,7 @@ async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]
   for (const { connector, configFile } of connectorCalls(config, file)) {
     if (configFile === undefined || !isFixed(configFile) || WITHOUT_DEVICE.has(connector)) continue;
     // What is wrong with the file has been told with the configuration.
-    const result = await readDeviceConfig(configFile, CONNECTORS.get(connector));
+    const result = await readDeviceConfig(configFile, await loadConnector(connector));
     if (result.ok) devices.set(configFile, { file: configFile, config: result.value });
   }
   return [...devices.values()];
@@ -58,10 +58,12 @@ async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]
 
 /** Whether the programs are there that the connectors call, of all connectors that phases call. */
 async function programVerdicts({ env, agent: { config, file } }: Patient): Promise<CheckResult[]> {
-  const connectors = new Set(connectorCalls(config, file).map(({ connector }) => connector));
+  const names = new Set(connectorCalls(config, file).map(({ connector }) => connector));
+  const loaded = await Promise.all([...names].map(loadConnector));
+  const connectors = loaded.filter((connector) => connector !== undefined);
   const checkResults: CheckResult[] = [];
   const found: string[] = [];
-  const needs = [...connectors].flatMap((name) => CONNECTORS.get(name)?.programs ?? []);
+  const needs = connectors.flatMap(({ programs }) => programs);
   for (const { name, version, install, onlyFor } of mergePrograms(needs)) {
     const path = await findProgram(name, env.PATH);
     if (path !== undefined) {
@@ -69,9 +71,8 @@ async function programVerdicts({ env, agent: { config, file } }: Patient): Promi
       found.push(said === undefined ? name : `${name} (${said})`);
       continue;
     }
-    const whom = [...connectors].filter((connector) =>
-      CONNECTORS.get(connector)?.programs.some((need) => need.name === name)
-    ).join(" and ");
+    const whom = connectors.filter(({ programs }) => programs.some((need) => need.name === name))
+      .map((connector) => connector.name).join(" and ");
     checkResults.push(
       onlyFor === undefined
         ? failed("programs", `there is no ${name}, which ${whom} cannot do without`, install)

@@ -1,5 +1,5 @@
-import type { ConnectorContext } from "../../../connectors/connector.ts";
-import { defineConnector } from "../../../connectors/connector.ts";
+import type { ConnectorContext } from "../../../connectors/context.ts";
+import { defineConnector } from "../../../connectors/define.ts";
 import { runStage } from "../../../connectors/run_stage.ts";
 import type { Lab } from "./lab.ts";
 

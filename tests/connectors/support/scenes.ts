@@ -1,6 +1,6 @@
 /** A lab for each connector and stage in which all goes well, and the programs that it needs. */
-import { CONNECTORS } from "../../../connectors/registry.ts";
-import { STAGES } from "../../../connectors/connector.ts";
+import { CONNECTOR_NAMES } from "../../../connectors/registry.ts";
+import { STAGES } from "../../../connectors/context.ts";
 import { ControlHost } from "./control_host.ts";
 import type { Lab } from "./lab.ts";
 import { fakeMaas, MAAS_CONFIG } from "./maas.ts";
@@ -220,7 +220,7 @@ const COMMON: readonly Omit<Scene, "connector">[] = [
 ];
 
 /** Every stage of every connector; `firmware_update` is not in this version. */
-export const SCENES: readonly Scene[] = [...CONNECTORS.keys()].flatMap((connector) =>
+export const SCENES: readonly Scene[] = CONNECTOR_NAMES.flatMap((connector) =>
   STAGES.flatMap((stage) => {
     const own = OWN.filter((scene) => scene.connector === connector && scene.stage === stage);
     if (own.length > 0) return own;

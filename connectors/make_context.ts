@@ -1,12 +1,12 @@
-import type { Clock } from "../../lib/clock.ts";
-import type { Log } from "../../lib/log.ts";
-import type { ProgressView } from "../../lib/progress.ts";
-import type { ConnectorContext, Stage } from "../connector.ts";
-import type { CommonConfig } from "./config.ts";
-import { httpClient } from "./http/http.ts";
-import { type Job, readJobFile } from "./job.ts";
-import { processRunner } from "./process/process_runner.ts";
-import { type PutBackStack, putBackStack } from "./put_back.ts";
+import type { Clock } from "../lib/clock.ts";
+import type { Log } from "../lib/log.ts";
+import type { ProgressView } from "../lib/progress.ts";
+import type { ConnectorContext, Stage } from "./context.ts";
+import type { CommonConfig } from "./support/config.ts";
+import { httpClient } from "./support/http/http.ts";
+import { type Job, readJobFile } from "./support/job.ts";
+import { processRunner } from "./support/process/process_runner.ts";
+import { type PutBackStack, putBackStack } from "./support/put_back.ts";
 
 /**
  * How long putting the hardware back may take once the connector has been asked to stop. The

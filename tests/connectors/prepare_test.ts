@@ -1,0 +1,89 @@
+/** What is wrong with a job or a configuration is told before anything happens, and told by `setup`. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
+import { Lab } from "./support/lab.ts";
+import { answerAll, SCENES } from "./support/scenes.ts";
+import { httpStub } from "./support/stubs.ts";
+
+/** A configuration and a `provision_data` that cannot be used, and what is said of them. */
+interface Refused {
+  readonly config?: Record<string, unknown>;
+  readonly data?: Record<string, unknown>;
+  readonly says: string;
+}
+
+const DEVICE = { agent_name: "a1", device_ip: "10.1.1.1" };
+const MAAS = { ...DEVICE, maas_user: "prof", node_id: "n0de" };
+const MUXPI = { ...DEVICE, test_device: "/dev/sda" };
+const MULTI = { agent_name: "a1", testflinger_server: "http://127.0.0.1:9" };
+
+const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
+  fake_connector: [{ data: { fake_exit: 300 }, says: "fake_exit" }],
+  maas2: [
+    { config: DEVICE, data: { distro: "noble" }, says: "'maas_user', 'node_id' are missing" },
+    { config: MAAS, data: { disks: [{ id: "a", type: "floppy" }] }, says: "disks[0]: type" },
+  ],
+  multi: [
+    { config: MULTI, data: { jobs: ["junk"] }, says: "jobs[0] is not a job" },
+    { config: { agent_name: "a1" }, data: { jobs: [{}] }, says: "'testflinger_server' is missing" },
+  ],
+  muxpi: [
+    { config: MUXPI, data: { create_user: false }, says: "there is no image to write" },
+    { config: MUXPI, data: { use_attachment: "none.img" }, says: "there is no such file" },
+    { config: MUXPI, data: { url: "images/pi.img" }, says: "'images/pi.img' is not a URL" },
+    {
+      config: MUXPI,
+      data: { url: "ftp://host/pi.img" },
+      says: "only http, https URLs are allowed",
+    },
+    { config: MUXPI, data: { url: "http://127.0.0.1:9/i#sha256=12" }, says: "64 hex digits" },
+    { config: MUXPI, data: { media: "sd" }, says: "'control_switch_local_cmd'" },
+    { config: DEVICE, data: { url: "http://127.0.0.1:9/i" }, says: "'test_device' is missing" },
+    {
+      config: MUXPI,
+      data: { url: "http://127.0.0.1:9/i", boot_check_url: "$DEVICE_IP/ready" },
+      says: "'boot_check_url'",
+    },
+  ],
+  noprovision: [{ config: { agent_name: "a1" }, data: { a: 1 }, says: "'device_ip' is missing" }],
+  oemrecovery: [{ config: DEVICE, data: { a: 1 }, says: "'recovery_cmds' is missing or empty" }],
+};
+
+Deno.test("of every connector there is a job here that it cannot provision", () => {
+  assertEquals(Object.keys(REFUSED).sort(), [...CONNECTOR_NAMES].sort());
+});
+
+for (const [connector, cases] of Object.entries(REFUSED)) {
+  for (const { config = DEVICE, data = {}, says } of cases) {
+    Deno.test(`${connector} refuses a job before it touches anything, and setup says so too: ${says}`, async () => {
+      await using lab = await Lab.open();
+      await using host = httpStub(() => new Response());
+      await lab.fake("cycle", "");
+      await lab.config({
+        ...config,
+        control_host: "127.0.0.1",
+        control_host_port: host.port,
+        control_host_reboot_script: ["cycle"],
+      });
+      await lab.job({ job_id: "j1", provision_data: data });
+      for (const stage of ["setup", "provision"]) {
+        assertEquals((await lab.stage(connector, stage)).code, 1, stage);
+        assertStringIncludes((await lab.failure(stage)).exception_message ?? "", says);
+      }
+      assertEquals([host.requests, await lab.calls(), lab.clock.elapsed], [[], [], 0]);
+    });
+  }
+}
+
+for (const { connector, variant, prepare } of SCENES.filter(({ stage }) => stage === "provision")) {
+  const title = variant === undefined ? connector : `${connector} ${variant}`;
+  Deno.test(`setup says that ${title} can be used, and touches nothing`, async () => {
+    await using lab = await Lab.open();
+    await using server = httpStub(answerAll);
+    await prepare(lab, server.port);
+    const { code, stderr } = await lab.stage(connector, "setup");
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stderr, "can be used");
+    assertEquals([server.requests, await lab.calls(), lab.clock.elapsed], [[], [], 0]);
+  });
+}
