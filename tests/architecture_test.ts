@@ -34,6 +34,7 @@ const LEAVES = [
   "lib/message.ts",
   "lib/phases.ts",
   "lib/progress.ts",
+  "lib/remove_tree.ts",
   "lib/version.ts",
 ];
 

@@ -5,7 +5,7 @@
 import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import { mountsBelow } from "./mounts.ts";
+import { removeTree } from "../remove_tree.ts";
 
 /** Nobody but the agent looks into a job's folder: it holds the job's secrets. */
 const FOLDER_MODE = 0o700;
@@ -119,7 +119,7 @@ export async function removeFolder(
   path: string,
   { trash, log }: RemoveOptions,
 ): Promise<"removed" | "trash" | "left"> {
-  const obstacle = await remove(path);
+  const obstacle = await removeTree(path);
   if (obstacle === undefined) return "removed";
   try {
     const place = await moveToTrash(path, trash);
@@ -140,43 +140,6 @@ export async function removeFolder(
       );
     }
     return "left";
-  }
-}
-
-/** Removes what can be removed safely; gives back what was in the way. */
-async function remove(path: string): Promise<string | undefined> {
-  try {
-    const info = await Deno.lstat(path);
-    if (info.isDirectory) {
-      const mount = (await mountsBelow(path))[0] ?? await openFolders(path, info.dev);
-      if (mount !== undefined) return `a file system is mounted at ${mount}`;
-    }
-    await Deno.remove(path, { recursive: info.isDirectory });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) return messageOf(error);
-  }
-}
-
-/**
- * Gives the owner all permissions on each folder in a tree, so that it can be removed. Folders of
- * others stay as they are.
- *
- * @returns the first folder that is on another device, where it stops.
- */
-async function openFolders(top: string, device: number): Promise<string | undefined> {
-  const folders = [top];
-  for (let folder; (folder = folders.pop()) !== undefined;) {
-    try {
-      const { dev, isDirectory, mode } = await Deno.lstat(folder);
-      if (!isDirectory) continue;
-      if (dev !== device) return folder;
-      if (((mode ?? 0) & 0o700) !== 0o700) await Deno.chmod(folder, 0o700);
-      for await (const entry of Deno.readDir(folder)) {
-        if (entry.isDirectory) folders.push(join(folder, entry.name));
-      }
-    } catch {
-      // Not ours to open, or a name that is no text. Whether that matters shows when it is removed.
-    }
   }
 }
 

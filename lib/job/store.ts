@@ -7,6 +7,7 @@ import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
+import { removeTree } from "../remove_tree.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
 import { isJobId, type Job } from "./job.ts";
 
@@ -217,7 +218,8 @@ export class JobStore {
       // At one stroke: half of a job would be taken for one that was interrupted at its beginning.
       const place = this.#makePartial();
       Deno.renameSync(outbox.folder, place);
-      await Deno.remove(place, { recursive: true });
+      const obstacle = await removeTree(place);
+      if (obstacle !== undefined) throw new Error(obstacle);
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) this.#reportUnremoved(outbox, error);
     }
@@ -234,12 +236,9 @@ export class JobStore {
 
   /** What an earlier process was about to remove, or to take in. */
   async #clearPartial(): Promise<void> {
-    try {
-      await Deno.remove(this.#partial, { recursive: true });
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return;
-      this.#log.error(`Cannot remove ${this.#partial}: ${messageOf(error)}. Remove it by hand.`);
-    }
+    const obstacle = await removeTree(this.#partial);
+    if (obstacle === undefined) return;
+    this.#log.error(`Cannot remove ${this.#partial}: ${obstacle}. Remove it by hand.`);
   }
 
   /** Bytes that a job takes up on disk. */

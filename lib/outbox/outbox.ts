@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Phase } from "../phases.ts";
+import { removeTree } from "../remove_tree.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
 import { JournalFile } from "./journal.ts";
@@ -228,7 +229,7 @@ export class Outbox implements Disposable {
       await this.#opened(log).truncate(0);
       this.#logs[log].length = 0;
     }
-    await Deno.remove(join(this.folder, "artifacts"), { recursive: true }).catch(() => {});
+    await removeTree(join(this.folder, "artifacts"));
   }
 
   /** Reads bytes `from` to `to` of a log. */
