@@ -55,13 +55,36 @@ export interface ProcessGroup extends AsyncDisposable {
 }
 
 /**
+ * Shell text that closes whatever the agent has inherited beyond the three standard streams, and would
+ * hand on: a lock, say, that a daemon of the job would then hold. The runtime closes none of it.
+ *
+ * The variables are those of a subshell: the command may have some of the same names. Shells such as
+ * dash cannot name descriptors above 9; those are left to bash, where there is one.
+ */
+export const CLOSE_INHERITED = `eval "$(
+  many=
+  for fd in /proc/$$/fd/*; do
+    fd=\${fd##*/}
+    case $fd in
+      [012]) ;;
+      [3-9]) echo "exec $fd>&-" ;;
+      *) many="$many exec $fd>&-;" ;;
+    esac
+  done
+  if [ -n "$many" ] && [ -x /bin/bash ]; then
+    echo "exec /bin/bash -pc '$many exec \\"\\$@\\"' bash \\"\\$@\\""
+  fi
+)"`;
+
+/**
  * What each command starts as: it says who it is, then becomes the command. Without that line there
  * is no command: a group that nobody could tell from a later one must not run.
  *
  * Commands leave no core files: those would keep the secrets of their environment. It is a soft
  * limit, so that a command which wants them (`ulimit -c unlimited`) has them as far as the agent may.
  */
-const LAUNCH = `ulimit -S -c 0; (${SAY_IDENTITY}) || exit 125; exec "$@"`;
+const launch = (prepare: string) =>
+  `ulimit -S -c 0; (${SAY_IDENTITY}) || exit 125; ${prepare}\n${CLOSE_INHERITED}\nexec "$@"`;
 
 /**
  * Starts a command.
@@ -82,7 +105,7 @@ export async function startGroup(
   let child: Deno.ChildProcess;
   try {
     child = new Deno.Command("/bin/sh", {
-      args: ["-c", stderr === "merge" ? `${LAUNCH} 2>&1` : LAUNCH, "sh", ...argv],
+      args: ["-c", launch(stderr === "merge" ? "exec 2>&1" : ""), "sh", ...argv],
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       env: options.env,
       clearEnv: true,

@@ -52,6 +52,32 @@ Deno.test("standard output and error come as one stream, in order", async () => 
   assertEquals(group.errors, undefined);
 });
 
+Deno.test("no file that the agent has inherited is handed on to a command", async () => {
+  const fixture = new URL("fixtures/list_descriptors.ts", import.meta.url).pathname;
+  const command = new Deno.Command("/bin/bash", {
+    args: [
+      "-c",
+      'exec 7</dev/null 10</dev/null 251>/dev/null; exec "$@"',
+      "bash",
+      ...[
+        Deno.execPath(),
+        "run",
+        "--quiet",
+        "--allow-run",
+        "--allow-read",
+        "--allow-sys=uid",
+        fixture,
+      ],
+    ],
+  });
+  const { stdout, success } = await command.output();
+  assert(success);
+  const lines = new TextDecoder().decode(stdout).trim().split("\n");
+  // ls has opened the folder that it lists.
+  assertEquals(lines.filter((line) => /^\d+$/.test(line)), ["0", "1", "2", "3"]);
+  assertEquals(lines.filter((line) => /^(fd|many)=/.test(line)), ["fd=mine", "many=mine"]);
+});
+
 Deno.test("standard error comes apart when that is wanted", async () => {
   await using group = await started(["sh", "-c", "echo o; echo e >&2"], { stderr: "separate" });
   assertEquals([await read(group.output), await read(group.errors)], ["o\n", "e\n"]);
