@@ -6,8 +6,8 @@ import type { Connector, ConnectorContext, PrepareContext, Stage } from "./conte
 import {
   type CommonConfig,
   commonShape,
+  mappingSchema,
   needAll,
-  sectionSchema,
   type Shape,
   type ShapeOutput,
 } from "./support/config.ts";
@@ -97,7 +97,7 @@ export function defineConnector<
 >(parts: ConnectorParts<ConfigShape, DataShape, Plan>): Connector {
   type OwnContext = ConnectorContext<CommonConfig & ShapeOutput<ConfigShape>>;
   type OwnInput = PrepareInput<ShapeOutput<DataShape>> & { readonly plan: Plan };
-  const dataSchema = sectionSchema(parts.provisionData);
+  const dataSchema = mappingSchema(parts.provisionData);
 
   /** What provisioning is to do; undefined where the job wants none. */
   async function prepared(ctx: OwnContext): Promise<OwnInput | undefined> {

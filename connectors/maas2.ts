@@ -69,8 +69,9 @@ function wantedLayout(
   disks?: readonly unknown[],
 ): Layout | undefined {
   if (disks !== undefined) return parseLayout(disks, "disks");
-  const standard = ctx.config.default_disks;
-  return standard === undefined ? undefined : parseLayout(standard, "default_disks");
+  const standard = ctx.config.default_disks ?? [];
+  // An empty list in the configuration means MAAS' flat layout; in a job it is a mistake.
+  return standard.length === 0 ? undefined : parseLayout(standard, "default_disks");
 }
 
 /** The TPM is cleared at the next boot, which is that of the deployment. */

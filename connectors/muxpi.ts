@@ -27,10 +27,9 @@ export const muxpi = defineConnector({
   powerManagement: true,
   programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, QEMU_IMG],
   async prepare(ctx, { job, data }) {
-    const url = data.boot_check_url || undefined;
     return {
       media: chosenMedia(ctx, data.media),
-      bootCheck: bootCheck(ctx, { url, login: credentials(job) }),
+      bootCheck: bootCheck(ctx, { url: data.boot_check_url, login: credentials(job) }),
       login: data.create_user ? await loginFor(ctx, job) : undefined,
       source: await imageSource(ctx, data),
     };

@@ -1,11 +1,9 @@
 import { isAbsolute, join } from "node:path";
-import * as z from "zod";
 import type { Clock } from "../lib/clock.ts";
 import type { ProgressView } from "../lib/progress.ts";
 import { formatMistake, type Mistake } from "../lib/config/mistake.ts";
-import { readYamlFile } from "../lib/config/yaml_file.ts";
 import type { Connector, Stage } from "./context.ts";
-import type { CommonConfig } from "./support/config.ts";
+import { type CommonConfig, readConfigFile } from "./support/config.ts";
 import { makeContext } from "./make_context.ts";
 import { writeDeviceInfo } from "./support/device_info.ts";
 import { recordFailure } from "./support/error_file.ts";
@@ -103,12 +101,8 @@ async function readConfig(
   let written: Record<string, unknown> = {};
   // The file is named as the command line named it.
   const shown = (mistake: Mistake) => formatMistake({ ...mistake, file: configFile });
-  const result = await readYamlFile(file, z.looseObject(connector.configShape), {
-    // `env: {VERSION: 1.10}` means the text 1.10.
-    numbersAsText: (path) => path[0] === "env",
-    review: (value) => {
-      if (typeof value === "object" && value !== null) written = { ...value };
-    },
+  const result = await readConfigFile(file, connector.configShape, (value) => {
+    if (typeof value === "object" && value !== null) written = { ...value };
   });
   if (!result.ok) {
     const mistakes = result.mistakes.map(shown);

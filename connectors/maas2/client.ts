@@ -1,4 +1,4 @@
-/** The `maas` command line client, with retries for what may be better in a moment. */
+/** The `maas` command line client, which repeats what may work in a moment. */
 import type { z } from "zod";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
@@ -13,21 +13,27 @@ export const LONG_CALL_TIMEOUT_MS = 300_000;
 
 const RETRY_PAUSES_MS = [10_000, 20_000, 40_000];
 
+/** The second word of calls that change nothing: they are repeated whatever they fail with. */
+const READS = ["read", "download"];
+
 /**
- * What a failure says that has to do with the way to MAAS, or with a MAAS that is restarting, and
- * not with what was asked of it.
+ * What MAAS or its client says when it refuses for good: the same call would be refused again. A
+ * failure with other words may be over in a moment, and the call is repeated.
  */
-const TRANSIENT = new RegExp(
+const REFUSAL = new RegExp(
   [
-    "connection (?:was )?(?:refused|reset|aborted|closed|timed out)",
-    "timed?[ -]?out",
-    "temporar(?:y|ily) (?:failure|unavailable)",
-    "(?:no route to|unreachable) host|(?:network|host) is unreachable",
-    "remote end closed",
-    "bad gateway|service unavailable|gateway time-?out",
-    "(?:http|status|error|code)\\W{0,3}(?:[\\d.]+\\s+)?50[234]\\b",
+    // Statuses of the kind 4xx, but for "request timeout" and "too many requests".
+    "(?:http|status|error|code)\\W{0,3}(?:[\\d.]+\\s+)?4(?!08|29)\\d\\d\\b",
+    "bad request|unauthori[sz]ed|forbidden|not found|method not allowed|conflict",
+    "no \\w+ matches the given query|does not exist|already (?:exists|in use)",
+    "authori[sz]ation error|invalid api key|permission denied|not permitted",
+    "cannot be \\w+ (?:in|because|while)|current(?:ly in)? (?:state|status)",
+    // What forms say of a value: {"distro_series": ["'x' is not a valid distro_series."]}
+    '^\\s*\\{"\\w+": \\["|is not a valid|select a valid choice|field is required|ensure this value',
+    // The client's own judgement of its command line.
+    "^usage:|unrecogni[sz]ed arguments|invalid choice|arguments are required",
   ].join("|"),
-  "i",
+  "im",
 );
 
 /** One call of the client. */
@@ -36,7 +42,7 @@ export interface MaasCall {
   readonly step: string;
   /** @default 120 s */
   readonly timeoutMs?: number;
-  /** False: fail at the first failure, whatever it is. @default true */
+  /** False: never repeat the call. @default true */
   readonly retry?: boolean;
   /**
    * Asked before a call is repeated whose answer was lost: has MAAS carried it out all the same?
@@ -83,11 +89,11 @@ export function maasClient(ctx: MaasContext): Maas {
         timeoutMs: call.timeoutMs ?? CALL_TIMEOUT_MS,
       });
       if (succeeded(result)) return result.stdout;
-      const transient = isTransient(result);
-      const refused = result.ended === "exited" && !transient;
+      const refused = isRefusal(result);
       if (call.repeatMayBeRefused && refused && failures.length > 0) return "";
       failures.push(failureText(program, result));
-      if (!transient || pauseMs === undefined) break;
+      const final = result.ended === "not_started" || (refused && !isRead(words));
+      if (final || pauseMs === undefined) break;
       log.warning(`${failures.at(-1)}; trying again in ${pauseMs / 1000} s`);
       await clock.sleep(pauseMs, signal);
       const answer = await call.doneAlready?.().catch(() => undefined);
@@ -119,13 +125,10 @@ function programName(words: readonly string[]): string {
   return ["maas", ...words.slice(0, 2)].join(" ");
 }
 
-function isTransient(result: CommandResult): boolean {
-  switch (result.ended) {
-    case "not_started":
-      return false;
-    case "timeout":
-      return true;
-    case "exited":
-      return TRANSIENT.test(`${result.stdout}\n${result.stderr}`);
-  }
+function isRead([, verb = ""]: readonly string[]): boolean {
+  return READS.includes(verb);
+}
+
+function isRefusal(result: CommandResult): boolean {
+  return result.ended === "exited" && REFUSAL.test(`${result.stdout}\n${result.stderr}`);
 }

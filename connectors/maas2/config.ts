@@ -1,6 +1,6 @@
 import * as z from "zod";
 import type { ConnectorContext } from "../context.ts";
-import type { CommonConfig, ShapeOutput } from "../support/config.ts";
+import { type CommonConfig, positiveNumber, type ShapeOutput } from "../support/config.ts";
 
 /** A word for the command line of `maas` that is no option. */
 const word = z.string({ error: "must be text, in quotes" })
@@ -14,10 +14,10 @@ const storageEntries = z.array(z.unknown(), { error: "must be a list of storage 
 export const maasConfigShape = {
   maas_user: word.optional().describe("Profile that the maas command line client is logged in as."),
   node_id: word.optional().describe("System id of the machine in MAAS."),
-  timeout_min: z.number().positive().default(60).describe(
+  timeout_min: positiveNumber.default(60).describe(
     "Minutes that a deployment may take.",
   ),
-  release_timeout_min: z.number().positive().default(5).describe(
+  release_timeout_min: positiveNumber.default(5).describe(
     "Minutes that MAAS may say that it is releasing the machine or erasing its disks; " +
       "at least 5 are given.",
   ),

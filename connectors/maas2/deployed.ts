@@ -1,6 +1,6 @@
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
-import { failureText, succeeded } from "../support/process/runner.ts";
+import { type CommandResult, failureText, succeeded } from "../support/process/runner.ts";
 import { destination, deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import { showInstallationLog } from "./installation_log.ts";
@@ -8,6 +8,9 @@ import { type MaasSession, readMachine } from "./machine.ts";
 
 const POLL_MS = 15_000;
 const PROBE_TIMEOUT_MS = 60_000;
+
+/** What ssh itself returns when the connection could not be had, or was lost. */
+const SSH_FAILED = 255;
 
 /** MAAS may learn the addresses of a machine a little after it has deployed it. */
 const ADDRESS_POLLS = 3;
@@ -79,7 +82,8 @@ export async function waitUntilDeployed(
 }
 
 /**
- * Tries one user after the other, as long as the machine answers but refuses them.
+ * Tries one user after the other, as long as the machine answers. Cloud images let `root` log in with
+ * the key, only to say whom to log in as.
  *
  * @returns why none could log in; undefined when one could.
  */
@@ -97,7 +101,13 @@ async function logIn(
       throw new ProvisioningError(`Cannot log in on the deployed machine: ${problem}`);
     }
     problems.push(problem);
-    if (result.ended === "timeout" || !result.stderr.includes("Permission denied")) break;
+    if (!isAnswered(result)) break;
   }
   return problems.join("; ");
+}
+
+/** Did the machine itself answer, be it with a refusal? Otherwise no other user would get further. */
+function isAnswered(result: CommandResult): boolean {
+  if (result.ended !== "exited") return false;
+  return result.status !== SSH_FAILED || /permission denied|authentication/i.test(result.stderr);
 }

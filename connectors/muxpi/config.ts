@@ -1,6 +1,6 @@
 import * as z from "zod";
 import type { ConnectorContext } from "../context.ts";
-import { type CommonConfig, script, type ShapeOutput } from "../support/config.ts";
+import { amount, type CommonConfig, script, type ShapeOutput } from "../support/config.ts";
 
 /** A file or device on the control host. */
 const absolutePath = z.string({ error: "must be a path, in quotes" })
@@ -29,7 +29,7 @@ export const muxpiConfigShape = {
   return_both_media: z.boolean().default(true).describe(
     "After a job that chose one of two media, give both back to the device, not only that one.",
   ),
-  control_host_reboot_timeout: z.number().nonnegative().default(120).describe(
+  control_host_reboot_timeout: amount.default(120).describe(
     "Seconds that the control host is given after its reboot, before it is asked again and again.",
   ),
   post_provision_script: script.optional().describe(

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { readYamlFile, type YamlResult } from "../../lib/config/yaml_file.ts";
 import { ProvisioningError } from "./errors.ts";
 
 /** One name or address that can never be taken for an option of a program. */
@@ -29,13 +30,35 @@ export const port = z.union([
     .max(65535, "must be a port number, 1 to 65535"),
 ).meta({ type: "port" });
 
-/** Values for environment variables; numbers and booleans become their text. */
+/** A number; one that is written as text is accepted. */
+const number = z.union([
+  z.number(),
+  z.string().regex(/^\d+(\.\d+)?$/, "must be a number").transform(Number),
+], { error: "must be a number" });
+
+/** A number more than 0. */
+export const positiveNumber = number.pipe(z.number().positive()).meta({ type: "number" });
+
+/** A number, 0 or more. */
+export const amount = number.pipe(z.number().nonnegative()).meta({ type: "number" });
+
+/** What the field writes where there is no serial server. */
+const serialPort = z.preprocess(
+  (value) => value === 0 || value === "0" ? undefined : value,
+  port.optional(),
+).meta({ type: "port" });
+
+/** Values for environment variables; numbers and booleans become their text, null is dropped. */
 const environment = z.record(
   z.string().regex(/^[^=\0]+$/, "must not be empty and have no '='"),
-  z.union([z.string(), z.number(), z.boolean()], {
+  z.union([z.string(), z.number(), z.boolean(), z.null()], {
     error: "must be text, a number or a boolean",
-  }).transform(String).meta({ type: "text" }),
+  }).transform((value) => value === null ? null : String(value)).meta({ type: "text" }),
   { error: "must be a mapping of variable names to values" },
+).transform((values) =>
+  Object.fromEntries(
+    Object.entries(values).flatMap(([name, value]) => value === null ? [] : [[name, value]]),
+  )
 );
 
 /** Keys of the device configuration that every connector knows. */
@@ -56,7 +79,7 @@ export const commonShape = {
   poweron_script: script.optional()
     .describe("Commands that give the power back; used only together with poweroff_script."),
   serial_host: host.optional().describe("Host of a raw TCP serial server (ser2net)."),
-  serial_port: port.optional().describe("Port of the serial server."),
+  serial_port: serialPort.optional().describe("Port of the serial server."),
   serial_protocol: z.enum(["raw", "telnet"]).default("raw")
     .describe("telnet: strip the telnet negotiation from the serial log."),
   env: environment.default({}).describe("Environment variables for the test commands."),
@@ -91,22 +114,40 @@ export type Shape = Readonly<Record<string, z.ZodType>>;
 export type ShapeOutput<S extends Shape> = z.output<z.ZodObject<S>>;
 
 /**
- * The schema of a section of a job: known keys are validated, unknown ones kept, and a known key
- * that is null counts as absent.
+ * The schema of a device configuration or of a section of a job: known keys are validated, unknown
+ * ones kept, and a known key that is null or an empty text counts as absent.
  */
-export function sectionSchema(shape: Shape): z.ZodType<Record<string, unknown>> {
+export function mappingSchema(shape: Shape): z.ZodType<Record<string, unknown>> {
+  const isEmpty = (value: unknown) => value === null || value === "";
   return z.preprocess((value) => {
     if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
     return Object.fromEntries(
-      Object.entries(value).filter(([key, inner]) => inner !== null || !Object.hasOwn(shape, key)),
+      Object.entries(value).filter(([key, inner]) => !isEmpty(inner) || !Object.hasOwn(shape, key)),
     );
   }, z.looseObject(shape));
 }
 
 /**
+ * Reads a device configuration, as stages do and as `check` does.
+ *
+ * @param review sees what the file says, known and unknown keys as they are written there.
+ */
+export function readConfigFile(
+  file: string,
+  shape: Shape,
+  review?: (written: unknown) => void,
+): Promise<YamlResult<Record<string, unknown>>> {
+  return readYamlFile(file, mappingSchema(shape), {
+    // `env: {VERSION: 1.10}` means the text 1.10.
+    numbersAsText: (path) => path[0] === "env",
+    ...(review === undefined ? {} : { review }),
+  });
+}
+
+/**
  * The value of a configuration key that this step cannot do without.
  *
- * @throws ProvisioningError naming the key, when it is absent or empty.
+ * @throws ProvisioningError naming the key, when it is absent.
  */
 export function need<C, K extends keyof C & string>(config: C, key: K): NonNullable<C[K]> {
   needAll(config, [key]);
@@ -117,10 +158,10 @@ export function need<C, K extends keyof C & string>(config: C, key: K): NonNulla
 /**
  * Makes sure that the configuration has all these keys.
  *
- * @throws ProvisioningError naming every one that is absent or empty.
+ * @throws ProvisioningError naming every one that is absent.
  */
 export function needAll<C>(config: C, keys: readonly (keyof C & string)[]): void {
-  const missing = keys.filter((key) => (config[key] ?? "") === "").map((key) => `'${key}'`);
+  const missing = keys.filter((key) => config[key] === undefined).map((key) => `'${key}'`);
   if (missing.length === 0) return;
   const [are, them] = missing.length === 1 ? ["is", "it"] : ["are", "them"];
   throw new ProvisioningError(

@@ -4,7 +4,7 @@ import { readFailure } from "../../lib/config/source_text.ts";
 import { JobError, messageOf } from "./errors.ts";
 
 /** Local user names, and the addresses that single sign-on accounts have. Never an option. */
-const USER_NAME = /^[a-z_][a-z0-9_.@-]*[$]?$/;
+const USER_NAME = /^[A-Za-z_][A-Za-z0-9_.@-]*[$]?$/;
 
 const section = z.record(z.string(), z.unknown(), { error: "expected an object" });
 
@@ -87,7 +87,7 @@ export function credentials(
 export function checkUserName(user: string): void {
   if (!USER_NAME.test(user)) {
     throw new JobError(
-      `'${user}' is not a user name: expected lower-case letters, digits, '_', '-', '.', '@', ` +
+      `'${user}' is not a user name: expected letters, digits, '_', '-', '.', '@', ` +
         `beginning with a letter`,
     );
   }

@@ -282,8 +282,47 @@ Deno.test("whatever says that MAAS cannot be reached, or is starting, is worth a
   }
 });
 
-Deno.test("a call that MAAS refuses is not repeated", async () => {
-  for (const words of ["Not Found", "Conflict: the machine is locked", "unrecognised arguments"]) {
+Deno.test("03-maas2 correction 1: a read is repeated whatever it fails with, four attempts in all", async () => {
+  for (const words of ["Internal Server Error", "Not Found", "Traceback", ""]) {
+    await using it = await lab({ on: { "machine read": `echo '${words}' >&2; exit 2` } });
+    assertEquals((await it.stage("maas2", "cleanup")).code, 1);
+    assertEquals(it.clock.paused, [10_000, 10_000, 20_000, 40_000], words);
+    assertStringIncludes(
+      await message(it, "cleanup"),
+      "Cannot read the machine's status, after 4 attempts",
+    );
+  }
+});
+
+Deno.test("03-maas2 correction 1: one Internal Server Error does not end a deployment", async () => {
+  for (const call of ["machine read", "machine release", "machines allocate", "machine deploy"]) {
+    await using it = await lab({
+      on: {
+        [call]: `if [ ! -e .failed ]; then touch .failed; echo "Internal Server Error"; exit 2; fi
+          count .r; [ $i -gt 1 ] && s=Deployed || s=Ready
+          echo "{\\"status_name\\": \\"$s\\", \\"ip_addresses\\": [\\"10.1.1.1\\"]}"`,
+      },
+    });
+    const { code, stderr } = await it.stage("maas2", "provision");
+    assertEquals(code, 0, `${call}: ${stderr}`);
+    assertStringIncludes(stderr, "trying again in 10 s");
+  }
+});
+
+Deno.test("03-maas2 correction 1: a change that MAAS refuses for good is not repeated", async () => {
+  for (
+    const words of [
+      "Not Found",
+      "HTTP 409: locked",
+      "Conflict: the machine is locked",
+      "unrecognised arguments",
+      "No available machine matches constraints: status 409",
+      "Machine cannot be allocated in its current state",
+      '{"distro_series": ["not one of them"]}',
+      "Authorization Error: Invalid API key.",
+      "usage: maas prof machines",
+    ]
+  ) {
     await using it = await lab({ on: { "machines allocate": `echo '${words}'; exit 2` } });
     assertEquals((await it.stage("maas2", "provision")).code, 1);
     assertStringIncludes(
@@ -507,6 +546,29 @@ Deno.test("the job's own user is tried first, and ubuntu where the image has no 
   assertEquals((await it.stage("maas2", "provision")).code, 0);
   const users = (await it.calls("ssh")).map(({ args }) => args.at(-2));
   assertEquals(users, ["me@10.1.1.1", "ubuntu@10.1.1.1"]);
+});
+
+Deno.test("03-maas2 correction 2: a cloud image that sends root away lets ubuntu in at once", async () => {
+  await using it = await lab({
+    job: { test_data: { test_username: "root" } },
+    ssh: `case "$*" in *root@*)
+      echo 'Please login as the user "ubuntu" rather than the user "root".'; exit 142;; esac`,
+  });
+  assertEquals((await it.stage("maas2", "provision")).code, 0);
+  const users = (await it.calls("ssh")).map(({ args }) => args.at(-2));
+  assertEquals(users, ["root@10.1.1.1", "ubuntu@10.1.1.1"]);
+});
+
+Deno.test("03-maas2 correction 2: no other user is tried on a machine that ssh cannot connect to", async () => {
+  for (const words of ["connect to host 10.1.1.1 port 22: Connection refused", "reset by peer"]) {
+    await using it = await lab({
+      job: { test_data: { test_username: "root" } },
+      ssh: `[ $n -gt 2 ] || { echo '${words}' >&2; exit 255; }`,
+    });
+    assertEquals((await it.stage("maas2", "provision")).code, 0);
+    const users = (await it.calls("ssh")).map(({ args }) => args.at(-2));
+    assertEquals(users, ["root@10.1.1.1", "root@10.1.1.1", "root@10.1.1.1"]);
+  }
 });
 
 Deno.test("maas2 names the configuration key that it misses, in provision and in cleanup", async () => {

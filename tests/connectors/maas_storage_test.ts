@@ -241,6 +241,35 @@ Deno.test("04-maas-storage 11: default_disks are for jobs without disks, in the 
   );
 });
 
+Deno.test("03-maas2 correction 3: default_disks that is empty is the flat layout", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ ...MAAS_CONFIG, default_disks: [] });
+  await lab.job({ provision_data: { distro: "noble" } });
+  await fakeMaas(lab);
+  assertEquals((await lab.stage("maas2", "provision")).code, 0);
+  const calls = await maasCalls(lab);
+  assertEquals(calls.filter((call) => call.includes("storage")), [
+    "machine set-storage-layout n0de storage_layout=flat",
+  ]);
+});
+
+Deno.test("03-maas2 correction 3: a virtual block device without size does not fail the layout, a disk does", async () => {
+  const disk = { id: 1, type: "physical", size: 9_000_000_000 };
+  for (const size of [{}, { size: null }]) {
+    await using lab = await Lab.open();
+    const { code, calls } = await provision(lab, {
+      disks: [{ type: "disk", id: "d" }],
+      devices: [disk, { id: 7, type: "virtual", ...size }],
+    });
+    assertEquals(code, 0);
+    assertEquals(calls.at(-1), "block-device delete n0de 7");
+    await assertRefused(
+      { disks: [{ type: "disk", id: "d" }], devices: [{ ...disk, size: null, ...size }] },
+      "0.size: a disk must have a size",
+    );
+  }
+});
+
 Deno.test("04-maas-storage 12: a partition that MAAS refuses is named, with what MAAS said", async () => {
   await using lab = await Lab.open();
   const { code, calls, message, failure } = await provision(lab, {

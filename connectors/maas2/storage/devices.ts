@@ -7,16 +7,21 @@ const filesystem = z.looseObject({
 }).nullish();
 
 /** What `maas block-devices read` prints. */
-export const blockDevicesSchema = z.array(z.looseObject({
-  id: z.int(),
-  type: z.string(),
-  name: z.string().nullish(),
-  serial: z.string().nullish(),
-  /** Bytes. */
-  size: z.union([z.number(), z.string().regex(/^\d+$/)]).transform(Number),
-  filesystem,
-  partitions: z.array(z.looseObject({ id: z.int(), filesystem })).nullish(),
-}));
+export const blockDevicesSchema = z.array(
+  z.looseObject({
+    id: z.int(),
+    type: z.string(),
+    name: z.string().nullish(),
+    serial: z.string().nullish(),
+    /** Bytes. Virtual devices may have none: they are only deleted. */
+    size: z.union([z.number(), z.string().regex(/^\d+$/)]).transform(Number).nullish(),
+    filesystem,
+    partitions: z.array(z.looseObject({ id: z.int(), filesystem })).nullish(),
+  }).refine((device) => device.size != null || isVirtual(device), {
+    path: ["size"],
+    error: "a disk must have a size",
+  }).transform((device) => ({ ...device, size: device.size ?? 0 })),
+);
 
 /** A block device of a machine. */
 export type BlockDevice = z.output<typeof blockDevicesSchema>[number];
@@ -31,7 +36,7 @@ const GROUP_MEMBERS: readonly string[] = [
 ];
 
 /** Is it made of other devices? */
-export function isVirtual(device: BlockDevice): boolean {
+export function isVirtual(device: { readonly type: string }): boolean {
   return device.type === "virtual";
 }
 

@@ -1,6 +1,5 @@
 import { join } from "node:path";
 import type { ConnectorContext } from "../../context.ts";
-import { need } from "../config.ts";
 import { parseDuration } from "../wait/duration.ts";
 import { JobError } from "../errors.ts";
 import { credentials, type Job } from "../job.ts";
@@ -31,19 +30,19 @@ export async function reserve(ctx: ConnectorContext): Promise<void> {
   }
   const { serial_host: serialHost, serial_port: serialPort } = ctx.config;
   const now = ctx.clock.now();
+  // Tools in the field read these lines by their first words, and by their order: nothing may come
+  // between them, so they are written at once.
   await ctx.print(
     [
       "*** TESTFLINGER SYSTEM RESERVED ***",
-      "You can now connect to:",
-      `    ${device.user}@${need(ctx.config, "device_ip")}`,
+      `You can now connect to ${device.user}@${device.host}`,
       ...(serialHost && serialPort !== undefined
-        ? ["Serial console:", `    telnet ${serialHost} ${serialPort}`]
+        ? [`Serial access is available via: telnet ${serialHost} ${serialPort}`]
         : []),
-      `Current time:        [${isoTime(now)}]`,
-      `Reservation expires: [${isoTime(now + seconds * 1000)}]`,
-      `Reservation timeout: [${seconds}] seconds`,
-      "To end the reservation early, cancel the job:",
-      `    testflinger-cli cancel ${job.job_id ?? "<job_id>"}`,
+      `Current time:           [${isoTime(now)}]`,
+      `Reservation expires at: [${isoTime(now + seconds * 1000)}]`,
+      `Reservation will automatically timeout in ${seconds} seconds`,
+      `To end the reservation sooner use: testflinger-cli cancel ${job.job_id ?? "<job_id>"}`,
       "",
     ].join("\n"),
   );

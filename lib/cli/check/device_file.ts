@@ -1,11 +1,10 @@
 /** What is wrong with a device connector's configuration file. */
-import * as z from "zod";
 import { loadConnectors } from "../../../connectors/registry.ts";
 import type { Connector } from "../../../connectors/context.ts";
-import { commonShape } from "../../../connectors/support/config.ts";
+import { commonShape, readConfigFile } from "../../../connectors/support/config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
-import { readYamlFile, type YamlResult } from "../../config/yaml_file.ts";
+import type { YamlResult } from "../../config/yaml_file.ts";
 import { type Finding, sayer } from "./finding.ts";
 
 /** What a device configuration holds, known keys validated. */
@@ -22,11 +21,7 @@ export function readDeviceConfig(
   file: string,
   connector?: Connector,
 ): Promise<YamlResult<DeviceConfig>> {
-  const shape = connector?.configShape ?? commonShape;
-  return readYamlFile(file, z.looseObject(shape), {
-    // As connectors read it: `env: {VERSION: 1.10}` means the text 1.10.
-    numbersAsText: (path) => path[0] === "env",
-  });
+  return readConfigFile(file, connector?.configShape ?? commonShape);
 }
 
 /**
@@ -54,8 +49,7 @@ export async function checkDevice(
     }
   }
   for (const key of provisions ? connector?.needs ?? [] : []) {
-    const value = result.value[key];
-    if (value === undefined || value === null || value === "") {
+    if (result.value[key] === undefined) {
       say("mistake", [key], `is missing, ${connector?.name} cannot provision without it`);
     }
   }
