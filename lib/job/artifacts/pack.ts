@@ -1,24 +1,18 @@
 import type { FileHandle } from "node:fs/promises";
 import { messageOf } from "../../message.ts";
-import { END_OF_ARCHIVE, headerOf, type Member, paddingAfter } from "./tar_header.ts";
-
-/** What {@linkcode packArtifacts} needs beside the folder. */
-export interface PackOptions {
-  /**
-   * Is told what is not in the archive as it is on disk.
-   *
-   * @param path Its name in the archive, `artifacts/...`.
-   * @param reason Why, as the end of a sentence.
-   */
-  onSkipped(path: string, reason: string): void;
-  signal?: AbortSignal;
-}
+import {
+  contentsOf,
+  type PackOptions,
+  PIECE_BYTES,
+  SHORTER,
+  unpackable,
+  zerosFor,
+} from "./contents.ts";
+import { oddMembersOf, oddTarget, textNamesIn } from "./odd_names.ts";
+import { END_OF_ARCHIVE, headerOf, type Member } from "./tar_header.ts";
 
 /** The name under which the folder stands in the archive, whatever its own is. */
 const TOP_NAME = "artifacts";
-
-/** Contents are read, and the archive is handed on, in pieces of this many bytes. */
-const PIECE_BYTES = 64 * 1024;
 
 /**
  * Files up to this many bytes are read without going back to the event loop: what that takes for
@@ -106,21 +100,30 @@ async function* memberOf(
   try {
     info = Deno.lstatSync(path);
     if (info.isSymlink) {
-      const target = Deno.readLinkSync(path);
+      const target = await targetOf(path);
       yield headerOf({ ...common(name, info), type: "symlink", target });
       return;
     }
   } catch (error) {
-    options.onSkipped(name, whyUnreadable(name, error));
+    options.onSkipped(name, whyUnreadable(error));
     return;
   }
   if (info.isDirectory) {
     yield headerOf({ ...common(name, info), type: "directory" });
-    return await namesIn(path, name, options);
+    return yield* folderOf(path, name, buffer, options);
   }
   if (info.isFile && info.size <= SMALL_BYTES) yield* smallFileOf(path, name, buffer, options);
   else if (info.isFile) yield* fileOf(path, name, buffer, options);
-  else options.onSkipped(name, `it is a ${specialKind(info)}`);
+  else options.onSkipped(name, unpackable(specialKind(info)));
+}
+
+async function targetOf(path: string): Promise<string | Uint8Array> {
+  try {
+    return Deno.readLinkSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.InvalidData) return await oddTarget(path);
+    throw error;
+  }
 }
 
 /** A file with all of its contents in one piece. One that has grown since is packed like a large one. */
@@ -147,7 +150,7 @@ async function* smallFileOf(
       filled += read;
     }
   } catch (error) {
-    options.onSkipped(name, whyUnreadable(name, error));
+    options.onSkipped(name, whyUnreadable(error));
     return;
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
@@ -177,7 +180,7 @@ async function* fileOf(
   try {
     file = await openNoLink(path);
   } catch (error) {
-    options.onSkipped(name, whyUnreadable(name, error));
+    options.onSkipped(name, whyUnreadable(error));
     return;
   }
   try {
@@ -201,79 +204,36 @@ function memberFor(
   return { type: "file", name, size, mode, mtime: mtimeMs / 1000 };
 }
 
-const SHORTER = "it became shorter while it was packed";
-
-/** Exactly as many bytes as the header says, whatever has become of the file since. */
-async function* contentsOf(
-  file: FileHandle,
-  member: Member,
+async function* folderOf(
+  path: string,
+  name: string,
   buffer: Uint8Array,
   options: PackOptions,
-): AsyncGenerator<Uint8Array> {
-  const { size } = member;
-  let read = 0;
-  let reason = SHORTER;
-  while (read < size) {
-    options.signal?.throwIfAborted();
-    let bytesRead = 0;
-    try {
-      const length = Math.min(buffer.length, size - read);
-      ({ bytesRead } = await file.read(buffer, 0, length, read));
-    } catch (error) {
-      reason = messageOf(error);
-    }
-    if (bytesRead === 0) break;
-    yield buffer.subarray(0, bytesRead);
-    read += bytesRead;
-  }
-  yield* zerosFor(member, { read, reason }, options);
-}
-
-/** What a file lacks of the size that its header says, and of its last block. */
-async function* zerosFor(
-  { name, size }: Member,
-  { read, reason }: { read: number; reason: string },
-  options: PackOptions,
-): AsyncGenerator<Uint8Array> {
-  if (read < size) options.onSkipped(name, `its last ${size - read} bytes are zeros: ${reason}`);
-  for (let missing = size - read; missing > 0; missing -= PIECE_BYTES) {
-    options.signal?.throwIfAborted();
-    // Nothing here waits for a disk: without this the agent would do nothing else meanwhile.
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    yield new Uint8Array(Math.min(missing, PIECE_BYTES));
-  }
-  yield new Uint8Array(paddingAfter(size));
-}
-
-async function namesIn(path: string, name: string, options: PackOptions): Promise<string[]> {
-  const names = new Set<string>();
+): AsyncGenerator<Uint8Array, string[]> {
+  let names: string[] = [];
   try {
-    for await (const entry of Deno.readDir(path)) {
-      // Two names that are not UTF-8 can look the same.
-      if (names.has(entry.name)) options.onSkipped(`${name}/${entry.name}`, NOT_UTF8);
-      names.add(entry.name);
+    for await (const entry of Deno.readDir(path)) names.push(entry.name);
+    if (names.some((name) => name.includes(REPLACEMENT_CHARACTER))) {
+      const listed = await textNamesIn(path);
+      names = listed.names;
+      if (listed.hasOthers) yield* oddMembersOf(path, name, { buffer, options });
     }
   } catch (error) {
+    options.signal?.throwIfAborted();
     options.onSkipped(name, `what is in it cannot be listed: ${messageOf(error)}`);
   }
-  return [...names].sort().reverse();
+  return names.sort().reverse();
 }
 
-const NOT_UTF8 = "its name is not UTF-8";
-
-function whyUnreadable(name: string, error: unknown): string {
-  if (isNotFound(error)) {
-    return name.includes(REPLACEMENT_CHARACTER) ? NOT_UTF8 : "it vanished while it was packed";
-  }
-  if (error instanceof Deno.errors.InvalidData) return "it is a link whose target is not UTF-8";
-  return messageOf(error);
+function whyUnreadable(error: unknown): string {
+  return isNotFound(error) ? "it vanished while it was packed" : messageOf(error);
 }
 
 function isNotFound(error: unknown): boolean {
   return error instanceof Error && "code" in error && error.code === "ENOENT";
 }
 
-function specialKind(info: Deno.FileInfo): string {
+function specialKind(info: Deno.FileInfo): "FIFO" | "socket" | "device" {
   if (info.isFifo) return "FIFO";
   if (info.isSocket) return "socket";
   return "device";

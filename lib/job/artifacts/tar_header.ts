@@ -2,6 +2,7 @@
  * Headers of a tar archive as it is written: POSIX ustar, with a PAX header before a member whose
  * name, size or time does not fit. Source: POSIX.1-2017 pax.
  */
+import { isUtf8 } from "node:buffer";
 
 /** Everything in a tar archive comes in blocks of this many bytes. */
 const BLOCK_BYTES = 512;
@@ -21,10 +22,10 @@ const encoder = new TextEncoder();
 /** A member of the archive. */
 export interface Member {
   type: "file" | "directory" | "symlink";
-  /** As UTF-8 text, without a slash at the end. */
-  name: string;
-  /** Where a link leads. */
-  target?: string;
+  /** Without a slash at the end; bytes when it is not UTF-8. */
+  name: string | Uint8Array;
+  /** Where a link leads; bytes when that is not UTF-8. */
+  target?: string | Uint8Array;
   /** In bytes; 0 for what is no file. */
   size: number;
   /** Permission bits. */
@@ -40,14 +41,16 @@ export const END_OF_ARCHIVE: Uint8Array = new Uint8Array(2 * BLOCK_BYTES);
 
 /** All that goes before the contents of a member. The same member makes the same bytes. */
 export function headerOf(member: Member): Uint8Array {
-  const name = member.type === "directory" ? `${member.name}/` : member.name;
-  const target = member.target ?? "";
+  const name = bytesOf(member.name, member.type === "directory" ? "/" : "");
+  const target = bytesOf(member.target ?? "");
   const mtime = Math.floor(member.mtime);
-  const records: [key: string, value: string][] = [];
-  if (!fits(name)) records.push(["path", name]);
-  if (!fits(target)) records.push(["linkpath", target]);
-  if (member.size > MAX_OCTAL_11) records.push(["size", String(member.size)]);
-  if (mtime < 0 || mtime > MAX_OCTAL_11) records.push(["mtime", String(mtime)]);
+  const records: Uint8Array[] = [];
+  // Without it the values of records are UTF-8 (pax, and GNU tar, which writes it so, too).
+  if (isLongAndOdd(name) || isLongAndOdd(target)) records.push(paxRecord("hdrcharset", "BINARY"));
+  if (!fits(name)) records.push(paxRecord("path", name));
+  if (!fits(target)) records.push(paxRecord("linkpath", target));
+  if (member.size > MAX_OCTAL_11) records.push(paxRecord("size", String(member.size)));
+  if (mtime < 0 || mtime > MAX_OCTAL_11) records.push(paxRecord("mtime", String(mtime)));
 
   const own = block({
     name,
@@ -59,20 +62,16 @@ export function headerOf(member: Member): Uint8Array {
   });
   if (records.length === 0) return own;
 
-  const body = encoder.encode(records.map(([key, value]) => paxRecord(key, value)).join(""));
+  const body = joined(records);
   const pax = block({
-    name: "././@PaxHeader",
-    target: "",
+    name: bytesOf("././@PaxHeader"),
+    target: bytesOf(""),
     type: "x",
     mode: 0o644,
     size: body.length,
     mtime: 0,
   });
-  const whole = new Uint8Array(pax.length + body.length + paddingAfter(body.length) + own.length);
-  whole.set(pax);
-  whole.set(body, pax.length);
-  whole.set(own, whole.length - own.length);
-  return whole;
+  return joined([pax, body, new Uint8Array(paddingAfter(body.length)), own]);
 }
 
 /** Zeros between the contents of a member and the next header, in bytes. */
@@ -80,15 +79,41 @@ export function paddingAfter(size: number): number {
   return (BLOCK_BYTES - size % BLOCK_BYTES) % BLOCK_BYTES;
 }
 
-/** ASCII means the same to every reader; anything else goes into a PAX header, which is UTF-8. */
-function fits(text: string): boolean {
-  return text.length <= MAX_NAME_BYTES && !/\P{ASCII}/u.test(text);
+/**
+ * ASCII means the same to every reader; other UTF-8 goes into a PAX header, which says that it is.
+ * What is not UTF-8 is what it is, and only goes there when it is too long.
+ */
+function fits(text: Uint8Array): boolean {
+  return text.length <= MAX_NAME_BYTES && (isAscii(text) || !isUtf8(text));
+}
+
+function isLongAndOdd(text: Uint8Array): boolean {
+  return text.length > MAX_NAME_BYTES && !isUtf8(text);
+}
+
+function isAscii(text: Uint8Array): boolean {
+  return text.every((byte) => byte < 0x80);
+}
+
+function bytesOf(text: string | Uint8Array, end = ""): Uint8Array {
+  const bytes = typeof text === "string" ? encoder.encode(text) : text;
+  return end === "" ? bytes : joined([bytes, encoder.encode(end)]);
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
 
 function block(
   { name, target, type, mode, size, mtime }: {
-    name: string;
-    target: string;
+    name: Uint8Array;
+    target: Uint8Array;
     type: string;
     mode: number;
     size: number;
@@ -98,7 +123,7 @@ function block(
   const bytes = new Uint8Array(BLOCK_BYTES);
   const put = (offset: number, text: string) => bytes.set(encoder.encode(text), offset);
   const octal = (value: number, digits: number) => `${value.toString(8).padStart(digits, "0")}\0`;
-  put(0, shortened(name));
+  bytes.set(shortened(name), 0);
   put(100, octal(mode, 7));
   put(108, octal(0, 7));
   put(116, octal(0, 7));
@@ -106,22 +131,23 @@ function block(
   put(136, octal(mtime, 11));
   put(148, " ".repeat(8));
   put(156, type);
-  put(157, shortened(target));
+  bytes.set(shortened(target), 157);
   put(257, "ustar\u000000");
   put(148, `${octal(bytes.reduce((sum, byte) => sum + byte, 0), 6)} `);
   return bytes;
 }
 
 /** For readers that do not know PAX: what comes close to the name. */
-function shortened(text: string): string {
-  return text.replaceAll(/\P{ASCII}/gu, "?").slice(0, MAX_NAME_BYTES);
+function shortened(text: Uint8Array): Uint8Array {
+  if (fits(text) || !isUtf8(text)) return text.subarray(0, MAX_NAME_BYTES);
+  const characters = new TextDecoder().decode(text).replaceAll(/\P{ASCII}/gu, "?");
+  return encoder.encode(characters.slice(0, MAX_NAME_BYTES));
 }
 
 /** `LENGTH KEY=VALUE\n`, where the length counts its own digits. */
-function paxRecord(key: string, value: string): string {
-  const rest = ` ${key}=${value}\n`;
-  const restBytes = encoder.encode(rest).length;
-  let length = restBytes + 1;
-  while (String(length).length + restBytes !== length) length++;
-  return `${length}${rest}`;
+function paxRecord(key: string, value: string | Uint8Array): Uint8Array {
+  const rest = joined([encoder.encode(` ${key}=`), bytesOf(value, "\n")]);
+  let length = rest.length + 1;
+  while (String(length).length + rest.length !== length) length++;
+  return joined([encoder.encode(String(length)), rest]);
 }
