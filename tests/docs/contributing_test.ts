@@ -1,0 +1,197 @@
+/** CONTRIBUTING.md: its commands run, and its connector is one. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { bundle } from "../../tools/build/bundle.ts";
+import { packagesIn } from "../../tools/build/notices.ts";
+import { PERMISSIONS } from "../../lib/cli/self.ts";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const PAGE = await Deno.readTextFile(`${ROOT}CONTRIBUTING.md`);
+const PATIENCE_MS = 60_000;
+
+/** The blocks of the page in one language. */
+function blocks(language: string): string[] {
+  return [...PAGE.matchAll(/^```(\w+)\n([^]*?)^```$/gm)]
+    .flatMap(([, name, text = ""]) => name === language ? [text] : []);
+}
+
+/** Commands of the page, without what they are for. */
+const COMMANDS = blocks("sh").join("").split("\n").map((line) => line.replace(/ +# .*/, ""))
+  .filter((line) => line !== "");
+
+/** Starts a line of the page, as a shell does: `deno` is the one that runs the tests. */
+function start(line: string, cwd = ROOT): Deno.ChildProcess {
+  return new Deno.Command("/bin/sh", {
+    args: ["-c", `deno() { "$DENO" "$@"; }; ${line}`],
+    cwd,
+    env: { NO_COLOR: "1", CI: "", DENO: Deno.execPath() },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+async function run(line: string, cwd?: string): Promise<{ code: number; output: string }> {
+  const { code, stdout, stderr } = await start(line, cwd).output();
+  const text = new TextDecoder();
+  return { code, output: text.decode(stdout) + text.decode(stderr) };
+}
+
+/** What each command of the page prints; `undefined`: why it is not run is said beside it. */
+const EXPECTED: Record<string, RegExp | undefined> = {
+  "deno task demo": /Greetings from an attachment\.\n[^]*1 artifact in/,
+  // A job file is no configuration, which shows that it is looked at.
+  "deno task dev check examples/hello/job.yaml": /job_queues: is missing/,
+  // build_test.ts and portable_test.ts do it.
+  "deno task build --packaging portable --out /tmp/out": undefined,
+  "deno task test tests/config/sizes_test.ts": /\nok \| 2 passed \| 0 failed \(/,
+  "deno task test tests/config": /\nok \| \d\d+ passed \| 0 failed \(/,
+  'deno task test tests/config/sizes_test.ts --filter "refuses"':
+    /\nok \| 1 passed \| 0 failed \| 1 filtered out \(/,
+  'deno task test tests/config/sizes_test.ts --filter "/reads .* bytes/"':
+    /\nok \| 1 passed \| 0 failed \| 1 filtered out \(/,
+  // A test of its own, below.
+  "deno task test --watch tests/config/sizes_test.ts": undefined,
+  // This is a part of it.
+  "deno task test": undefined,
+  // .ci/run does these four.
+  "deno task check": undefined,
+  "deno task lint": undefined,
+  "deno task fmt": undefined,
+  "deno task docs": undefined,
+  // They take minutes; .ci/run does the first.
+  "deno task chaos --seeds 5": undefined,
+  "deno task fuzz --minutes 5": undefined,
+  "deno task bench --quick": undefined,
+  // Below, from the page's words to a lock file that is as the checkout's.
+  "rm runtime.lock && deno run --lock=runtime.lock --allow-all main.ts version": undefined,
+  "deno task dev device-connector relay provision -c device.yaml testflinger.json": undefined,
+};
+
+Deno.test("every command of CONTRIBUTING.md is known here, and does what the page says", async () => {
+  assertEquals(COMMANDS.toSorted(), Object.keys(EXPECTED).toSorted());
+  for (const [line, expected] of Object.entries(EXPECTED)) {
+    if (expected === undefined) continue;
+    const { output } = await run(line);
+    assertMatch(output, expected, `${line}:\n${output}`);
+  }
+  for await (const { name } of Deno.readDir(ROOT)) {
+    if (name.startsWith("artifacts-")) await Deno.remove(`${ROOT}${name}`, { recursive: true });
+  }
+});
+
+Deno.test("every task that a document names is there", async () => {
+  const { tasks } = JSON.parse(await Deno.readTextFile(`${ROOT}deno.json`));
+  const pages = ["README.md", "CONTRIBUTING.md", ".ci/run"];
+  for await (const { name } of Deno.readDir(`${ROOT}docs`)) {
+    if (name.endsWith(".md")) pages.push(`docs/${name}`);
+  }
+  for (const page of pages) {
+    const text = await Deno.readTextFile(`${ROOT}${page}`);
+    for (const [, name = ""] of text.matchAll(/\btask (?:--quiet )?([a-z]+)\b/g)) {
+      assert(Object.hasOwn(tasks, name), `${page} names the task ${name}`);
+    }
+  }
+});
+
+/** A copy of what the program is made of. */
+async function withCopy(test: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir({ prefix: "contributing-" });
+  try {
+    const files = ["main.ts", "lib", "connectors", "deno.json", "deno.lock", "runtime.lock"];
+    const { success } = await new Deno.Command("cp", {
+      args: ["-a", ...files.map((name) => `${ROOT}${name}`), folder],
+    }).output();
+    assert(success);
+    await test(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+Deno.test("with --watch the tests of a file run again when it changes", () =>
+  withCopy(async (folder) => {
+    await Deno.mkdir(`${folder}/tests`);
+    const file = `${folder}/tests/some_test.ts`;
+    await Deno.writeTextFile(file, 'Deno.test("as it was", () => {});\n');
+    const child = start('exec "$DENO" task test --watch tests/some_test.ts', folder);
+    let output = "";
+    const seen = async (text: string) => {
+      const limit = AbortSignal.timeout(PATIENCE_MS);
+      while (!output.includes(text)) {
+        if (limit.aborted) throw new Error(`Waited in vain for '${text}':\n${output}`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    };
+    const collect = async (stream: ReadableStream<Uint8Array>) => {
+      for await (const part of stream) output += new TextDecoder().decode(part);
+    };
+    const reading = [collect(child.stdout), collect(child.stderr)];
+    try {
+      await seen("as it was ... ok");
+      await seen("Restarting on file change");
+      await Deno.writeTextFile(file, 'Deno.test("as it is now", () => {});\n');
+      await seen("as it is now ... ok");
+    } finally {
+      child.kill("SIGTERM");
+      await Promise.all([child.status, ...reading]);
+    }
+  }));
+
+Deno.test("the connector of CONTRIBUTING.md works as it stands there: one file and one line", () =>
+  withCopy(async (folder) => {
+    const [file = "", line = ""] = blocks("ts");
+    await Deno.writeTextFile(`${folder}/connectors/relay.ts`, file);
+    const registry = `${folder}/connectors/registry.ts`;
+    const before = await Deno.readTextFile(registry);
+    const after = before.replace(/^ {2}oemrecovery: .*\n/m, `$&${line}`);
+    assertEquals(after.split("\n").length, before.split("\n").length + 1);
+    await Deno.writeTextFile(registry, after);
+    for (const command of ["check main.ts", "lint connectors/relay.ts", "fmt --check connectors"]) {
+      const { code, output } = await run(`deno ${command}`, folder);
+      assertEquals(code, 0, output);
+    }
+
+    const program = (args: string) =>
+      run(`deno run ${PERMISSIONS.join(" ")} main.ts ${args}`, folder);
+    const described = await program("device-connector describe relay");
+    assertStringIncludes(described.output, "relay_command (text, needed to provision)");
+    await Deno.writeTextFile(`${folder}/device.yaml`, "relay_command: 7\n");
+    const { output } = await program("check --connector relay device.yaml");
+    assertMatch(output, /device\.yaml:1:16: relay_command: is the number '7', must be text/);
+    assertMatch((await program("completion bash")).output, /\brelay\b/);
+
+    const provision = "device-connector relay provision -c device.yaml testflinger.json";
+    await Deno.writeTextFile(
+      `${folder}/testflinger.json`,
+      '{"provision_data":{"relay_channel":3}}',
+    );
+    await Deno.writeTextFile(`${folder}/device.yaml`, 'relay_command: echo "channel $CHANNEL"\n');
+    const done = await program(provision);
+    assertEquals(done.code, 0, done.output);
+    assertStringIncludes(done.output, "channel 3\n");
+    await Deno.writeTextFile(`${folder}/device.yaml`, "relay_command: echo jammed; exit 4\n");
+    const failed = await program(provision);
+    assertEquals(failed.code, 1, failed.output);
+    assertMatch(failed.output, /relay_command.*4/);
+  }));
+
+Deno.test("runtime.lock has what the program uses and nothing else, with the checksums of deno.lock", async () => {
+  const read = async (name: string) => JSON.parse(await Deno.readTextFile(`${ROOT}${name}`)).npm;
+  const [runtime, all] = [await read("runtime.lock"), await read("deno.lock")];
+  for (const [name, entry] of Object.entries(runtime)) assertEquals(entry, all[name], name);
+  const names = Object.keys(runtime);
+  for (const title of packagesIn(await bundle("main.ts", ROOT))) {
+    assert(names.includes(title.replace(" ", "@")), title);
+  }
+  for (const name of ["playwright-core", "axe-core", "fast-check"]) {
+    assertEquals(names.filter((one) => one.startsWith(`${name}@`)), []);
+  }
+  // The page's command makes the same file.
+  await withCopy(async (folder) => {
+    const line = COMMANDS.find((command) => command.startsWith("rm runtime.lock")) ?? "";
+    const { code, output } = await run(line, folder);
+    assertEquals(code, 0, output);
+    const [old, fresh] = [`${ROOT}runtime.lock`, `${folder}/runtime.lock`];
+    assertEquals(await Deno.readTextFile(fresh), await Deno.readTextFile(old));
+  });
+});
