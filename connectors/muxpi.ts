@@ -7,7 +7,8 @@ import { flash } from "./muxpi/flash.ts";
 import { lookInto } from "./muxpi/image_type.ts";
 import { imageSource, openImage } from "./muxpi/image_source.ts";
 import { mountImage } from "./muxpi/partitions.ts";
-import { chosenMedia, connectStorage, usesMuxProgram } from "./muxpi/storage.ts";
+import type { Login } from "./muxpi/seed_files.ts";
+import { chosenMedia, connectStorage, type Storage, usesMuxProgram } from "./muxpi/storage.ts";
 import { createUser, loginFor } from "./muxpi/user.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
@@ -48,18 +49,10 @@ export const muxpi = defineConnector({
     // 3. The medium, with the image on it and a user in the image.
     const storage = await connectStorage(ctx, plan.media);
     await flash(ctx, storage, image);
-    if (plan.login !== undefined) {
-      const mounted = await mountImage(ctx, storage);
-      await createUser(ctx, mounted, {
-        facts: await lookInto(ctx, mounted.root),
-        login: plan.login,
-      });
-      await runOnControlHost(ctx, "post_provision_script");
-      await mounted.unmount();
-    } else {
-      await runOnControlHost(ctx, "post_provision_script");
+    if (plan.login !== undefined || ctx.config.mounted_image_script?.length) {
+      await changeImage(ctx, storage, plan.login);
     }
-    await runOnControlHost(ctx, "post_unmount_script");
+    await runOnControlHost(ctx, "post_provision_script");
     await storage.back.run();
 
     // 4. The device.
@@ -68,10 +61,31 @@ export const muxpi = defineConnector({
   },
 });
 
+/** What is done with the image while it is mounted. */
+async function changeImage(
+  ctx: MuxpiContext,
+  storage: Storage,
+  login: Login | undefined,
+): Promise<void> {
+  const mounted = await mountImage(ctx, storage);
+  if (mounted === undefined) {
+    ctx.log.warning(
+      `'lsblk' finds no partition with a label on ${storage.device}: the image is left as it is, ` +
+        `without a user of ours`,
+    );
+    return;
+  }
+  if (login !== undefined) {
+    await createUser(ctx, mounted, { facts: await lookInto(ctx, mounted.root), login });
+  }
+  await runOnControlHost(ctx, "mounted_image_script");
+  await mounted.unmount();
+}
+
 /** Runs an operator's commands on the control host; what goes wrong is only logged. */
 async function runOnControlHost(
   ctx: MuxpiContext,
-  key: "post_provision_script" | "post_unmount_script",
+  key: "mounted_image_script" | "post_provision_script",
 ): Promise<void> {
   await runScript(ctx, {
     key,

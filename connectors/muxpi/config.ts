@@ -32,11 +32,13 @@ export const muxpiConfigShape = {
   control_host_reboot_timeout: amount.default(120).describe(
     "Seconds that the control host is given after its reboot, before it is asked again and again.",
   ),
-  post_provision_script: script.optional().describe(
-    "Commands run on the control host while the image is mounted; failures are only logged.",
+  mounted_image_script: script.optional().describe(
+    "Commands run on the control host while the image is mounted below /mnt/<agent_name>/<label>; " +
+      "failures are only logged.",
   ),
-  post_unmount_script: script.optional().describe(
-    "The same, run when the image is not mounted any more and the medium not yet given back.",
+  post_provision_script: script.optional().describe(
+    "The same, run when the image is not mounted any more and the medium not yet given back: the " +
+      "place for fsck, resize2fs, dd.",
   ),
   verify_flash: z.boolean().default(false).describe(
     "Read back what was written, and compare checksums.",

@@ -69,14 +69,26 @@ export interface MountedImage {
   unmount(): Promise<void>;
 }
 
-/** Mounts each file system of the medium that has a label at `/mnt/<agent>/<label>`. */
-export async function mountImage(ctx: MuxpiContext, storage: Storage): Promise<MountedImage> {
+/**
+ * Mounts each file system of the medium that has a label at `/mnt/<agent>/<label>`.
+ *
+ * @returns undefined where none has a label.
+ * @throws ProvisioningError when none of them can be mounted.
+ */
+export async function mountImage(
+  ctx: MuxpiContext,
+  storage: Storage,
+): Promise<MountedImage | undefined> {
   const root = `/mnt/${need(ctx.config, "agent_name")}`;
   const undo: PutBack[] = [];
   const device = storage.isFile ? await attachLoop(ctx, storage.device, undo) : storage.device;
+  const partitions = await labelledPartitions(ctx, device);
+  if (partitions.length === 0) {
+    for (const entry of undo) await entry.run();
+    return undefined;
+  }
   const labels = new Set<string>();
-  for (const partition of await labelledPartitions(ctx, device)) {
-    const { path, label } = partition;
+  for (const { path, label } of partitions) {
     if (!FOLDER_NAME.test(label) || labels.has(label)) {
       ctx.log.warning(`${path} is not mounted: its label '${label}' is no name, or not the first`);
       continue;
@@ -85,7 +97,7 @@ export async function mountImage(ctx: MuxpiContext, storage: Storage): Promise<M
   }
   if (labels.size === 0) {
     throw new ProvisioningError(
-      `No user can be created in the image: 'mount' could not mount any partition of ${device} ` +
+      `The image cannot be looked into: 'mount' could not mount any partition of ${device} ` +
         `on the control host (the log says why); with 'create_user: false' it is left as it is`,
     );
   }
@@ -130,12 +142,7 @@ async function labelledPartitions(ctx: MuxpiContext, device: string): Promise<Pa
   const first = await listPartitions(ctx, device);
   if (first.length > 0) return first;
   await ctx.clock.sleep(SECOND_LOOK_MS, ctx.signal);
-  const second = await listPartitions(ctx, device);
-  if (second.length > 0) return second;
-  throw new ProvisioningError(
-    `No user can be created in the image: 'lsblk' finds no partition with a label on ${device}; ` +
-      `with 'create_user: false' it is left as it is`,
-  );
+  return await listPartitions(ctx, device);
 }
 
 async function listPartitions(ctx: MuxpiContext, device: string): Promise<Partition[]> {

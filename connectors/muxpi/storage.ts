@@ -1,4 +1,5 @@
 /** Giving the storage medium to the control host, and back to the device. */
+import type { ConnectorContext } from "../context.ts";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import type { PutBack } from "../support/put_back.ts";
@@ -11,7 +12,7 @@ import {
 import { quote } from "../support/ssh/ssh.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import type { MuxpiContext } from "./config.ts";
-import { control, mustControl } from "./control.ts";
+import { control, isLost, mustControl } from "./control.ts";
 import { shellWords } from "./words.ts";
 
 /** The medium that each kind of multiplexer switches. */
@@ -52,6 +53,10 @@ const DEVICE_PAUSE_MS = 2_000;
 const NO_DEVICE_STATUS = 3;
 
 const UNMOUNT_TIMEOUT_MS = 30_000;
+
+/** Multiplexers fail now and then, and switching twice does no harm. */
+const SWITCH_ATTEMPTS = 5;
+const SWITCH_PAUSE_MS = 5_000;
 
 /** What lsblk calls the mount point of swap space that is in use. */
 const SWAP = "[SWAP]";
@@ -133,17 +138,9 @@ async function switchDefault(ctx: MuxpiContext): Promise<Storage> {
   const { control_switch_local_cmd: toUs, control_switch_device_cmd: toDevice } = ctx.config;
   // Registered first: a command that failed may have switched all the same.
   const back = ctx.putBack("the storage medium to the device", async (ctx) => {
-    await mustControl(ctx, {
-      step: "give the storage medium back to the device",
-      program: toDevice,
-      command: toDevice,
-    });
+    await switchStorage(ctx, { to: "back to the device", command: toDevice });
   });
-  await mustControl(ctx, {
-    step: "give the storage medium to the control host",
-    program: toUs,
-    command: toUs,
-  });
+  await switchStorage(ctx, { to: "to the control host", command: toUs });
   return { device: need(ctx.config, "test_device"), isFile: ctx.config.test_device_is_file, back };
 }
 
@@ -162,25 +159,53 @@ async function switchMedia(
       const result = await control(ctx, command(mux, "set", "DUT"));
       if (!succeeded(result)) ctx.log.warning(failureText(command(mux, "set", "DUT"), result));
     }
-    await mustControl(ctx, {
-      step: "give the storage medium back to the device",
-      program: command(wanted, "set", "DUT"),
-      command: command(wanted, "set", "DUT"),
-    });
+    await switchStorage(ctx, { to: "back to the device", command: command(wanted, "set", "DUT") });
   });
   let device = "";
   for (const mux of Object.values(MUXES)) {
     const program = command(mux, "plug_to_self");
-    const result = await control(ctx, program);
     if (mux === wanted) {
-      expectSuccess(result, { step: "give the storage medium to the control host", program });
-      device = deviceIn(result.stdout, program);
-    } else if (!succeeded(result)) {
+      device = deviceIn(
+        await switchStorage(ctx, { to: "to the control host", command: program }),
+        program,
+      );
+      continue;
+    }
+    const result = await control(ctx, program);
+    if (!succeeded(result)) {
       ctx.log.info(`There seems to be no other medium: ${failureText(program, result)}`);
       if (result.ended === "exited") without.add(mux);
     }
   }
   return { device, isFile: false, back };
+}
+
+/**
+ * Runs a command that switches the storage medium, again and again if it must be.
+ *
+ * @returns what it printed.
+ * @throws ProvisioningError when it never works.
+ */
+async function switchStorage(
+  ctx: ConnectorContext,
+  { to, command }: {
+    readonly to: "back to the device" | "to the control host";
+    readonly command: string;
+  },
+): Promise<string> {
+  for (let attempt = 1;; attempt++) {
+    const result = await control(ctx, command);
+    if (succeeded(result)) return result.stdout;
+    // A control host that does not answer has been asked often enough.
+    if (attempt >= SWITCH_ATTEMPTS || isLost(result)) {
+      expectSuccess(result, { step: `give the storage medium ${to}`, program: command });
+    }
+    ctx.log.warning(
+      `The storage medium is not switched ${to} yet (attempt ${attempt} of ` +
+        `${SWITCH_ATTEMPTS}): ${failureText(command, result)}`,
+    );
+    await ctx.clock.sleep(SWITCH_PAUSE_MS, ctx.signal);
+  }
 }
 
 function deviceIn(output: string, program: string): string {

@@ -44,17 +44,23 @@ async function publicKeys(ctx: PrepareContext): Promise<string[]> {
   }
 }
 
-/** Creates the user in the image. */
+/** Creates the user in the image; in one of an unknown type that has no place for it, none. */
 export async function createUser(
   ctx: MuxpiContext,
   image: MountedImage,
   { facts, login }: { readonly facts: ImageFacts; readonly login: Login },
 ): Promise<void> {
   const type = imageType(facts);
-  ctx.log.info(`The image is of the type ${type}: creating user ${login.user}`);
   const changes = changesFor(type, { version: facts.version, login });
   // Without this the control host's own disk would be written to.
   const missing = changes.find(({ partition }) => !image.labels.has(partition));
+  if (missing !== undefined && type === "unknown") {
+    ctx.log.warning(
+      `The image gets no user: it is of no known type, with the partitions ` +
+        `${[...image.labels].join(", ")}; whether the device comes up is seen at its boot`,
+    );
+    return;
+  }
   if (missing !== undefined) {
     throw new ProvisioningError(
       `No user can be created in the image, which is of the type ${type}: it has no partition ` +
@@ -64,6 +70,7 @@ export async function createUser(
         `with 'create_user: false' it is left as it is`,
     );
   }
+  ctx.log.info(`The image is of the type ${type}: creating user ${login.user}`);
   await using inbox = await Inbox.open(ctx);
   for (const change of changes) {
     if (change.kind === "write") await inbox.write(image.root, change);

@@ -401,18 +401,86 @@ Deno.test("12-muxpi 13: post_provision_script runs to its end, whatever its comm
   assert(await exists(join(host.root, "x")));
 });
 
-Deno.test("post_provision_script finds the image mounted, post_unmount_script does not", async () => {
+Deno.test("12-muxpi correction 1: mounted_image_script finds the image mounted, post_provision_script does not", async () => {
   const { lab, host } = await bench();
   await using _lab = lab;
   await lab.config({
     ...CONFIG,
-    post_provision_script: ["cp /mnt/a1/writable/etc/hostname seen"],
-    post_unmount_script: ["ls /mnt/a1/writable > after; stm -x"],
+    mounted_image_script: ["cp /mnt/a1/writable/etc/hostname seen; echo looked in"],
+    post_provision_script: ["ls /mnt/a1/writable > after; stm -x"],
   });
-  assertEquals((await provision(lab)).code, 0);
+  const { code, stdout } = await provision(lab);
+  assertEquals(code, 0);
+  assertStringIncludes(stdout, "looked in\n");
   assertEquals(await Deno.readTextFile(join(host.root, "seen")), "ubuntu");
   assertEquals(await Deno.readTextFile(join(host.root, "after")), "");
   assertEquals((await host.done()).slice(-2), ["stm -x", "stm -dut"]);
+});
+
+Deno.test("12-muxpi correction 1: mounted_image_script has the image mounted also without a user to create", async () => {
+  const { lab, host } = await bench();
+  await using _lab = lab;
+  await lab.config({ ...CONFIG, mounted_image_script: ["touch /mnt/a1/writable/patched"] });
+  await lab.job({ provision_data: { use_attachment: "i.img", create_user: false } });
+  assertEquals((await provision(lab)).code, 0);
+  assert(await host.has("sda2", "patched"));
+  assert(!await host.has("sda2", "var/lib/cloud/seed/nocloud-net/user-data"));
+  assertEquals(await host.mounted(), []);
+});
+
+Deno.test("12-muxpi correction 2: a switch command that fails is repeated, five times, 5 s apart", async () => {
+  for (const [toUs, toDevice] of [[4, 0], [0, 4], [3, 2]] as const) {
+    const { lab, host } = await bench();
+    await using _lab = lab;
+    await host.fake(
+      "stm",
+      `n=$(( $(cat "$R/stm$1" 2>/dev/null || echo 0) + 1 )); echo $n > "$R/stm$1"
+case "$1" in -ts) least=${toUs};; *) least=${toDevice};; esac
+[ $n -gt $least ] || { echo "stm: bus busy" >&2; exit 1; }`,
+    );
+    const { code, stderr } = await provision(lab);
+    assertEquals(code, 0, stderr);
+    const switched = (await host.done()).filter((call) => call.startsWith("stm"));
+    assertEquals(switched, [
+      ...Array(toUs + 1).fill("stm -ts"),
+      ...Array(toDevice + 1).fill("stm -dut"),
+    ]);
+    const pauses = lab.clock.paused.filter((pause) => pause === 5_000);
+    // One of them is the board's own, before it is switched.
+    assertEquals(pauses.length, 1 + toUs + toDevice);
+  }
+});
+
+Deno.test("12-muxpi correction 2: a switch command that never works is given up after five attempts", async () => {
+  const { lab, host } = await bench();
+  await using _lab = lab;
+  await host.fake("stm", '[ "$1" != -ts ] || { echo "stm: no such device" >&2; exit 3; }');
+  assertEquals((await provision(lab)).code, 1);
+  assertStringIncludes(
+    await message(lab),
+    "Cannot give the storage medium to the control host: 'stm -ts' ended with exit status 3: " +
+      "stm: no such device",
+  );
+  assertEquals((await host.done()).filter((call) => call === "stm -ts").length, 5);
+  assertEquals((await host.done()).at(-1), "stm -dut");
+});
+
+Deno.test("12-muxpi correction 2: the multiplexer of the chosen medium is asked again, that of the other is not", async () => {
+  const { lab, host } = await bench();
+  await using _lab = lab;
+  await twoMedia(host);
+  await host.wrap(
+    "muxctl",
+    `case "$*" in
+*plug_to_self) d="${host.root}/$1"; [ -e "$d" ] || { touch "$d"; echo busy; exit 1; };;
+esac`,
+  );
+  await lab.config({ ...CONFIG, control_switch_local_cmd: "muxctl sdwire set TS" });
+  await lab.job({ provision_data: { use_attachment: "i.img", media: "sd" } });
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, "attempt 1 of 5");
+  assertStringIncludes(stderr, "There seems to be no other medium");
 });
 
 Deno.test("12-muxpi 14: a reset that fails takes the agent offline", async () => {
@@ -816,15 +884,47 @@ Deno.test("a partition that cannot be mounted is left out, and the next one is n
   assert(await host.has("sda2", "var/lib/cloud/seed/nocloud-net/user-data"));
 });
 
-Deno.test("an image without the partition that its user belongs to leaves the control host alone", async () => {
-  const { lab, host } = await bench([{ name: "sda1", label: "system-boot" }]);
+Deno.test("12-muxpi 16: an image with the labels boot and rootfs gets a warning and no user, and is booted", async () => {
+  const { lab, host } = await bench([
+    { name: "sda1", label: "boot" },
+    { name: "sda2", label: "rootfs", files: { "etc/hostname": "raspberrypi" } },
+  ]);
+  await using _lab = lab;
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assertMatch(stderr, /WARNING: .*gets no user: it is of no known type.* boot, rootfs/);
+  assertEquals(await host.mounted(), []);
+  assertEquals((await host.done()).at(-1), "stm -dut");
+  assertEquals((await lab.calls("scp")).length, 0);
+
+  await lab.fake("ssh-copy-id", "exit 1");
+  assertEquals((await provision(lab)).code, 1);
+  assertStringIncludes(await message(lab), "The device was not up 1200 s after its reset");
+});
+
+Deno.test("12-muxpi 16: an image without any label gets a warning and no user, and is booted", async () => {
+  const { lab, host } = await bench([{ name: "sda1", label: null }]);
+  await using _lab = lab;
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, "finds no partition with a label on /dev/sda");
+  assertEquals(await host.mounted(), []);
+  assertEquals((await host.done()).at(-1), "stm -dut");
+});
+
+Deno.test("an image of a known type without the partition that its user belongs to leaves the control host alone", async () => {
+  const { lab, host } = await bench([{
+    name: "sda2",
+    label: "writable",
+    files: { ".disk/info": "iot-limerick-classic-server-2204" },
+  }]);
   await using _lab = lab;
   assertEquals((await provision(lab)).code, 1);
   assertMatch(
     await message(lab),
-    /of the type unknown: it has no partition 'writable'.*system-boot/,
+    /of the type ce-oem-iot-before-24: it has no partition 'system-boot'.*writable/,
   );
-  assertEquals((await host.done()).slice(-2), ["umount /mnt/a1/system-boot", "stm -dut"]);
+  assertEquals((await host.done()).slice(-2), ["umount /mnt/a1/writable", "stm -dut"]);
 });
 
 Deno.test("labels that come late are looked for once more", async () => {
