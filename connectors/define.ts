@@ -12,10 +12,11 @@ import {
   type ShapeOutput,
 } from "./support/config.ts";
 import { preProvisionHook } from "./support/control_host/pre_provision_hook.ts";
-import { FirmwareUpdateError, ProvisioningError } from "./support/errors.ts";
+import { ProvisioningError } from "./support/errors.ts";
 import { issuesText, type Job } from "./support/job.ts";
 import { COMMON_PROGRAMS, mergePrograms, type ProgramNeed } from "./support/process/programs.ts";
 import { startSerialLogger } from "./support/serial/serial_logger.ts";
+import { updateFirmware } from "./support/stage/firmware_update.ts";
 import { reserve } from "./support/stage/reserve.ts";
 import { runTest } from "./support/stage/runtest.ts";
 
@@ -80,8 +81,7 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
 
 /** The default stages but `setup` and `provision`. */
 const DEFAULTS: Record<Exclude<Stage, "setup" | "provision">, StageWork<ConnectorContext>> = {
-  firmware_update: () =>
-    Promise.reject(new FirmwareUpdateError("Updating firmware is not supported by this version")),
+  firmware_update: updateFirmware,
   runtest: (ctx) => runTest(ctx),
   // The agent itself tells the server where the device is: device-info.json is there.
   allocate: () => Promise.resolve(),

@@ -2,18 +2,12 @@ import * as z from "zod";
 import type { ConnectorContext } from "../context.ts";
 import { type CommonConfig, positiveNumber, type ShapeOutput } from "../support/config.ts";
 
-/** A word for the command line of `maas` that is no option. */
-const word = z.string({ error: "must be text, in quotes" })
-  .regex(/^[^-\s]\S*$/, "must be one word that does not begin with '-'");
-
 /** A list of storage entries; what is in it is validated when it is used. */
 const storageEntries = z.array(z.unknown(), { error: "must be a list of storage entries" })
   .meta({ type: "list of mapping" });
 
 /** The configuration keys of `maas2`. */
 export const maasConfigShape = {
-  maas_user: word.optional().describe("Profile that the maas command line client is logged in as."),
-  node_id: word.optional().describe("System id of the machine in MAAS."),
   timeout_min: positiveNumber.default(60).describe(
     "Minutes that a deployment may take.",
   ),

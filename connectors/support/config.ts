@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { readYamlFile, type YamlResult } from "../../lib/config/yaml_file.ts";
 import { ProvisioningError } from "./errors.ts";
+import { firmwareShape } from "./firmware/config.ts";
 
 /** One name or address that can never be taken for an option of a program. */
 const HOST = /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9.])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$/;
@@ -102,6 +103,7 @@ export const commonShape = {
     .describe("Also take images from file: URLs, which read this host's files."),
   verify_images: z.boolean().default(false)
     .describe("Check downloads against the SHA256SUMS file beside them."),
+  ...firmwareShape,
 };
 
 /** The validated configuration that every connector has at least. */

@@ -14,6 +14,7 @@ const jobSchema = z.looseObject({
   debug: z.unknown().optional().transform(Boolean),
   allocation_timeout: z.union([z.number(), z.string().regex(/^\d+$/).transform(Number)]).nullish(),
   provision_data: section.nullish(),
+  firmware_update_data: section.nullish(),
   reserve_data: section.nullish(),
   test_data: z.looseObject({
     // Checked by the stage that needs it, which has its own words for what is wrong.

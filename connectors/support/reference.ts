@@ -56,7 +56,10 @@ const STAGE_TABLE = markdownTable([
     "`reserve`",
     "installs the job's `ssh_keys` on the device and waits until the reservation is over",
   ],
-  ["`firmware_update`", "not in this version"],
+  [
+    "`firmware_update`",
+    "updates the firmware by LVFS (fwupd on the device), or of HPE servers through their iLO",
+  ],
   ["`cleanup`", "nothing; `maas2` releases the machine, `multi` cancels the child jobs"],
 ]);
 

@@ -621,14 +621,6 @@ Deno.test("setup of every connector reads the configuration and the job, and ask
   assertEquals(host.requests, []);
 });
 
-Deno.test("firmware_update says clearly that this version does not have it", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ firmware_update_data: { version: "latest" } });
-  assertEquals((await lab.stage("noprovision", "firmware_update")).code, 1);
-  assertEquals((await lab.failure("firmware_update")).exception_name, "FirmwareUpdateError");
-});
-
 Deno.test("device-info.json that cannot be written fails provision, and is a warning elsewhere", async () => {
   await using lab = await Lab.open();
   await lab.config(CONFIG);

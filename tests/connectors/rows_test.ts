@@ -10,6 +10,7 @@ const ROWS: Readonly<Record<string, number>> = {
   "05-multi": 12,
   "10-oemrecovery": 10,
   "12-muxpi": 16,
+  "16-firmware-update": 14,
 };
 
 Deno.test("every acceptance case of the connectors has a test that carries its name", async () => {

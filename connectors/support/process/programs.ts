@@ -45,6 +45,13 @@ export const COMMON_PROGRAMS: readonly ProgramNeed[] = [
     version: ["-V"],
     onlyFor: "control_host_reboot_script",
   },
+  { ...SSH, onlyFor: "firmware updates" },
+  {
+    name: "ilorest",
+    install: "HPE's ilorest 5.3 or later",
+    version: ["--version"],
+    onlyFor: "firmware of HPE servers",
+  },
 ];
 
 /** Each of the programs once, the more urgent need first. */

@@ -53,6 +53,9 @@ const REAL = [
   "zstd",
 ];
 
+/** Ends what every fake begins with. */
+const HANG = "# its own:\n";
+
 /** A call that a fake recorded. */
 export interface Call {
   readonly program: string;
@@ -132,7 +135,7 @@ printf '%s\\036' "$record" >> "${this.#notes}/calls"
 n=$(( $(cat "${this.#notes}/${program}.n" 2>/dev/null || echo 0) + 1 ))
 echo "$n" > "${this.#notes}/${program}.n"
 hang() { : > "${this.#notes}/hung.$$"; exec sleep 100000; }
-${script}
+${HANG}${script}
 `;
     const path = join(this.#bin, program);
     await Deno.remove(path).catch(() => {});
@@ -147,6 +150,12 @@ ${script}
     await Deno.writeTextFile(path, `#!/bin/sh\n${script}\nexec "${behind}" "$@"\n`, {
       mode: 0o755,
     });
+  }
+
+  /** The script of a fake, for another one to end with. */
+  async original(program: string): Promise<string> {
+    const text = await Deno.readTextFile(join(this.#bin, program));
+    return text.slice(text.indexOf(HANG) + HANG.length);
   }
 
   /** Takes a program away. */

@@ -198,6 +198,23 @@ const COMMON: readonly Omit<Scene, "connector">[] = [
     },
   })),
   {
+    stage: "firmware_update",
+    programs: ["ssh"],
+    async prepare(lab) {
+      await lab.config(DEVICE);
+      await lab.job({ firmware_update_data: { version: "latest" } });
+      await lab.fake(
+        "ssh",
+        `for command; do :; done
+case "$command" in
+  *chassis_vendor) echo HP ;;
+  *chassis_type) echo 13 ;;
+  *get-devices*) echo '{"Devices": []}' ;;
+esac`,
+      );
+    },
+  },
+  {
     stage: "reserve",
     programs: ["ssh-import-id", "ssh-copy-id"],
     dispensable: ["ssh-import-id", "ssh-copy-id"],
@@ -219,7 +236,7 @@ const COMMON: readonly Omit<Scene, "connector">[] = [
   },
 ];
 
-/** Every stage of every connector; `firmware_update` is not in this version. */
+/** Every stage of every connector. */
 export const SCENES: readonly Scene[] = CONNECTOR_NAMES.flatMap((connector) =>
   STAGES.flatMap((stage) => {
     const own = OWN.filter((scene) => scene.connector === connector && scene.stage === stage);

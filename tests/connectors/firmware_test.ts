@@ -1,0 +1,579 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { compareVersions, versionNumbers } from "../../connectors/support/firmware/versions.ts";
+import { packageFor, packagesIn } from "../../connectors/support/firmware/hpe_repository.ts";
+import { Lab } from "./support/lab.ts";
+import { httpStub } from "./support/stubs.ts";
+
+const CONFIG = { agent_name: "a1", device_ip: "10.1.1.1" };
+
+/** A machine with one device that fwupd can update, 2.90 to 2.91. */
+interface Machine {
+  vendor?: string;
+  type?: string;
+  version?: string;
+  releases?: unknown[];
+  /** Shell for `fwupdmgr upgrade`. */
+  upgrade?: string;
+  /** What get-results says. */
+  results?: unknown;
+}
+
+const NEWER = { Version: "2.91", Flags: ["is-upgrade"], Uri: "https://fw.example/2.91.cab" };
+const OLDER = { Version: "2.85", Flags: ["is-downgrade"], Uri: "https://fw.example/2.85.cab" };
+const SUCCESS = { UpdateState: 2, Releases: [{ Version: "2.91" }] };
+
+async function openMachine(lab: Lab, machine: Machine = {}): Promise<void> {
+  const { vendor = "HP", type = "13", version = "2.90", releases = [NEWER, OLDER] } = machine;
+  const { upgrade = "true", results = SUCCESS } = machine;
+  const devices = {
+    Devices: [
+      {
+        Name: "System Firmware",
+        DeviceId: "abc123",
+        Version: version,
+        Flags: ["updatable"],
+        Releases: releases,
+      },
+      { Name: "Camera", DeviceId: "cam", Version: "1", Flags: ["internal"] },
+    ],
+  };
+  await lab.write("devices.json", `WARNING: firmware may be old\n${JSON.stringify(devices)}`);
+  await lab.write("results.json", JSON.stringify(results));
+  await lab.config(CONFIG);
+  await lab.fake(
+    "ssh",
+    `for command; do :; done
+case "$command" in
+  *chassis_vendor) echo '${vendor}' ;;
+  *chassis_type) echo '${type}' ;;
+  *boot_id) if [ -e ${lab.cwd}/rebooted ]; then echo two; else echo one; fi ;;
+  *"fwupdmgr refresh"*) exit 2 ;;
+  *"fwupdmgr get-devices"*) cat ${lab.cwd}/devices.json ;;
+  *"fwupdmgr get-results"*) cat ${lab.cwd}/results.json ;;
+  *"fwupdmgr upgrade"*) ${upgrade} ;;
+  *reboot) touch ${lab.cwd}/rebooted; exit 255 ;;
+esac`,
+  );
+}
+
+/** What was run on the device, but for looks at it. */
+async function changes(lab: Lab): Promise<string[]> {
+  return (await lab.calls("ssh")).map(({ args }) => args.at(-1) ?? "")
+    .filter((command) => /fwupdmgr (upgrade|install|get-results)|reboot$/.test(command));
+}
+
+const update = (firmware_update_data: unknown) => ({ firmware_update_data });
+
+async function updateOf(lab: Lab): Promise<{ code: number; message: string; stderr: string }> {
+  const { code, stderr } = await lab.stage("noprovision", "firmware_update");
+  const message = await lab.has("device-connector-error.json")
+    ? (await lab.failure("firmware_update")).exception_message ?? ""
+    : "";
+  return { code, message, stderr };
+}
+
+Deno.test("16-firmware-update 1: an update is installed, the device rebooted, the result checked", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab);
+  await lab.job(update({ version: "latest" }));
+  assertEquals((await updateOf(lab)).code, 0);
+  assertEquals(await changes(lab), [
+    "sudo fwupdmgr upgrade abc123 -y --no-reboot-check",
+    "sudo reboot",
+    "sudo fwupdmgr get-results abc123 --json",
+  ]);
+});
+
+Deno.test("16-firmware-update 2: another version than latest or previous is refused before anything is installed", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab);
+  await lab.job(update({ version: "2.85" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "'latest'");
+  assertEquals((await lab.calls("ssh")).filter(({ args }) => args.at(-1)?.includes("apt")), []);
+});
+
+Deno.test("16-firmware-update 3: ignore_failure makes a refusal a success", async () => {
+  for (const ignore_failure of [true, "true"]) {
+    await using lab = await Lab.open();
+    await openMachine(lab);
+    await lab.job(update({ version: "2.85", ignore_failure }));
+    const { code, stderr } = await updateOf(lab);
+    assertEquals(code, 0);
+    assertStringIncludes(stderr, "ignore_failure");
+  }
+});
+
+Deno.test("16-firmware-update 4: an upgrade that fails is a failure", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { upgrade: "echo 'no AC power' >&2; exit 2" });
+  await lab.job(update({ version: "latest" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "no AC power");
+  assert(!await lab.has("rebooted"), "the device was rebooted for nothing");
+});
+
+Deno.test("16-firmware-update 5: a device that has the newest version is left alone", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { version: "2.91" });
+  await lab.job(update({ version: "latest" }));
+  assertEquals((await updateOf(lab)).code, 0);
+  assertEquals(await changes(lab), []);
+});
+
+Deno.test("16-firmware-update 6: an update that failed at the boot is a failure", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { results: { UpdateState: 3, Releases: [{ Version: "2.91" }] } });
+  await lab.job(update({ version: "latest" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "System Firmware did not become version 2.91: failed");
+});
+
+Deno.test("a device that keeps no results is judged by its version", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { results: {} });
+  await lab.job(update({ version: "latest" }));
+  assertEquals((await updateOf(lab)).code, 1);
+  await Deno.remove(join(lab.cwd, "rebooted"));
+  await lab.write(
+    "devices.json",
+    JSON.stringify({
+      Devices: [{ DeviceId: "abc123", Version: "2.90", Flags: ["updatable"], Releases: [NEWER] }],
+    }),
+  );
+  await lab.wrap(
+    "ssh",
+    `for c; do :; done; case "$c" in *reboot) sed -i s/2.90/2.91/ ${lab.cwd}/devices.json ;; esac`,
+  );
+  assertEquals((await updateOf(lab)).code, 0);
+});
+
+Deno.test("an update that needs another reboot gets one", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { results: { UpdateState: 4 } });
+  await lab.write("second", JSON.stringify(SUCCESS));
+  await lab.wrap(
+    "ssh",
+    `for c; do :; done
+     case "$c" in
+       *boot_id) wc -l < ${lab.cwd}/reboots 2>/dev/null || echo none; exit ;;
+       *reboot) echo >> ${lab.cwd}/reboots
+         [ "$(wc -l < ${lab.cwd}/reboots)" -lt 2 ] || cp ${lab.cwd}/second ${lab.cwd}/results.json
+         exit 255 ;;
+     esac`,
+  );
+  await lab.job(update({ version: "latest" }));
+  assertEquals((await updateOf(lab)).code, 0);
+  assertEquals((await lab.read("reboots")).length, 2);
+});
+
+Deno.test("version previous installs the newest of the older releases", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { results: { UpdateState: 2, Releases: [{ Version: "2.85" }] } });
+  await lab.job(update({ version: "previous" }));
+  assertEquals((await updateOf(lab)).code, 0);
+  assertEquals(
+    (await changes(lab))[0],
+    [
+      'cd "$(mktemp -d)"',
+      "sudo fwupdmgr download https://fw.example/2.85.cab",
+      "sudo fwupdmgr install ./2.85.cab -y --no-reboot-check --allow-older",
+    ].join(" && "),
+  );
+});
+
+Deno.test("16-firmware-update 7: a machine of no known vendor is refused with what it says of itself", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { vendor: "Default string", type: "3" });
+  await lab.job(update({ version: "latest" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "not supported");
+  assertStringIncludes(message, "'Default string'");
+  assertStringIncludes(message, "type 3");
+});
+
+Deno.test("firmware_method takes the place of what the machine says of itself", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { vendor: "Default string", type: "9" });
+  await lab.config({ ...CONFIG, firmware_method: "lvfs" });
+  await lab.job(update({ version: "latest" }));
+  assertEquals((await updateOf(lab)).code, 0);
+});
+
+Deno.test("16-firmware-update 8: a machine that cannot be read or reached is a failure with an error file", async () => {
+  await using unreadable = await Lab.open();
+  await openMachine(unreadable);
+  await unreadable.wrap("ssh", 'case "$*" in *chassis_vendor*) exit 1 ;; esac');
+  await unreadable.job(update({ version: "latest" }));
+  const first = await updateOf(unreadable);
+  assertEquals(first.code, 1);
+  assertStringIncludes(first.message, "DMI");
+
+  await using unreachable = await Lab.open();
+  await openMachine(unreachable);
+  await unreachable.fake("ssh", "echo 'Connection refused' >&2; exit 255");
+  await unreachable.job(update({ version: "latest" }));
+  const second = await updateOf(unreachable);
+  assertEquals(second.code, 1);
+  assertStringIncludes(second.message, "within 60 s");
+  assertEquals(unreachable.clock.elapsed, 60_000);
+});
+
+Deno.test("16-firmware-update 9: a chassis type that nobody knows is a failure that says so", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { type: "99" });
+  await lab.job(update({ version: "latest" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "type 99");
+  assertEquals((await lab.failure("firmware_update")).exception_name, "FirmwareUpdateError");
+});
+
+Deno.test("16-firmware-update 10: an HPE server without a way to its BMC is refused", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab, { vendor: "HPE", type: "17" });
+  await lab.job(update({ version: "latest" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "BMC");
+  assertStringIncludes(message, "'maas_user'");
+});
+
+Deno.test("16-firmware-update 12: versions are compared as numbers, however they are written", () => {
+  const samples: [string, string][] = [
+    ["U30 v2.76 (02/09/2023)", "2.76.2.9.2023"],
+    ["2.76_02-09-2023", "2.76.2.9.2023"],
+    ["2.96 Aug 17 2023", "2.96"],
+    ["08.65.08", "8.65.8"],
+    ["HPK2", "2"],
+    ["0x31", "49"],
+    ["no version", ""],
+  ];
+  for (const [text, numbers] of samples) assertEquals(versionNumbers(text).join("."), numbers);
+  assertEquals(compareVersions("U30 v2.76 (02/09/2023)", "2.76_02-09-2023"), 0);
+  assert(compareVersions("2.9", "2.10") < 0);
+  assert(compareVersions("0x31", "0x32") < 0);
+  assert(compareVersions("5.3.0.0", "5.3") === 0);
+});
+
+Deno.test("16-firmware-update 13: a job without firmware_update_data is refused clearly", async () => {
+  for (const job of [{}, { firmware_update_data: null }, update({ ignore_failure: false })]) {
+    await using lab = await Lab.open();
+    await openMachine(lab);
+    await lab.job(job);
+    const { code, message } = await updateOf(lab);
+    assertEquals(code, 1);
+    assertStringIncludes(message, "firmware_update_data");
+    assertEquals(await lab.calls("ssh"), []);
+  }
+});
+
+Deno.test("16-firmware-update 14: a dry run says what it would do, and does nothing", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab);
+  await lab.config({ ...CONFIG, firmware_dry_run: true });
+  await lab.job(update({ version: "latest" }));
+  const { code, stderr } = await updateOf(lab);
+  assertEquals(code, 0);
+  assertStringIncludes(stderr, "fwupdmgr upgrade abc123");
+  assertEquals(await changes(lab), []);
+});
+
+Deno.test("the device is waited for until another system answers than the one that was rebooted", async () => {
+  await using lab = await Lab.open();
+  await openMachine(lab);
+  await lab.wrap("ssh", 'case "$*" in *boot_id) echo always-the-same; exit ;; esac');
+  await lab.job(update({ version: "latest" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "the old system is still running");
+});
+
+Deno.test("each program of the update that is missing, hangs or prints rubbish is one clear failure", async () => {
+  const rubbish = "printf 'not \\377 JSON'";
+  for (
+    const [command, behaviour, says] of [
+      ["fwupdmgr get-devices", rubbish, "did not answer with the devices"],
+      ["fwupdmgr get-devices", "hang", "was ended after 30 s"],
+      ["fwupdmgr --version", "echo 'sudo: fwupdmgr: command not found' >&2; exit 1", "not found"],
+      ["install -y fwupd", "exit 100", "exit status 100"],
+      ["fwupdmgr get-results", rubbish, "no result"],
+      ["fwupdmgr upgrade", "hang", "was ended after 900 s"],
+    ] as const
+  ) {
+    await using lab = await Lab.open();
+    await openMachine(lab);
+    const fake = await lab.original("ssh");
+    await lab.fake("ssh", `case "$*" in *"${command}"*) ${behaviour}; exit ;; esac\n${fake}`);
+    await lab.job(update({ version: "latest" }));
+    const { code, message } = await updateOf(lab);
+    assertEquals(code, 1, command);
+    assertStringIncludes(message, says);
+  }
+});
+
+const RELEASE = "2023.09.00.04";
+
+/** The index of a release of the size that HPE's have. */
+function indexOf(version: string): Record<string, unknown> {
+  const others = Array.from({ length: 300 }, (_, i) => [
+    `cp${i}.fwpkg`,
+    {
+      version: "1.0",
+      deviceclass: `class-${i}`,
+      target: [`target-${i}`],
+      minimum_active_version: "null",
+    },
+  ]);
+  return {
+    ...Object.fromEntries(others),
+    "U30_2.76.fwpkg": {
+      version,
+      deviceclass: "rom",
+      target: ["rom-target"],
+      minimum_active_version: "1.0",
+    },
+    "ilo5_281.fwpkg": {
+      version: "2.81",
+      deviceclass: "ilo",
+      target: "ilo-word",
+      minimum_active_version: null,
+    },
+    "readme.txt": "no package",
+  };
+}
+
+interface HpeServer {
+  romVersion?: string;
+  /** Shell for `ilorest flashfwpkg`. */
+  flash?: string;
+}
+
+/** An HPE server: its DMI data, its iLO behind a fake ilorest, and a repository on loopback. */
+async function openServer(lab: Lab, server: HpeServer = {}) {
+  const { romVersion = "U30 v2.70 (01/01/2023)", flash = "true" } = server;
+  const index = indexOf("2.76_02-09-2023");
+  const current = { ...index, "ilo5_281.fwpkg": { version: "2.81", target: ["ilo-target"] } };
+  const repository = httpStub(({ path }) => {
+    const links = [RELEASE, "2022.03.0_supspp_rhel9.0_x86_64", "current"].map((name) =>
+      `<a href="${name}/">${name}/</a>`
+    );
+    if (path === "/fwpp-gen10/") return new Response(links.join("\n"));
+    if (path.endsWith(`${RELEASE}/fwrepodata/fwrepo.json`)) return Response.json(index);
+    if (path.endsWith("current/fwrepodata/fwrepo.json")) return Response.json(current);
+    if (path.endsWith(".fwpkg")) return new Response(`firmware ${path}`);
+    return new Response("no", { status: 404 });
+  });
+  await openMachine(lab, { vendor: "HPE", type: "17" });
+  await lab.config({
+    ...CONFIG,
+    maas_user: "labuser",
+    node_id: "abc",
+    firmware_repository: `${repository.url}/`,
+  });
+  await lab.fake(
+    "maas",
+    `echo '{"power_address": "10.2.2.2", "power_user": "admin", "power_pass": "b$d;%p"}'`,
+  );
+  const members = (rom: string, ilo: string) =>
+    JSON.stringify({
+      Members: [
+        { Name: "iLO 5", Version: ilo, Oem: { Hpe: { Targets: ["ilo-target"] } } },
+        {
+          Name: "System ROM",
+          Version: rom,
+          Oem: { Hpe: { DeviceClass: "rom", Targets: ["rom-target"] } },
+        },
+        { Name: "Fan", Version: "1" },
+      ],
+    });
+  await lab.write("before.json", members(romVersion, "2.70 May 16 2022"));
+  await lab.write("after.json", members("U30 v2.76 (02/09/2023)", "2.81 Aug 17 2023"));
+  const { cwd } = lab;
+  await lab.fake(
+    "ilorest",
+    `file=; shift
+if [ "$1" = -c ]; then file=$2; cp "$file" ${cwd}/seen.conf; stat -c %a "$file" > ${cwd}/mode; shift 2; fi
+shift
+case "$1" in
+  --version) echo "RESTful Interface Tool 5.3.0.0" ;;
+  systeminfo) echo '{"system": {"Model": "ProLiant DL380 Gen10"}}' ;;
+  rawget) if [ -e ${cwd}/server-rebooted ]; then cat ${cwd}/after.json; else cat ${cwd}/before.json; fi ;;
+  taskqueue) echo "No tasks found" ;;
+  types) echo ComputerSystem.v1_13_0.ComputerSystem ;;
+  reboot) touch ${cwd}/server-rebooted ${cwd}/in-post ;;
+  get) if [ -e ${cwd}/in-post ]; then rm ${cwd}/in-post; echo '{"Oem": {"Hpe": {"PostState": "InPost"}}}'
+       else echo '{"Oem": {"Hpe": {"PostState": "FinishedPost"}}}'; fi ;;
+  flashfwpkg) cat "$3" >> ${cwd}/flashed; echo >> ${cwd}/flashed; ${flash} ;;
+esac`,
+  );
+  return repository;
+}
+
+Deno.test("an HPE server gets each package that it lacks through its iLO, the system ROM first", async () => {
+  await using lab = await Lab.open();
+  await using _repository = await openServer(lab);
+  await lab.job(update({ version: "latest" }));
+  const { code, stderr } = await updateOf(lab);
+  assertEquals(code, 0, stderr);
+  assertEquals(
+    (await lab.read("flashed")).trim().split("\n").map((line) => line.split("/").at(-1)),
+    ["U30_2.76.fwpkg", "ilo5_281.fwpkg"],
+  );
+  const commands = (await lab.calls("ilorest")).map(({ args }) =>
+    args.find((word) => /^[a-z]/.test(word) && !word.includes("conf")) ?? ""
+  );
+  assertEquals(commands.at(-1), "logout");
+  assert(await lab.has("server-rebooted"));
+});
+
+Deno.test("the password of the BMC is in no command line and in no log", async () => {
+  await using lab = await Lab.open();
+  await using _repository = await openServer(lab);
+  await lab.job(update({ version: "latest" }));
+  const { stderr } = await updateOf(lab);
+  const commandLines = (await lab.calls()).map(({ args }) => args.join(" ")).join("\n");
+  assert(!`${commandLines}${stderr}`.includes("b$d;%p"));
+  assertStringIncludes(await lab.read("seen.conf"), "password = b$d;%p");
+  assertEquals((await lab.read("mode")).trim(), "600");
+});
+
+Deno.test("packages and credentials are gone when the update is over", async () => {
+  await using lab = await Lab.open();
+  await using _repository = await openServer(lab);
+  await lab.job(update({ version: "latest" }));
+  await updateOf(lab);
+  const left = [...Deno.readDirSync(lab.cwd)].map(({ name }) => name)
+    .filter((name) => name.startsWith("fwpkg"));
+  assertEquals(left, []);
+  const config = (await lab.calls("ilorest"))[0]?.args[2] ?? "";
+  assert(config.endsWith("redfish.conf"));
+  assertEquals(await Deno.stat(config).then(() => "there", () => "gone"), "gone");
+});
+
+Deno.test("16-firmware-update 11: a release that the repository does not have is refused before any flash", async () => {
+  await using lab = await Lab.open();
+  await using _repository = await openServer(lab);
+  await lab.job(update({ version: "2023.09" }));
+  const { code, message } = await updateOf(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "has no release '2023.09'");
+  assertStringIncludes(message, RELEASE);
+  assert(!await lab.has("flashed"));
+});
+
+Deno.test("a dry run on an HPE server names the packages and flashes none", async () => {
+  await using lab = await Lab.open();
+  await using repository = await openServer(lab);
+  await lab.config({
+    ...CONFIG,
+    maas_user: "labuser",
+    node_id: "abc",
+    firmware_repository: repository.url,
+    firmware_dry_run: true,
+  });
+  await lab.job(update({ version: RELEASE }));
+  const { code, stderr } = await updateOf(lab);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, "System ROM with U30_2.76.fwpkg");
+  assert(!await lab.has("flashed"));
+});
+
+Deno.test("a flash that fails, or that leaves the old version, is a failure that names it", async () => {
+  await using failing = await Lab.open();
+  await using _first = await openServer(failing, { flash: "echo 'signature is wrong'; exit 31" });
+  await failing.job(update({ version: "latest" }));
+  const first = await updateOf(failing);
+  assertEquals(first.code, 1);
+  assertStringIncludes(first.message, "signature is wrong");
+
+  await using lab = await Lab.open();
+  await using _second = await openServer(lab);
+  await lab.write("after.json", await lab.read("before.json"));
+  await lab.job(update({ version: "latest" }));
+  const second = await updateOf(lab);
+  assertEquals(second.code, 1);
+  assertStringIncludes(
+    second.message,
+    "System ROM has version U30 v2.70 (01/01/2023), expected 2.76",
+  );
+});
+
+Deno.test("an iLO that restarts after its flash is waited for until it has been away and is back", async () => {
+  await using lab = await Lab.open();
+  await using _repository = await openServer(lab, { flash: "echo 'iLO will reboot at the end'" });
+  await lab.fake("ping", '[ "$n" != 2 ]');
+  await lab.job(update({ version: "latest" }));
+  assertEquals((await updateOf(lab)).code, 0);
+  assert((await lab.calls("ping")).length >= 3);
+});
+
+Deno.test("a component below the version that a package needs is left as it is", async () => {
+  await using lab = await Lab.open();
+  await using _repository = await openServer(lab, { romVersion: "U30 v0.90" });
+  await lab.write(
+    "after.json",
+    (await lab.read("before.json")).replace("2.70 May 16 2022", "2.81 Aug 17 2023"),
+  );
+  await lab.job(update({ version: "latest" }));
+  const { code, stderr } = await updateOf(lab);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, "needs at least version 1.0");
+  assert(!(await lab.read("flashed")).includes("U30"));
+});
+
+Deno.test("a package is for a component with a target in common and the same device class", () => {
+  const packages = packagesIn({
+    "a.fwpkg": { version: "2.9", deviceclass: "x", target: ["t1", "t2"] },
+    "b.fwpkg": {
+      version: "2.10",
+      deviceclass: "x",
+      target: ["t2"],
+      minimum_active_version: "null",
+    },
+    "c.fwpkg": { version: "9", deviceclass: "y", target: ["t2"] },
+    "d.rpm": { version: "99", deviceclass: "x", target: ["t2"] },
+  }, {});
+  const component = { name: "C", version: "1", targets: ["t2"] };
+  assertEquals(packageFor({ ...component, deviceClass: "x" }, packages)?.file, "b.fwpkg");
+  assertEquals(packageFor({ ...component, deviceClass: undefined }, packages)?.file, "c.fwpkg");
+  assertEquals(packageFor({ ...component, deviceClass: "z" }, packages), undefined);
+  assertEquals(packages.find(({ file }) => file === "b.fwpkg")?.minimumVersion, undefined);
+});
+
+Deno.test("ilorest that is missing or too old is said before anything is done", async () => {
+  await using old = await Lab.open();
+  await using _first = await openServer(old);
+  await old.wrap("ilorest", 'case "$*" in *--version*) echo 4.9.0.0; exit ;; esac');
+  await old.job(update({ version: "latest" }));
+  assertStringIncludes((await updateOf(old)).message, "5.3.0.0 or later is needed");
+
+  await using missing = await Lab.open();
+  await using _second = await openServer(missing);
+  await missing.remove("ilorest");
+  await missing.job(update({ version: "latest" }));
+  assertStringIncludes((await updateOf(missing)).message, "ilorest");
+});
+
+Deno.test("the BMC of the configuration is used without asking MAAS", async () => {
+  await using lab = await Lab.open();
+  await using repository = await openServer(lab);
+  await lab.write("bmc-password", "other\n");
+  await lab.config({
+    ...CONFIG,
+    bmc: { address: "10.3.3.3", user: "op", password_file: join(lab.cwd, "bmc-password") },
+    bmc_ca_file: "/etc/ssl/lab.pem",
+    firmware_repository: repository.url,
+  });
+  await lab.job(update({ version: "latest" }));
+  assertEquals((await updateOf(lab)).code, 0);
+  assertEquals(await lab.calls("maas"), []);
+  assertStringIncludes(await lab.read("seen.conf"), "username = op\npassword = other");
+  const login = (await lab.calls("ilorest")).find(({ args }) => args.includes("login"));
+  assertEquals(login?.args.slice(-4), ["login", "10.3.3.3", "--https", "/etc/ssl/lab.pem"]);
+});
