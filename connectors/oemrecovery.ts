@@ -33,6 +33,10 @@ export const oemrecovery = defineConnector({
     recovery_disconnect_ok: z.boolean().default(true).describe(
       "The last recovery command may lose the connection, as the device goes away.",
     ),
+    recovery_reboots: z.boolean().default(true).describe(
+      "The recovery boots the device again: as long as the old system answers, it is not complete. " +
+        "Not looked at where ready_cmd is set.",
+    ),
     ready_cmd: z.string().optional().describe(
       "Command on the device whose exit status 0 says that recovery is complete; unset: asks snapd.",
     ),
@@ -53,6 +57,7 @@ export const oemrecovery = defineConnector({
       commands,
       target: deviceTarget(ctx, credentials(job)),
       readyCommand: ctx.config.ready_cmd,
+      mustReboot: ctx.config.recovery_reboots && ctx.config.ready_cmd === undefined,
     };
   },
   async provision(ctx, { plan: recovery }) {
@@ -62,7 +67,7 @@ export const oemrecovery = defineConnector({
       await hardReset(ctx);
       await waitUntilReady(ctx, recovery, undefined);
     }
-    const oldBootId = await bootId(ctx, recovery.target);
+    const oldBootId = recovery.mustReboot ? await bootId(ctx, recovery.target) : undefined;
     await recover(ctx, recovery, { lastMayDisconnect: ctx.config.recovery_disconnect_ok });
     await waitUntilReady(ctx, recovery, oldBootId);
   },
@@ -72,6 +77,8 @@ interface Recovery {
   readonly commands: readonly string[];
   readonly target: SshTarget;
   readonly readyCommand: string | undefined;
+  /** Complete only when another system answers than the one that was told to recover. */
+  readonly mustReboot: boolean;
 }
 
 function keysOnly({ password: _, ...target }: SshTarget): SshTarget {
@@ -119,7 +126,7 @@ async function recover(
  * its first boot is complete.
  *
  * @param oldBootId of the system that was told to recover: as long as it answers, nothing has
- *   happened.
+ *   happened. Undefined: that does not count.
  */
 async function waitUntilReady(
   ctx: ConnectorContext,

@@ -98,6 +98,33 @@ Deno.test("check says what a device configuration lacks for provisioning, and wh
   ]);
 });
 
+Deno.test("00-common 18: check warns of what a shell reads in a reboot_script, and names its place", async () => {
+  const about = async (script: string) => {
+    const { status, lines } = await check(
+      { "device.yaml": `device_ip: 10.0.0.1\nreboot_script:${script}\n` },
+      (folder) => ["--connector", "noprovision", `${folder}/device.yaml`],
+    );
+    assertEquals(status, 0);
+    return lines.filter((line) => line.includes("reboot_script"))
+      .map((line) => line.replace(/; the established .*/, ""));
+  };
+  for (const plain of ["pdu off 1", "rb http://pdu/o?a=1", "snmpset -c x 1.3.6 i 1", "a#b c~"]) {
+    assertEquals(await about(` ["${plain}", "sleep 5"]`), [], plain);
+  }
+  assertEquals(await about('\n  - "pdu off"\n  - "rb http://pdu/o?a=1&b=2"'), [
+    "device.yaml:4:5: warning: reboot_script[1]: is run by /bin/sh, which reads the '&' in it",
+  ]);
+  for (const character of ["&", ";", "$", "#", "(", ">", "~", "'", '\\"']) {
+    assertEquals(
+      await about(` "pdu ${character}x"`),
+      [
+        `device.yaml:2:16: warning: reboot_script[0]: is run by /bin/sh, which reads the ` +
+        `'${character.replace("\\", "")}' in it`,
+      ],
+    );
+  }
+});
+
 Deno.test("check knows connectors and stages, with a suggestion, and wants whole paths", async () => {
   const call = (words: string) =>
     checkAgent(`provision_command: testflinger-device-connector ${words} testflinger.json\n`);

@@ -217,6 +217,29 @@ Deno.test("the last command may lose the connection, if the device really went a
   }
 });
 
+Deno.test("10-oemrecovery correction: a recovery that does not reboot is complete when ready_cmd says so", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ ...CONFIG, ready_cmd: "test -e /ready" });
+  await lab.job({});
+  await lab.fake("ssh", 'case "$*" in *boot_id) echo same;; esac');
+  assertEquals((await lab.stage("oemrecovery", "provision")).code, 0);
+  assertEquals(lab.clock.paused, [90_000]);
+  assertEquals(await remote(lab), ["sudo prepare 'it'", "sudo recover --now", "test -e /ready"]);
+});
+
+Deno.test("10-oemrecovery correction: recovery_reboots: false takes the system that answers for the recovered one", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ ...CONFIG, recovery_reboots: false });
+  await lab.job({});
+  await lab.fake(
+    "ssh",
+    'case "$*" in *boot_id) echo same;; *"snap model") echo "model generic-classic";; esac',
+  );
+  assertEquals((await lab.stage("oemrecovery", "provision")).code, 0);
+  assertEquals(lab.clock.paused, [90_000]);
+  assert(!(await remote(lab)).some((command) => command?.includes("boot_id")));
+});
+
 Deno.test("ready_cmd decides in place of snapd", async () => {
   await using lab = await Lab.open();
   await lab.config({ ...CONFIG, ready_cmd: "test -e /ready" });

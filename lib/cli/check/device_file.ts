@@ -5,7 +5,13 @@ import { commonShape, readConfigFile } from "../../../connectors/support/config.
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
 import type { YamlResult } from "../../config/yaml_file.ts";
-import { type Finding, sayer } from "./finding.ts";
+import { type Finding, type Say, sayer } from "./finding.ts";
+
+/** Scripts whose commands the established agent splits at blanks, with no shell that reads them. */
+const ONCE_SPLIT = ["reboot_script", "select_master_script", "select_test_script"];
+
+/** What a shell reads otherwise than it stands there. */
+const SHELL_READS = /[&;|<>$`()'"\\]|(?<=^|\s)[#~]/;
 
 /** What a device configuration holds, known keys validated. */
 export type DeviceConfig = Readonly<Record<string, unknown>>;
@@ -48,10 +54,28 @@ export async function checkDevice(
       say("warning", [key], `is not a key of device connectors, did you mean ${quoted(meant)}?`);
     }
   }
+  for (const key of ONCE_SPLIT) checkScript(key, result.value[key], say);
   for (const key of provisions ? connector?.needs ?? [] : []) {
     if (result.value[key] === undefined) {
       say("mistake", [key], `is missing, ${connector?.name} cannot provision without it`);
     }
   }
   return findings;
+}
+
+/** `rb http://pdu/o?a=1&b=2` is two commands for a shell. */
+function checkScript(key: string, commands: unknown, say: Say): void {
+  if (!Array.isArray(commands)) return;
+  for (const [index, command] of commands.entries()) {
+    const [character] = SHELL_READS.exec(String(command)) ?? [];
+    if (character === undefined) continue;
+    say(
+      "warning",
+      [key, index],
+      `is run by /bin/sh, which reads the ${
+        quoted(character)
+      } in it; the established agent splits ` +
+        `commands at blanks and nothing else: quote what is no shell code (docs/migrating.md)`,
+    );
+  }
 }
