@@ -13,6 +13,7 @@ import { endAnyway } from "../job/job_ending.ts";
 import { JobRun } from "../job/job_run.ts";
 import { recoverJobs } from "../job/recovery.ts";
 import { JobStore } from "../job/store.ts";
+import { forgetClaim } from "../job/working_folder.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
@@ -265,6 +266,7 @@ class Agent {
     const { config, log } = this.#options;
     const trash = join(config.execution_basedir, `.trash-${encodeURIComponent(config.agent_id)}`);
     await removeFolder(folder, { trash, log });
+    await forgetClaim(folder, config.agent_id);
   }
 
   /** What is on its way gets some time, then the server is told why nobody asks for jobs. */

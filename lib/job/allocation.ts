@@ -2,11 +2,17 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import type { ServerApi } from "../server/api.ts";
+import type { Answer, ServerApi } from "../server/api.ts";
+import { Backoff } from "../server/backoff.ts";
 import type { Job } from "./job.ts";
 
 /** The parent's state is asked for at this pace while a child waits for it. */
 const ASK_EVERY_MS = 5_000;
+/**
+ * A job of which the server knows nothing for as long as this is gone. A server that has just been
+ * restored from its backup may need a moment, and the device must not be taken from a living parent.
+ */
+const GONE_AFTER_MS = 10 * 60_000;
 
 /** What the hand-shake needs. */
 export interface AllocationOptions {
@@ -20,25 +26,84 @@ export interface AllocationOptions {
 
 /**
  * The parent's agent reads the device's address from the result, so it must be there before the state
- * says `allocated`; then the device is the parent's until the parent or this job is over.
+ * says `allocated`; then the device is the parent's until the parent or this job is over, or until
+ * the time is up that the job itself sets.
+ *
+ * @returns a line for the job's log where it ended for another reason than these jobs' end.
  */
-export async function waitWhileAllocated(job: Job, options: AllocationOptions): Promise<void> {
-  const { outbox, server, clock, log, signal } = options;
+export async function waitWhileAllocated(
+  job: Job,
+  options: AllocationOptions,
+): Promise<string | undefined> {
+  const { outbox, clock, log, signal } = options;
+  const limitS = job.allocationTimeout;
+  const over = new AbortController();
+  const either = AbortSignal.any([signal, over.signal]);
+  const limit = limitS === undefined
+    ? undefined
+    : clock.sleep(limitS * 1000, either).then(() => over.abort(), () => {});
   try {
     const allocated = outbox.send({ kind: "state", state: "allocated" });
-    await outbox.settled(allocated, signal);
+    await outbox.settled(allocated, either);
     log.info("The device is allocated until the job or its parent ends", { job_id: job.jobId });
-    const jobIds = [job.jobId, job.parentJobId].filter((id) => id !== undefined);
-    while (true) {
-      for (const jobId of jobIds) {
-        const state = await server.getJobState(jobId, signal);
-        if (state.ok && isOver(state.value)) return;
-      }
-      await clock.sleep(ASK_EVERY_MS, signal);
-    }
+    return await untilOver(job, { ...options, signal: either });
   } catch (error) {
-    if (!signal.aborted) throw error;
+    if (!either.aborted) throw error;
+    if (signal.aborted) return undefined;
+    return `The allocation ends: its time is up (allocation_timeout, ${limitS}s)`;
+  } finally {
+    over.abort();
+    await limit;
   }
+}
+
+/** A job whose end is waited for. */
+interface WatchedJob {
+  name: string;
+  id: string;
+  /** Since when the server knows nothing of it; monotonic milliseconds. */
+  lostAt?: number;
+}
+
+/** Resolves when this job or its parent is over, or is gone for good. */
+async function untilOver(
+  job: Job,
+  { server, clock, signal }: AllocationOptions,
+): Promise<string | undefined> {
+  const watched: WatchedJob[] = [{ name: "this job", id: job.jobId }];
+  if (job.parentJobId !== undefined) watched.push({ name: "its parent", id: job.parentJobId });
+  const backoff = new Backoff();
+  while (true) {
+    const answers = await Promise.all(watched.map(({ id }) => server.getJobState(id, signal)));
+    signal.throwIfAborted();
+    if (answers.some((state) => state.ok && isOver(state.value))) return undefined;
+    for (const [index, state] of answers.entries()) {
+      const asked = watched[index];
+      if (asked === undefined) continue;
+      if (state.ok && state.value !== undefined) delete asked.lostAt;
+      if (!isGone(state)) continue;
+      asked.lostAt ??= clock.monotonic();
+      if (clock.monotonic() - asked.lostAt < GONE_AFTER_MS) continue;
+      return `The allocation ends: the server knows nothing of ${asked.name} (${asked.id}) any more`;
+    }
+    await clock.sleep(pauseAfter(answers, backoff), signal);
+  }
+}
+
+/** A server that is in trouble is asked less and less often, and not before it wants to be. */
+function pauseAfter(answers: readonly Answer<unknown>[], backoff: Backoff): number {
+  const failures = answers.filter((answer) => !answer.ok);
+  if (failures.length === 0) {
+    backoff.reset();
+    return ASK_EVERY_MS;
+  }
+  const wishes = failures.map(({ retryAfterMs }) => retryAfterMs ?? 0);
+  return Math.max(ASK_EVERY_MS, backoff.next(Math.max(...wishes)));
+}
+
+/** Nothing is known of the job, or never will be. */
+function isGone(state: Answer<string | undefined>): boolean {
+  return state.ok ? state.value === undefined : state.kind === "refused";
 }
 
 function isOver(state: string | undefined): boolean {

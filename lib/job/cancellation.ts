@@ -16,6 +16,8 @@ export interface CancellationWatchOptions {
   connectivity: Connectivity;
   clock: Clock;
   jobId: string;
+  /** Called once, when the job is first known to be cancelled. */
+  onCancelled?(): void;
 }
 
 /** Watches the state of one job from its beginning to its cleanup. */
@@ -44,6 +46,7 @@ export class CancellationWatch implements AsyncDisposable {
   noteCancelled(): void {
     if (this.isCancelled) return;
     const reason: EndReason = { kind: "cancelled", seenAt: this.#options.clock.monotonic() };
+    this.#options.onCancelled?.();
     this.#cancelled.abort(reason);
   }
 

@@ -10,7 +10,6 @@ export type EventName =
   | `${Phase}_start`
   | `${Phase}_success`
   | `${Phase}_fail`
-  | "normal_exit"
   | "cancelled"
   | "global_timeout"
   | "output_timeout"

@@ -3,13 +3,12 @@
  * come and go between versions of the server, and none of them is a reason to refuse a job.
  */
 import type { Phase } from "../phases.ts";
+import { isJobId } from "../server/job_answer.ts";
 
 /** How long a phase may take when neither job nor configuration says, in seconds. */
 const DEFAULT_GLOBAL_TIMEOUT_S = 14400;
 /** How long a test may be silent when neither job nor configuration says, in seconds. */
 const DEFAULT_OUTPUT_TIMEOUT_S = 900;
-
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** The phases for which a job must bring `{phase}_data` if they are to run. */
 const PHASES_WITH_DATA: readonly Phase[] = [
@@ -24,11 +23,6 @@ const PHASES_WITH_DATA: readonly Phase[] = [
 const PHASES_WITH_ATTACHMENTS = ["provision", "firmware_update", "test"] as const;
 
 type JsonObject = Record<string, unknown>;
-
-/** Whether `value` is a job id, which is the only thing that becomes the name of a folder. */
-export function isJobId(value: unknown): value is string {
-  return typeof value === "string" && UUID.test(value);
-}
 
 function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -55,6 +49,7 @@ function isEmpty(value: unknown): boolean {
 
 /** One job. */
 export class Job {
+  /** As the server writes it: it knows the job by no other form. */
   readonly jobId: string;
   readonly queue: string;
   readonly name: string | undefined;
@@ -78,7 +73,7 @@ export class Job {
     }
     this.received = received;
     this.#data = { ...received };
-    this.jobId = received.job_id.toLowerCase();
+    this.jobId = received.job_id;
     this.queue = textOf(received.job_queue) ?? "";
     this.name = textOf(received.name);
     this.parentJobId = isJobId(received.parent_job_id) ? received.parent_job_id : undefined;
@@ -100,6 +95,11 @@ export class Job {
       secondsOf(this.received.output_timeout) ?? DEFAULT_OUTPUT_TIMEOUT_S,
       configured ?? DEFAULT_OUTPUT_TIMEOUT_S,
     );
+  }
+
+  /** How long its device may be lent to its parent, in seconds; undefined when the job does not say. */
+  get allocationTimeout(): number | undefined {
+    return secondsOf(this.received.allocation_timeout);
   }
 
   /** Why the job itself does not want `phase` to run; undefined when it does. */

@@ -101,6 +101,8 @@ export class JobEnding {
     const { ended, left } = await endSurvivors({
       variable: JOB_VARIABLE,
       value: this.#job.jobId,
+      // Another agent of this host may have been given the same job.
+      owner: { variable: "agent_id", value: config.agent_id },
       groups: this.#outbox.state.groups.map((group) => group.identity),
       graceMs: config.cancel_grace * 1000,
       clock,

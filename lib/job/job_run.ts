@@ -22,7 +22,7 @@ import { type JobEnd, JobEnding } from "./job_ending.ts";
 import { readRelease } from "./os_release.ts";
 import { phaseLimits } from "./phase_limits.ts";
 import { PhaseReport } from "./phase_report.ts";
-import { INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
+import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
 import { prepareSecrets, shownName, unmaskedNames } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
@@ -55,12 +55,17 @@ export class JobRun {
     this.#refusal = refusal;
     this.#events = new Events(outbox, this.#secrets, context.clock);
     this.#folder = new WorkingFolder(job, context.config, context.log);
+    const folder = this.#folder;
     this.#report = new PhaseReport({
       outbox,
       events: this.#events,
       observer: context.observer,
       secrets: this.#secrets,
-      folder: this.#folder.path,
+      agentId: context.config.agent_id,
+      // Where it is, is settled when it is made.
+      get folder() {
+        return folder.path;
+      },
     });
     this.#ending = new JobEnding(job, {
       outbox,
@@ -117,7 +122,8 @@ export class JobRun {
     await this.#folder.remake();
     const message = interruption(interrupted);
     this.#context.log.warning(`${message} of job ${this.#job.jobId}, which is brought to its end`);
-    const lastPhase = interrupted ?? [...state.phases.keys()].at(-1) ?? "setup";
+    // The log of a phase is opened a moment before the phase begins.
+    const lastPhase = interrupted ?? state.logs.output.regions.at(-1)?.phase ?? "setup";
     const cleanupEnded = state.phases.get("cleanup")?.status !== undefined;
     if (!cleanupEnded) {
       await this.#ending.attempt(
@@ -134,7 +140,14 @@ export class JobRun {
 
   #startWatch(): CancellationWatch {
     const { server, connectivity, clock } = this.#context;
-    this.#watch = new CancellationWatch({ server, connectivity, clock, jobId: this.#job.jobId });
+    const outbox = this.#outbox;
+    this.#watch = new CancellationWatch({
+      server,
+      connectivity,
+      clock,
+      jobId: this.#job.jobId,
+      onCancelled: () => outbox.append({ t: "cancelled" }),
+    });
     return this.#watch;
   }
 
@@ -160,13 +173,32 @@ export class JobRun {
       if (phase === "cleanup") break;
       if (stop.aborted) return "stopped";
       const skip = this.#reasonToSkip(phase);
-      if (skip === undefined && await watch.check() || watch.isCancelled) return this.#cancelled();
+      if (skip === undefined && !await this.#mayBegin(phase, watch)) return this.#cancelled();
+      if (watch.isCancelled) return this.#cancelled();
       const end = await this.#runOrSkip(phase, skip, watch);
       if (watch.isCancelled) return this.#cancelled(end);
       if (end.event === "stopped") return "stopped";
       if (end.status !== 0 && phase !== "test") return end.outcome;
     }
     return "normal_exit";
+  }
+
+  /**
+   * Asks whether the job was cancelled. The log of the phase is opened meanwhile: on a server that
+   * is far away its way there takes as long as the answer.
+   */
+  async #mayBegin(phase: Phase, watch: CancellationWatch): Promise<boolean> {
+    if (watch.isCancelled) return false;
+    const [isCancelled] = await Promise.all([watch.check(), this.#announce(phase)]);
+    if (isCancelled) await this.#report.say(phase, CANCELLED_LINE);
+    return !isCancelled;
+  }
+
+  async #announce(phase: Phase): Promise<void> {
+    if (this.#folder.whyDistrusted() === undefined) {
+      await Deno.mkdir(this.#folder.path, { recursive: true, mode: 0o700 }).catch(() => {});
+    }
+    await this.#report.announce(phase);
   }
 
   #cancelled(end?: PhaseEnd): string {
@@ -197,6 +229,7 @@ export class JobRun {
       observer.phaseSkipped(phase, skip);
       this.#events.emit(`${phase}_start`);
       this.#events.emit(`${phase}_success`);
+      if (phase === "provision") this.#report.provisionSkipped();
       return { status: 0, event: "normal_exit", detail: "", outcome: `${phase}_success` };
     }
     this.#report.started(phase);
@@ -206,7 +239,9 @@ export class JobRun {
     if (phase === "allocate" && end.event === "normal_exit") {
       const { server, clock } = this.#context;
       const signal = AbortSignal.any([...ends]);
-      await waitWhileAllocated(this.#job, { outbox: this.#outbox, server, clock, log, signal });
+      const options = { outbox: this.#outbox, server, clock, log, signal };
+      const why = await waitWhileAllocated(this.#job, options);
+      if (why !== undefined) await this.#report.say(phase, why);
     }
     const outcome = this.#report.ended(phase, end);
     return { ...end, outcome };
@@ -226,7 +261,6 @@ export class JobRun {
     });
     const distrust = this.#folder.whyDistrusted();
     if (distrust !== undefined) return await this.#refuseToRun(phase, distrust);
-    await Deno.mkdir(this.#folder.path, { recursive: true, mode: 0o700 }).catch(() => {});
     this.#report.deviceInfo();
     const notes = [
       ...problems,
@@ -238,7 +272,6 @@ export class JobRun {
       command: this.#command(phase),
       folder: this.#folder.path,
       env,
-      agentId: config.agent_id,
       secrets: this.#secrets,
       outbox: this.#outbox,
       observer,
@@ -328,7 +361,8 @@ export class JobRun {
       return;
     }
     this.#outbox.append({ t: "phase_started", phase: "cleanup" });
-    if (this.#watch?.isCancelled !== true) this.#outbox.send({ kind: "state", state: "cleanup" });
+    this.#outbox.send({ kind: "state", state: "cleanup" });
+    await this.#announce("cleanup");
     // A first stop waits for the cleanup, a second one does not.
     const note = isAgain ? "Cleanup is run again, since it was interrupted." : undefined;
     const end = await this.#runCommand("cleanup", [this.#context.signals.forceStop], note)

@@ -21,8 +21,21 @@ export interface PhaseReportOptions {
   events: Events;
   observer: Observer;
   secrets: Secrets;
+  agentId: string;
   /** The job's working folder. */
   folder: string;
+}
+
+/** The three lines that open the log of a phase. */
+function banner(phase: Phase, agentId: string): string {
+  const line = `* Starting testflinger ${phase} phase on ${agentId} *`;
+  const frame = "*".repeat(line.length);
+  return `${frame}\n${line}\n${frame}`;
+}
+
+/** Whether an ending is told to the job's webhook by itself, before the failure of the phase. */
+function isOwnEvent(event: PhaseEnd["event"]): event is PhaseEnd["event"] & EventName {
+  return event === "cancelled" || event === "global_timeout" || event === "output_timeout";
 }
 
 /** Tells of the phases of one job. */
@@ -33,6 +46,11 @@ export class PhaseReport {
 
   constructor(options: PhaseReportOptions) {
     this.#options = options;
+  }
+
+  /** Opens the log of a phase that is about to begin. */
+  async announce(phase: Phase): Promise<void> {
+    await this.say(phase, banner(phase, this.#options.agentId));
   }
 
   /** Writes down and sends that a phase begins. */
@@ -47,7 +65,7 @@ export class PhaseReport {
   ended(phase: Phase, end: PhaseEnd): EventName {
     const { outbox, events, observer, folder } = this.#options;
     const { event, detail, status } = end;
-    if (event !== "stopped" && event !== "error") events.emit(event, detail);
+    if (isOwnEvent(event)) events.emit(event, detail);
     const recoveryFailed = status === RECOVERY_FAILED_STATUS;
     const outcome: EventName = recoveryFailed
       ? "recovery_fail"
@@ -86,6 +104,15 @@ export class PhaseReport {
     if (text === this.#deviceInfo) return;
     this.#deviceInfo = text;
     outbox.send({ kind: "device_info", deviceInfo });
+  }
+
+  /** What is posted of a provision that is skipped: dashboards count one entry for each job. */
+  provisionSkipped(): void {
+    this.#options.outbox.send({
+      kind: "provision_log",
+      exitCode: 0,
+      detail: "provision_success" satisfies EventName,
+    });
   }
 
   /** Says one line in the log of a phase that has no command running. */

@@ -1,4 +1,4 @@
-/** Runs the command of one phase, from its banner to its exit status. */
+/** Runs the command of one phase, to its exit status. */
 import type { Clock } from "../clock.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
@@ -23,7 +23,6 @@ export interface PhaseRunOptions {
   folder: string;
   /** The whole environment of the command. */
   env: Record<string, string>;
-  agentId: string;
   secrets: Secrets;
   outbox: Outbox;
   observer: Observer;
@@ -40,6 +39,9 @@ export interface PhaseRunOptions {
   note?: string;
 }
 
+/** What the log of a phase says that a cancellation has ended, or has kept from beginning. */
+export const CANCELLED_LINE = "Job cancellation was requested, exiting.";
+
 /** How a phase ended. */
 export interface PhaseEnd {
   status: number;
@@ -49,18 +51,10 @@ export interface PhaseEnd {
   detail: string;
 }
 
-/** The three lines that open the log of a phase. */
-export function banner(phase: Phase, agentId: string): string {
-  const line = `* Starting testflinger ${phase} phase on ${agentId} *`;
-  const frame = "*".repeat(line.length);
-  return `${frame}\n${line}\n${frame}`;
-}
-
 /** Runs the phase. Whatever happens is in the result. */
 export async function runPhase(options: PhaseRunOptions): Promise<PhaseEnd> {
   const { phase, outbox, clock, limits, command } = options;
   await using log = await PhaseLog.open(options);
-  await log.say(banner(phase, options.agentId));
   if (options.note !== undefined) await log.say(options.note);
 
   const serialOver = new AbortController();
@@ -114,7 +108,7 @@ function phaseEnd(result: RunResult, options: PhaseRunOptions): PhaseEnd {
       const isStop = isEndReason(result.reason) && result.reason.kind === "stopped";
       return isStop
         ? { status, event: "stopped", detail: "The agent was stopped, ending the phase." }
-        : { status, event: "cancelled", detail: "Job cancellation was requested, exiting." };
+        : { status, event: "cancelled", detail: CANCELLED_LINE };
     }
     case "not_started":
       return {

@@ -9,7 +9,8 @@ import { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
-import { isJobId, type Job } from "./job.ts";
+import { isJobId } from "../server/job_answer.ts";
+import type { Job } from "./job.ts";
 
 /** The job as it was received, secrets included; gone when the job has ended. */
 const RECEIVED_NAME = "job.json";

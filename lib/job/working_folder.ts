@@ -1,25 +1,60 @@
 /** The folder in which a job's commands run: made, trusted, handed over, removed. */
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { fillJobFolder, JOB_FILE, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
 import type { Job } from "./job.ts";
+import { readSmallFile } from "./regular_file.ts";
 import { examineFolder } from "./trusted_folder.ts";
 
-/** The working folder of one job. */
+/** More than the id of an agent has. */
+const MOST_CLAIM_BYTES = 4096;
+
+/**
+ * The working folder of one job: `execution_basedir/job_id`, or, where another agent of this host
+ * works on a job of the same id there, a name beside it.
+ */
 export class WorkingFolder {
-  readonly path: string;
   readonly #job: Job;
   readonly #config: AgentConfig;
   readonly #log: Log;
+  #path: string;
 
   constructor(job: Job, config: AgentConfig, log: Log) {
-    this.path = join(config.execution_basedir, job.jobId);
     this.#job = job;
     this.#config = config;
     this.#log = log;
+    const isTaken = existsSync(this.#ownPath) ||
+      claimantOf(this.#usualPath, config.agent_id) === "another agent";
+    this.#path = isTaken ? this.#ownPath : this.#usualPath;
+  }
+
+  /** Where it is; settled when it has been made. */
+  get path(): string {
+    return this.#path;
+  }
+
+  get #usualPath(): string {
+    return join(this.#config.execution_basedir, this.#job.jobId);
+  }
+
+  get #ownPath(): string {
+    return `${this.#usualPath}~${encodeURIComponent(this.#config.agent_id)}`;
+  }
+
+  /** Takes the usual folder for this agent; false where another one has it. */
+  #takeUsualPath(): boolean {
+    try {
+      Deno.writeTextFileSync(claimOf(this.#usualPath), this.#config.agent_id, {
+        createNew: true,
+        mode: 0o600,
+      });
+    } catch {
+      // It exists, or the disk is full: nobody must do without a folder for that.
+    }
+    return claimantOf(this.#usualPath, this.#config.agent_id) !== "another agent";
   }
 
   /** Looked at anew for each job: `/tmp` is tidied now and then, and anybody may then be quicker. */
@@ -42,7 +77,16 @@ export class WorkingFolder {
   async make(): Promise<void> {
     const distrust = this.whyDistrusted();
     if (distrust !== undefined) throw new Error(distrust);
-    await makeJobFolder(this.#config.execution_basedir, this.#job.jobId, { log: this.#log });
+    const { execution_basedir } = this.#config;
+    await Deno.mkdir(execution_basedir, { recursive: true, mode: 0o755 });
+    if (this.#path === this.#usualPath && !this.#takeUsualPath()) this.#path = this.#ownPath;
+    if (this.#path !== this.#usualPath) {
+      this.#log.warning(
+        `Another agent of this host works on job ${this.#job.jobId} in ${this.#usualPath}: ` +
+          `this one works in ${this.#path}. Give each agent an execution_basedir of its own`,
+      );
+    }
+    await makeJobFolder(execution_basedir, basename(this.#path), { log: this.#log });
     await fillJobFolder(this.path, JSON.stringify(this.#job.received));
   }
 
@@ -64,7 +108,9 @@ export class WorkingFolder {
    * removed when they have been delivered.
    */
   async handOverArtifacts(outbox: Outbox): Promise<string | undefined> {
-    const aside = join(this.#config.execution_basedir, `.artifacts-${basename(outbox.folder)}`);
+    const { agent_id, execution_basedir } = this.#config;
+    const name = `.artifacts-${encodeURIComponent(agent_id)}-${basename(outbox.folder)}`;
+    const aside = join(execution_basedir, name);
     let place: string | undefined;
     if (outbox.state.sent.has("artifacts")) {
       place = waitingIn(outbox) ?? (await isFolder(aside) ? aside : undefined);
@@ -104,6 +150,7 @@ export class WorkingFolder {
     if (keep !== this.path && await isFolder(this.path)) {
       await removeFolder(this.path, { trash, log });
     }
+    if (!await isFolder(this.#usualPath)) await forgetClaim(this.#usualPath, agent_id);
     if (keep === undefined) return;
     for await (const entry of Deno.readDir(keep)) {
       if (entry.name !== "artifacts") await removeFolder(join(keep, entry.name), { trash, log });
@@ -111,10 +158,42 @@ export class WorkingFolder {
   }
 }
 
+/** Says which agent a job's folder belongs to. It is beside it: the job may do as it likes in its own. */
+function claimOf(folder: string): string {
+  return join(dirname(folder), `.agent-of-${basename(folder)}`);
+}
+
+function claimantOf(folder: string, agentId: string): "this agent" | "another agent" | undefined {
+  try {
+    const text = new TextDecoder().decode(readSmallFile(claimOf(folder), MOST_CLAIM_BYTES));
+    if (text === "") return undefined; // Its agent was killed before it could write.
+    return text === agentId ? "this agent" : "another agent";
+  } catch (error) {
+    // One that cannot be read is not this agent's own.
+    return error instanceof Deno.errors.NotFound ? undefined : "another agent";
+  }
+}
+
+/** A job's folder has been removed: its name is free for other agents of this host. */
+export async function forgetClaim(folder: string, agentId: string): Promise<void> {
+  if (claimantOf(folder, agentId) === "this agent") {
+    await Deno.remove(claimOf(folder)).catch(() => {});
+  }
+}
+
 /** Where the artifacts are that wait for their delivery. */
 function waitingIn(outbox: Outbox): string | undefined {
   for (const { message } of outbox.state.pending) {
     if (message.kind === "artifacts") return message.folder;
+  }
+}
+
+function existsSync(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
   }
 }
 

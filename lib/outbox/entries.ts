@@ -34,7 +34,8 @@ export type Message = z.infer<typeof Message>;
 
 /** How a message or an event ended its way. */
 const Settled = z.object({
-  how: z.enum(["delivered", "refused"]),
+  /** Overtaken: what was said later says it too, or makes it untrue. It was never posted. */
+  how: z.enum(["delivered", "refused", "overtaken"]),
   /** What the server said when it refused. */
   message: z.string().optional(),
 });
@@ -70,6 +71,8 @@ export const Entry = z.discriminatedUnion("t", [
     after: z.object({ output: offset, serial: offset }),
   }),
   z.object({ t: z.literal("event"), event: JobEvent }),
+  /** The server says that the job was cancelled: no state but `complete` may be posted any more. */
+  z.object({ t: z.literal("cancelled") }),
   /** A piece of a log is about to be posted. Only one is under way per log. */
   z.object({ t: z.literal("fragment"), log, number: z.int(), phase, from: offset, to: offset }),
   /** The server has the piece of this log that was under way, or will never take it. */

@@ -52,6 +52,8 @@ export interface JobState {
   sent: Set<Message["kind"]>;
   events: JobEvent[];
   eventsSettled: number;
+  /** Whether the job is known to be cancelled. */
+  cancelled: boolean;
   /** Whether the logs and the artifacts were given up to make room. */
   givenUp: boolean;
   /** Set when only delivery is left; `folder` is then to be removed after it. */
@@ -70,6 +72,7 @@ export function emptyJobState(): JobState {
     sent: new Set(),
     events: [],
     eventsSettled: 0,
+    cancelled: false,
     givenUp: false,
   };
 }
@@ -104,9 +107,15 @@ export function apply(state: JobState, entry: Entry): void {
       cutLog(state.logs[entry.log], entry.length);
       break;
     case "message":
-      state.pending.push({ n: entry.n, message: entry.message, after: entry.after });
       state.nextMessage = entry.n + 1;
+      // A posted state would overwrite the cancellation.
+      if (state.cancelled && entry.message.kind === "state") break;
+      state.pending.push({ n: entry.n, message: entry.message, after: entry.after });
       state.sent.add(entry.message.kind);
+      break;
+    case "cancelled":
+      state.cancelled = true;
+      state.pending = state.pending.filter(({ message }) => message.kind !== "state");
       break;
     case "event":
       state.events.push(entry.event);

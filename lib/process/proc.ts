@@ -92,9 +92,34 @@ export async function processesOf(pids: readonly number[]): Promise<ProcessStat[
  */
 export async function processesWith(entry: string): Promise<number[]> {
   if (entry.includes("\n")) throw new Error("Cannot look for an environment entry of two lines");
-  const { code, text } = await ask(
-    ["/bin/sh", "-c", 'exec grep -lszxF -e "$1" /proc/[0-9]*/environ', "sh", entry],
-  );
+  return await searchEnvironments([
+    "/bin/sh",
+    "-c",
+    'exec grep -lszxF -e "$1" /proc/[0-9]*/environ',
+    "sh",
+    entry,
+  ]);
+}
+
+/**
+ * Those of `pids` that had the variable in their environment when they started, but with another
+ * value.
+ *
+ * @throws Error when nobody can look.
+ */
+export async function processesWithOther(
+  pids: readonly number[],
+  { variable, value }: { variable: string; value: string },
+): Promise<number[]> {
+  const files = pids.map((pid) => `/proc/${pid}/environ`);
+  if (files.length === 0) return [];
+  const having = await searchEnvironments(["grep", "-lsz", "-e", `^${variable}=`, ...files]);
+  const same = await searchEnvironments(["grep", "-lszxF", "-e", `${variable}=${value}`, ...files]);
+  return having.filter((pid) => !same.includes(pid));
+}
+
+async function searchEnvironments(grep: [string, ...string[]]): Promise<number[]> {
+  const { code, text } = await ask(grep);
   // grep says 1 when nothing matched, and 2 when there was a file that it could not read.
   if (code > 2) {
     throw new Error(`Cannot search the processes of this host: grep ended with ${code}`);

@@ -1,6 +1,6 @@
 import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
 import { bootId, type ProcessIdentity } from "./identity.ts";
-import { allProcesses, processesWith, type ProcessStat } from "./proc.ts";
+import { allProcesses, processesWith, processesWithOther, type ProcessStat } from "./proc.ts";
 import { signalGroup, signalProcess } from "./signal.ts";
 
 /** By what a left-over process is known. */
@@ -8,6 +8,10 @@ export interface SurvivorMark {
   /** Name of a variable that everything of interest had in its environment when it started. */
   variable: string;
   value: string;
+  /**
+   * A second variable: what has it with another value is somebody else's, though it has the first.
+   */
+  owner?: { variable: string; value: string };
   /** Groups that were recorded when they were started. */
   groups: readonly ProcessIdentity[];
 }
@@ -40,11 +44,17 @@ export async function findSurvivors(mark: SurvivorMark): Promise<ProcessStat[]> 
   return (await look(mark)).survivors;
 }
 
+async function markedProcesses(mark: SurvivorMark): Promise<Set<number>> {
+  const marked = await processesWith(`${mark.variable}=${mark.value}`);
+  const others = mark.owner === undefined ? [] : await processesWithOther(marked, mark.owner);
+  return new Set(marked.filter((pid) => !others.includes(pid)));
+}
+
 /** `fleeting`: one was there and is not any more, maybe because it has replaced itself. */
 async function look(
   mark: SurvivorMark,
 ): Promise<{ survivors: ProcessStat[]; processes: ProcessStat[]; fleeting: boolean }> {
-  const marked = new Set(await processesWith(`${mark.variable}=${mark.value}`));
+  const marked = await markedProcesses(mark);
   const processes = await allProcesses();
   const boot = await bootId();
   const byPid = new Map(processes.map((process) => [process.pid, process]));

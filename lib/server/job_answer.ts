@@ -2,13 +2,18 @@ import type { Answer, JobOffer } from "./api.ts";
 import { isHtml } from "./failure.ts";
 import { JsonFault, ObjectScanner } from "./json_scan.ts";
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
-const ID_IN_TEXT =
-  /"job_id"\s*:\s*"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"/gi;
+const HEX = "[0-9a-f]";
+const PLAIN = `${HEX}{8}-${HEX}{4}-${HEX}{4}-${HEX}{4}-${HEX}{12}|${HEX}{32}`;
+/** In any way that a server takes a UUID: in either case, without its dashes, in braces, as a URN. */
+const JOB_ID = new RegExp(`^(?:urn:uuid:)?(?:${PLAIN}|\\{(?:${PLAIN})\\})$`, "i");
+const ID_IN_TEXT = new RegExp(`"job_id"\\s*:\\s*"(${PLAIN})"`, "gi");
 
-/** Whether the server would take this for a job id: it answers 400 to anything but a UUID. */
+/**
+ * Whether the server would take this for a job id: it answers 400 to anything but a UUID. Nothing
+ * else becomes the name of a folder.
+ */
 export function isJobId(text: unknown): text is string {
-  return typeof text === "string" && UUID.test(text);
+  return typeof text === "string" && JOB_ID.test(text);
 }
 
 /** The body of a 200 to `GET /v1/job`. */

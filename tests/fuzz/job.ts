@@ -1,11 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { phaseEnvironment } from "../../lib/job/environment.ts";
-import { isJobId, Job } from "../../lib/job/job.ts";
+import { Job } from "../../lib/job/job.ts";
 import { prepareSecrets } from "../../lib/job/secrets.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { PHASES } from "../../lib/phases.ts";
-import { readJob } from "../../lib/server/job_answer.ts";
+import { isJobId, readJob } from "../../lib/server/job_answer.ts";
 import { anyBytes, deepJson, mutated, oddJson } from "./inputs.ts";
 import { type FuzzTarget, plainTarget } from "./target.ts";
 

@@ -30,7 +30,7 @@ for (const isSent of [true, false]) {
     const jobId = running(lab);
     {
       using outbox = await accept(lab, jobId);
-      const aside = join(disk, `.artifacts-${jobId}`);
+      const aside = join(disk, `.artifacts-agent-1-${jobId}`);
       await Deno.mkdir(join(aside, "artifacts"), { recursive: true });
       await Deno.writeTextFile(join(aside, "artifacts", "report"), "precious");
       await Deno.writeTextFile(join(aside, "testflinger.json"), "secret");

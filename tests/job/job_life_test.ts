@@ -125,14 +125,12 @@ Deno.test("the webhook is told of every phase, also of those that are skipped", 
   assertEquals(lab.events(jobId), [
     "job_start",
     "setup_start",
-    "normal_exit",
     "setup_success",
     "provision_start",
     "provision_success",
     "firmware_update_start",
     "firmware_update_success",
     "test_start",
-    "normal_exit",
     "test_success",
     "allocate_start",
     "allocate_success",
@@ -142,9 +140,31 @@ Deno.test("the webhook is told of every phase, also of those that are skipped", 
     "cleanup_success",
     "job_end",
   ]);
+  assertEquals(lab.events(jobId).length, 16);
   const [start, ...others] = lab.sandbox.events(jobId);
   assertEquals(start?.detail, `${lab.served.url}/jobs/${jobId}`);
   assertEquals(others.at(-1)?.detail, "normal_exit");
+});
+
+Deno.test("a provision that is skipped counts as a success in the provision log", async () => {
+  await using lab = await Lab.open({ config: { provision_command: "true", test_command: "true" } });
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(
+    lab.sandbox.provisionLogs("agent-1").map(({ job_id, exit_code, detail }) => ({
+      job_id,
+      exit_code,
+      detail,
+    })),
+    [{ job_id: jobId, exit_code: 0, detail: "provision_success" }],
+  );
+});
+
+Deno.test("between the start of a provision and its failure the webhook is told of nothing else", async () => {
+  await using lab = await Lab.open({ config: { provision_command: "exit 1" } });
+  const jobId = await lab.run({ ...WEBHOOK, provision_data: { url: "x" } });
+  await lab.until(() => lab.events(jobId).includes("job_end"), "the last event");
+  const events = lab.events(jobId);
+  assertEquals(events.indexOf("provision_fail"), events.indexOf("provision_start") + 1);
 });
 
 Deno.test("what a connector says of its failure is the detail of the event", async () => {
@@ -245,6 +265,53 @@ Deno.test("when a job is over, its folder is gone and so is the agent's note of 
   assertEquals([...Deno.readDirSync(lab.config.execution_basedir)].map((entry) => entry.name), []);
   assertEquals(lab.sandbox.agent("agent-1")?.state, "waiting");
   assertEquals(lab.sandbox.state(jobId), "complete");
+});
+
+const FORMS = {
+  "in capitals": "A1B2C3D4-0000-4000-8000-0123456789AB",
+  "without dashes": "a1b2c3d4000040008000012345678900",
+  "in braces": "{a1b2c3d4-0000-4000-8000-0123456789ac}",
+  "as a URN": "urn:uuid:a1b2c3d4-0000-4000-8000-0123456789ad",
+};
+for (const [form, id] of Object.entries(FORMS)) {
+  Deno.test(`a job id that the server writes ${form} is posted back as it came`, async () => {
+    await using lab = await Lab.open({ config: { test_command: "pwd", cleanup_command: "true" } });
+    const jobId = await lab.run({ job_id: id, test_data: { a: 1 } });
+    assertEquals(jobId, id);
+    assertEquals(lab.output(id, "test"), `${join(lab.config.execution_basedir, id)}\n`);
+    assertEquals(lab.statuses(id), { test: 0, cleanup: 0 });
+  });
+}
+
+Deno.test("two agents that are given the same job leave each other's folders alone", async () => {
+  const config = {
+    test_command: "echo here > mine; touch ../begun-$agent_id; " +
+      "while [ ! -e ../go-$agent_id ]; do sleep 0.02; done; cat mine",
+  };
+  await using one = await Lab.open({ config });
+  const run = one.config.execution_basedir;
+  await using two = await Lab.open({
+    config: { ...config, agent_id: "agent-2", execution_basedir: run },
+  });
+  const exists = (name: string) => Deno.lstat(join(run, name)).then(() => true, () => false);
+  const jobId = one.submit({ test_data: { a: 1 } });
+  two.submit({ job_id: jobId, test_data: { a: 1 } });
+  one.start();
+  await one.eventually(() => exists("begun-agent-1"), "the first agent's test runs");
+  two.start();
+  await two.eventually(() => exists("begun-agent-2"), "the second agent's test runs");
+  await Deno.writeTextFile(join(run, "go-agent-2"), "");
+  await two.complete(jobId);
+  assertEquals(two.output(jobId, "test"), "here\n");
+  assertEquals(two.logged("warning").filter((line) => line.includes("Another agent")).length, 1);
+  await Deno.writeTextFile(join(run, "go-agent-1"), "");
+  await one.complete(jobId);
+  assertEquals(one.output(jobId, "test"), "here\n");
+  const names = () => [...Deno.readDirSync(run)].map(({ name }) => name).sort().join(" ");
+  await one.eventually(
+    () => names() === "begun-agent-1 begun-agent-2 go-agent-1 go-agent-2",
+    "nothing but what the tests have left is there",
+  );
 });
 
 Deno.test("output that is not UTF-8 becomes U+FFFD, and a character split between writes is whole", async () => {

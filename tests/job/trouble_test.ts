@@ -74,7 +74,7 @@ Deno.test("a job that bars the places where its artifacts would wait is delivere
       // In the place where an ended job's artifacts wait: both ways to move them are barred.
       test_command: "mkdir artifacts; echo x > artifacts/report; " +
         'echo x > "../../results/agent-agent-1/jobs/$TESTFLINGER_JOB_ID/artifacts"; ' +
-        'echo x > "../.artifacts-$TESTFLINGER_JOB_ID"',
+        'echo x > "../.artifacts-agent-1-$TESTFLINGER_JOB_ID"',
       cleanup_command: "echo cleaned",
     },
   });
