@@ -48,7 +48,7 @@ export const muxpiConfigShape = {
 /** The keys of `provision_data` of `muxpi`. */
 export const muxpiProvisionShape = {
   url: z.string().optional().describe(
-    "Image to write: raw, or packed with xz, zstd, gzip, bzip2, lz4, zip; or qcow2.",
+    "Image to write: raw, or packed with xz, lzma, zstd, gzip, bzip2, lz4, zip; or qcow2.",
   ),
   sha256: z.string().optional().describe("Checksum that the file of 'url' must have."),
   use_attachment: z.string().optional().describe(

@@ -11,6 +11,7 @@ import {
   loadConnectors,
   NOT_IN_THIS_VERSION,
 } from "../../connectors/registry.ts";
+import { honourNoProxy } from "../../connectors/support/http/no_proxy.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
 import {
@@ -78,6 +79,7 @@ export async function runDeviceConnector(
     return USAGE_STATUS;
   }
   const env = io.env ?? Deno.env.toObject();
+  if (io.env === undefined) honourNoProxy();
   const limits = io.limits ?? systemClock;
   using stop = io.signal === undefined ? stopSignals() : given(io.signal);
   const world = {

@@ -200,6 +200,27 @@ Deno.test("a server that stops in the middle is asked again", async () => {
   assertStringIncludes(lab.log.join("\n"), "broke off after 10 bytes: nothing came for 60 s");
 });
 
+Deno.test("00-common 15, download: a transfer that takes hours is no failure, only one that stalls", async () => {
+  await using lab = await Lab.open();
+  const hour = 3_600_000;
+  await using server = rawHttpStub((request) => {
+    lab.clock.elapsed += hour;
+    const start = Number(/range: bytes=(\d+)-/i.exec(request)?.[1] ?? 0);
+    return {
+      head: [
+        start > 0 ? "HTTP/1.1 206 Partial Content" : "HTTP/1.1 200 OK",
+        `content-length: ${IMAGE.length - start}`,
+        ...(start > 0 ? [`content-range: bytes ${start}-299999/300000`] : []),
+        'etag: "v1"',
+      ],
+      body: IMAGE.slice(start, start + 150_000),
+    };
+  });
+  await get(lab, `http://127.0.0.1:${server.port}/`, SHA256);
+  await assertWhole(lab);
+  assert(lab.clock.elapsed > 2 * hour);
+});
+
 Deno.test("a download ends at once when the connector is stopped, and leaves nothing behind", async () => {
   await using lab = await Lab.open();
   const stop = new AbortController();

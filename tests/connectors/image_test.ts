@@ -27,7 +27,7 @@ Deno.test("images are known by their first bytes, not by their names", async () 
   await using lab = await Lab.open();
   await pack(
     lab,
-    `head -c 4096 /dev/zero > raw; gzip -k raw; xz -k raw; zstd -q raw; bzip2 -k raw
+    `head -c 4096 /dev/zero > raw; gzip -k raw; xz -k raw; zstd -q raw; bzip2 -k raw; lzma -k raw
      printf '\\004\\042\\115\\030rest' > lz4; printf 'QFI\\373rest' > qcow2`,
   );
   await Deno.writeFile(join(lab.cwd, "zip"), zip(1));
@@ -36,6 +36,7 @@ Deno.test("images are known by their first bytes, not by their names", async () 
       ["raw", "raw"],
       ["raw.gz", "gz"],
       ["raw.xz", "xz"],
+      ["raw.lzma", "lzma"],
       ["raw.zst", "zstd"],
       ["raw.bz2", "bz2"],
       ["lz4", "lz4"],

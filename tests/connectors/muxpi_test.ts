@@ -538,6 +538,7 @@ Deno.test("an image from a URL is downloaded, checked, flashed and removed", asy
 
 for (
   const [name, program, args] of [
+    ["lzma", "lzma", ["-1"]],
     ["xz", "xz", ["-1"]],
     ["zstd", "zstd", ["-q"]],
     ["gzip", "gzip", []],

@@ -4,46 +4,9 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { defineConnector } from "../../connectors/define.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
+import { startEntry } from "./support/entry_process.ts";
 import { Lab } from "./support/lab.ts";
 import { until } from "./support/stubs.ts";
-
-const ENTRY = new URL("./support/entry.ts", import.meta.url).pathname;
-const CONFIG = new URL("../../deno.json", import.meta.url).pathname;
-
-interface Running {
-  readonly child: Deno.ChildProcess;
-  stdout(): string;
-  end(): Promise<{ code: number; signal: string | null; stderr: string }>;
-}
-
-function start(lab: Lab, args: readonly string[], env: Record<string, string> = {}): Running {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--config", CONFIG, ENTRY, ...args],
-    cwd: lab.cwd,
-    env: {
-      ...lab.env(env),
-      DENO_DIR: Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno`,
-    },
-    clearEnv: true,
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  let stdout = "";
-  const reading = (async () => {
-    for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) stdout += text;
-  })();
-  const stderr = new Response(child.stderr).text();
-  return {
-    child,
-    stdout: () => stdout,
-    async end() {
-      const { code, signal } = await child.status;
-      await reading;
-      return { code, signal, stderr: await stderr };
-    },
-  };
-}
 
 for (const [name, code] of [["SIGTERM", 143], ["SIGINT", 130], ["SIGHUP", 129]] as const) {
   Deno.test(`${name} during a test ends its whole process group, and leaves no error file`, async () => {
@@ -52,7 +15,7 @@ for (const [name, code] of [["SIGTERM", 143], ["SIGINT", 130], ["SIGHUP", 129]] 
     await lab.job({
       test_data: { test_cmds: "sleep 1000 & echo $! > pids; echo $$ >> pids; echo up; wait" },
     });
-    const run = start(lab, ["fake_connector", "runtest", "-c", "c.yaml", "testflinger.json"]);
+    const run = startEntry(lab, ["fake_connector", "runtest", "-c", "c.yaml", "testflinger.json"]);
     await until(() => run.stdout() === "up\n");
     run.child.kill(name);
     const end = await run.end();
@@ -69,7 +32,7 @@ Deno.test("SIGTERM ends a reservation at once, with status 0", async () => {
   await using lab = await Lab.open();
   await lab.config({ agent_name: "a1", device_ip: "10.1.1.1" });
   await lab.job({});
-  const run = start(lab, ["noprovision", "reserve", "-c", "c.yaml", "testflinger.json"]);
+  const run = startEntry(lab, ["noprovision", "reserve", "-c", "c.yaml", "testflinger.json"]);
   await until(() => run.stdout().includes("testflinger-cli cancel"));
   run.child.kill("SIGTERM");
   assertEquals((await run.end()).code, 0);
@@ -80,7 +43,7 @@ Deno.test("TFDC_TIME_SCALE shortens pauses, and deadlines count them in full", a
   await lab.config({ agent_name: "a1", device_ip: "10.1.1.1", reboot_script: ["true"] });
   await lab.job({});
   await lab.fake("ssh", "exit 255");
-  const run = start(lab, ["noprovision", "provision", "-c", "c.yaml", "testflinger.json"], {
+  const run = startEntry(lab, ["noprovision", "provision", "-c", "c.yaml", "testflinger.json"], {
     TFDC_TIME_SCALE: "0.0001",
   });
   assertEquals((await run.end()).code, 1);

@@ -6,13 +6,13 @@ import type { Progress } from "../../../lib/progress.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { progressOf } from "../progress.ts";
-import { type TimeLimit, timeLimit, unlessAborted } from "../wait/time_limit.ts";
+import { timeLimit, unlessAborted } from "../wait/time_limit.ts";
 
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 2_000;
 const CONNECT_TIMEOUT_MS = 30_000;
+/** There is no limit on the whole: a slow link is not a dead one. */
 const STALL_TIMEOUT_MS = 60_000;
-const OVERALL_TIMEOUT_MS = 1_200_000;
 const CHECKSUMS_TIMEOUT_MS = 30_000;
 
 /** The largest file system is no use when it is full to the last byte. */
@@ -148,7 +148,6 @@ class Transfer implements AsyncDisposable {
   #size = 0;
   /** What identifies the file on the server, so that a resumed half fits the first one. */
   #validator: string | undefined;
-  #deadline: number;
 
   private constructor(
     readonly ctx: ConnectorContext,
@@ -157,7 +156,6 @@ class Transfer implements AsyncDisposable {
     readonly file: Deno.FsFile,
   ) {
     this.partPath = `${path}.part`;
-    this.#deadline = ctx.clock.monotonic() + OVERALL_TIMEOUT_MS;
   }
 
   static async begin(
@@ -188,7 +186,7 @@ class Transfer implements AsyncDisposable {
       } catch (error) {
         ctx.signal.throwIfAborted();
         if (!(error instanceof Interrupted)) throw error;
-        if (attempt >= ATTEMPTS || this.#left() <= 0) throw this.#failure(error);
+        if (attempt >= ATTEMPTS) throw this.#failure(error);
         ctx.log.warning(
           `The download of ${shown(this.url)} broke off after ${this.#size} bytes: ` +
             `${error.message}; trying again`,
@@ -196,22 +194,6 @@ class Transfer implements AsyncDisposable {
         await ctx.clock.sleep(ATTEMPT_PAUSE_MS, ctx.signal);
       }
     }
-  }
-
-  /** Milliseconds until the whole of it has taken too long. */
-  #left(): number {
-    return this.#deadline - this.ctx.clock.monotonic();
-  }
-
-  /** A limit for one step, or for what is left for all of them where that is less. */
-  #limit(ms: number, message: string): TimeLimit {
-    const left = Math.max(0, this.#left());
-    return left < ms
-      ? timeLimit(this.ctx, {
-        ms: left,
-        message: `not complete after ${OVERALL_TIMEOUT_MS / 1000} s`,
-      })
-      : timeLimit(this.ctx, { ms, message });
   }
 
   #failure(error: unknown): ProvisioningError {
@@ -273,10 +255,10 @@ class Transfer implements AsyncDisposable {
     const own = new AbortController();
     let answer: Response;
     try {
-      using limit = this.#limit(
-        CONNECT_TIMEOUT_MS,
-        `no answer within ${CONNECT_TIMEOUT_MS / 1000} s`,
-      );
+      using limit = timeLimit(this.ctx, {
+        ms: CONNECT_TIMEOUT_MS,
+        message: `no answer within ${CONNECT_TIMEOUT_MS / 1000} s`,
+      });
       answer = await unlessAborted(
         fetch(this.url, { signal: own.signal, headers: this.#headers() }),
         limit.signal,
@@ -317,10 +299,10 @@ class Transfer implements AsyncDisposable {
     if (reader === undefined) return;
     try {
       while (true) {
-        using stall = this.#limit(
-          STALL_TIMEOUT_MS,
-          `nothing came for ${STALL_TIMEOUT_MS / 1000} s`,
-        );
+        using stall = timeLimit(this.ctx, {
+          ms: STALL_TIMEOUT_MS,
+          message: `nothing came for ${STALL_TIMEOUT_MS / 1000} s`,
+        });
         const { done, value } = await unlessAborted(reader.read(), stall.signal);
         if (done) return;
         await this.#keep(value, progress);

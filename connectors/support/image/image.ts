@@ -5,12 +5,13 @@ import { progressOf } from "../progress.ts";
 import { expectSuccess } from "../process/runner.ts";
 
 /** What an image is wrapped in. Everything that is not known is a raw image. */
-export type ImageFormat = "gz" | "bz2" | "xz" | "zstd" | "lz4" | "zip" | "qcow2" | "raw";
+export type ImageFormat = "gz" | "bz2" | "xz" | "lzma" | "zstd" | "lz4" | "zip" | "qcow2" | "raw";
 
 const MAGIC: readonly (readonly [ImageFormat, readonly number[]])[] = [
   ["gz", [0x1f, 0x8b, 0x08]],
   ["bz2", [0x42, 0x5a, 0x68]],
   ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
+  ["lzma", [0x5d, 0x00, 0x00]],
   ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
   ["lz4", [0x04, 0x22, 0x4d, 0x18]],
   ["zip", [0x50, 0x4b, 0x03, 0x04]],
@@ -22,6 +23,7 @@ const UNPACKERS: Readonly<Record<Exclude<ImageFormat, "qcow2">, string>> = {
   gz: "zcat",
   bz2: "bunzip2",
   xz: "unxz",
+  lzma: "unlzma",
   zstd: "zstdcat",
   lz4: "lz4cat",
   zip: "funzip",

@@ -36,6 +36,7 @@ const REAL = [
   "test",
   "touch",
   "true",
+  "unlzma",
   "unxz",
   "wc",
   "xz",
