@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import * as z from "zod";
 import { defineConnector } from "./define.ts";
-import { directOnly } from "./support/config.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 
 const FRAME = "*".repeat(40);
@@ -18,13 +17,13 @@ export const fakeConnector = defineConnector({
   config: {},
   provisionData: {
     fake_sleep: z.number().nonnegative().optional()
-      .describe(directOnly("Seconds that provisioning takes.")),
+      .describe("Seconds that provisioning takes."),
     fake_serial: z.string().optional()
-      .describe(directOnly("Text that the device is to have said: goes to provision-serial.log.")),
+      .describe("Text that the device is to have said: goes to provision-serial.log."),
     fake_error: z.enum(["provisioning", "recovery"]).optional()
-      .describe(directOnly("Fail with this kind of error.")),
+      .describe("Fail with this kind of error."),
     fake_exit: z.int().min(0).max(255).optional()
-      .describe(directOnly("Exit status of provisioning.")),
+      .describe("Exit status of provisioning."),
   },
   async provision(ctx, { data }) {
     await ctx.print(

@@ -6,6 +6,7 @@ const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
   maas2: async () => (await import("./maas2.ts")).maas2,
   multi: async () => (await import("./multi.ts")).multi,
   muxpi: async () => (await import("./muxpi.ts")).muxpi,
+  netboot: async () => (await import("./netboot.ts")).netboot,
   noprovision: async () => (await import("./noprovision.ts")).noprovision,
   oemrecovery: async () => (await import("./oemrecovery.ts")).oemrecovery,
 };
@@ -22,7 +23,6 @@ export const NOT_IN_THIS_VERSION: readonly string[] = [
   "dragonboard",
   "hp_oemscript",
   "lenovo_oemscript",
-  "netboot",
   "oem_autoinstall",
   "oemscript",
 ];

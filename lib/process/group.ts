@@ -59,7 +59,8 @@ export interface ProcessGroup extends AsyncDisposable {
  * hand on: a lock, say, that a daemon of the job would then hold. The runtime closes none of it.
  *
  * The variables are those of a subshell: the command may have some of the same names. Shells such as
- * dash cannot name descriptors above 9; those are left to bash, where there is one.
+ * dash cannot name descriptors above 9; those are left to bash, where there is one. The command itself
+ * is started by sh again: bash makes `./script` an absolute path, which the script sees in its `$0`.
  */
 export const CLOSE_INHERITED = `eval "$(
   many=
@@ -72,7 +73,7 @@ export const CLOSE_INHERITED = `eval "$(
     esac
   done
   if [ -n "$many" ] && [ -x /bin/bash ]; then
-    echo "exec /bin/bash -pc '$many exec \\"\\$@\\"' bash \\"\\$@\\""
+    echo "exec /bin/bash -pc '$many exec /bin/sh -c \\"\\$0\\" sh \\"\\$@\\"' 'exec \\"\\$@\\"' \\"\\$@\\""
   fi
 )"`;
 

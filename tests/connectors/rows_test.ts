@@ -10,6 +10,7 @@ const ROWS: Readonly<Record<string, number>> = {
   "05-multi": 12,
   "10-oemrecovery": 10,
   "12-muxpi": 16,
+  "15-netboot": 11,
   "16-firmware-update": 14,
 };
 

@@ -32,7 +32,8 @@ export async function serveOnce(
 ): Promise<OneShotServer> {
   const peers = (await Promise.all(clients.map(addressesOf))).flat();
   const address = await ownAddress(peers[0] ?? "");
-  const { promise: accepted, resolve: accept } = Promise.withResolvers<Socket>();
+  const { promise: accepted, resolve: accept, reject: giveUp } = Promise.withResolvers<Socket>();
+  accepted.catch(() => {});
   let taken = false;
   const server = createServer((socket) => {
     socket.on("error", () => {});
@@ -48,6 +49,8 @@ export async function serveOnce(
   const port = await listen(server, address);
   const close = async () => {
     if (taken) (await accepted).destroy();
+    // What still waits for a client would wait for the whole of its time.
+    else giveUp(new Error("The server of the file was closed before anybody came for it"));
     await new Promise<void>((resolve) => server.close(() => resolve()));
   };
   return {

@@ -37,8 +37,20 @@ const DEVICE = { agent_name: "a1", device_ip: "10.1.1.1" };
 /** Power-cycling the control host before provision. */
 const CYCLE = { control_host_reboot_script: ["cycle"] };
 
-/** Answers for the control host's REST service, and for a Testflinger server. */
-export function answerAll({ method, path }: StubRequest): Response {
+/**
+ * Answers for the control host's REST service, for a Testflinger server, and as the imager of a
+ * device, which fetches what it is to write.
+ */
+export async function answerAll({ method, path }: StubRequest, raw: Request): Promise<Response> {
+  if (path === "/image") return new Response(new Uint8Array(10_000));
+  if (path === "/check") return new Response("Snappy Test Device Imager");
+  if (path === "/writeimage") {
+    const [hostname = "", port = ""] = new URL(raw.url).searchParams.get("server")?.split(":") ??
+      [];
+    using client = await Deno.connect({ hostname, port: Number(port) });
+    for await (const _ of client.readable);
+    return new Response("written");
+  }
   if (method === "POST" && path === "/v1/job") return Response.json({ job_id: "c1" });
   if (path !== "/v1/result/c1") return new Response("{}");
   return Response.json({ job_state: "allocated", device_info: { device_ip: "10.9.9.1" } });
@@ -66,6 +78,24 @@ const OWN: readonly Scene[] = [
       await lab.job({ provision_data: { url: "x" } });
       await lab.fake("cycle", "");
       await lab.fake("ping", "exit 1");
+    },
+  },
+  {
+    connector: "netboot",
+    stage: "provision",
+    programs: ["sshpass", "ssh-copy-id"],
+    mute: ["sshpass", "ssh-copy-id"],
+    async prepare(lab, port, more) {
+      await lab.config({
+        ...DEVICE,
+        device_ip: "127.0.0.1",
+        imager_port: port,
+        test_device: "/dev/sda",
+        reboot_script: ["pdu"],
+        ...more,
+      });
+      await lab.fake("pdu", "");
+      await lab.job({ provision_data: { url: `http://127.0.0.1:${port}/image` } });
     },
   },
   {

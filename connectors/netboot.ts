@@ -1,0 +1,237 @@
+/**
+ * Devices that boot a small imager over the network. The imager listens on HTTP, and on request
+ * fetches an image from the agent's host over TCP and writes it.
+ */
+import { join } from "node:path";
+import * as z from "zod";
+import type { ConnectorContext } from "./context.ts";
+import { defineConnector } from "./define.ts";
+import { type CommonConfig, need, port, script, type ShapeOutput } from "./support/config.ts";
+import { messageOf, ProvisioningError, RecoveryError } from "./support/errors.ts";
+import { checkDownload, download } from "./support/http/download.ts";
+import { serveOnce } from "./support/http/file_server.ts";
+import { recompressToXz } from "./support/image/recompress.ts";
+import { type Credentials, credentials } from "./support/job.ts";
+import { QEMU_IMG, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
+import { succeeded } from "./support/process/runner.ts";
+import { hardReset, runScript } from "./support/script/script.ts";
+import { bracketed, deviceTarget, ssh, type SshTarget } from "./support/ssh/ssh.ts";
+import { copySshKey } from "./support/ssh/ssh_keys.ts";
+import { pollUntil } from "./support/wait/poll.ts";
+
+const IMAGER_PORT = 8989;
+const IMAGER_MARK = "Snappy Test Device Imager";
+
+const CHECK_TIMEOUT_MS = 5_000;
+const WRITE_TIMEOUT_MS = 1_800_000;
+const REBOOT_TIMEOUT_MS = 10_000;
+const SCRIPT_TIMEOUT_MS = 60_000;
+const KEY_TIMEOUT_MS = 60_000;
+const SSH_TIMEOUT_MS = 60_000;
+
+/** No device answers sooner, and none is reset while it boots. */
+const BOOT_PAUSE_MS = 60_000;
+const PROBE_PAUSE_MS = 10_000;
+/** After the imager's own reboot. */
+const FIRST_BOOT_LIMIT_MS = 300_000;
+const TEST_IMAGE_LIMIT_MS = 900_000;
+const IMAGER_LIMIT_MS = 600_000;
+
+const DEFAULT_LOGIN: Credentials = { user: "admin", password: "admin" };
+
+const configShape = {
+  test_device: z.string().min(1).optional().describe(
+    "Block device that the imager writes, such as /dev/sda.",
+  ),
+  imager_port: port.default(IMAGER_PORT).describe("Port of the imager."),
+  netboot_legacy_escape: z.boolean().default(false).describe(
+    "Send a backslash before the & of the imager's address, as imagers of old were sent.",
+  ),
+  select_master_script: script.optional()
+    .describe("Commands that have the device boot the imager next."),
+  select_test_script: script.optional()
+    .describe("Commands that have the device boot the test image next."),
+  post_flash_cmds: script.optional()
+    .describe("Commands on the agent's host after the image has been written."),
+};
+
+type NetbootContext = ConnectorContext<CommonConfig & ShapeOutput<typeof configShape>>;
+
+/** For devices that boot an imager over the network. */
+export const netboot = defineConnector({
+  name: "netboot",
+  summary: "Has an imager that the device booted over the network write the image.",
+  config: configShape,
+  provisionData: {
+    url: z.string().optional().describe(
+      "Image to write: http or https, with #sha256=<hex> if wanted.",
+    ),
+    sha256: z.string().optional().describe("SHA-256 that the image must have."),
+  },
+  needs: ["device_ip", "test_device", "reboot_script"],
+  programs: [
+    { ...SSH, onlyFor: "devices whose imager or test image does not come up by itself" },
+    SSHPASS,
+    SSH_COPY_ID,
+    QEMU_IMG,
+    {
+      name: "xz",
+      install: "apt install xz-utils",
+      version: ["--version"],
+      onlyFor: "images that are not compressed with xz",
+    },
+  ],
+  prepare(ctx, { job, data: { url, sha256 } }) {
+    if (url === undefined) {
+      throw new ProvisioningError(
+        "The job's provision_data has no 'url': there is no image to write",
+      );
+    }
+    checkDownload(ctx, { url, sha256 });
+    return { url, sha256, login: credentials(job, DEFAULT_LOGIN) };
+  },
+  async provision(ctx, { plan: { url, sha256, login } }) {
+    const device = deviceTarget(ctx, login);
+    const { path } = await download(ctx, { url, sha256, to: join(ctx.cwd, "install.img") });
+    const image = await recompressToXz(ctx, path);
+    if (await imagerMissing(ctx) !== undefined) await bringUpImager(ctx, device);
+    await write(ctx, image);
+    await runScript(ctx, {
+      key: "post_flash_cmds",
+      commands: ctx.config.post_flash_cmds ?? [],
+      timeoutMs: SCRIPT_TIMEOUT_MS,
+      failure: { step: "finish the installation", ErrorClass: ProvisioningError },
+    });
+    await select(ctx, "select_test_script");
+    // Whether it reboots is seen by what comes up.
+    await ctx.http.send(imagerUrl(ctx, "reboot"), { timeoutMs: REBOOT_TIMEOUT_MS });
+    await ctx.clock.sleep(BOOT_PAUSE_MS, ctx.signal);
+    const missing = await waitForLogin(ctx, device, FIRST_BOOT_LIMIT_MS);
+    if (missing === undefined) return;
+    ctx.log.warning(`The test image does not come up, the device is reset: ${missing}`);
+    await bringUpTestImage(ctx, device);
+  },
+});
+
+function imagerUrl(ctx: NetbootContext, path: string): string {
+  const host = bracketed(need(ctx.config, "device_ip"));
+  return `http://${host}:${ctx.config.imager_port}/${path}`;
+}
+
+/** @returns why the imager is thought not to run; undefined when it does. */
+async function imagerMissing(ctx: NetbootContext): Promise<string | undefined> {
+  const answer = await ctx.http.send(imagerUrl(ctx, "check"), { timeoutMs: CHECK_TIMEOUT_MS });
+  if (answer.ended === "failed") return answer.message;
+  return answer.ok && answer.body.includes(IMAGER_MARK)
+    ? undefined
+    : `the device answers with status ${answer.status}, but not as an imager`;
+}
+
+/** Boots the imager, by way of a test image that can be told to reboot. */
+async function bringUpImager(ctx: NetbootContext, device: SshTarget): Promise<void> {
+  try {
+    const reachable = (await tryLogin(ctx, device)) === undefined;
+    if (!reachable) await bringUpTestImage(ctx, device);
+  } catch (error) {
+    if (!(error instanceof ProvisioningError)) throw error;
+    throw new RecoveryError(`Neither the imager nor a test image comes up: ${messageOf(error)}`);
+  }
+  if (await imagerMissing(ctx) === undefined) return;
+  await select(ctx, "select_master_script");
+  await hardReset(ctx);
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the imager to come up",
+    limitMs: IMAGER_LIMIT_MS,
+    pauseMs: PROBE_PAUSE_MS,
+    look: () => imagerMissing(ctx),
+  });
+  if (missing === undefined) return;
+  throw new RecoveryError(
+    `The imager did not come up within ${IMAGER_LIMIT_MS / 1000} s: ${missing}`,
+  );
+}
+
+/** Boots the test image. @throws ProvisioningError when it does not come up. */
+async function bringUpTestImage(ctx: NetbootContext, device: SshTarget): Promise<void> {
+  await select(ctx, "select_test_script");
+  const rebooted = await ssh(ctx, device, "sudo /sbin/reboot", { timeoutMs: SSH_TIMEOUT_MS });
+  if (!succeeded(rebooted)) await hardReset(ctx);
+  await ctx.clock.sleep(BOOT_PAUSE_MS, ctx.signal);
+  const missing = await waitForLogin(ctx, device, TEST_IMAGE_LIMIT_MS);
+  if (missing === undefined) return;
+  throw new ProvisioningError(
+    `The test image did not come up within ${TEST_IMAGE_LIMIT_MS / 1000} s: ${missing}`,
+  );
+}
+
+function waitForLogin(
+  ctx: NetbootContext,
+  device: SshTarget,
+  limitMs: number,
+): Promise<string | undefined> {
+  return pollUntil(ctx, {
+    waitingFor: "the test image to let the agent's key in",
+    limitMs,
+    pauseMs: PROBE_PAUSE_MS,
+    look: () => tryLogin(ctx, device),
+  });
+}
+
+/** Installs the agent's key. @returns why that did not work. */
+async function tryLogin(ctx: NetbootContext, device: SshTarget): Promise<string | undefined> {
+  const copied = await copySshKey(ctx, device, {
+    attempts: 1,
+    force: true,
+    timeoutMs: KEY_TIMEOUT_MS,
+  });
+  if (copied.ok) return undefined;
+  // Not the device's fault: no reset and no waiting would help.
+  if (copied.missing) throw new ProvisioningError(`Cannot log in on the device: ${copied.why}`);
+  return copied.why;
+}
+
+async function select(
+  ctx: NetbootContext,
+  key: "select_master_script" | "select_test_script",
+): Promise<void> {
+  await runScript(ctx, {
+    key,
+    commands: ctx.config[key] ?? [],
+    timeoutMs: SCRIPT_TIMEOUT_MS,
+    failure: { step: "select what the device boots", ErrorClass: ProvisioningError },
+  });
+}
+
+/** Has the imager fetch the image and write it. */
+async function write(ctx: NetbootContext, image: string): Promise<void> {
+  await using server = await serveOnce(ctx, {
+    file: image,
+    clients: [need(ctx.config, "device_ip")],
+  });
+  const from = encodeURIComponent(`${bracketed(server.address)}:${server.port}`)
+    .replaceAll("%3A", ":");
+  const to = encodeURIComponent(need(ctx.config, "test_device")).replaceAll("%2F", "/");
+  const escape = ctx.config.netboot_legacy_escape ? "\\" : "";
+  const url = imagerUrl(ctx, `writeimage?server=${from}${escape}&dev=${to}`);
+  ctx.log.info(`The imager writes the image to ${need(ctx.config, "test_device")}`);
+  const sent = server.sent();
+  // An answer that refuses comes without anybody having fetched the image.
+  sent.catch(() => {});
+  const notSent = new Promise<never>((_, reject) => void sent.catch(reject));
+  const answer = await Promise.race([
+    ctx.http.send(url, { timeoutMs: WRITE_TIMEOUT_MS }),
+    notSent,
+  ]);
+  if (answer.ended === "failed") {
+    throw new ProvisioningError(`The imager did not write the image: ${answer.message}`);
+  }
+  const said = answer.body.trim();
+  if (said !== "") await ctx.print(`${said}\n`);
+  if (!answer.ok || /error/i.test(said)) {
+    throw new ProvisioningError(
+      `The imager did not write the image: it answers with status ${answer.status}: ${said}`,
+    );
+  }
+  const bytes = await sent;
+  ctx.log.info(`The imager has the whole image: ${bytes} bytes`);
+}

@@ -1,0 +1,53 @@
+/** An image as xz, for receivers that take nothing else. */
+import type { ConnectorContext } from "../../context.ts";
+import { ProvisioningError } from "../errors.ts";
+import { expectSuccess } from "../process/runner.ts";
+import { imageStream, rawFromQcow2, sniffImage, unpacker } from "./image.ts";
+
+const COMPRESS_TIMEOUT_MS = 3_600_000;
+
+/** A POSIX shell knows only the end of a pipe's last program, so the first one's is written out. */
+const UNPACKING_FAILED = "testflinger: the image could not be unpacked";
+
+/**
+ * Makes `<path>.xz` of an image and removes the image itself. One that is xz already is only renamed.
+ * The fast level of xz on all cores: what the wire saves by a better one is spent many times over.
+ *
+ * @returns the path of the result.
+ * @throws ProvisioningError when it is no image, or cannot be unpacked.
+ */
+export async function recompressToXz(ctx: ConnectorContext, path: string): Promise<string> {
+  const result = `${path}.xz`;
+  await Deno.remove(result).catch(() => {});
+  const format = await sniffImage(path);
+  if (format === "xz") {
+    await Deno.rename(path, result);
+    return result;
+  }
+  const source = format === "qcow2" ? await rawFromQcow2(ctx, path) : path;
+  const program = format === "qcow2" ? "cat" : unpacker(format);
+  try {
+    const ended = await ctx.runner.run(
+      [
+        "/bin/sh",
+        "-c",
+        `{ ${program} || echo '${UNPACKING_FAILED}' >&2; } | xz -T0 -1 -c > "$1"`,
+        "sh",
+        result,
+      ],
+      {
+        timeoutMs: COMPRESS_TIMEOUT_MS,
+        input: await imageStream(ctx, { path: source, what: "Compressing the image with xz" }),
+      },
+    );
+    expectSuccess(ended, { step: "compress the image", program: `${program} | xz` });
+    if (ended.stderr.includes(UNPACKING_FAILED)) {
+      const why = ended.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
+      throw new ProvisioningError(`Cannot unpack the image: '${program}' says: ${why}`);
+    }
+  } finally {
+    if (source !== path) await Deno.remove(source).catch(() => {});
+  }
+  await Deno.remove(path);
+  return result;
+}
