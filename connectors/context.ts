@@ -11,6 +11,7 @@ import type { Job } from "./support/job.ts";
 import type { ProgramNeed } from "./support/process/programs.ts";
 import type { CommandRunner } from "./support/process/runner.ts";
 import type { PutBack } from "./support/put_back.ts";
+import type { SshConnections } from "./support/ssh/connections.ts";
 
 /** The stages of a connector, by their names on the command line: one for each phase of a job. */
 export const STAGES = [
@@ -59,6 +60,8 @@ export interface ConnectorContext<Config = CommonConfig> extends PrepareContext<
   /** Aborts with a `Stopped` when the process is asked to stop. */
   readonly signal: AbortSignal;
   readonly runner: CommandRunner;
+  /** The stage's shared ssh connections; see `remote`. */
+  readonly connections: SshConnections;
   readonly http: HttpClient;
   /** Writes to standard output, for the job's log. */
   print(text: string | Uint8Array): Promise<void>;

@@ -3,10 +3,12 @@ import type { Log } from "../lib/log.ts";
 import type { ProgressView } from "../lib/progress.ts";
 import type { ConnectorContext, Stage } from "./context.ts";
 import type { CommonConfig } from "./support/config.ts";
+import { messageOf } from "./support/errors.ts";
 import { httpClient } from "./support/http/http.ts";
 import { type Job, readJobFile } from "./support/job.ts";
 import { processRunner } from "./support/process/process_runner.ts";
 import { type PutBackStack, putBackStack } from "./support/put_back.ts";
+import { SshConnections } from "./support/ssh/connections.ts";
 
 /**
  * How long putting the hardware back may take once the connector has been asked to stop. The
@@ -40,6 +42,7 @@ export function makeContext(
   parts: ContextParts,
 ): { readonly ctx: ConnectorContext; readonly putBack: PutBackStack } {
   const stack = putBackStack(parts.log);
+  const connections = new SshConnections();
   let job: Promise<Job> | undefined;
 
   function build(signal: AbortSignal): ConnectorContext {
@@ -57,6 +60,7 @@ export function makeContext(
       progress: parts.progress,
       signal,
       runner: processRunner({ cwd, env, clock: limits, signal, forceStop }),
+      connections,
       http: httpClient(limits, signal),
       print: (text) => parts.print(typeof text === "string" ? encoder.encode(text) : text),
       readJob() {
@@ -87,7 +91,18 @@ export function makeContext(
     }
   }
 
-  return { ctx: build(parts.signal), putBack: stack };
+  return {
+    ctx: build(parts.signal),
+    putBack: {
+      ...stack,
+      async runAll() {
+        await stack.runAll();
+        // What was put back may have needed them.
+        await unhindered((own) => connections.close(build(own)))
+          .catch((error) => parts.log.error(`Cannot close ssh connections: ${messageOf(error)}`));
+      },
+    },
+  };
 }
 
 const encoder = new TextEncoder();

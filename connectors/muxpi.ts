@@ -1,7 +1,7 @@
 import { defineConnector } from "./define.ts";
 import { bootCheck, waitForBoot } from "./muxpi/boot_check.ts";
 import { muxpiConfigShape, type MuxpiContext, muxpiProvisionShape } from "./muxpi/config.ts";
-import { COMMAND_TIMEOUT_MS, control, mustControl } from "./muxpi/control.ts";
+import { control, mustControl } from "./muxpi/control.ts";
 import { restartControlHost } from "./muxpi/control_host_restart.ts";
 import { flash } from "./muxpi/flash.ts";
 import { lookInto } from "./muxpi/image_type.ts";
@@ -13,6 +13,7 @@ import { createUser, loginFor } from "./muxpi/user.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
 import { QEMU_IMG, SCP, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
+import { REMOTE_TIMEOUT_MS } from "./support/ssh/remote.ts";
 
 /** What boards with a multiplexer of their own need between being reached and being used. */
 const SETTLE_MS = 5_000;
@@ -90,7 +91,7 @@ async function runOnControlHost(
   await runScript(ctx, {
     key,
     commands: ctx.config[key] ?? [],
-    timeoutMs: COMMAND_TIMEOUT_MS,
+    timeoutMs: REMOTE_TIMEOUT_MS,
     failure: "log",
     run: (command, options) => control(ctx, command, options),
   });

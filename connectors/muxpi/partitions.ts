@@ -3,10 +3,11 @@ import * as z from "zod";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { failureText, succeeded } from "../support/process/runner.ts";
+import { isLost } from "../support/ssh/remote.ts";
 import { quote } from "../support/ssh/ssh.ts";
 import type { PutBack } from "../support/put_back.ts";
 import type { MuxpiContext } from "./config.ts";
-import { control, isLost, mustControl } from "./control.ts";
+import { control, mustControl } from "./control.ts";
 import type { Storage } from "./storage.ts";
 
 /** udev may still be reading the labels. */

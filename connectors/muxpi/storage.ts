@@ -9,10 +9,11 @@ import {
   failureText,
   succeeded,
 } from "../support/process/runner.ts";
+import { isLost } from "../support/ssh/remote.ts";
 import { quote } from "../support/ssh/ssh.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import type { MuxpiContext } from "./config.ts";
-import { control, isLost, mustControl } from "./control.ts";
+import { control, mustControl } from "./control.ts";
 import { shellWords } from "./words.ts";
 
 /** The medium that each kind of multiplexer switches. */

@@ -4,17 +4,14 @@ import type { PrepareContext } from "../context.ts";
 import { need } from "../support/config.ts";
 import { JobError, messageOf, ProvisioningError } from "../support/errors.ts";
 import { credentials, type Job } from "../support/job.ts";
-import { expectSuccess } from "../support/process/runner.ts";
-import { controlHostTarget, quote, scpTo } from "../support/ssh/ssh.ts";
+import { quote } from "../support/ssh/ssh.ts";
 import { publicKeyFile } from "../support/ssh/ssh_keys.ts";
 import { type Change, changesFor } from "./changes.ts";
 import type { MuxpiContext } from "./config.ts";
-import { mustControl } from "./control.ts";
+import { controlHost, mustControl } from "./control.ts";
 import { type ImageFacts, imageType } from "./image_type.ts";
 import type { MountedImage } from "./partitions.ts";
 import type { Login } from "./seed_files.ts";
-
-const COPY_TIMEOUT_MS = 60_000;
 
 const SECRET_MODE = 0o600;
 
@@ -139,10 +136,7 @@ class Inbox implements AsyncDisposable {
     const local = join(this.local, name);
     const remote = `${this.#folder}/${name}`;
     await Deno.writeTextFile(local, text, { mode: SECRET_MODE });
-    expectSuccess(
-      await scpTo(ctx, controlHostTarget(ctx), { local, remote }, { timeoutMs: COPY_TIMEOUT_MS }),
-      { step, program: "scp" },
-    );
+    await controlHost(ctx).copy({ step, local, remote });
     // The old file may be a link to somewhere else.
     await mustControl(ctx, {
       step,

@@ -85,6 +85,7 @@ export class SshServer implements AsyncDisposable {
   /** Done when the server has closed its log. */
   #reading: Promise<void> = Promise.resolve();
   #port = 0;
+  #log = "";
 
   /** Starts a server. */
   static async open(options: SshServerOptions = {}): Promise<SshServer> {
@@ -102,6 +103,11 @@ export class SshServer implements AsyncDisposable {
 
   get port(): number {
     return this.#port;
+  }
+
+  /** How many times somebody has logged in so far. */
+  get logins(): number {
+    return this.#log.split("Accepted publickey").length - 1;
   }
 
   /** For an agent whose folders on the server are gone with it. */
@@ -212,6 +218,7 @@ export class SshServer implements AsyncDisposable {
       this.#reading = (async () => {
         for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
           said += text;
+          this.#log += text;
           if (said.includes("Server listening on")) listening.resolve(true);
         }
         listening.resolve(false);

@@ -26,6 +26,12 @@ export interface Invocation {
   readonly env: Readonly<Record<string, string>>;
 }
 
+/** How to run ssh or scp once. */
+export interface SshOptions extends CommandOptions {
+  /** Options by which a shared connection is used. @default a connection of its own */
+  readonly shared?: readonly string[];
+}
+
 /** Remote paths that scp leaves alone, whichever protocol it speaks. */
 const PLAIN_REMOTE_PATH = /^[A-Za-z0-9_./~+,:@%=-]+$/;
 
@@ -113,10 +119,15 @@ export function portOption(target: SshTarget, option: "-p" | "-P"): string[] {
 }
 
 /** The invocation that runs `command` (a shell command line: `quote` what is not yours) on a target. */
-function sshInvocation(target: SshTarget, command: string): Invocation {
+function sshInvocation(
+  target: SshTarget,
+  command: string,
+  shared: readonly string[] = [],
+): Invocation {
   return withPassword([
     "ssh",
     ...connectionOptions(target),
+    ...shared,
     ...portOption(target, "-p"),
     destination(target),
     command,
@@ -133,9 +144,9 @@ export function ssh(
   ctx: ConnectorContext,
   target: SshTarget,
   command: string,
-  options: CommandOptions,
+  { shared, ...options }: SshOptions,
 ): Promise<CommandResult> {
-  return invoke(ctx, sshInvocation(target, command), { target, options });
+  return invoke(ctx, sshInvocation(target, command, shared), { target, options });
 }
 
 /** How a command that was run by `ssh` failed, in one sentence and the last lines of its output. */
@@ -154,7 +165,7 @@ export function scpTo(
   ctx: ConnectorContext,
   target: SshTarget,
   paths: { readonly local: string; readonly remote: string },
-  options: CommandOptions,
+  { shared = [], ...options }: SshOptions,
 ): Promise<CommandResult> {
   if (!PLAIN_REMOTE_PATH.test(paths.remote)) {
     throw new Error(`Cannot copy to '${paths.remote}': it has characters that a shell would read`);
@@ -162,6 +173,7 @@ export function scpTo(
   const invocation = withPassword([
     "scp",
     ...connectionOptions(target),
+    ...shared,
     ...portOption(target, "-P"),
     // An absolute path cannot be an option, nor host:path.
     isAbsolute(paths.local) ? paths.local : join(ctx.cwd, paths.local),
