@@ -56,16 +56,13 @@ function logText(): Uint8Array {
   });
 }
 
-/** Nothing but secrets that break off before their last character. */
-function nearMisses(values: readonly string[]): Uint8Array {
+/** Any of the secrets, changed in each of its lines: these are looked for by themselves, too. */
+function anyOf(values: readonly string[], change: (line: string) => string): Uint8Array {
   const random = numbers(3);
-  return filled(() => values[Math.floor(random() * values.length)]!.slice(0, -2));
-}
-
-/** Nothing but the ends of secrets, as the search goes backwards. */
-function nearMissesBackwards(values: readonly string[]): Uint8Array {
-  const random = numbers(3);
-  return filled(() => values[Math.floor(random() * values.length)]!.trimEnd().slice(1));
+  return filled(() => {
+    const value = values[Math.floor(random() * values.length)]!.trimEnd();
+    return value.split("\n").map(change).join("\n");
+  });
 }
 
 function chunksOf(text: Uint8Array): Uint8Array[] {
@@ -115,8 +112,17 @@ export function bench(_run: BenchRun): Promise<Figure[]> {
     measure("log text", values, logText()),
     measure("log text, a secret in each 1 MB", values, seeded(logText(), values, 1_000_000)),
     measure("log text, a secret in each KB", values, seeded(logText(), values, 1_000)),
-    measure("near misses: secrets without their end", values, nearMisses(values)),
-    measure("near misses: secrets without their beginning", values, nearMissesBackwards(values)),
+    measure(
+      "near misses: secrets without their end",
+      values,
+      anyOf(values, (line) => line.slice(0, -1)),
+    ),
+    measure(
+      "near misses: secrets without their beginning",
+      values,
+      anyOf(values, (line) => line.slice(1)),
+    ),
+    measure("nothing but secrets", values, anyOf(values, (line) => line)),
     measure("aaa..., secrets a{4096}b and ba{4096}", [`${run}b`, `b${run}`], filled(() => run)),
     measure("base64 text", values, filled(() => `${word(random, 76)}\n`)),
   ]);

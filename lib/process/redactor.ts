@@ -1,6 +1,6 @@
 import { type Automaton, buildAutomaton, LEAF, next, TABLE } from "./automaton.ts";
 import { type ByteStage, concat, NO_BYTES } from "./bytes.ts";
-import { needlesOf, type Pattern } from "./patterns.ts";
+import { type Pattern, patternsOf } from "./patterns.ts";
 
 /** Masks secrets in one stream. */
 export interface RedactorStream extends ByteStage {
@@ -32,13 +32,13 @@ export interface Secrets {
 }
 
 /**
- * Prepares secrets: each occurrence of a value, or of its usual encodings (`needlesOf()`), is
+ * Prepares secrets: each occurrence of a value, or of its usual encodings (`patternsOf()`), is
  * replaced by `**`, the first six hexadecimal digits of the value's SHA-256, and `**`.
  *
  * @param values literal texts; those of fewer than four characters are ignored.
  */
 export function compileSecrets(values: Iterable<string>): Secrets {
-  return new CompiledSecrets(needlesOf(values));
+  return new CompiledSecrets(patternsOf(values));
 }
 
 class CompiledSecrets implements Secrets {
@@ -81,18 +81,12 @@ interface Search {
   backward: Automaton;
   /** The `kind` of each state of `backward`, as its complement where a pattern begins. */
   steps: Int32Array;
-  /** Not 0 for each pair of bytes (first * 256 + second) that ends a pattern. */
-  endings: Uint8Array;
+  /** Says what can be passed over. */
+  windows: Windows;
 }
 
 function prepare(patterns: readonly Pattern[]): Search {
   const reversed = patterns.map(({ bytes }) => bytes.toReversed());
-  const endings = new Uint8Array(256 * 256);
-  for (const [last, beforeLast] of reversed) {
-    if (beforeLast !== undefined) endings[beforeLast * 256 + last!] = 1;
-    // A pattern of one byte ends any pair with that byte.
-    else for (let any = 0; any < 256; any++) endings[any * 256 + last!] = 1;
-  }
   const backward = buildAutomaton(reversed);
   return {
     patterns,
@@ -100,8 +94,46 @@ function prepare(patterns: readonly Pattern[]): Search {
     forward: buildAutomaton(patterns.map(({ bytes }) => bytes)),
     backward,
     steps: backward.kind.map((kind, state) => backward.found[state]! < 0 ? kind : ~kind),
-    endings,
+    windows: windowsOf(patterns.map(({ bytes }) => bytes)),
   };
+}
+
+/**
+ * The last bytes of each pattern, as many as the shortest pattern has: a pattern can only end where
+ * its window is. A pair of bytes at the beginning of such a place tells how far it is to the next one
+ * that may be a window (Wu and Manber, 1994, "A fast algorithm for multi-pattern searching").
+ */
+interface Windows {
+  /** Bytes in a window. */
+  length: number;
+  /** For a pair (first * 256 + second): how far to go back; 0 where it begins a window. */
+  shifts: Uint8Array;
+  /** Not 0 at the hash of the last bytes of each window. */
+  ends: Uint8Array;
+}
+
+/** Longer windows have more pairs in them, which then say less. */
+const LONGEST_WINDOW = 8;
+
+function windowsOf(patterns: readonly Uint8Array[]): Windows {
+  const length = Math.min(LONGEST_WINDOW, ...patterns.map((pattern) => pattern.byteLength));
+  const shifts = new Uint8Array(256 * 256).fill(length - 1);
+  const ends = new Uint8Array(256 * 256);
+  for (const pattern of patterns) {
+    const window = pattern.subarray(pattern.byteLength - length);
+    for (let at = 0; at + 1 < length; at++) {
+      const pair = window[at]! * 256 + window[at + 1]!;
+      shifts[pair] = Math.min(shifts[pair]!, at);
+    }
+    ends[hashOf(window, length - 1)] = 1;
+  }
+  return { length, shifts, ends };
+}
+
+/** Of the four bytes that end at `at`; every pattern has as many. */
+function hashOf(bytes: Uint8Array, at: number): number {
+  return ((bytes[at - 3]! * 0x9e5) ^ (bytes[at - 2]! * 0x1a3) ^ (bytes[at - 1]! << 8) ^
+    bytes[at]!) & 0xffff;
 }
 
 /** Occurrences from the end of the text to its beginning; they overlap. */
@@ -179,8 +211,10 @@ class SearchingStream implements RedactorStream {
   }
 }
 
-function occurrencesIn(text: Uint8Array, { backward, steps, endings }: Search): Occurrences {
+function occurrencesIn(text: Uint8Array, { backward, steps, windows }: Search): Occurrences {
   const { tables, retry, found } = backward;
+  const { shifts, ends } = windows;
+  const before = windows.length - 1;
   const starts: number[] = [];
   const patterns: number[] = [];
   let state = 0;
@@ -188,7 +222,13 @@ function occurrencesIn(text: Uint8Array, { backward, steps, endings }: Search): 
   for (let at = text.byteLength - 1; at >= 0; at--) {
     if (state === 0) {
       // Most of a text is passed over here.
-      while (at > 0 && endings[text[at - 1]! * 256 + text[at]!] === 0) at--;
+      while (at >= before) {
+        const shift = shifts[text[at - before]! * 256 + text[at - before + 1]!]!;
+        if (shift > 0) at -= shift;
+        else if (ends[hashOf(text, at)] === 0) at--;
+        else break;
+      }
+      if (at < before) break;
     }
     // next(), written out: a call for each byte takes too long.
     const byte = text[at]!;

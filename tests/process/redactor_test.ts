@@ -113,7 +113,7 @@ Deno.test("a secret of several lines is masked with either kind of line end", ()
   assertEquals(redactText(`${key.trimEnd()}.`), `${mask}.`, "without the last newline");
   assertEquals(redactText(`${key.trimEnd().replaceAll("\n", " ")}.`), `${mask}.`, "echo $KEY");
   assertEquals(redactText(JSON.stringify({ key })), `{"key":"${mask}"}`);
-  assertEquals(redactText("-----BEGIN KEY-----\n"), "-----BEGIN KEY-----\n", "one line alone");
+  assertEquals(redactText("-----BEGIN KEY-----\nMIIEow\n"), `${mask}\nMIIEow\n`, "single lines");
 });
 
 Deno.test("a secret in base64 is masked wherever it begins", () => {
@@ -132,6 +132,79 @@ Deno.test("a secret in base64 is masked wherever it begins", () => {
         assert(left.join("").length <= Math.ceil(around * 8 / 6) + 2, masked);
       }
     }
+  }
+});
+
+/** A text in base64, in lines of so many characters. */
+function wrapped(text: string, columns: number, lineEnd: string): string {
+  return (encoder.encode(text).toBase64().match(new RegExp(`.{1,${columns}}`, "g")) ?? [])
+    .join(lineEnd) + lineEnd;
+}
+
+for (const [columns, tool] of [[76, "base64 and Python"], [64, "PEM and openssl"]] as const) {
+  Deno.test(`a secret in base64 in lines of ${columns} columns, as of ${tool}, is masked wherever it is`, () => {
+    for (const length of [9, 20, 47, 58, 90, 300]) {
+      const secret = Array.from({ length }, (_, i) => "pqrstuvwxyzPQRSTUVWXYZ"[i * 7 % 22]).join(
+        "",
+      );
+      const { redactText } = bound([secret]);
+      const mask = maskOf(secret);
+      for (let before = 0; before < 60; before++) {
+        for (const lineEnd of ["\n", "\r\n"]) {
+          const encoded = wrapped(
+            `${"-".repeat(before)}${secret}${"-".repeat(40)}`,
+            columns,
+            lineEnd,
+          );
+          const masked = redactText(encoded);
+          assertEquals(masked.split(mask).length, 2, `${before} before ${length}: ${masked}`);
+          // What is left has been made of what is around, and at most of one character of each end.
+          const left = masked.replace(mask, "").replaceAll(lineEnd, "").replace(/=*$/, "");
+          assert(left.length <= Math.ceil((before + 40) * 4 / 3) + 2, masked);
+        }
+      }
+    }
+  });
+}
+
+Deno.test("a key of several KiB in base64 in lines is masked where it begins a line", () => {
+  const secret = Array.from({ length: 50 }, (_, i) => `${i}`.padStart(64, "k")).join("\n") + "\n";
+  const others = Array.from({ length: 5 }, (_, i) => `${i}${secret}`);
+  const { redactText } = bound([secret, ...others]);
+  const [masked = "", rest] = redactText(wrapped(secret, 76, "\n")).split(/(?<=\*\*)(?!\w+\*)/);
+  assertEquals(masked, maskOf(secret));
+  // The last newline, which is often not printed.
+  assertEquals(rest?.trim(), "Cg==");
+});
+
+Deno.test("each line of eight characters or more of a secret is masked by itself", () => {
+  const secret = 'first line\n  indented: line\nshort\n\nlast "line"\n';
+  const { redactText } = bound([secret]);
+  const mask = maskOf(secret);
+  assertEquals(
+    redactText('> first line\n> indented: line\n> short\n{"x":"last \\"line\\""}'),
+    `> ${mask}\n> ${mask}\n> short\n{"x":"${mask}"}`,
+  );
+});
+
+Deno.test("a secret in JSON is masked, whatever wrote the JSON", () => {
+  const secret = 'p<w>&/"é\u0001\u001f\b\\\u{1f98e}';
+  const { redactText } = bound([secret]);
+  const forms = {
+    JavaScript: JSON.stringify(secret).slice(1, -1),
+    Python: String.raw`p<w>&/\"\u00e9\u0001\u001f\b\\\ud83e\udd8e`,
+    Go: String.raw`p\u003cw\u003e\u0026/\"é\u0001\u001f\u0008\\` + "\u{1f98e}",
+    "Go 1.22": String.raw`p\u003cw\u003e\u0026/\"é\u0001\u001f\b\\` + "\u{1f98e}",
+    PHP: String.raw`p<w>&\/\"\u00e9\u0001\u001f\b\\\ud83e\udd8e`,
+    ".NET": String.raw`p\u003Cw\u003E\u0026/\u0022\u00E9\u0001\u001F\b\\\uD83E\uDD8E`,
+  };
+  for (const [what, form] of Object.entries(forms)) {
+    assertEquals(redactText(`{"v":"${form}"}`), `{"v":"${maskOf(secret)}"}`, what);
+    const twice = form.replaceAll("\\", "\\\\").replaceAll('"', '\\"');
+    const inner = JSON.stringify(`{"v":"${form}"}`);
+    assert(inner.includes(twice));
+    if (what === ".NET" || what === "PHP") continue; // They escape more the second time, too.
+    assertEquals(redactText(inner).split(maskOf(secret)).length, 2, `${what} in JSON`);
   }
 });
 
