@@ -56,7 +56,8 @@ export const multi = defineConnector({
       }
       children.push({ job_id: reply.value, device_info: null });
       await writeJobList(ctx, children);
-      ctx.log.info(`Submitted jobs[${index}] as ${reply.value}`);
+      // Scripts in the field find the ids of the children by this line.
+      ctx.log.info(`Created job ${reply.value}`);
     }
     await waitUntilAllocated(ctx, server, { job, parentId, children });
     await writeJobList(ctx, await withDevices(ctx, server, children));

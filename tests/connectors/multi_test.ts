@@ -117,6 +117,24 @@ Deno.test("05-multi 1: the devices of all children are listed in their order", a
   assertEquals(lab.clock.paused, [10_000, 10_000, 10_000]);
 });
 
+Deno.test("the ids of the children are where scripts in the field look for them", async () => {
+  await using lab = await Lab.open();
+  await using stub = server();
+  await prepare(lab, stub.url);
+  const { stderr } = await lab.stage("multi", "provision");
+  const find = new Deno.Command("sed", {
+    args: ["-n", String.raw`s/^.*Created job \(.*\)$/\1/p`],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const input = find.stdin.getWriter();
+  // A job's log has both streams in one.
+  await input.write(new TextEncoder().encode(stderr));
+  await input.close();
+  const { stdout: ids } = await find.output();
+  assertEquals(new TextDecoder().decode(ids), "c1\nc2\n");
+});
+
 Deno.test("all children are looked at in each round", async () => {
   await using lab = await Lab.open();
   const allocated = [ALLOCATED(1)[1] ?? ""];
