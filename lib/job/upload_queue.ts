@@ -6,7 +6,8 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
-import { type CourierOptions, Uploader } from "../outbox/uploader.ts";
+import type { UploaderOptions } from "../outbox/delivery.ts";
+import { deliver } from "../outbox/uploader.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { JobStore } from "./store.ts";
@@ -14,7 +15,7 @@ import type { JobStore } from "./store.ts";
 /** What all uploads share. */
 export interface DeliveriesOptions {
   store: JobStore;
-  uploader: Omit<CourierOptions, "onCancelled" | "isLeftover">;
+  uploader: Omit<UploaderOptions, "onCancelled" | "isLeftover">;
   observer: Observer;
   clock: Clock;
   log: Log;
@@ -32,7 +33,7 @@ interface Delivery {
   done: Promise<void>;
   /** Stops its uploader. */
   pause: AbortController;
-  how: Pick<CourierOptions, "onCancelled" | "isLeftover">;
+  how: Pick<UploaderOptions, "onCancelled" | "isLeftover">;
 }
 
 /** All uploads of one agent. */
@@ -119,7 +120,7 @@ export class UploadQueue {
 
   async #tryToDeliver(outbox: Outbox, signal: AbortSignal, how: Delivery["how"]): Promise<void> {
     const { store, removeFolder, uploader } = this.#options;
-    await new Uploader(outbox, { ...uploader, ...how }).run(signal);
+    await deliver(outbox, { ...uploader, ...how }, signal);
     const folder = outbox.state.finished?.folder;
     if (folder !== undefined) await removeFolder(folder);
     const { output, serial } = outbox.state.logs;

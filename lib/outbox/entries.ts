@@ -77,6 +77,8 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("fragment"), log, number: z.int(), phase, from: offset, to: offset }),
   /** The server has the piece of this log that was under way, or will never take it. */
   z.object({ t: z.literal("fragment_settled"), log, ...Settled.shape }),
+  /** What the server turned out to have of a log, when a damaged journal did not tell. */
+  z.object({ t: z.literal("resumed"), log, settled: offset, next: offset }),
   z.object({ t: z.literal("settled"), n: z.int(), ...Settled.shape }),
   /** The first `count` events are through. */
   z.object({ t: z.literal("events_settled"), count: z.int(), ...Settled.shape }),

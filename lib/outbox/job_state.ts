@@ -42,6 +42,8 @@ export interface StartedGroup {
 export interface JobState {
   accepted?: Extract<Entry, { t: "accepted" }>;
   baseline?: Record<string, number>;
+  /** Whether it is known which numbers an earlier run of the same job has used. */
+  continues: boolean;
   /** Phases that have started, in order, and their statuses once they have ended. */
   phases: Map<Phase, { status?: number }>;
   groups: StartedGroup[];
@@ -64,6 +66,7 @@ export interface JobState {
 export function emptyJobState(): JobState {
   const log = (): LogState => ({ regions: [], settled: 0, next: 0, refused: {} });
   return {
+    continues: false,
     phases: new Map(),
     groups: [],
     logs: { output: log(), serial: log() },
@@ -84,6 +87,7 @@ export function apply(state: JobState, entry: Entry): void {
       state.accepted = entry;
       break;
     case "continues":
+      state.continues = true;
       for (const log of LOG_NAMES) {
         state.logs[log].next = Math.max(state.logs[log].next, entry.next[log]);
       }
@@ -143,6 +147,13 @@ export function apply(state: JobState, entry: Entry): void {
       if (entry.how === "refused") {
         log.refused[piece.phase] = (log.refused[piece.phase] ?? 0) + piece.to - piece.from;
       }
+      break;
+    }
+    case "resumed": {
+      const log = state.logs[entry.log];
+      if (log.inFlight !== undefined && log.inFlight.to <= entry.settled) delete log.inFlight;
+      log.settled = Math.max(log.settled, entry.settled);
+      log.next = Math.max(log.next, entry.next);
       break;
     }
     case "settled":

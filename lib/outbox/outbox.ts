@@ -36,6 +36,8 @@ export interface OutboxReading {
 export class Outbox implements Disposable {
   readonly folder: string;
   readonly state: JobState = emptyJobState();
+  /** Whether something that an earlier process wrote into the journal is missing. */
+  isDamaged = false;
   readonly #record: JournalFile;
   readonly #logs: Record<LogName, LogFile>;
   readonly #log: Log;
@@ -74,6 +76,7 @@ export class Outbox implements Disposable {
         if (entry.success) apply(outbox.state, entry.data);
         else damaged++;
       }
+      outbox.isDamaged = damaged > 0;
       for (const name of LOG_NAMES) outbox.#examineLog(name);
       return { outbox, damaged };
     } catch (error) {

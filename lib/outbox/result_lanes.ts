@@ -1,0 +1,167 @@
+/**
+ * Brings to the server what its record of a job says beside the logs: the state, the statuses, what
+ * is known of the device. What is overtaken before it has left is not posted; what can leave
+ * together leaves in one post.
+ */
+import type { Answer } from "../server/api.ts";
+import type { ResultUpdate } from "../server/schema.ts";
+import type { Delivery, NextStep } from "./delivery.ts";
+import type { PendingMessage } from "./job_state.ts";
+import { generationOf } from "./outcome_post.ts";
+
+/** The lanes of states and of facts: a state does not wait for the log of the phase before it. */
+export class ResultLanes {
+  readonly #delivery: Delivery;
+  /** Messages that are being posted now. */
+  readonly #inFlight = new Set<number>();
+  /** States from this number on have not waited: the lane had nothing to do when they were made. */
+  #freshFrom = Infinity;
+
+  constructor(delivery: Delivery) {
+    this.#delivery = delivery;
+  }
+
+  /** Whether nothing but the outcome is left, apart from what it says itself. */
+  get isOutcomeNext(): boolean {
+    const { outbox, state: { pending } } = this.#delivery;
+    return outbox.undeliveredBytes === 0 &&
+      pending.some(({ message }) => message.kind === "outcome") &&
+      pending.every(({ message }) => ["state", "status", "outcome"].includes(message.kind));
+  }
+
+  /** Whether one of them is on its way: what is posted meanwhile may arrive before it. */
+  get isBusy(): boolean {
+    return this.#inFlight.size > 0;
+  }
+
+  /** The lane of states; see {@linkcode Delivery.runLane}. */
+  nextState(): NextStep {
+    const state = this.#latestState();
+    if (state !== undefined) return () => this.#deliverState(state);
+    this.#freshFrom = this.#delivery.state.nextMessage;
+    return this.#delivery.isOver ? "over" : Infinity;
+  }
+
+  /** The lane of statuses and of what is known of the device. */
+  nextFacts(): NextStep {
+    const facts = this.#dueFacts();
+    if (facts.length > 0) return () => this.#post(facts);
+    return this.#delivery.isOver ? "over" : Infinity;
+  }
+
+  #latestState(): PendingMessage | undefined {
+    if (this.isOutcomeNext) return undefined;
+    return this.#delivery.state.pending.findLast(({ message }) => message.kind === "state");
+  }
+
+  /** Whoever reads a status finds the log of its phase there. */
+  #dueFacts(): PendingMessage[] {
+    if (this.isOutcomeNext) return [];
+    const { pending, logs } = this.#delivery.state;
+    return pending.filter(({ n, message, after }) => {
+      if (this.#inFlight.has(n)) return false;
+      if (message.kind === "device_info") return true;
+      return message.kind === "status" &&
+        logs.output.settled >= after.output && logs.serial.settled >= after.serial;
+    });
+  }
+
+  /**
+   * A posted state overwrites `cancelled`: one that had to wait may have been overtaken by a
+   * cancellation, so the server is asked first.
+   */
+  async #deliverState(state: PendingMessage): Promise<void> {
+    const { connectivity, isLeftover, server } = this.#delivery.options;
+    const hasWaited = state.n < this.#freshFrom || isLeftover === true || !connectivity.isUp;
+    this.#freshFrom = Infinity;
+    if (hasWaited && !await this.#mayPost(state)) return;
+    const facts = server.generation === "current" ? this.#dueFacts() : [];
+    await this.#post([...this.#statesUpTo(state), ...facts]);
+  }
+
+  /** Asks whether the job is cancelled; false as well when the state has been overtaken meanwhile. */
+  async #mayPost(state: PendingMessage): Promise<boolean> {
+    await this.#delivery.persist(() => this.#learnOfCancellation());
+    return this.#isLatest(state);
+  }
+
+  async #learnOfCancellation(): Promise<Answer<void>> {
+    const { outbox, options: { server, onCancelled }, signal, state } = this.#delivery;
+    const now = await server.getJobState(outbox.jobId, signal);
+    if (!now.ok) return now;
+    if (now.value === "cancelled") {
+      if (!state.cancelled) outbox.append({ t: "cancelled" });
+      onCancelled?.();
+    }
+    return DONE;
+  }
+
+  #isLatest({ n }: PendingMessage): boolean {
+    return this.#latestState()?.n === n;
+  }
+
+  #statesUpTo({ n }: PendingMessage): PendingMessage[] {
+    const { pending } = this.#delivery.state;
+    return pending.filter((other) => other.message.kind === "state" && other.n <= n);
+  }
+
+  /** Posts messages together; those that the server refuses are posted one by one, to lose no other. */
+  async #post(messages: readonly PendingMessage[]): Promise<void> {
+    const { outbox } = this.#delivery;
+    const latest = [...new Map(messages.map((each) => [each.message.kind, each])).values()];
+    for (const { n } of messages) {
+      if (latest.every((each) => each.n !== n)) {
+        outbox.append({ t: "settled", n, how: "overtaken" });
+      }
+    }
+    for (const { n } of latest) this.#inFlight.add(n);
+    const whole = await this.#persist(latest, { isFirstTry: true });
+    for (const each of latest) {
+      const answer = whole.ok || latest.length === 1
+        ? whole
+        : await this.#persist([each], { isFirstTry: false });
+      this.#inFlight.delete(each.n);
+      // Also where a cancellation has settled it already: it is this that wakes the other lanes.
+      this.#delivery.settle(each.n, each.message.kind, answer);
+    }
+  }
+
+  async #persist(
+    messages: readonly PendingMessage[],
+    { isFirstTry }: { isFirstTry: boolean },
+  ): Promise<Answer<void>> {
+    const { outbox, options: { server }, signal } = this.#delivery;
+    const state = messages.find(({ message }) => message.kind === "state");
+    let mayOverwrite = isFirstTry;
+    return await this.#delivery.persist(async () => {
+      let posted = messages;
+      if (state !== undefined && !mayOverwrite) {
+        const asked = await this.#learnOfCancellation();
+        if (!asked.ok) return asked;
+        if (!this.#isLatest(state)) posted = messages.filter((each) => each !== state);
+      }
+      mayOverwrite = false;
+      const update = await this.#updateOf(posted);
+      if (!update.ok) return update;
+      if (Object.keys(update.value).length === 0) return DONE;
+      return await server.postResult(outbox.jobId, update.value, signal);
+    });
+  }
+
+  async #updateOf(messages: readonly PendingMessage[]): Promise<Answer<ResultUpdate>> {
+    const { outbox, options: { server }, signal } = this.#delivery;
+    const value: ResultUpdate = {};
+    for (const { message } of messages) {
+      if (message.kind === "state") value.job_state = message.state;
+      if (message.kind === "device_info") value.device_info = message.deviceInfo;
+      if (message.kind !== "status") continue;
+      const generation = await generationOf(outbox, server, signal);
+      if (!generation.ok) return generation;
+      // A legacy server takes statuses with the outcome only.
+      if (generation.value === "current") value.status = message.status;
+    }
+    return { ok: true, value };
+  }
+}
+
+const DONE: Answer<void> = { ok: true, value: undefined };
