@@ -53,6 +53,8 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
   readonly provisionData: DataShape;
   /** Configuration keys that `provision` cannot do without: checked before anything is done. */
   readonly needs?: readonly (string & keyof (CommonConfig & ShapeOutput<ConfigShape>))[];
+  /** It runs without a configuration file, too. @default false */
+  readonly configOptional?: boolean;
   /** Programs that it calls on this host, besides what all connectors do. @default none */
   readonly programs?: readonly ProgramNeed[];
   /** The pre-provision hook also cuts the device's power. @default false */
@@ -153,6 +155,7 @@ export function defineConnector<
     ownConfigShape: parts.config,
     provisionShape: parts.provisionData,
     needs: parts.needs ?? [],
+    configOptional: parts.configOptional ?? false,
     programs: mergePrograms([...parts.programs ?? [], ...COMMON_PROGRAMS]),
     // The caller has validated `config` by `configShape`, so it has this connector's keys too.
     run: async (ctx) => await workOf(ctx.stage)(ctx as OwnContext) ?? 0,

@@ -15,6 +15,7 @@ export const fakeConnector = defineConnector({
   name: "fake_connector",
   summary: "No device at all, for trying an agent: provision only prints what it was asked for.",
   config: {},
+  configOptional: true,
   provisionData: {
     fake_sleep: z.number().nonnegative().optional()
       .describe("Seconds that provisioning takes."),

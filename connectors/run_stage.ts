@@ -1,4 +1,5 @@
 import { isAbsolute, join } from "node:path";
+import * as z from "zod";
 import type { Clock } from "../lib/clock.ts";
 import type { ProgressView } from "../lib/progress.ts";
 import { formatMistake, type Mistake } from "../lib/config/mistake.ts";
@@ -20,8 +21,8 @@ import { connectorLog } from "./support/log.ts";
 export interface StageRun {
   readonly connector: Connector;
   readonly stage: Stage;
-  /** Path of the device configuration, relative to `cwd`. */
-  readonly configFile: string;
+  /** Path of the device configuration, relative to `cwd`; undefined: the connector needs none. */
+  readonly configFile: string | undefined;
   /** Path of the job, relative to `cwd`. */
   readonly jobFile: string;
 }
@@ -95,8 +96,14 @@ interface ConfigRead {
 
 async function readConfig(
   { connector, configFile }: StageRun,
-  { cwd }: StageWorld,
+  { cwd, env }: StageWorld,
 ): Promise<ConfigRead> {
+  if (configFile === undefined) {
+    // Phases have the agent's name in their environment.
+    const values = { agent_name: env.agent_id ?? connector.name };
+    const config = z.looseObject(connector.configShape).parse(values);
+    return { config: config as CommonConfig, configValues: values, warnings: [] };
+  }
   const file = isAbsolute(configFile) ? configFile : join(cwd, configFile);
   let written: Record<string, unknown> = {};
   // The file is named as the command line named it.

@@ -17,6 +17,7 @@ export function describeConnector(connector: Connector): string {
     .filter(({ key }) => !Object.hasOwn(connector.ownConfigShape, key));
   return [
     `${connector.name}: ${connector.summary}\n`,
+    ...(connector.configOptional ? ["It needs no configuration file.\n"] : []),
     `Programs on the agent's host:\n` +
     connector.programs.map((need) => `  ${programWords(need)}\n`).join(""),
     section("Configuration", own, connector.needs),
@@ -101,13 +102,14 @@ function programWords({ name, install, onlyFor }: ProgramNeed): string {
 }
 
 function chapter(
-  { name, summary, ownConfigShape, needs, provisionShape, programs }: Connector,
+  { name, summary, ownConfigShape, needs, configOptional, provisionShape, programs }: Connector,
 ): string {
   const elsewhere = needs.filter((key) => !Object.hasOwn(ownConfigShape, key));
   const own = keyReferences(ownConfigShape);
   const data = keyReferences(provisionShape);
   return [
     `## ${name}\n\n${summary}\n`,
+    ...(configOptional ? ["It needs no configuration file.\n"] : []),
     ...(elsewhere.length === 0
       ? []
       : [`Of the common keys it needs ${elsewhere.map(code).join(", ")} to provision.\n`]),

@@ -4,6 +4,8 @@
  */
 import { dirname, resolve } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
+import { quoted } from "../config/mistake.ts";
+import { didYouMean } from "../config/spelling.ts";
 import type { Phase } from "../phases.ts";
 import type { Stage } from "../../connectors/context.ts";
 import { selfCommand, shellCommand } from "./self.ts";
@@ -19,34 +21,54 @@ const STAGES: Record<Phase, Stage> = {
   cleanup: "cleanup",
 };
 
-/** What it comes to; `message` is one line. */
-export type ConnectorCommands = { ok: true; config: AgentConfig } | { ok: false; message: string };
+/** What is wrong with the keys `connector` and `connector_config`, in one line. */
+export async function connectorMistake(
+  { connector, connector_config }: Partial<AgentConfig>,
+): Promise<string | undefined> {
+  if (connector === undefined) return undefined;
+  const { CONNECTOR_NAMES, loadConnector, NOT_IN_THIS_VERSION } = await import(
+    "../../connectors/registry.ts"
+  );
+  const found = await loadConnector(connector);
+  if (found === undefined) {
+    const meant = didYouMean(connector, CONNECTOR_NAMES);
+    if (NOT_IN_THIS_VERSION.includes(connector)) {
+      return `the device connector ${quoted(connector)} is not in this version, there are: ` +
+        CONNECTOR_NAMES.join(", ");
+    }
+    return `there is no device connector ${quoted(connector)}, ` +
+      (meant === undefined
+        ? `there are: ${CONNECTOR_NAMES.join(", ")}`
+        : `did you mean ${quoted(meant)}?`);
+  }
+  if (connector_config !== undefined || found.configOptional) return undefined;
+  return `${quoted(connector)} must come with connector_config, the device's own file`;
+}
 
 /**
- * Fills in the commands that the file does not give.
+ * Fills in the commands that the file does not give, for a connector that there is.
  *
  * @param file the configuration file: `connector_config` is looked for beside it.
  * @param given the keys that stand in the file; an empty command there still skips its phase.
  */
-export async function withConnectorCommands(
+export function withConnectorCommands(
   config: AgentConfig,
   file: string,
   given: ReadonlySet<string>,
-): Promise<ConnectorCommands> {
+): AgentConfig {
   const { connector, connector_config } = config;
-  if (connector === undefined || connector_config === undefined) return { ok: true, config };
-  const { CONNECTOR_NAMES } = await import("../../connectors/registry.ts");
-  if (!CONNECTOR_NAMES.includes(connector)) {
-    const names = CONNECTOR_NAMES.join(", ");
-    return { ok: false, message: `${file}: connector: there is no '${connector}', only ${names}` };
-  }
-  const deviceFile = resolve(dirname(file), connector_config);
-  const filled = { ...config, connector_config: deviceFile };
+  if (connector === undefined) return config;
+  const deviceFile = connector_config && resolve(dirname(file), connector_config);
+  const filled = { ...config, ...deviceFile !== undefined && { connector_config: deviceFile } };
   for (const [phase, stage] of Object.entries(STAGES)) {
     const key = `${phase}_command`;
     if (given.has(key)) continue;
-    const argv = [...selfCommand(), "device-connector", connector, stage, "-c", deviceFile];
-    Object.assign(filled, { [key]: `exec ${shellCommand([...argv, "testflinger.json"])}` });
+    const argv = [
+      ...[...selfCommand(), "device-connector", connector, stage],
+      ...deviceFile === undefined ? [] : ["-c", deviceFile],
+      "testflinger.json",
+    ];
+    Object.assign(filled, { [key]: `exec ${shellCommand(argv)}` });
   }
-  return { ok: true, config: filled };
+  return filled;
 }

@@ -51,7 +51,7 @@ type Command =
     readonly kind: "run";
     readonly connector: Connector;
     readonly stage: Stage;
-    readonly configFile: string;
+    readonly configFile: string | undefined;
     readonly jobFile: string;
   };
 
@@ -201,7 +201,8 @@ function parseStage(connector: Connector, args: readonly string[]): Command {
 }
 
 function parseFiles(connector: Connector, stage: Stage, args: readonly string[]): Command {
-  const usage = `usage: ${PROGRAM} ${connector.name} ${stage} [-h] -c CONFIG JOB\n`;
+  const option = connector.configOptional ? "[-c CONFIG]" : "-c CONFIG";
+  const usage = `usage: ${PROGRAM} ${connector.name} ${stage} [-h] ${option} JOB\n`;
   const wrong = (message: string): Command => ({ kind: "wrong", message, usage });
   let configFile: string | undefined;
   const positional: string[] = [];
@@ -230,7 +231,9 @@ function parseFiles(connector: Connector, stage: Stage, args: readonly string[])
     }
   }
   const [jobFile, more] = positional;
-  if (!configFile) return wrong("the device configuration is needed: -c CONFIG");
+  if (!configFile && !connector.configOptional) {
+    return wrong("the device configuration is needed: -c CONFIG");
+  }
   if (!jobFile) return wrong("the job file is needed, normally testflinger.json");
   if (more !== undefined) return wrong(`unexpected '${more}'`);
   return { kind: "run", connector, stage, configFile, jobFile };

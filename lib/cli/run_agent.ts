@@ -3,7 +3,7 @@ import { runAgent } from "../agent/agent.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import { type Clock, scaledClock, systemClock } from "../clock.ts";
 import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
-import { formatMistake } from "../config/mistake.ts";
+import { formatMistake, sourceLines } from "../config/mistake.ts";
 import { withoutUserinfo } from "../observe/configuration_view.ts";
 import type { Log } from "../log.ts";
 import { createInflux } from "../observe/influx.ts";
@@ -19,7 +19,7 @@ import { createServerClient } from "../server/client.ts";
 import { VERSION } from "../version.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
 import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
-import { withConnectorCommands } from "./connector_commands.ts";
+import { connectorMistake, withConnectorCommands } from "./connector_commands.ts";
 
 /** How many times faster than the wall's the agent's clock runs; only tests set it. */
 const CLOCK_FACTOR_VARIABLE = "TESTFLINGER_AGENT_CLOCK_FACTOR";
@@ -30,15 +30,22 @@ const CONFIG_STATUS = 2;
 /** Reads the configuration; what is wrong with it goes to standard error. */
 export async function readConfig(file: string, io: Io): Promise<AgentConfig | undefined> {
   const result = await loadAgentConfig(file);
-  if (result.ok) {
+  const wrongConnector = await connectorMistake(result.ok ? result.value : result.valid);
+  const mistakes = [
+    ...result.ok ? [] : result.mistakes,
+    ...wrongConnector === undefined ? [] : [{
+      file,
+      ...result.placeOf(["connector"]),
+      path: "connector",
+      message: wrongConnector,
+    }],
+  ];
+  if (result.ok && mistakes.length === 0) {
     for (const warning of result.warnings) io.stderr(`warning: ${formatMistake(warning)}\n`);
-    const filled = await withConnectorCommands(result.value, file, result.given);
-    if (filled.ok) return filled.config;
-    io.stderr(`${filled.message}\n`);
-    return undefined;
+    return withConnectorCommands(result.value, file, result.given);
   }
-  for (const mistake of result.mistakes) io.stderr(`${formatMistake(mistake)}\n`);
-  const { length } = result.mistakes;
+  for (const mistake of mistakes) io.stderr(`${formatMistake(mistake)}\n${sourceLines(mistake)}`);
+  const { length } = mistakes;
   io.stderr(
     `${length === 1 ? "One mistake" : `${length} mistakes`} in ${file}; nothing was done.\n`,
   );

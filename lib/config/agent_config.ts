@@ -1,4 +1,5 @@
 /** The agent's configuration file: its keys, what they may be, and what they mean. */
+import { isAbsolute, join, normalize } from "node:path";
 import * as z from "zod";
 import { quoted } from "./mistake.ts";
 import { parseSize } from "./sizes.ts";
@@ -32,6 +33,8 @@ const ATTACHMENTS_MAX_MEMBERS = 10_000;
 const ATTACHMENTS_MAX_RATIO = 200;
 /** The longest name of a file that Linux file systems hold (NAME_MAX). */
 const NAME_MAX_BYTES = 255;
+/** Nobody else on the network sees it. */
+export const DEFAULT_METRICS_HOST = "127.0.0.1";
 const HIGHEST_PORT = 65_535;
 
 /** Text; without NUL, since most of it ends in an environment or a file name. */
@@ -154,7 +157,7 @@ const connectorKeys = {
       "`setup` and `cleanup` included.",
   ),
   connector_config: filledText().optional().describe(
-    "Path of the device connector's own configuration file.",
+    "Path of the device connector's own configuration file; `fake_connector` needs none.",
   ),
 };
 
@@ -193,47 +196,83 @@ const newKeys = {
   metrics_port: z.int().min(1).max(HIGHEST_PORT).optional().describe(
     "Port of the metrics and the status page; absent: there are none.",
   ),
-  metrics_host: filledText().default("127.0.0.1").describe(
+  metrics_host: filledText().default(DEFAULT_METRICS_HOST).describe(
     "Address that the metrics and the status page are served on.",
   ),
   log_format: z.enum(["text", "json"]).default("text").describe("Form of the agent's log."),
 };
 
 /** What an agent's configuration file holds. */
-export const AgentConfig = z.strictObject({ ...establishedKeys, ...connectorKeys, ...newKeys })
-  .refine(({ connector, connector_config }) => !connector || connector_config !== undefined, {
-    path: ["connector"],
-    message: "must come with connector_config, the connector's own file",
-  });
+export const AgentConfig = z.strictObject({ ...establishedKeys, ...connectorKeys, ...newKeys });
 /** A configuration with defaults filled in. Sizes are in bytes, times in seconds. */
 export type AgentConfig = z.infer<typeof AgentConfig>;
 
-/** What `loadAgentConfig()` comes to. */
-export type AgentConfigResult = YamlResult<AgentConfig> & {
-  /** The keys that stand in the file: what is left out is not the same as what is empty. */
-  given: ReadonlySet<string>;
-};
-
 /** Reads an agent's configuration file. All that is wrong with it comes at once. */
-export async function loadAgentConfig(file: string): Promise<AgentConfigResult> {
-  const given = new Set<string>();
-  const result = await readYamlFile(file, AgentConfig, {
+export async function loadAgentConfig(file: string): Promise<YamlResult<AgentConfig>> {
+  return await readYamlFile(file, AgentConfig, {
     review(written, warn) {
-      const { logging_level, ...others } = WithLevel.parse(written);
-      for (const [key, value] of Object.entries(others)) if (value !== null) given.add(key);
-      if (typeof logging_level !== "string" || levelOf(logging_level) !== undefined) return;
-      const meant = didYouMean(logging_level, LOGGING_LEVELS);
-      const hint = meant === undefined
-        ? `must be one of ${LOGGING_LEVELS.join(", ")}`
-        : `did you mean ${quoted(meant)}?`;
-      const found = `is ${quoted(logging_level)}, which is no level and means INFO`;
-      warn(["logging_level"], `${found}, ${hint}`);
+      const values = Written.parse(written);
+      const { logging_level: level, server_address: address } = values;
+      if (typeof level === "string" && levelOf(level) === undefined) {
+        warn(["logging_level"], whyNoLevel(level));
+      }
+      const path = typeof address === "string" ? URL.parse(addressToUrl(address))?.pathname : "/";
+      if (path !== undefined && path !== "/") {
+        warn(
+          ["server_address"],
+          `has the path ${quoted(path)}, below which the server is asked: remove it, unless the ` +
+            "server really is there",
+        );
+      }
+      for (const key of FOLDER_KEYS) {
+        const folder = values[key];
+        if (typeof folder !== "string") continue;
+        if (!isAbsolute(folder)) {
+          warn(
+            [key],
+            `is ${quoted(folder)}, in the folder that the agent is started in: write the ` +
+              "whole path",
+          );
+        } else if (key !== "logging_basedir" && SHARED_FOLDERS.includes(normalized(folder))) {
+          warn(
+            [key],
+            `is ${quoted(folder)}, which others use too: give the agents a folder of ` +
+              `their own, such as ${
+                quoted(join(folder, "testflinger", key.replace("_basedir", "")))
+              }`,
+          );
+        }
+      }
     },
   });
-  return { ...result, given };
 }
 
-const WithLevel = z.looseObject({ logging_level: z.unknown() }).partial();
+/** Keys whose values are folders. */
+export const FOLDER_KEYS = ["execution_basedir", "logging_basedir", "results_basedir"] as const;
+
+/** Everything on the host puts its files there. */
+const SHARED_FOLDERS = ["/", "/tmp", "/var/tmp", "/dev/shm", "/run", "/home", "/var/lib", "/srv"];
+
+/** `/tmp/` is `/tmp`. */
+function normalized(folder: string): string {
+  return normalize(folder).replace(/(?<=.)\/$/, "");
+}
+
+const Written = z.looseObject({
+  logging_level: z.unknown(),
+  server_address: z.unknown(),
+  execution_basedir: z.unknown(),
+  logging_basedir: z.unknown(),
+  results_basedir: z.unknown(),
+}).partial();
+
+function whyNoLevel(level: string): string {
+  const meant = didYouMean(level, LOGGING_LEVELS);
+  const hint = meant === undefined
+    ? `must be one of ${LOGGING_LEVELS.join(", ")}`
+    : `did you mean ${quoted(meant)}?`;
+  return `is ${quoted(level)}, which is no level and means INFO, ${hint}`;
+}
 
 function levelOf(name: string): LoggingLevel | undefined {
   return LOGGING_LEVELS.find((level) => level === name);

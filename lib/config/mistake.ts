@@ -1,11 +1,24 @@
-/** One thing that is wrong with (or odd in) a file that a person wrote, and where. */
-export interface Mistake {
-  /** The file, as it was named to us. */
-  file: string;
+/** A place in a file. */
+export interface Place {
   /** From 1; 0 when the file as a whole is meant. */
   line: number;
   /** From 1, in characters; 0 when the file as a whole is meant. */
   column: number;
+  /** What stands there; absent where it might be a secret. */
+  source?: Source;
+}
+
+/** A line of a file, fit for a screen: control characters are replaced, a long one is cut. */
+interface Source {
+  text: string;
+  /** From 1: where in `text` the place is. */
+  column: number;
+}
+
+/** One thing that is wrong with (or odd in) a file that a person wrote, and where. */
+export interface Mistake extends Place {
+  /** The file, as it was named to us. */
+  file: string;
   /** The key, such as `advertised_images.rpi4.core`; empty when no key is meant. */
   path: string;
   /** What is wrong, and what is expected. One line. */
@@ -19,6 +32,14 @@ export type Path = readonly PropertyKey[];
 export function formatMistake({ file, line, column, path, message }: Mistake): string {
   const place = line > 0 ? `${file}:${line}:${column}` : file;
   return path === "" ? `${place}: ${message}` : `${place}: ${path}: ${message}`;
+}
+
+/** The line of the file, and a caret below the place; nothing where there is nothing to show. */
+export function sourceLines({ line, source }: Place): string {
+  if (source === undefined) return "";
+  const number = String(line).padStart(4);
+  const margin = " ".repeat(number.length);
+  return `${number} | ${source.text}\n${margin} | ${" ".repeat(source.column - 1)}^\n`;
 }
 
 /** A path as people write it: `a.b[0]['c.d']`. */

@@ -4,6 +4,7 @@
  */
 import type * as z from "zod";
 import { type Path, quoted } from "./mistake.ts";
+import { isSecretKey, withoutUsers } from "./source_text.ts";
 import { didYouMean } from "./spelling.ts";
 import { resolvePlain } from "./yaml_scalar.ts";
 import { describeKind, findPlaced, type Placed, type Remark } from "./yaml_tree.ts";
@@ -12,10 +13,6 @@ type Issue = z.core.$ZodIssue;
 
 /** Schemas with no more keys than this have them all listed when one is not known. */
 const MOST_KEYS_LISTED = 8;
-/** `user:password@` of a URL is as secret. */
-const USER_IN_URL = /:\/\/[^\s/]*@/;
-/** Values of such keys are never repeated in a message, which may end in a log. */
-const SECRET_KEY = /pass|secret|token|credential|_pw$|api_?key/i;
 
 /**
  * Zod's `error` for a parse: says what is expected. A schema with an `error` of its own goes
@@ -145,13 +142,13 @@ function aboutKey(tree: Placed, path: Path, message: string): Remark {
 
 function aboutValue(issue: Issue, tree: Placed, path: Path): Remark {
   const { node, offset } = findPlaced(tree, path);
-  if (node === undefined) return { offset, path, message: `is missing, ${issue.message}` };
+  if (node === undefined) {
+    return { offset, path, message: `is missing, ${issue.message}`, isAbsent: true };
+  }
   if (node.kind === "null") return { offset, path, message: `is empty, ${issue.message}` };
-  const isSecret = path.some((step) => SECRET_KEY.test(String(step)));
+  const isSecret = path.some((step) => isSecretKey(String(step)));
   const described = describeKind(node);
-  const found = isSecret
-    ? described.replace(/ '.*/, "")
-    : described.replace(USER_IN_URL, "://***@");
+  const found = isSecret ? described.replace(/ '.*/, "") : withoutUsers(described);
   const hint = hintFor(issue, node, isSecret);
   return { offset, path, message: `is ${found}, ${issue.message}${hint}` };
 }

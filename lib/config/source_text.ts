@@ -1,4 +1,29 @@
 /** A file as text: reading it with a bound, judging its encoding, finding lines and columns. */
+import type { Place } from "./mistake.ts";
+
+/** Values of such keys are never shown: what is said about a file may end in a log. */
+const SECRET_KEY = /pass|secret|token|credential|_pw$|api_?key/i;
+/** A key at the beginning of a line or in a mapping on one line. */
+const KEYS_IN_LINE = /([\w-]+)['"]?\s*:/g;
+/** `user:password@` of a URL is as secret. */
+const USER_IN_URL = /:\/\/[^\s/]*@/;
+
+/** How much of a line is shown, and how much of it before the place. */
+const SHOWN_CHARACTERS = 90;
+const SHOWN_BEFORE = 60;
+
+/** So far up the key is looked for that a line belongs to; in a longer list it is not shown. */
+const MOST_LINES_UP = 1000;
+
+/** Whether the value of a key of that name must not be shown. */
+export function isSecretKey(name: string): boolean {
+  return SECRET_KEY.test(name);
+}
+
+/** The text with users and passwords of URLs masked. */
+export function withoutUsers(text: string): string {
+  return text.replace(USER_IN_URL, "://***@");
+}
 
 /** Where the lines of a text begin. */
 export class Lines {
@@ -36,7 +61,55 @@ export class Lines {
     this.#last = { offset, line, column };
     return { line, column };
   }
+
+  /** The same, with what stands there unless it may be a secret. */
+  placeWithSource(offset: number): Place {
+    const place = this.place(offset);
+    if (this.#mayHoldSecret(place.line)) return place;
+    const characters = [...this.#lineText(place.line)].map((one) =>
+      SHOWN_AS_BLANK.test(one) ? " " : one
+    );
+    // The place may be the end of the file, behind the last line.
+    if (characters.every((one) => one === " ")) return place;
+    const from = characters.length <= SHOWN_CHARACTERS
+      ? 0
+      : Math.max(0, place.column - 1 - SHOWN_BEFORE);
+    const shown = characters.slice(from, from + SHOWN_CHARACTERS);
+    const before = from > 0 ? "..." : "";
+    const after = from + SHOWN_CHARACTERS < characters.length ? "..." : "";
+    return {
+      ...place,
+      source: {
+        text: `${before}${shown.join("")}${after}`.trimEnd(),
+        column: before.length + place.column - from,
+      },
+    };
+  }
+
+  #lineText(line: number): string {
+    const start = this.#starts[line - 1] ?? 0;
+    const next = this.#starts[line] ?? this.#text.length;
+    return this.#text.slice(start, next).replace(/\r?\n$/, "");
+  }
+
+  /** Whether the line, or a key that it belongs to, is about a secret. */
+  #mayHoldSecret(line: number): boolean {
+    let indentation = Infinity;
+    for (let at = line; at > 0 && indentation > 0; at--) {
+      if (line - at > MOST_LINES_UP) return true;
+      const text = this.#lineText(at);
+      const own = text.length - text.trimStart().length;
+      if (text.trim() === "" || own >= indentation) continue;
+      indentation = own;
+      if (at === line && (USER_IN_URL.test(text) || SECRET_KEY.test(text))) return true;
+      for (const [, key = ""] of text.matchAll(KEYS_IN_LINE)) if (isSecretKey(key)) return true;
+    }
+    return false;
+  }
 }
+
+/** A tab takes as much room as it likes, and a control character may do anything. */
+const SHOWN_AS_BLANK = /[\p{C}\p{Z}]/u;
 
 /** Text, or why the bytes are none. */
 type Decoded =

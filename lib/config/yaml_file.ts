@@ -2,20 +2,33 @@
  * Reads YAML that a person wrote, as PyYAML's SafeLoader reads it, and says precisely what is
  * wrong with it. Whatever the file holds, the answer is a value or a list of mistakes.
  */
-import { parseDocument, type YAMLError } from "yaml";
+import { parseDocument } from "yaml";
 import * as z from "zod";
-import { formatPath, type Mistake, oneLine, type Path } from "./mistake.ts";
+import { formatPath, type Mistake, type Path, type Place } from "./mistake.ts";
 import { decodeText, Lines, readAtMost, readFailure } from "./source_text.ts";
 import { expectation, remarksOf } from "./schema_issues.ts";
+import { syntaxMistake } from "./syntax_mistake.ts";
 import { findPlaced, type Placed, placeTree, type Remark } from "./yaml_tree.ts";
 
 /** Either the value, and what is odd about the file, or all that is wrong with it. */
 export type YamlResult<T> =
-  | { ok: true; value: T; warnings: Mistake[]; placeOf: PlaceOf }
-  | { ok: false; mistakes: Mistake[] };
+  & (
+    | { ok: true; value: T; warnings: Mistake[] }
+    | {
+      ok: false;
+      mistakes: Mistake[];
+      /** The keys whose values are right, defaults included: what depends on them can be judged. */
+      valid: Partial<T>;
+    }
+  )
+  & {
+    /** The keys that stand in the file and are not empty: what is left out has its default. */
+    given: ReadonlySet<string>;
+    placeOf: PlaceOf;
+  };
 
 /** Where in the file a value stands, for remarks that take more than the schema to find. */
-export type PlaceOf = (path: Path) => { line: number; column: number };
+export type PlaceOf = (path: Path) => Place;
 
 /** Options of {@linkcode readYamlFile}. */
 export interface YamlOptions {
@@ -29,11 +42,11 @@ export interface YamlOptions {
   review?: (written: unknown, warn: (path: Path, message: string) => void) => void;
 }
 
+/** Nobody reads more of them at a time. */
+const MAX_SHOWN_LINES = 100;
+
 /** No configuration is larger; a disk image or a log given by mistake is. */
 const MAX_FILE_BYTES = 1024 * 1024;
-
-/** One slip of syntax makes others look wrong: a file of commas would bring a million lines. */
-const MAX_SYNTAX_MISTAKES = 100;
 
 /**
  * Reads a YAML file whose top level is a mapping, and validates it.
@@ -69,20 +82,27 @@ export function readYaml<S extends z.ZodType>(
   { file, numbersAsText = () => false, review }: YamlOptions & { file: string },
 ): YamlResult<z.output<S>> {
   const decoded = decodeText(bytes);
-  if (!decoded.ok) return { ok: false, mistakes: [{ file, path: "", ...decoded.mistake }] };
+  if (!decoded.ok) return unusable([{ file, path: "", ...decoded.mistake }]);
   const { text } = decoded;
   const lines = new Lines(text);
   const inFile = (remarks: Remark[]) => toMistakes(remarks, { file, lines });
 
   const parsed = parse(text, lines);
-  if (!parsed.ok) return { ok: false, mistakes: inFile(parsed.mistakes) };
+  if (!parsed.ok) return unusable(inFile(parsed.mistakes));
   const { tree, warnings } = parsed;
+  const placeOf = (path: Path) => {
+    const { node, offset } = findPlaced(tree, path);
+    return node === undefined ? lines.place(offset) : lines.placeWithSource(offset);
+  };
 
   const written = plainValue(tree, { path: [], numbersAsText });
-  const result = schema.safeParse(withoutNulls(written, schema), { error: expectation });
+  const given = keysIn(written);
+  const values = withoutNulls(written, schema);
+  const result = schema.safeParse(values, { error: expectation });
   if (!result.success) {
     const remarks = result.error.issues.flatMap((issue) => remarksOf(issue, tree));
-    return { ok: false, mistakes: inFile(remarks) };
+    const valid = validKeys(values, schema);
+    return { ok: false, mistakes: inFile(remarks), valid, given, placeOf };
   }
   review?.(written, (path, message) => {
     warnings.push({ offset: findPlaced(tree, path).offset, path, message });
@@ -91,8 +111,30 @@ export function readYaml<S extends z.ZodType>(
     ok: true,
     value: result.data,
     warnings: inFile(warnings),
-    placeOf: (path) => lines.place(findPlaced(tree, path).offset),
+    given,
+    placeOf,
   };
+}
+
+/** The keys of a mapping whose values are not empty. */
+function keysIn(written: unknown): ReadonlySet<string> {
+  if (typeof written !== "object" || written === null) return new Set();
+  return new Set(
+    Object.entries(written).filter(([, value]) => value !== null).map(([key]) => key),
+  );
+}
+
+/** Each key by itself. */
+function validKeys<S extends z.ZodType>(given: unknown, schema: S): Partial<z.output<S>> {
+  if (!(schema instanceof z.ZodObject) || typeof given !== "object" || given === null) return {};
+  const values = new Map(Object.entries(given));
+  const valid: Partial<z.output<S>> = {};
+  for (const [key, one] of Object.entries(schema.shape)) {
+    if (!(one instanceof z.ZodType)) continue;
+    const result = one.safeParse(values.get(key));
+    if (result.success && result.data !== undefined) Object.assign(valid, { [key]: result.data });
+  }
+  return valid;
 }
 
 type Parsed =
@@ -108,9 +150,8 @@ function parse(text: string, lines: Lines): Parsed {
     uniqueKeys: false,
     prettyErrors: false,
   });
-  if (document.errors.length > 0) {
-    return { ok: false, mistakes: syntaxMistakes(document.errors) };
-  }
+  const wrong = syntaxMistake(text, document);
+  if (wrong !== undefined) return { ok: false, mistakes: [wrong] };
   if (document.contents === null) {
     return wrongText(0, "is empty, must be a mapping (lines of 'key: value')");
   }
@@ -128,45 +169,6 @@ function parse(text: string, lines: Lines): Parsed {
 
 function wrongText(offset: number, message: string): Parsed {
   return { ok: false, mistakes: [{ offset, path: [], message }] };
-}
-
-function syntaxMistakes(errors: YAMLError[]): Remark[] {
-  const mistakes = errors.slice(0, MAX_SYNTAX_MISTAKES).map(syntaxMistake);
-  const next = errors[MAX_SYNTAX_MISTAKES];
-  if (next !== undefined) {
-    const left = errors.length - MAX_SYNTAX_MISTAKES;
-    const message = `and ${left} more from here on: correct the ones above first`;
-    mistakes.push({ offset: next.pos[0], path: [], message });
-  }
-  return mistakes;
-}
-
-function syntaxMistake({ code, message, pos }: YAMLError): Remark {
-  return { offset: pos[0], path: [], message: oneLine(syntaxMessage(code, message)) };
-}
-
-function syntaxMessage(code: YAMLError["code"], message: string): string {
-  switch (code) {
-    case "TAB_AS_INDENT":
-      return "a tab is used for indentation, must be spaces";
-    case "MULTIPLE_DOCS":
-      return "a second document begins here, there must be only one: remove it, and the '---'";
-    case "BAD_SCALAR_START":
-      return `${lowerFirst(message)}: put it in quotes`;
-    case "BLOCK_AS_IMPLICIT_KEY":
-      return "': ' inside of a value, or a wrong indentation: put the value in quotes or indent it";
-    case "RESOURCE_EXHAUSTION":
-      return "lists or mappings are nested too deeply";
-    case "UNEXPECTED_TOKEN":
-      // What follows the colon is the file's text, of any length, perhaps a password.
-      return `not valid YAML: ${lowerFirst(message).replace(/:.*/s, "")}`;
-    default:
-      return `not valid YAML: ${lowerFirst(message)}`;
-  }
-}
-
-function lowerFirst(text: string): string {
-  return text.slice(0, 1).toLowerCase() + text.slice(1);
 }
 
 /** What zod gets to see: plain values, no two of them shared. */
@@ -205,13 +207,22 @@ function toMistakes(
   { file, lines }: { file: string; lines: Lines },
 ): Mistake[] {
   const seen = new Map<string, Mistake>();
-  for (const { offset, path, message } of remarks.toSorted((a, b) => a.offset - b.offset)) {
-    const mistake = { file, ...lines.place(offset), path: formatPath(path), message };
+  for (const remark of remarks.toSorted((a, b) => a.offset - b.offset)) {
+    const { offset, path, message } = remark;
+    const isShown = remark.isAbsent !== true && seen.size < MAX_SHOWN_LINES;
+    const place = isShown ? lines.placeWithSource(offset) : lines.place(offset);
+    const mistake = { file, ...place, path: formatPath(path), message };
     seen.set(JSON.stringify(mistake), mistake);
   }
   return [...seen.values()];
 }
 
-function wrongFile(file: string, message: string): { ok: false; mistakes: Mistake[] } {
-  return { ok: false, mistakes: [{ file, line: 0, column: 0, path: "", message }] };
+function wrongFile<T>(file: string, message: string): YamlResult<T> {
+  return unusable([{ file, line: 0, column: 0, path: "", message }]);
+}
+
+const NOWHERE: Place = { line: 0, column: 0 };
+
+function unusable<T>(mistakes: Mistake[]): YamlResult<T> {
+  return { ok: false, mistakes, valid: {}, given: new Set(), placeOf: () => NOWHERE };
 }

@@ -42,6 +42,8 @@ export interface Remark {
   offset: number;
   path: Path;
   message: string;
+  /** It is about a key that is not there: the place is that of the mapping which lacks it. */
+  isAbsent?: boolean;
 }
 
 /** What became of the nodes. `mistakes` empty means that `tree` can be trusted. */

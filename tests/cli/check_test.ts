@@ -32,17 +32,67 @@ Deno.test("check lists all mistakes of all files with their places, and ends wit
     (folder) => ["-c", `${folder}/a.conf`, "--config", `${folder}/b.conf`],
   );
   assertEquals(status, 2);
-  assertEquals(
-    lines,
-    [
-      "b.conf:7:19: polling_interval: is the text 'soon', must be a number",
-      "a.conf:1:1: server_address: is missing, must be text",
-      "a.conf:1:1: job_queues: is missing, must be a list of queue names",
-      "a.conf:1:11: agent_id: is the number '5', must be text: put it in quotes, '5'",
-      "a.conf:2:1: job_queue: is not a known key, did you mean 'job_queues'?",
-      "2 files: 5 mistakes, 0 warnings",
-    ].toSorted((a, b) => lines.indexOf(a) - lines.indexOf(b)),
-  );
+  assertEquals(lines, [
+    "a.conf:1:1: server_address: is missing, must be text",
+    "a.conf:1:1: job_queues: is missing, must be a list of queue names",
+    "a.conf:1:11: agent_id: is the number '5', must be text: put it in quotes, '5'",
+    "   1 | agent_id: 5",
+    "     |           ^",
+    "a.conf:2:1: job_queue: is not a known key, did you mean 'job_queues'?",
+    "   2 | job_queue: [q]",
+    "     | ^",
+    "b.conf:7:19: polling_interval: is the text 'soon', must be a number",
+    "   7 | polling_interval: soon",
+    "     |                   ^",
+    "2 files: 5 mistakes, 0 warnings",
+  ]);
+});
+
+Deno.test("check judges the other keys while one is wrong", async () => {
+  const { status, lines } = await check({
+    "a.conf": `${AGENT.replace("http://127.0.0.1:1", "ftp://x")}connector: muxpy\n` +
+      "connector_config: DIR/none.yaml\ntest_command: no-such-program\n",
+    "b.conf": `${AGENT.replace("[rpi4]", "rpi4")}metrics_port: 1000000\nconnector: muxpi\n`,
+    "device.yaml": "serial_port: many\nagent_name: x\n",
+    "c.conf": `${AGENT.replace("rpi4-1", "other")}connector: muxpi\n` +
+      "connector_config: DIR/device.yaml\nmax_spool: much\n",
+  }, (folder) => ["a", "b", "c"].map((name) => `${folder}/${name}.conf`));
+  assertEquals(status, 2);
+  const said = lines.filter((line) => !line.startsWith(" ") && !line.includes("PATH"));
+  assertEquals(said, [
+    "a.conf:2:17: server_address: is the text 'ftp://x', must be an http or https URL, such as " +
+    "'https://testflinger.example.com'",
+    "a.conf:7:12: connector: there is no device connector 'muxpy', did you mean 'muxpi'?",
+    "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: choose another",
+    "b.conf:3:13: job_queues: is the text 'rpi4', must be a list: write ['rpi4']",
+    "b.conf:7:15: metrics_port: is the number '1000000', must be at most 65535",
+    "b.conf:8:12: connector: 'muxpi' must come with connector_config, the device's own file",
+    "c.conf:9:12: max_spool: is the text 'much', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
+    "device.yaml:1:1: control_host: is missing, muxpi cannot provision without it",
+    "device.yaml:1:14: serial_port: is the text 'many', must be a port number, 1 to 65535",
+    "4 files: 9 mistakes, 1 warning",
+  ]);
+});
+
+Deno.test("check says what is allowed and hardly meant: an address with a path, shared and relative folders", async () => {
+  const { status, lines } = await check({
+    "a.conf": "agent_id: a\nserver_address: https://host.example/agents/\njob_queues: [q]\n" +
+      "execution_basedir: /tmp/\nlogging_basedir: logs\nresults_basedir: /var/tmp\n" +
+      "metrics_host: 0.0.0.0\n",
+  }, (folder) => [`${folder}/a.conf`]);
+  assertEquals(status, 0);
+  assertEquals(lines, [
+    "a.conf:2:17: warning: server_address: has the path '/agents', below which the server is asked: " +
+    "remove it, unless the server really is there",
+    "a.conf:4:20: warning: execution_basedir: is '/tmp/', which others use too: give the agents a " +
+    "folder of their own, such as '/tmp/testflinger/execution'",
+    "a.conf:5:18: warning: logging_basedir: is 'logs', in the folder that the agent is started in: " +
+    "write the whole path",
+    "a.conf:6:18: warning: results_basedir: is '/var/tmp', which others use too: give the agents a " +
+    "folder of their own, such as '/var/tmp/testflinger/results'",
+    "a.conf:7:15: warning: metrics_host: does nothing without metrics_port (or the option -p)",
+    "1 file: 0 mistakes, 5 warnings",
+  ]);
 });
 
 Deno.test("check looks for the programs that phase commands name, not for what the shell does itself", async () => {
@@ -205,7 +255,7 @@ Deno.test("check finds what agents of one host must not share", async () => {
     "c.conf": `${other}metrics_port: 9100\n${connector}`,
     "device.yaml": "device_ip: 10.0.0.1\n",
   }, (folder) => ["a.conf", "b.conf", "c.conf"].map((name) => `${folder}/${name}`));
-  const said = lines.filter((line) => !line.includes("there is no program"));
+  const said = lines.filter((line) => !/there is no program|^ /.test(line));
   assertEquals(status, 2);
   assertEquals(said, [
     "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: choose another",
@@ -244,7 +294,7 @@ Deno.test("check --format json says the same to a program", async () => {
     const { status, stdout } = await run("check", "--format", "json", `${folder}/a.conf`);
     assertEquals(status, 2);
     assertEquals(JSON.parse(stdout), {
-      files: [{ file: `${folder}/a.conf`, kind: "agent" }],
+      files: [{ file: `${folder}/a.conf`, kind: "agent", agent_id: "rpi4-1" }],
       findings: [{
         severity: "mistake",
         file: `${folder}/a.conf`,
@@ -252,6 +302,7 @@ Deno.test("check --format json says the same to a program", async () => {
         column: 17,
         path: "output_timeout",
         message: "is the number '-1', must be at least 1",
+        source: { text: "output_timeout: -1", column: 17 },
       }],
       mistakes: 1,
       warnings: 0,

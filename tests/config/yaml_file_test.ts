@@ -1,7 +1,7 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import * as z from "zod";
-import { formatMistake } from "../../lib/config/mistake.ts";
+import { formatMistake, sourceLines } from "../../lib/config/mistake.ts";
 import { readYaml, readYamlFile, type YamlOptions } from "../../lib/config/yaml_file.ts";
 import { accepted, complaints, fileWith, refusal } from "./file_with.ts";
 
@@ -184,7 +184,7 @@ for (
       "agent.conf:2:4: plain value cannot start with reserved character @: put it in quotes",
     ]],
     ["a quote that is not closed", "a: 'x\n", [
-      "agent.conf:2:1: not valid YAML: missing closing 'quote",
+      "agent.conf:1:4: this ' is never closed: add another one",
     ]],
     ["an unknown escape", 'a: "\\q"\n', [
       "agent.conf:1:5: not valid YAML: invalid escape sequence \\q",
@@ -221,14 +221,146 @@ for (
   });
 }
 
-Deno.test("of very many syntax mistakes the first hundred are named, the rest counted", async () => {
-  const found = await complaintsAbout(`a: [${",".repeat(151)}]`);
-  assertEquals(found.length, 101);
-  assertEquals(found[0], "agent.conf:1:6: not valid YAML: unexpected , in flow sequence");
-  assertEquals(
-    found[100],
-    "agent.conf:1:106: and 51 more from here on: correct the ones above first",
-  );
+/** Slips of syntax that people make, and the one thing that is said of each, with what is shown. */
+const SLIPS: [string, string, string][] = [
+  [
+    "a quote that is never closed",
+    'agent_id: "rpi4\nserver_address: x\n',
+    `1:11: this " is never closed: add another one
+   1 | agent_id: "rpi4
+     |           ^
+`,
+  ],
+  [
+    "a bracket that is never closed",
+    "agent_id: rpi4\njob_queues: [a, b\nlocation: x\ntest_command: y\n",
+    `2:13: this [ is never closed: add ]
+   2 | job_queues: [a, b
+     |             ^
+`,
+  ],
+  [
+    "a brace that is never closed",
+    "advertised_images: {a: {b: c}\nlocation: x\n",
+    `1:20: this { is never closed: add }
+   1 | advertised_images: {a: {b: c}
+     |                    ^
+`,
+  ],
+  [
+    "a key that is indented below another one",
+    "agent_id: rpi4\n  server_address: x\njob_queues: [q]\n",
+    `2:3: is indented as if it belonged to the line above, must begin where the other keys do
+   2 |   server_address: x
+     |   ^
+`,
+  ],
+  [
+    "a colon that is missing",
+    "agent_id: rpi4\nserver_address x\njob_queues: [q]\n",
+    `2:1: there is no ': ' in this line, must be 'key: value'
+   2 | server_address x
+     | ^
+`,
+  ],
+  [
+    "a colon inside of a value",
+    "agent_id: rpi4\ntest_command: echo foo: bar\n",
+    `2:15: ': ' inside of a value, or a wrong indentation: put the value in quotes or indent it
+   2 | test_command: echo foo: bar
+     |               ^
+`,
+  ],
+  [
+    "a list whose lines begin in different columns",
+    "job_queues:\n  - a\n - b\nlocation: x\n",
+    `3:2: wrong indentation: lines of one list must begin in the same column
+   3 |  - b
+     |  ^
+`,
+  ],
+  [
+    "a tab",
+    "agent_id: rpi4\n\tserver_address: x\n",
+    `2:1: a tab is used for indentation, must be spaces
+   2 |  server_address: x
+     | ^
+`,
+  ],
+  [
+    "a value that goes on behind its quote",
+    "agent_id: 'rpi4's'\n",
+    `1:17: there is more behind the end of the value: put all of it in quotes
+   1 | agent_id: 'rpi4's'
+     |                 ^
+`,
+  ],
+  [
+    "very many commas",
+    `a: [${",".repeat(151)}]`,
+    `1:6: not valid YAML: unexpected , in flow sequence
+   1 | a: [${",".repeat(86)}...
+     |      ^
+`,
+  ],
+];
+
+for (const [what, content, expected] of SLIPS) {
+  Deno.test(`one mistake of syntax is told, with its line and a caret: ${what}`, () => {
+    const result = readYaml(new TextEncoder().encode(content), Anything, { file: "f" });
+    if (result.ok) throw new Error("the file was accepted");
+    assertEquals(
+      result.mistakes.map((one) => `${formatMistake(one)}\n${sourceLines(one)}`),
+      [`f:${expected}`],
+    );
+  });
+}
+
+Deno.test("a line that may hold a secret is not shown, nor one of a URL with a password", () => {
+  const shown = (content: string) => {
+    const schema = z.strictObject({ known: z.string().optional() });
+    const result = readYaml(new TextEncoder().encode(content), schema, { file: "f" });
+    if (result.ok) throw new Error("the file was accepted");
+    return result.mistakes.map(sourceLines).join("");
+  };
+  for (
+    const secret of [
+      "known: {password: hunter2}\n",
+      "api_key: hunter2\n",
+      "known: [http://me:hunter2@host]\n",
+      "known: sshpass -p hunter2: x\n",
+      "the_token:\n  deep:\n  - 'hunter2\n",
+      "password: |\n  some\n  hunter2\n bad: x\n",
+    ]
+  ) {
+    assertEquals(shown(secret), "", secret);
+  }
+  assertStringIncludes(shown("knwon: hunter2\n"), "1 | knwon: hunter2\n");
+});
+
+Deno.test("of a long line the part around the place is shown, and control characters not at all", () => {
+  const content = `known: {a: ${"x".repeat(200)}, b: \u2028${"y".repeat(200)}}\n`;
+  const schema = z.strictObject({ known: z.strictObject({ a: z.string() }) });
+  const result = readYaml(new TextEncoder().encode(content), schema, { file: "f" });
+  if (result.ok) throw new Error("the file was accepted");
+  const [line = "", caret = ""] = result.mistakes.map(sourceLines).join("").split("\n");
+  assertEquals(line, `   1 | ...${"x".repeat(58)}, b:  ${"y".repeat(26)}...`);
+  assertEquals(line.at(caret.indexOf("^")), "b");
+});
+
+Deno.test("beside a wrong key the right ones can be had, with defaults and places", () => {
+  const schema = z.strictObject({
+    a: z.number(),
+    b: z.string().default("otherwise"),
+    c: z.string().optional(),
+    d: z.string(),
+  });
+  const result = readYaml(new TextEncoder().encode("a: x\nc: y\nd:\n"), schema, { file: "f" });
+  if (result.ok) throw new Error("the file was accepted");
+  assertEquals(result.valid, { b: "otherwise", c: "y" });
+  assertEquals(result.given, new Set(["a", "c"]));
+  const place = result.placeOf(["c"]);
+  assertEquals([place.line, place.column], [2, 4]);
 });
 
 Deno.test("bytes that are not UTF-8 are refused where they begin", async () => {

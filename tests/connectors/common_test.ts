@@ -148,7 +148,7 @@ Deno.test("what is wrong with one file is one line, which names the file as the 
       [
         "syntax.yaml",
         "job.json",
-        "The device configuration cannot be used: syntax.yaml:2:1: not v",
+        "The device configuration cannot be used: syntax.yaml:1:4: this [ is never closed",
       ],
       [
         ".",

@@ -76,9 +76,32 @@ Deno.test("a connector that does not exist, or without its file, is named before
   await Deno.writeTextFile(config, `${head}connector: nonesuch\nconnector_config: d.yaml\n`);
   await using unknown = startProgram(["-c", config]);
   assertEquals(await unknown.exited, 2);
-  assertStringIncludes(unknown.output(), "there is no 'nonesuch', only");
-  await Deno.writeTextFile(config, `${head}connector: fake_connector\n`);
+  assertStringIncludes(
+    unknown.output(),
+    "agent.conf:4:12: connector: there is no device connector 'nonesuch', there are: ",
+  );
+  assertStringIncludes(unknown.output(), "   4 | connector: nonesuch\n     |            ^\n");
+  await Deno.writeTextFile(config, `${head}connector: muxpi\n`);
   await using without = startProgram(["-c", config]);
   assertEquals(await without.exited, 2);
-  assertStringIncludes(without.output(), "must come with connector_config");
+  assertStringIncludes(without.output(), "'muxpi' must come with connector_config");
+});
+
+Deno.test("fake_connector needs no file: three lines and its name are a configuration", async () => {
+  await using lab = await Lab.open();
+  const config = await agentFile(lab, "");
+  const text = await Deno.readTextFile(config);
+  await Deno.writeTextFile(config, text.replace("connector_config: device.yaml\n", ""));
+  const jobId = lab.submit({
+    provision_data: { url: "http://image" },
+    test_data: { test_cmds: "echo testing on $AGENT_NAME" },
+  });
+  await using agent = startProgram(["-c", config]);
+  await lab.complete(jobId);
+  const [id] = /connector-[0-9a-f]{8}/.exec(text) ?? [];
+  assertEquals(lab.statuses(jobId), { setup: 0, provision: 0, test: 0, cleanup: 0 });
+  assertStringIncludes(lab.output(jobId, "test"), `testing on ${id}\n`);
+  assertEquals(lab.sandbox.result(jobId)?.device_info, { agent_name: id });
+  agent.kill("SIGTERM");
+  assertEquals(await agent.exited, 0);
 });

@@ -1,38 +1,54 @@
 /** What is odd about one agent's configuration, beyond what its schema says. */
 import { STAGES } from "../../../connectors/context.ts";
-import { CONNECTOR_NAMES, NOT_IN_THIS_VERSION } from "../../../connectors/registry.ts";
-import type { AgentConfig } from "../../config/agent_config.ts";
+import {
+  CONNECTOR_NAMES,
+  loadConnector,
+  NOT_IN_THIS_VERSION,
+} from "../../../connectors/registry.ts";
+import { type AgentConfig, DEFAULT_METRICS_HOST, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
+import { connectorMistake } from "../connector_commands.ts";
 import { type ConnectorCall, connectorCalls, isFixed, phaseCommands } from "./connector_calls.ts";
 import type { Say } from "./finding.ts";
 import { whyNotWritable } from "./folders.ts";
 import { findProgram } from "./programs.ts";
 import { isBuiltin, simpleCommands } from "./shell_commands.ts";
 
-const FOLDER_KEYS = ["execution_basedir", "logging_basedir", "results_basedir"] as const;
-
 /** What people in the field call the stage of the phase `test`. */
 const STAGE_ALIASES = new Map([["test", "runtest"]]);
 
-/** Says everything about one agent. */
+/**
+ * Says everything about one agent.
+ *
+ * @param config the keys that are right, defaults included: the others have been told of.
+ */
 export async function checkAgent(
-  config: AgentConfig,
+  config: Partial<AgentConfig>,
   { file, say }: { file: string; say: Say },
 ): Promise<void> {
   checkQueues(config, say);
-  for (const call of connectorCalls(config, file)) checkCall(call, say);
+  const wrong = await connectorMistake(config);
+  if (wrong !== undefined) say("mistake", ["connector"], wrong);
+  for (const call of connectorCalls(config, file)) await checkCall(call, say);
   await checkPrograms(config, say);
+  const { metrics_host = DEFAULT_METRICS_HOST, metrics_port } = config;
+  if (metrics_port === undefined && metrics_host !== DEFAULT_METRICS_HOST) {
+    say("warning", ["metrics_host"], "does nothing without metrics_port (or the option -p)");
+  }
   for (const key of FOLDER_KEYS) {
-    const why = await whyNotWritable(config[key]);
+    const folder = config[key];
+    if (folder === undefined) continue;
+    const why = await whyNotWritable(folder);
     if (why !== undefined) {
       say("warning", [key], `${why}: make it by hand, owned by the agent's user`);
     }
   }
 }
 
-function checkQueues(config: AgentConfig, say: Say): void {
+function checkQueues(config: Partial<AgentConfig>, say: Say): void {
   const { job_queues, advertised_queues = {}, advertised_images = {} } = config;
+  if (job_queues === undefined) return;
   for (const [index, queue] of job_queues.entries()) {
     const wrong = whyUnusual(queue);
     if (wrong !== undefined) say("warning", ["job_queues", index], wrong);
@@ -63,7 +79,12 @@ function whyUnusual(queue: string): string | undefined {
   return undefined;
 }
 
-function checkCall({ key, connector, stage, configFile }: ConnectorCall, say: Say): void {
+/** Of phase commands; what the key `connector` says is judged by itself. */
+async function checkCall(
+  { key, connector, stage, configFile }: ConnectorCall,
+  say: Say,
+): Promise<void> {
+  if (key === "connector") return;
   if (!CONNECTOR_NAMES.includes(connector)) {
     if (NOT_IN_THIS_VERSION.includes(connector)) {
       say(
@@ -97,9 +118,8 @@ function checkCall({ key, connector, stage, configFile }: ConnectorCall, say: Sa
     );
   }
   if (configFile === undefined) {
-    if (key !== "connector") {
-      say("mistake", [key], "the connector needs -c and a device configuration");
-    }
+    if ((await loadConnector(connector))?.configOptional === true) return;
+    say("mistake", [key], "the connector needs -c and a device configuration");
   } else if (!isFixed(configFile)) {
     say(
       "mistake",
@@ -109,7 +129,7 @@ function checkCall({ key, connector, stage, configFile }: ConnectorCall, say: Sa
   }
 }
 
-async function checkPrograms(config: AgentConfig, say: Say): Promise<void> {
+async function checkPrograms(config: Partial<AgentConfig>, say: Say): Promise<void> {
   for (const { key, command } of phaseCommands(config)) {
     const programs = new Set(simpleCommands(command).map(([program]) => program));
     for (const program of programs) {

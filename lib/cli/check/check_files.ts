@@ -27,10 +27,11 @@ export interface CheckReport {
   findings: Finding[];
 }
 
-/** What belongs to an agent whose file is valid. */
+/** What belongs to an agent. */
 interface Agent {
   file: string;
-  config: AgentConfig;
+  /** The keys that are right, defaults included. */
+  config: Partial<AgentConfig>;
   say: Say;
 }
 
@@ -129,13 +130,14 @@ async function readAgent(
   { agents, findings }: { agents: Agent[]; findings: Finding[] },
 ): Promise<{ agent_id?: string }> {
   const result = await loadAgentConfig(file);
-  if (!result.ok) {
-    findings.push(...result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })));
-    return {};
-  }
-  findings.push(...result.warnings.map((one) => ({ severity: "warning" as const, ...one })));
-  agents.push({ file, config: result.value, say: sayer(findings, file, result.placeOf) });
-  return { agent_id: result.value.agent_id };
+  const config = result.ok ? result.value : result.valid;
+  findings.push(
+    ...result.ok
+      ? result.warnings.map((one) => ({ severity: "warning" as const, ...one }))
+      : result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })),
+  );
+  agents.push({ file, config, say: sayer(findings, file, result.placeOf) });
+  return config.agent_id === undefined ? {} : { agent_id: config.agent_id };
 }
 
 async function collectUses(
@@ -188,6 +190,7 @@ function compareAgents(agents: readonly Agent[]): void {
   const ports = new Map<string, string>();
   for (const { file, config, say } of agents) {
     const { agent_id: id, metrics_host, metrics_port } = config;
+    if (id === undefined) continue;
     const sameId = ids.get(id);
     if (sameId !== undefined) {
       say(

@@ -20,15 +20,15 @@ export interface ConnectorCall {
 }
 
 /** Each phase's command that has one, by its key. */
-export function phaseCommands(config: AgentConfig): { key: string; command: string }[] {
+export function phaseCommands(config: Partial<AgentConfig>): { key: string; command: string }[] {
   return PHASES.map((phase) => ({
     key: `${phase}_command`,
-    command: config[`${phase}_command`],
+    command: config[`${phase}_command`] ?? "",
   })).filter(({ command }) => command !== "");
 }
 
 /** The calls of device connectors that the configuration in `file` holds. */
-export function connectorCalls(config: AgentConfig, file: string): ConnectorCall[] {
+export function connectorCalls(config: Partial<AgentConfig>, file: string): ConnectorCall[] {
   const named = config.connector === undefined ? [] : [{
     key: "connector",
     connector: config.connector,

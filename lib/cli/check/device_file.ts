@@ -40,13 +40,16 @@ export async function checkDevice(
   { connector, provisions }: { connector: Connector | undefined; provisions: boolean },
 ): Promise<Finding[]> {
   const result = await readDeviceConfig(file, connector);
-  if (!result.ok) return result.mistakes.map((mistake) => ({ severity: "mistake", ...mistake }));
-  const findings: Finding[] = result.warnings.map((one) => ({ severity: "warning", ...one }));
+  const findings: Finding[] = result.ok
+    ? result.warnings.map((one) => ({ severity: "warning", ...one }))
+    : result.mistakes.map((one) => ({ severity: "mistake", ...one }));
+  // What cannot be read at all has been told of.
+  if (!result.ok && result.given.size === 0) return findings;
   const say = sayer(findings, file, result.placeOf);
   const known = connector === undefined
     ? await deviceKeys()
     : new Set(Object.keys(connector.configShape));
-  for (const key of Object.keys(result.value)) {
+  for (const key of result.given) {
     if (known.has(key)) continue;
     // Other keys are for whoever reads the file besides: only what looks like a slip is told.
     const meant = didYouMean(key, known);
@@ -56,7 +59,7 @@ export async function checkDevice(
   }
   for (const key of ONCE_SPLIT) checkScript(key, result.value[key], say);
   for (const key of provisions ? connector?.needs ?? [] : []) {
-    if (result.value[key] === undefined) {
+    if (result.ok ? result.value[key] === undefined : !result.given.has(key)) {
       say("mistake", [key], `is missing, ${connector?.name} cannot provision without it`);
     }
   }

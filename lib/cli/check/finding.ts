@@ -1,6 +1,5 @@
 /** What `check` finds, and how it is shown. */
-import type { Mistake, Path } from "../../config/mistake.ts";
-import { formatPath } from "../../config/mistake.ts";
+import { formatPath, type Mistake, type Path } from "../../config/mistake.ts";
 import type { PlaceOf } from "../../config/yaml_file.ts";
 
 /**

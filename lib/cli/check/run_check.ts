@@ -3,7 +3,8 @@ import { CONNECTOR_NAMES } from "../../../connectors/registry.ts";
 import { didYouMean } from "../../config/spelling.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io, readFormat, USAGE_STATUS } from "../command.ts";
 import { checkFiles, type CheckReport } from "./check_files.ts";
-import { formatFinding } from "./finding.ts";
+import { sourceLines } from "../../config/mistake.ts";
+import { type Finding, formatFinding } from "./finding.ts";
 
 /** There are mistakes. */
 const MISTAKES_STATUS = 2;
@@ -38,6 +39,12 @@ export async function runCheck(line: CommandLine, io: Io): Promise<number> {
   return warnings > 0 && line.switches.has("strict") ? WARNINGS_STATUS : 0;
 }
 
+/** A warning is often about this host, and not about what stands there. */
+function shown(finding: Finding): string {
+  const source = finding.severity === "mistake" ? sourceLines(finding) : "";
+  return `${formatFinding(finding)}\n${source}`;
+}
+
 function asText(
   { files, findings }: CheckReport,
   { mistakes, warnings }: { mistakes: number; warnings: number },
@@ -54,5 +61,6 @@ function asText(
   const sum = `${count(files.length, "file")}: ${count(mistakes, "mistake")}, ${
     count(warnings, "warning")
   }\n`;
-  return findings.map((one) => `${formatFinding(one)}\n`).join("") + good.join("") + sum;
+  return findings.map(shown).join("") +
+    good.join("") + sum;
 }

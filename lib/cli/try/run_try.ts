@@ -82,14 +82,12 @@ async function configFor(
     const config = await readConfig(file, io);
     return config === undefined ? undefined : { ...config, ...ours };
   }
-  const device = join(folder, "device.yaml");
-  await Deno.writeTextFile(device, "agent_name: try\n");
   const connector = shellCommand([...selfCommand(), "device-connector", "fake_connector"]);
   return AgentConfig.parse({
     agent_id: "try",
     job_queues: ["try"],
     ...ours,
-    test_command: `exec ${connector} runtest -c ${shellCommand([device])} testflinger.json`,
+    test_command: `exec ${connector} runtest testflinger.json`,
   });
 }
 
