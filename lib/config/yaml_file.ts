@@ -126,10 +126,12 @@ function keysIn(written: unknown): ReadonlySet<string> {
 
 /** Each key by itself. */
 function validKeys<S extends z.ZodType>(given: unknown, schema: S): Partial<z.output<S>> {
-  if (!(schema instanceof z.ZodObject) || typeof given !== "object" || given === null) return {};
+  // A mapping that is tidied up before it is judged.
+  const object = schema instanceof z.ZodPipe ? schema.out : schema;
+  if (!(object instanceof z.ZodObject) || typeof given !== "object" || given === null) return {};
   const values = new Map(Object.entries(given));
   const valid: Partial<z.output<S>> = {};
-  for (const [key, one] of Object.entries(schema.shape)) {
+  for (const [key, one] of Object.entries(object.shape)) {
     if (!(one instanceof z.ZodType)) continue;
     const result = one.safeParse(values.get(key));
     if (result.success && result.data !== undefined) Object.assign(valid, { [key]: result.data });

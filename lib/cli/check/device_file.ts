@@ -45,6 +45,7 @@ export async function checkDevice(
     : result.mistakes.map((one) => ({ severity: "mistake", ...one }));
   // What cannot be read at all has been told of.
   if (!result.ok && result.given.size === 0) return findings;
+  const values = result.ok ? result.value : result.valid;
   const say = sayer(findings, file, result.placeOf);
   const known = connector === undefined
     ? await deviceKeys()
@@ -57,9 +58,9 @@ export async function checkDevice(
       say("warning", [key], `is not a key of device connectors, did you mean ${quoted(meant)}?`);
     }
   }
-  for (const key of ONCE_SPLIT) checkScript(key, result.value[key], say);
+  for (const key of ONCE_SPLIT) checkScript(key, values[key], say);
   for (const key of provisions ? connector?.needs ?? [] : []) {
-    if (result.ok ? result.value[key] === undefined : !result.given.has(key)) {
+    if (result.ok ? values[key] === undefined : !result.given.has(key)) {
       say("mistake", [key], `is missing, ${connector?.name} cannot provision without it`);
     }
   }
