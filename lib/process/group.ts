@@ -141,8 +141,7 @@ export async function startGroup(
 }
 
 class Group implements ProcessGroup {
-  /** Set when the command has ended. */
-  #exit: Exit | undefined;
+  readonly #command: LeadingCommand;
 
   readonly identity: ProcessIdentity;
   readonly output: ReadableStream<Uint8Array>;
@@ -158,24 +157,48 @@ class Group implements ProcessGroup {
     this.errors = parts.errors;
     this.exit = parts.exit;
     this.unref = parts.unref;
-    this.exit.then((exit) => this.#exit = exit, () => {});
+    this.#command = new LeadingCommand(parts);
   }
 
-  async end(options: EndOptions): Promise<GroupEnd> {
-    const left = await this.#end(options);
-    const stuck = left.some((process) => process.pid === this.identity.pid);
-    return { exit: this.#exit ?? (stuck ? { kind: "stuck" } : await this.exit), left };
+  end(options: EndOptions): Promise<GroupEnd> {
+    return this.#command.endGroup(options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // What a command left behind when it ended by itself is wanted: later commands may use it.
-    if (this.#exit === undefined) await this.end({ graceMs: 0, clock: systemClock });
+    if (this.#command.isRunning) await this.end({ graceMs: 0, clock: systemClock });
+  }
+}
+
+/** A command that leads a group: ends the group. */
+export class LeadingCommand {
+  readonly #identity: ProcessIdentity;
+  readonly #exits: Promise<Exit>;
+  /** Set when the command has ended. */
+  #exit: Exit | undefined;
+
+  constructor({ identity, exit }: Pick<ProcessGroup, "identity" | "exit">) {
+    this.#identity = identity;
+    this.#exits = exit;
+    exit.then((ended) => this.#exit = ended, () => {});
+  }
+
+  /** As far as is known. */
+  get isRunning(): boolean {
+    return this.#exit === undefined;
+  }
+
+  /** Ends every process of the group: TERM, then KILL for what is alive after the grace. */
+  async endGroup(options: EndOptions): Promise<GroupEnd> {
+    const left = await this.#end(options);
+    const stuck = left.some((process) => process.pid === this.#identity.pid);
+    return { exit: this.#exit ?? (stuck ? { kind: "stuck" } : await this.#exits), left };
   }
 
   async #end(options: EndOptions): Promise<ProcessStat[]> {
-    const { pid } = this.identity;
+    const { pid } = this.#identity;
     // With the command gone, nobody may be left; its number may even be that of a later group.
-    if (this.#exit !== undefined && (await this.#alive()).length === 0) return [];
+    if (!this.isRunning && (await this.#alive()).length === 0) return [];
     {
       using grace = new Grace(options);
       if (!grace.over.aborted && signalGroup(pid, "SIGTERM") === "sent") {
@@ -195,22 +218,22 @@ class Group implements ProcessGroup {
     until: { over: AbortSignal } | { looks: number },
   ): Promise<boolean> {
     const look = async () => {
-      const reached = signalGroup(this.identity.pid, signal);
+      const reached = signalGroup(this.#identity.pid, signal);
       if (reached === "gone") return "done";
       if (reached === "refused" && signal !== 0) return "give up";
-      if (this.#exit === undefined) return "again";
+      if (this.isRunning) return "again";
       // What is left may be dead, and only nobody has waited for it yet. Where nobody can look, as
       // the group has used up all processes that this user may have, the next signal makes room.
       const alive = await this.#alive().catch(() => undefined);
       return alive?.length === 0 ? "done" : "again";
     };
-    const wake = () => this.#exit === undefined ? this.exit : undefined;
+    const wake = () => this.isRunning ? this.#exits : undefined;
     return lookUntil(look, { ...until, wake });
   }
 
   /** Those of the group that live. */
   async #alive(): Promise<ProcessStat[]> {
-    const { pid, startTime } = this.identity;
+    const { pid, startTime } = this.#identity;
     const members = (await allProcesses()).filter((process) => process.group === pid);
     // The number of a group is given anew once all of it are gone.
     if (members.some((process) => process.pid === pid && process.startTime !== startTime)) {
@@ -234,9 +257,9 @@ async function exitOf(child: Deno.ChildProcess): Promise<Exit> {
 }
 
 /** Why a command cannot be started, in one line; undefined when nothing speaks against it. */
-async function whyNot(
+export async function whyNot(
   argv: readonly string[],
-  { cwd, env }: GroupOptions,
+  { cwd, env }: Pick<GroupOptions, "cwd" | "env">,
 ): Promise<string | undefined> {
   const program = argv[0];
   if (program === undefined || program === "") return "Cannot start a command without a program";

@@ -5,6 +5,13 @@ export interface PumpOptions {
   clock: Clock;
   /** Gets the output; while it works, no more is read. */
   onOutput(bytes: Uint8Array): void | Promise<void>;
+  /** How long there has been no output when the pump begins, in milliseconds. @default {0} */
+  silentForMs?: number | undefined;
+  /**
+   * With output that nobody wants any more: go on reading, so that nobody who writes is stopped by a
+   * full pipe; or close the stream. @default {"read on"}
+   */
+  afterwards?: "read on" | "close" | undefined;
 }
 
 /**
@@ -37,7 +44,7 @@ export class Pump {
   constructor(stream: ReadableStream<Uint8Array>, options: PumpOptions) {
     this.#reader = stream.getReader();
     this.#options = options;
-    this.#lastByteAt = options.clock.monotonic();
+    this.#lastByteAt = options.clock.monotonic() - (options.silentForMs ?? 0);
     this.finished = this.#finish.promise;
     // Whoever waits hears of it; a run that ended before for another reason need not.
     this.finished.catch(() => {});
@@ -74,11 +81,13 @@ export class Pump {
   }
 
   /**
-   * Hands nothing on any more. The stream stays open and what comes is thrown away, so that
-   * processes that go on to write are neither killed by SIGPIPE nor stopped by a full pipe.
+   * Hands nothing on any more. Unless it is to be closed, the stream stays open and what comes is
+   * thrown away, so that processes that go on to write are neither killed by SIGPIPE nor stopped by a
+   * full pipe.
    */
   async drop(): Promise<void> {
     this.#dropped = true;
+    if (this.#options.afterwards === "close") this.#reader.cancel().catch(() => {});
     if (this.#busy === undefined) this.#finish.resolve();
     await this.finished;
   }

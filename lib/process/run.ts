@@ -52,7 +52,7 @@ export type RunResult =
   | { ended: "not_started"; message: string };
 
 /** Why a run does not wait for the command to end by itself. */
-type Cause =
+export type Cause =
   | { ended: "limit"; limit: "total" | "silence" }
   | { ended: "aborted"; reason: unknown }
   | { ended: "sink_failed"; error: unknown };
@@ -134,27 +134,67 @@ export async function capture(
   };
 }
 
-/** The one place that decides how a run ends. */
+/** A command of our own, from its start to its end. */
 async function start(
   argv: readonly string[],
   options: CommonOptions & Pick<RunOptions, "limits">,
   groupOptions: GroupOptions,
   attach: (group: ProcessGroup) => Pump[] | Promise<Pump[]>,
 ): Promise<RunResult> {
-  const { signal, forceStop, graceMs, drainMs = DRAIN_MS, clock, limits } = options;
+  const { signal } = options;
   if (signal?.aborted) return { ended: "aborted", reason: signal.reason, exit: TERMINATED };
-
-  // 1. Start.
-  const startedAt = clock.monotonic();
   const start = await startGroup(argv, groupOptions);
   if (!start.started) return { ended: "not_started", message: start.message };
   await using group = start.group;
+  try {
+    const end = await supervise(group, options, attach);
+    if (end.ended !== "left running") return end;
+    throw new Error("Cannot leave a command that has no keeper");
+  } finally {
+    // Whoever holds a stream open may do so as long as it likes; it is no reason for us to live on.
+    group.unref();
+  }
+}
 
-  // 2. Watch for whatever may end it before it does so itself. The first cause counts.
+/** What is left to supervise a command with. */
+export interface SuperviseOptions extends Omit<CommonOptions, "cwd" | "env"> {
+  limits?: {
+    /** From now on. */
+    totalMs?: number | undefined;
+    /** Of the silence: from the last byte of output. */
+    silenceMs?: number | undefined;
+  } | undefined;
+  /** Told why the command is about to be ended. */
+  onEnding?: ((cause: Cause) => void) | undefined;
+  /** Rejects when the output cannot be kept. */
+  failure?: Promise<never> | undefined;
+  /** Lets the command go on, and stops reading its output; only for one with a keeper. */
+  leave?: AbortSignal | undefined;
+}
+
+/** How supervising ended. */
+export type SuperviseResult =
+  | Exclude<RunResult, { ended: "not_started" }>
+  | { ended: "left running" };
+
+/** The one place that decides how a run ends. */
+export async function supervise<Command extends Pick<ProcessGroup, "output" | "exit" | "end">>(
+  group: Command,
+  options: SuperviseOptions,
+  attach: (group: Command) => Pump[] | Promise<Pump[]>,
+): Promise<SuperviseResult> {
+  const { signal, leave, forceStop, graceMs, drainMs = DRAIN_MS, clock, limits } = options;
+  const startedAt = clock.monotonic();
+
+  // 1. Watch for whatever may end it before it does so itself. The first cause counts.
   const over = new AbortController();
-  const cause = Promise.withResolvers<Cause>();
+  const cause = Promise.withResolvers<Cause | { ended: "left running" }>();
   const abort = () => cause.resolve({ ended: "aborted", reason: signal?.reason });
+  const goAway = () => cause.resolve({ ended: "left running" });
+  leave?.addEventListener("abort", goAway, { once: true });
   signal?.addEventListener("abort", abort, { once: true });
+  options.failure?.catch((error) => cause.resolve({ ended: "sink_failed", error }));
+  if (leave?.aborted) goAway();
   if (signal?.aborted) abort();
   const limit = (name: "total" | "silence", wait: Promise<void>) =>
     wait.then(() => cause.resolve({ ended: "limit", limit: name }), () => {});
@@ -179,24 +219,30 @@ async function start(
       cause.promise,
     ]);
     if (first.ended === "exited") {
-      // 3a. It ended by itself: read what it left in the pipe. What runs on, runs on.
+      // 2a. It ended by itself: read what it left in the pipe. What runs on, runs on.
       await attached;
       return await drained(pumps, drainMs).then(() => first, async (error) => {
         await group.end({ graceMs, clock, forceStop });
         return { ended: "sink_failed", error, exit: first.exit };
       });
     }
-    // 3b. It is ended, all of it. Output is read meanwhile, and what is in the pipe afterwards.
+    if (first.ended === "left running") {
+      // 2b. It goes on without us, and we stop behind a piece of output that was taken whole.
+      await attached;
+      await Promise.all(pumps.map((pump) => pump.drop().catch(() => {})));
+      return first;
+    }
+    // 2c. It is ended, all of it. Output is read meanwhile, and what is in the pipe afterwards.
+    options.onEnding?.(first);
     const { exit } = await group.end({ graceMs, clock, forceStop });
     await attached;
     await drained(pumps, drainMs).catch(() => {});
     return { ...first, exit };
   } finally {
     signal?.removeEventListener("abort", abort);
+    leave?.removeEventListener("abort", goAway);
     over.abort();
     if (pumps.length === 0) await group.output.cancel();
-    // Whoever holds a stream open may do so as long as it likes; it is no reason for us to live on.
-    group.unref();
   }
 }
 

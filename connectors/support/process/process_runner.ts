@@ -99,6 +99,7 @@ function statusOf(exit: Exit): number {
     case "signal":
       return SIGNAL_STATUS + exit.signal;
     case "stuck":
+    case "lost":
       return SIGNAL_STATUS;
   }
 }
