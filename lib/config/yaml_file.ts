@@ -27,8 +27,8 @@ export type YamlResult<T> =
     placeOf: PlaceOf;
   };
 
-/** Where in the file a value stands, for remarks that take more than the schema to find. */
-export type PlaceOf = (path: Path) => Place;
+/** Where in the file a value (or its key) stands, for remarks that take more than the schema to find. */
+export type PlaceOf = (path: Path, which?: "value" | "key") => Place;
 
 /** Options of {@linkcode readYamlFile}. */
 export interface YamlOptions {
@@ -90,9 +90,10 @@ export function readYaml<S extends z.ZodType>(
   const parsed = parse(text, lines);
   if (!parsed.ok) return unusable(inFile(parsed.mistakes));
   const { tree, warnings } = parsed;
-  const placeOf = (path: Path) => {
-    const { node, offset } = findPlaced(tree, path);
-    return node === undefined ? lines.place(offset) : lines.placeWithSource(offset);
+  const placeOf: PlaceOf = (path, which = "value") => {
+    const { node, offset, keyOffset } = findPlaced(tree, path);
+    if (node === undefined) return lines.place(offset);
+    return lines.placeWithSource(which === "key" ? keyOffset : offset);
   };
 
   const written = plainValue(tree, { path: [], numbersAsText });

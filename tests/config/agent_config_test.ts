@@ -61,6 +61,7 @@ Deno.test("a configuration of three lines has every default of the contract", as
     attachments_max_download: 4294967296,
     metrics_host: "127.0.0.1",
     log_format: "text",
+    secret_names_allowed: [],
   });
 });
 
@@ -294,6 +295,7 @@ for (
 
 /** For each key that is not required: a value that it cannot have, and what is said about it. */
 const WRONG: Record<string, [value: string, message: string][]> = {
+  secret_names_allowed: [["PATH", "is the text, must be a list of names of variables"]],
   identifier: [["12", "is the number '12', must be text: put it in quotes, '12'"]],
   location: [["[a]", "is a list, must be text"]],
   provision_type: [["no", "is the boolean 'no', must be text: put it in quotes, 'no'"]],

@@ -54,12 +54,55 @@ Deno.test("try says in one line what is wrong with a job file, and exits with 2"
   inFolder(async (cwd) => {
     await using missing = startProgram(["try", "none.yaml"], { cwd });
     assertEquals(await missing.exited, 2);
-    assertStringIncludes(missing.output(), "Cannot read the job file none.yaml");
+    assertEquals(missing.output(), "none.yaml: cannot be read: there is no such file\n");
     await Deno.writeTextFile(
       join(cwd, "job.yaml"),
       "test_data:\n  attachments: [{local: nowhere}]\n",
     );
     await using attachment = startProgram(["try", "job.yaml"], { cwd });
     assertEquals(await attachment.exited, 2);
-    assertStringIncludes(attachment.output(), "cannot read the attachment nowhere");
+    assertEquals(
+      attachment.output(),
+      "job.yaml:2:17: test_data.attachments[0]: cannot read the attachment nowhere: there is no such " +
+        "file\n   2 |   attachments: [{local: nowhere}]\n     |                 ^\n",
+    );
+    await Deno.writeTextFile(join(cwd, "job.yaml"), "test_data: [\n");
+    await using syntax = startProgram(["try", "job.yaml"], { cwd });
+    assertEquals(await syntax.exited, 2);
+    assertMatch(syntax.output(), /^job\.yaml:1:12: this \[ is never closed: add \]\n/);
+  }));
+
+Deno.test("try says which keys of a job look misspelt, what a phase looked for, and what -c would run", () =>
+  inFolder(async (cwd) => {
+    const tryJob = async (text: string) => {
+      await Deno.writeTextFile(join(cwd, "job.yaml"), text);
+      await using trial = startProgram(["try", "job.yaml"], { cwd });
+      assertEquals(await trial.exited, 1);
+      return trial.output();
+    };
+    const misspelt = await tryJob("job_queue: q\ntest_dat:\n  test_cmds: echo\n");
+    assertStringIncludes(
+      misspelt,
+      "warning: job.yaml:2:1: test_dat: is not a known key of a job, did you mean 'test_data'?\n" +
+        "   2 | test_dat:\n     | ^\n",
+    );
+    assertMatch(misspelt, /\ntest +skipped: the job has no test_data\n/);
+    const inSection = await tryJob("test_data:\n  tst_cmds: echo\nreserve_data: {}\nnew_key: 1\n");
+    assertStringIncludes(
+      inSection,
+      "job.yaml:2:3: test_data.tst_cmds: is not a known key of a job, did you mean 'test_cmds'?\n",
+    );
+    assertStringIncludes(
+      inSection,
+      "job.yaml:4:1: new_key: is not a known key of a job, does the server know it?\n",
+    );
+    assertStringIncludes(
+      inSection,
+      "The job's 'test_data' has no key 'test_cmds', so there is nothing to run; it has 'tst_cmds'\n",
+    );
+    assertMatch(
+      inSection,
+      /\nreserve +skipped: only tests run without an agent's configuration: add -c FILE\n/,
+    );
+    assertMatch(inSection, /\nprovision +skipped: there is no provision_command/);
   }));

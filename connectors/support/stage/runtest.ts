@@ -33,7 +33,7 @@ export async function runTest(
   if (options.hook !== false) await preTestHook(ctx);
   const commands = job.test_data.test_cmds;
   if (!isCommands(commands)) {
-    ctx.log.error("The job's 'test_data.test_cmds' must be a text or a list of texts");
+    ctx.log.error(whyNoCommands(job.test_data));
     return 1;
   }
   await using _serial = await startSerialLogger(ctx, "test-serial.log");
@@ -44,6 +44,16 @@ export async function runTest(
     : await runList(ctx, commands, env);
   ctx.log.info("END testrun");
   return ownStatus(ctx, status);
+}
+
+/** Which key was looked for, and which ones are there in its place. */
+function whyNoCommands(section: Readonly<Record<string, unknown>>): string {
+  if (section.test_cmds !== undefined && section.test_cmds !== null) {
+    return "The job's 'test_data.test_cmds' must be a text or a list of texts";
+  }
+  const names = Object.keys(section).map((name) => `'${name}'`);
+  return "The job's 'test_data' has no key 'test_cmds', so there is nothing to run" +
+    (names.length === 0 ? "" : `; it has ${names.join(", ")}`);
 }
 
 function isCommands(value: unknown): value is string | string[] {

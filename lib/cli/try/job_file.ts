@@ -1,7 +1,12 @@
 /** A job file as people submit it, and the archive of its attachments as the server hands it on. */
 import { dirname, resolve } from "node:path";
 import { packTar, type TarEntry } from "modern-tar";
-import { parse as parseYaml } from "yaml";
+import * as z from "zod";
+import { formatPath, type Mistake, type Path, quoted } from "../../config/mistake.ts";
+import { readFailure } from "../../config/source_text.ts";
+import { didYouMean } from "../../config/spelling.ts";
+import { type PlaceOf, readYamlFile } from "../../config/yaml_file.ts";
+import { JobSubmission } from "../../sandbox/job_schema.ts";
 
 type JsonObject = Record<string, unknown>;
 
@@ -12,10 +17,12 @@ export interface JobFile {
   job: JsonObject;
   /** A tar.gz; undefined when the job has no attachments. */
   attachments?: Uint8Array;
+  /** Keys that look misspelt. */
+  warnings: Mistake[];
 }
 
-/** What `readJobFile()` comes to; `message` is one line. */
-export type JobFileResult = { ok: true; value: JobFile } | { ok: false; message: string };
+/** What `readJobFile()` comes to. */
+export type JobFileResult = { ok: true; value: JobFile } | { ok: false; mistakes: Mistake[] };
 
 function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -23,36 +30,78 @@ function isObject(value: unknown): value is JsonObject {
 
 /** Reads a job file, YAML or JSON; attachments are looked for beside it. */
 export async function readJobFile(file: string): Promise<JobFileResult> {
-  let job: unknown;
-  try {
-    job = parseYaml(await Deno.readTextFile(file), { version: "1.1" });
-  } catch (error) {
-    const reason = error instanceof Error ? error.message.split("\n")[0] : String(error);
-    return { ok: false, message: `Cannot read the job file ${file}: ${reason}` };
-  }
-  if (!isObject(job)) {
-    return { ok: false, message: `Cannot use the job file ${file}: it must be a mapping of keys` };
-  }
+  const read = await readYamlFile(file, z.looseObject({}));
+  if (!read.ok) return { ok: false, mistakes: read.mistakes };
+  const job: JsonObject = read.value;
+  const warnings = slipsIn(job, { file, placeOf: read.placeOf });
+  const wrong = (path: Path, message: string): JobFileResult => ({
+    ok: false,
+    mistakes: [{ file, ...read.placeOf(path), path: formatPath(path), message }],
+  });
   const entries: TarEntry[] = [];
   for (const phase of PHASES_WITH_ATTACHMENTS) {
     const data = job[`${phase}_data`];
     const attachments = isObject(data) ? data.attachments ?? [] : [];
-    if (!Array.isArray(attachments)) {
-      return { ok: false, message: `${file}: ${phase}_data.attachments must be a list` };
-    }
-    for (const attachment of attachments) {
+    const path = [`${phase}_data`, "attachments"];
+    if (!Array.isArray(attachments)) return wrong(path, "must be a list");
+    for (const [index, attachment] of attachments.entries()) {
       const entry = await entryOf(attachment, phase, dirname(resolve(file)));
-      if (typeof entry === "string") return { ok: false, message: `${file}: ${entry}` };
+      if (typeof entry === "string") return wrong([...path, index], entry);
       entries.push(entry);
     }
   }
-  if (entries.length === 0) return { ok: true, value: { job } };
+  if (entries.length === 0) return { ok: true, value: { job, warnings } };
   const archive = new Blob([new Uint8Array(await packTar(entries))]).stream()
     .pipeThrough(new CompressionStream("gzip"));
   return {
     ok: true,
-    value: { job, attachments: new Uint8Array(await new Response(archive).arrayBuffer()) },
+    value: {
+      job,
+      warnings,
+      attachments: new Uint8Array(await new Response(archive).arrayBuffer()),
+    },
   };
+}
+
+/**
+ * Keys that servers do not know, each with the one that was probably meant. No mistakes: servers learn
+ * new ones, and connectors read what they like.
+ */
+function slipsIn(
+  job: JsonObject,
+  { file, placeOf }: { file: string; placeOf: PlaceOf },
+): Mistake[] {
+  const warnings: Mistake[] = [];
+  const compare = (path: Path, value: unknown, schema: unknown) => {
+    const known = keysOf(schema);
+    if (!isObject(value) || known.length === 0) return;
+    for (const key of Object.keys(value)) {
+      if (known.includes(key)) continue;
+      const meant = didYouMean(key, known);
+      const own = [...path, key];
+      const hint = meant !== undefined && !Object.hasOwn(value, meant)
+        ? `did you mean ${quoted(meant)}?`
+        : "does the server know it?";
+      warnings.push({
+        file,
+        ...placeOf(own, "key"),
+        path: formatPath(own),
+        message: `is not a known key of a job, ${hint}`,
+      });
+    }
+  };
+  compare([], job, JobSubmission);
+  for (const section of ["test_data", "reserve_data"] as const) {
+    compare([section], job[section], JobSubmission.shape[section].unwrap());
+  }
+  return warnings;
+}
+
+/** Of what the server says itself about a job; no person writes these. */
+const SERVER_KEYS = ["attachments_status", "created_at", "started_at", "client_id"];
+
+function keysOf(schema: unknown): string[] {
+  return schema instanceof z.ZodObject ? [...Object.keys(schema.shape), ...SERVER_KEYS] : [];
 }
 
 /** One attachment as a member of the archive, or what is wrong with it. */
@@ -62,7 +111,7 @@ async function entryOf(
   folder: string,
 ): Promise<TarEntry | string> {
   if (!isObject(attachment) || typeof attachment.local !== "string") {
-    return `an attachment of ${phase} needs a key 'local'`;
+    return "must be a mapping with the key 'local', the file to attach";
   }
   const { local } = attachment;
   const name = typeof attachment.agent === "string" ? attachment.agent : local;
@@ -72,7 +121,6 @@ async function entryOf(
     const mode = (info.mode ?? 0o644) & 0o755;
     return { header: { name: `${phase}/${name}`, size: body.length, mode }, body };
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    return `cannot read the attachment ${local}: ${reason}`;
+    return `cannot read the attachment ${local}: ${readFailure(error)}`;
   }
 }

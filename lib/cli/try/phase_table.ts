@@ -7,11 +7,25 @@ type Row = { status: number; seconds: number; event: string } | { skipped: strin
 /** Keeps what becomes of each phase. */
 export class PhaseTable {
   readonly #rows = new Map<Phase, Row>();
+  readonly #unconfigured: ReadonlySet<Phase>;
+
+  /**
+   * @param unconfigured phases that the job asks for, where no configuration was named that could say
+   *   how they are run.
+   */
+  constructor(unconfigured: ReadonlySet<Phase> = new Set()) {
+    this.#unconfigured = unconfigured;
+  }
 
   /** What is to be told. */
   readonly observer: Observer = {
     ...noObserver,
-    phaseSkipped: (phase, reason) => void this.#rows.set(phase, { skipped: reason }),
+    phaseSkipped: (phase, reason) => {
+      const skipped = this.#unconfigured.has(phase)
+        ? "only tests run without an agent's configuration: add -c FILE"
+        : reason;
+      this.#rows.set(phase, { skipped });
+    },
     phaseEnded: (phase, result) => void this.#rows.set(phase, result),
   };
 

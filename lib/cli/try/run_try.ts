@@ -5,7 +5,9 @@ import { prepareFolders } from "../../agent/folders.ts";
 import type { SignalListener, Signals } from "../../agent/signals.ts";
 import { systemClock } from "../../clock.ts";
 import { AgentConfig } from "../../config/agent_config.ts";
+import { formatMistake, sourceLines } from "../../config/mistake.ts";
 import type { Log } from "../../log.ts";
+import { type Phase, PHASES } from "../../phases.ts";
 import { escapeText } from "../../observe/log_format.ts";
 import { combineObservers, noObserver } from "../../observe/observer.ts";
 import { Connectivity } from "../../outbox/connectivity.ts";
@@ -49,8 +51,11 @@ async function tryJobFile(line: CommandLine, io: Io, progress: TrialProgress): P
   const jobFile = await readJobFile(jobPath);
   progress.step(undefined);
   if (!jobFile.ok) {
-    io.stderr(`${jobFile.message}\n`);
+    for (const one of jobFile.mistakes) io.stderr(`${formatMistake(one)}\n${sourceLines(one)}`);
     return INPUT_STATUS;
+  }
+  for (const one of jobFile.value.warnings) {
+    io.stderr(`warning: ${formatMistake(one)}\n${sourceLines(one)}`);
   }
   const folder = await Deno.makeTempDir({ prefix: "testflinger-try-" });
   try {
@@ -58,7 +63,8 @@ async function tryJobFile(line: CommandLine, io: Io, progress: TrialProgress): P
     if (config === undefined) return INPUT_STATUS;
     const { job, attachments } = jobFile.value;
     const trialLog = openLog(io, line.switches.has("verbose"));
-    return await runOne({ job, attachments, config, folder, ...trialLog, io, progress });
+    const table = new PhaseTable(line.values.config === undefined ? phasesOf(job) : undefined);
+    return await runOne({ job, attachments, config, folder, ...trialLog, io, progress, table });
   } finally {
     await Deno.remove(folder, { recursive: true }).catch(() => {});
   }
@@ -101,10 +107,16 @@ interface Trial {
   setRedactor(redact: (text: string) => string): void;
   io: Io;
   progress: TrialProgress;
+  table: PhaseTable;
+}
+
+/** Those that the job has something to say about, besides its test. */
+function phasesOf(job: Record<string, unknown>): ReadonlySet<Phase> {
+  return new Set(PHASES.filter((phase) => phase !== "test" && Object.hasOwn(job, `${phase}_data`)));
 }
 
 async function runOne(trial: Trial): Promise<number> {
-  const { config, io, log, setRedactor, progress } = trial;
+  const { config, io, log, setRedactor, progress, table } = trial;
   const prepared = prepareFolders(config);
   if (!prepared.ok) {
     io.stderr(`${prepared.message}\n`);
@@ -127,7 +139,6 @@ async function runOne(trial: Trial): Promise<number> {
     { ...job, job_queue: config.job_queues[0] },
     trial.attachments,
   );
-  const table = new PhaseTable();
   const text = new TerminalText();
   const decoder = new TextDecoder();
   const stop = stopper();
