@@ -74,7 +74,7 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
     ctx: PrepareContext<CommonConfig & ShapeOutput<ConfigShape>>,
     input: PrepareInput<ShapeOutput<DataShape>>,
   ): Plan | Promise<Plan>;
-  /** Everything after the hook, with the serial logger running. The exit status; nothing is 0. */
+  /** Everything after the hook; the serial log goes on. The exit status; nothing is 0. */
   provision(
     ctx: ConnectorContext<CommonConfig & ShapeOutput<ConfigShape>>,
     input: ProvisionInput<ShapeOutput<DataShape>, Plan>,
@@ -133,11 +133,12 @@ export function defineConnector<
       return;
     }
     ctx.log.info("BEGIN provision");
+    // Before the hook: what the device says while its power is cut and comes back is worth having.
+    await using _serial = await startSerialLogger(ctx, "provision-serial.log");
     const controlHostCycled = await preProvisionHook(ctx, {
       powerManagement: parts.powerManagement,
       setupBody: parts.setupBody,
     });
-    await using _serial = await startSerialLogger(ctx, "provision-serial.log");
     const status = await parts.provision(ctx, { ...input, controlHostCycled });
     ctx.log.info("END provision");
     return status;

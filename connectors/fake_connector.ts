@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import * as z from "zod";
 import { defineConnector } from "./define.ts";
+import { directOnly } from "./support/config.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 
 const FRAME = "*".repeat(40);
@@ -18,13 +19,13 @@ export const fakeConnector = defineConnector({
   configOptional: true,
   provisionData: {
     fake_sleep: z.number().nonnegative().optional()
-      .describe("Seconds that provisioning takes."),
+      .describe(directOnly("Seconds that provisioning takes.")),
     fake_serial: z.string().optional()
-      .describe("Text that the device is to have said: goes to provision-serial.log."),
+      .describe(directOnly("Text that the device is to have said: goes to provision-serial.log.")),
     fake_error: z.enum(["provisioning", "recovery"]).optional()
-      .describe("Fail with this kind of error."),
+      .describe(directOnly("Fail with this kind of error.")),
     fake_exit: z.int().min(0).max(255).optional()
-      .describe("Exit status of provisioning."),
+      .describe(directOnly("Exit status of provisioning.")),
   },
   async provision(ctx, { data }) {
     await ctx.print(

@@ -6,7 +6,14 @@ import { join } from "node:path";
 import * as z from "zod";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
-import { type CommonConfig, need, port, script, type ShapeOutput } from "./support/config.ts";
+import {
+  type CommonConfig,
+  directOnly,
+  need,
+  port,
+  script,
+  type ShapeOutput,
+} from "./support/config.ts";
 import { messageOf, ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { checkDownload, download } from "./support/http/download.ts";
 import { serveOnce } from "./support/http/file_server.ts";
@@ -66,7 +73,10 @@ export const netboot = defineConnector({
     url: z.string().optional().describe(
       "Image to write: http or https, with #sha256=<hex> if wanted.",
     ),
-    sha256: z.string().optional().describe("SHA-256 that the image must have."),
+    sha256: z.string().optional().describe(directOnly(
+      "SHA-256 that the image must have.",
+      "let 'url' end with #sha256=<hex>",
+    )),
   },
   needs: ["device_ip", "test_device", "reboot_script"],
   programs: [

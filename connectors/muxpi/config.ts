@@ -1,6 +1,12 @@
 import * as z from "zod";
 import type { ConnectorContext } from "../context.ts";
-import { amount, type CommonConfig, script, type ShapeOutput } from "../support/config.ts";
+import {
+  amount,
+  type CommonConfig,
+  directOnly,
+  script,
+  type ShapeOutput,
+} from "../support/config.ts";
 
 /** A file or device on the control host. */
 const absolutePath = z.string({ error: "must be a path, in quotes" })
@@ -50,7 +56,10 @@ export const muxpiProvisionShape = {
   url: z.string().optional().describe(
     "Image to write: raw, or packed with xz, lzma, zstd, gzip, bzip2, lz4, zip; or qcow2.",
   ),
-  sha256: z.string().optional().describe("Checksum that the file of 'url' must have."),
+  sha256: z.string().optional().describe(directOnly(
+    "Checksum that the file of 'url' must have.",
+    "let 'url' end with #sha256=<hex>",
+  )),
   use_attachment: z.string().optional().describe(
     "Image below attachments/provision/, in place of 'url'.",
   ),

@@ -116,6 +116,19 @@ export type Shape = Readonly<Record<string, z.ZodType>>;
 export type ShapeOutput<S extends Shape> = z.output<z.ZodObject<S>>;
 
 /**
+ * The description of a key of `provision_data` that the official server does not know: it refuses
+ * the whole job.
+ *
+ * @param instead what works by way of that server.
+ */
+export function directOnly(
+  meaning: string,
+  instead = "it is for runs without that server",
+): string {
+  return `${meaning} The official server refuses jobs with this key: ${instead}.`;
+}
+
+/**
  * The schema of a device configuration or of a section of a job: known keys are validated, unknown
  * ones kept, and a known key that is null or an empty text counts as absent.
  */

@@ -160,7 +160,10 @@ Deno.test("what is in code in the documentation and looks like a key is one, of 
     name ?? ""
   );
   // Of jobs and their results, of Prometheus' configuration, and labels of metrics.
-  const others = ["job_state", "test_cmds", "rule_files", "agent_id", "test_phase"];
+  const others = [
+    ...["job_state", "test_cmds", "test_username", "test_password", "ignore_failure", "alloc_pct"],
+    ...["test_exception_info", "rule_files", "agent_id", "test_phase"],
+  ];
   const docs = ["README.md", ...PROSE.map((name) => `docs/${name}`)]
     .map((file) => Deno.readTextFileSync(ROOT + file)).join("\n");
   const told = [...docs.matchAll(/`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)`/g)].map(([, key]) => key ?? "");

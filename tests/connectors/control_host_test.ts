@@ -58,6 +58,20 @@ async function provisionPowered(lab: Lab): Promise<{ code: number; stdout: strin
   return { code, stdout };
 }
 
+Deno.test("07-control-host-iot correction: the serial log is there before the hook cuts any power", async () => {
+  await using lab = await Lab.open();
+  await using host = httpStub(() => new Response());
+  await lab.config(config(host, {
+    control_host_reboot_script: ["ls provision-serial.log > seen"],
+    serial_host: "127.0.0.1",
+    serial_port: closedPort(),
+  }));
+  await lab.job({});
+  await lab.fake("ping", "exit 1");
+  assertEquals((await provisionPowered(lab)).code, 0);
+  assertEquals(await lab.read("seen"), "provision-serial.log\n");
+});
+
 Deno.test("the control host is powered off, given time to shut down, rebooted, and waited for", async () => {
   await using lab = await Lab.open();
   let health = 0;

@@ -11,6 +11,8 @@ const END_GRACE_MS = 5_000;
 
 /** A program that has ended may have left others behind that hold its output open. */
 const DRAIN_MS = 1_000;
+/** What a test started in the background may still have to say something when its script is over. */
+const TEST_DRAIN_MS = 10_000;
 
 const SIGNAL_STATUS = 128;
 const NOT_FOUND_STATUS = 127;
@@ -69,6 +71,7 @@ export function processRunner(options: ProcessRunnerOptions): CommandRunner {
       signal.throwIfAborted();
       const result = await run(argv, {
         ...common,
+        drainMs: TEST_DRAIN_MS,
         cwd,
         env: { ...command.env },
         onOutput: command.onOutput,
