@@ -6,6 +6,7 @@
 import type { Answer } from "../server/api.ts";
 import type { ResultUpdate } from "../server/schema.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
+import { LOG_NAMES } from "./entries.ts";
 import type { PendingMessage } from "./job_state.ts";
 import { generationOf } from "./outcome_post.ts";
 
@@ -21,17 +22,22 @@ export class ResultLanes {
     this.#delivery = delivery;
   }
 
-  /** Whether nothing but the outcome is left, apart from what it says itself. */
+  /**
+   * Whether nothing but the outcome is left to be posted, apart from what it says itself: it leaves
+   * as soon as all that has been posted is answered.
+   */
   get isOutcomeNext(): boolean {
-    const { outbox, state: { pending } } = this.#delivery;
-    return outbox.undeliveredBytes === 0 &&
-      pending.some(({ message }) => message.kind === "outcome") &&
-      pending.every(({ message }) => ["state", "status", "outcome"].includes(message.kind));
+    const { outbox, state: { logs, pending } } = this.#delivery;
+    return pending.some(({ message }) => message.kind === "outcome") &&
+      pending.every(({ message }) => ["state", "status", "outcome"].includes(message.kind)) &&
+      LOG_NAMES.every((log) =>
+        (logs[log].inFlight?.to ?? logs[log].settled) === outbox.length(log)
+      );
   }
 
-  /** Whether one of them is on its way: what is posted meanwhile may arrive before it. */
+  /** Whether something that must arrive before the outcome is on its way. */
   get isBusy(): boolean {
-    return this.#inFlight.size > 0;
+    return this.#inFlight.size > 0 || this.#delivery.outbox.undeliveredBytes > 0;
   }
 
   /** The lane of states; see {@linkcode Delivery.runLane}. */
