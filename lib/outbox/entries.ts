@@ -15,6 +15,9 @@ export type LogName = typeof LOG_NAMES[number];
 
 const log = z.enum(LOG_NAMES);
 
+/** Counts the changes that an older agent would misunderstand. */
+export const JOURNAL_VERSION = 1;
+
 /** One process and its identity, as `lib/process/identity.ts` reads it. */
 const Identity = z.object({ pid: z.int(), startTime: z.number(), bootId: z.string() });
 
@@ -44,6 +47,8 @@ export const Entry = z.discriminatedUnion("t", [
   /** The server has handed the job out, and it is ours to bring to an end. */
   z.object({
     t: z.literal("accepted"),
+    /** @see JOURNAL_VERSION */
+    version: z.int().optional(),
     at: z.number(),
     jobId: z.string(),
     queue: z.string(),

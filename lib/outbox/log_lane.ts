@@ -135,12 +135,12 @@ export class LogLane {
 
 /**
  * Finds out what the server has, where the journal does not tell: how much text of earlier runs of
- * the same job, and, when the journal is damaged, how much of this run's own.
+ * the same job, and, when entries of the journal are missing, how much of this run's own.
  */
 export async function findWhatIsThere(delivery: Delivery): Promise<void> {
   const { outbox, options: { server }, signal, state } = delivery;
   const isRerun = state.accepted?.rerun === true && state.baseline === undefined;
-  if (!isRerun && !outbox.isDamaged) return;
+  if (!isRerun && !outbox.isIncomplete) return;
   const view = await delivery.persist(async () => {
     const answer = await server.viewResult(outbox.jobId, signal);
     return answer.ok || !isFinal(answer) ? answer : { ok: true as const, value: { logBytes: {} } };

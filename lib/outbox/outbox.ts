@@ -10,7 +10,7 @@ import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
-import { JournalFile } from "./journal.ts";
+import { JournalFile, openOwnFile } from "./journal.ts";
 import { apply, emptyJobState, type JobState, reachesBeyond } from "./job_state.ts";
 import { wholeCharacters } from "./utf8.ts";
 
@@ -28,16 +28,18 @@ interface LogFile {
 /** What `Outbox.open()` found out about a record that an earlier process left. */
 export interface OutboxReading {
   outbox: Outbox;
-  /** Lines of the record that could not be read or understood. */
+  /** Lines of the record that could not be read. */
   damaged: number;
+  /** Entries that were written as they should be, and are not understood: a newer agent's. */
+  unknown: number;
 }
 
 /** The record and the logs of one job. */
 export class Outbox implements Disposable {
   readonly folder: string;
   readonly state: JobState = emptyJobState();
-  /** Whether something that an earlier process wrote into the journal is missing. */
-  isDamaged = false;
+  /** Whether the journal says less than an earlier process wrote into it. */
+  isIncomplete = false;
   readonly #record: JournalFile;
   readonly #logs: Record<LogName, LogFile>;
   readonly #log: Log;
@@ -70,15 +72,16 @@ export class Outbox implements Disposable {
     };
     const outbox = new Outbox(folder, file, logs, log);
     try {
-      let damaged = reading.damaged;
+      let unknown = 0;
       for (const value of reading.values) {
         const entry = Entry.safeParse(value);
         if (entry.success) apply(outbox.state, entry.data);
-        else damaged++;
+        else unknown++;
       }
-      outbox.isDamaged = damaged > 0;
+      const { damaged } = reading;
+      outbox.isIncomplete = damaged + unknown > 0;
       for (const name of LOG_NAMES) outbox.#examineLog(name);
-      return { outbox, damaged };
+      return { outbox, damaged, unknown };
     } catch (error) {
       outbox[Symbol.dispose]();
       throw error;
@@ -323,7 +326,7 @@ export class Outbox implements Disposable {
 }
 
 function openLog(folder: string, name: LogName): Deno.FsFile {
-  return Deno.openSync(join(folder, name), { read: true, write: true, create: true, mode: 0o600 });
+  return openOwnFile(join(folder, name));
 }
 
 /** The length of a log without half a character that a power cut may leave at its end. */

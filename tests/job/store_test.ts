@@ -25,7 +25,10 @@ Deno.test("a job that cannot be read is put aside without its secrets", async ()
   // Something that is no record.
   await Deno.remove(join(outbox.folder, "record"));
   await Deno.mkdir(join(outbox.folder, "record"));
-  assertEquals(await store.leftovers(), []);
+  const [leftover] = await store.leftovers();
+  using outOfNothing = leftover?.outbox;
+  assertEquals(outOfNothing?.jobId, JOB_ID);
+  assertEquals(leftover?.received, undefined);
   assertEquals(await holders(folder.path), []);
   const [aside] = [...Deno.readDirSync(folder.at("damaged"))].map(({ name }) => name);
   assertEquals(aside?.startsWith(JOB_ID), true);
