@@ -6,6 +6,8 @@
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
+import { HttpServer } from "./http_server.ts";
 import { createLiveEvents } from "./live_events.ts";
 import type { StatusBoard } from "./status.ts";
 
@@ -53,26 +55,24 @@ export function serveStatusSocket(options: StatusSocketOptions): { close(): Prom
         return new Response("There are /v1/status and /v1/events.\n", { status: 404 });
     }
   };
-  let server: Deno.HttpServer<Deno.UnixAddr> | undefined;
+  let server: HttpServer | undefined;
   try {
     removeLeftover(path);
-    server = Deno.serve({ path, onListen() {} }, answer);
+    const listener = Deno.listen({ transport: "unix", path });
+    server = new HttpServer({ listener, answer, what: "the agent's status socket", clock, log });
     Deno.chmodSync(path, SOCKET_MODE);
   } catch (error) {
     log.warning(
       "Cannot make the agent's status socket; the agent goes on without, and 'testflinger-agent " +
         "status' will not reach it. A path of more than 107 bytes is too long: shorten " +
         "results_basedir",
-      { path, reason: error instanceof Error ? error.message : String(error) },
+      { path, reason: messageOf(error) },
     );
   }
   return {
     async close() {
       live.close();
-      const closed = new AbortController();
-      const limit = clock.sleep(CLOSE_LIMIT_MS, closed.signal).catch(() => {});
-      await Promise.race([server?.shutdown(), limit]);
-      closed.abort();
+      await server?.close(CLOSE_LIMIT_MS);
     },
   };
 }
