@@ -273,11 +273,6 @@ export class JobStore {
     if (obstacle === undefined) return;
     this.#log.error(`Cannot remove ${this.#partial}: ${obstacle}. Remove it by hand.`);
   }
-
-  /** Bytes that a job takes up on disk. */
-  async size(outbox: Outbox): Promise<number> {
-    return await sizeOf(outbox.folder);
-  }
 }
 
 /** What says nothing of the job itself: too many open files, a full disk, one that cannot be written to. */
@@ -330,17 +325,4 @@ function acceptedAt(outbox: Outbox): number {
 
 async function isFolder(path: string): Promise<boolean> {
   return await Deno.lstat(path).then((info) => info.isDirectory, () => false);
-}
-
-async function sizeOf(path: string): Promise<number> {
-  const info = await Deno.lstat(path).catch(() => undefined);
-  if (info === undefined) return 0;
-  if (!info.isDirectory) return info.size;
-  let size = 0;
-  try {
-    for await (const entry of Deno.readDir(path)) size += await sizeOf(join(path, entry.name));
-  } catch {
-    // A folder that resists is counted as what could be seen of it.
-  }
-  return size;
 }

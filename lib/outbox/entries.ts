@@ -87,8 +87,8 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("settled"), n: z.int(), ...Settled.shape }),
   /** The first `count` events are through. */
   z.object({ t: z.literal("events_settled"), count: z.int(), ...Settled.shape }),
-  /** To make room, the logs and the artifacts were given up; the outcome is still delivered. */
-  z.object({ t: z.literal("given_up") }),
+  /** To make room, the logs or the artifacts were given up; the outcome is still delivered. */
+  z.object({ t: z.literal("given_up"), part: z.enum(["log", "artifacts"]) }),
   /**
    * Nothing of the job runs any more and nothing will be added: what is left is delivery, and then
    * to remove `folder` where the artifacts could not be moved out of it.

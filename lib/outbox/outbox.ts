@@ -226,16 +226,19 @@ export class Outbox implements Disposable {
   }
 
   /**
-   * Gives up the logs and the artifacts of a job that has ended, to make room. The outcome stays, so
+   * Gives up the logs or the artifacts of a job that has ended, to make room. The outcome stays, so
    * that nobody waits for the job for ever. No uploader may be at work on it.
    */
-  async giveUp(): Promise<void> {
-    this.append({ t: "given_up" });
+  async giveUp(part: "log" | "artifacts"): Promise<void> {
+    this.append({ t: "given_up", part });
+    if (part === "artifacts") {
+      await removeTree(join(this.folder, "artifacts"));
+      return;
+    }
     for (const log of LOG_NAMES) {
       await this.#opened(log).truncate(0);
       this.#logs[log].length = 0;
     }
-    await removeTree(join(this.folder, "artifacts"));
   }
 
   /** Reads bytes `from` to `to` of a log. */
@@ -308,7 +311,7 @@ export class Outbox implements Disposable {
     using file = openLog(this.folder, log);
     const size = file.statSync().size;
     // It had been given up, and was to be emptied.
-    target.length = this.state.givenUp ? 0 : wholeLength(file, size);
+    target.length = this.state.logGivenUp ? 0 : wholeLength(file, size);
     if (target.length < size) file.truncateSync(target.length);
     // The record may know of more than the disk has kept.
     if (reachesBeyond(this.state.logs[log], target.length)) {

@@ -66,7 +66,7 @@ Deno.test("the log of a job that was given up stays given up when the agent is k
   {
     using outbox = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
     await outbox.appendLog("output", "test", new TextEncoder().encode("too much\n"));
-    outbox.append({ t: "given_up" });
+    outbox.append({ t: "given_up", part: "log" });
   }
   const [leftover] = await new JobStore(folder.path, log).leftovers();
   using outbox = leftover?.outbox;

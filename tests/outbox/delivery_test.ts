@@ -148,7 +148,7 @@ Deno.test("what could not be delivered is given up when it takes too much room, 
   lab.start();
   await lab.complete(first);
   assertEquals(lab.statuses(first), { test: 0, cleanup: 0 });
-  assertStringIncludes(lab.logged("error").join("\n"), `artifacts of job ${first} are given up`);
+  assertStringIncludes(lab.logged("error").join("\n"), `the log of job ${first}, `);
   assertEquals(lab.sandbox.state(second) !== "complete", true);
 });
 
