@@ -43,7 +43,9 @@ export class ResultLanes {
   /** The lane of states; see {@linkcode Delivery.runLane}. */
   nextState(): NextStep {
     const state = this.#latestState();
-    if (state !== undefined) return () => this.#deliverState(state);
+    if (state !== undefined) {
+      return this.#waitsForFacts(state) ? Infinity : () => this.#deliverState(state);
+    }
     this.#freshFrom = this.#delivery.state.nextMessage;
     return this.#delivery.isOver ? "over" : Infinity;
   }
@@ -53,6 +55,14 @@ export class ResultLanes {
     const facts = this.#dueFacts();
     if (facts.length > 0) return () => this.#post(facts);
     return this.#delivery.isOver ? "over" : Infinity;
+  }
+
+  /** Whoever reads that a device is allocated finds its address there. */
+  #waitsForFacts({ message }: PendingMessage): boolean {
+    return message.kind === "state" && message.state === "allocated" &&
+      this.#delivery.state.pending.some((each) =>
+        each.message.kind === "device_info" && this.#inFlight.has(each.n)
+      );
   }
 
   #latestState(): PendingMessage | undefined {
@@ -81,7 +91,10 @@ export class ResultLanes {
     const hasWaited = state.n < this.#freshFrom || isLeftover === true || !connectivity.isUp;
     this.#freshFrom = Infinity;
     if (hasWaited && !await this.#mayPost(state)) return;
-    const facts = server.generation === "current" ? this.#dueFacts() : [];
+    // On a server of the older generation a status would be refused, and the state with it.
+    const facts = this.#dueFacts().filter(({ message }) =>
+      message.kind === "device_info" || server.generation === "current"
+    );
     await this.#post([...this.#statesUpTo(state), ...facts]);
   }
 
