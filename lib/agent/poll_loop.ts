@@ -7,7 +7,7 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
+import { type Connectivity, isSaidElsewhere } from "../outbox/connectivity.ts";
 import type { Answer, Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
@@ -16,6 +16,9 @@ import { lackOfSpace } from "./free_space.ts";
 import type { Markers } from "./markers.ts";
 import { LAST_STATE_MS, type Reporter } from "./reporter.ts";
 import type { DesiredState } from "./desired_state.ts";
+
+/** Whatever a server asks for: an agent that asks for no job for longer seems to be dead. */
+const LONGEST_PATIENCE_MS = 60_000;
 
 /** What the poll loop is made of. */
 export interface RoundsOptions {
@@ -59,7 +62,7 @@ export class PollLoop {
   /** PollLoop, until the agent is told to stop or to restart. */
   async run(): Promise<"stopped" | "restart"> {
     const { clock, connectivity, config, onTurn, signals } = this.#options;
-    const backoff = new Backoff();
+    const backoff = new Backoff({ longestRetryAfterMs: LONGEST_PATIENCE_MS });
     while (!signals.stop.aborted) {
       this.#wake = Promise.withResolvers<void>();
       onTurn?.();
@@ -184,7 +187,7 @@ export class PollLoop {
 
   /** Says once, not at each try, what the server does not do. */
   #complain(what: Question, failure: Failure): void {
-    if (failure.kind === "aborted" || failure.kind === "unreachable") return;
+    if (isSaidElsewhere(failure)) return;
     if (this.#complaints.get(what) === failure.message) return;
     this.#complaints.set(what, failure.message);
     this.#options.log.error(

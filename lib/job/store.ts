@@ -10,7 +10,7 @@ import { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
-import { isJobId } from "../server/job_answer.ts";
+import { isJobId } from "../server/answers.ts";
 import { DamagedJobs } from "./damaged_jobs.ts";
 import type { Job } from "./job.ts";
 import { readSmallFile } from "./regular_file.ts";

@@ -8,7 +8,7 @@ import type { ResultUpdate } from "../server/schema.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
 import { LOG_NAMES } from "./entries.ts";
 import type { PendingMessage } from "./job_state.ts";
-import { generationOf } from "./outcome_post.ts";
+import { assumeGeneration } from "./outcome_post.ts";
 
 /** The lanes of states and of facts: a state does not wait for the log of the phase before it. */
 export class ResultLanes {
@@ -168,13 +168,13 @@ export class ResultLanes {
   }
 
   async #updateOf(messages: readonly PendingMessage[]): Promise<Answer<ResultUpdate>> {
-    const { outbox, options: { server }, signal } = this.#delivery;
+    const { options: { server }, signal } = this.#delivery;
     const value: ResultUpdate = {};
     for (const { message } of messages) {
       if (message.kind === "state") value.job_state = message.state;
       if (message.kind === "device_info") value.device_info = message.deviceInfo;
       if (message.kind !== "status") continue;
-      const generation = await generationOf(outbox, server, signal);
+      const generation = await assumeGeneration(server, signal);
       if (!generation.ok) return generation;
       // A legacy server takes statuses with the outcome only.
       if (generation.value === "current") value.status = message.status;

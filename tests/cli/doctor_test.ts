@@ -144,8 +144,8 @@ Deno.test("doctor tells a server that is none of Testflinger's", () =>
     served.sandbox.intercept(() => new Response("<html>Welcome to nginx", { status: 200 }));
     assertEquals(
       about("server", await examine()).replace(/http:\S+/, "URL"),
-      "server: failed: what answers there is no Testflinger server: URL answers '<html>Welcome to " +
-        "nginx' -> correct server_address: the address of the server itself, without /v1 and without " +
+      "server: failed: what answers there is no Testflinger server: GET URL the answer cannot be " +
+        "used: it is HTML, not JSON -> correct server_address: the address of the server itself, without /v1 and without " +
         "a page's path",
     );
     served.sandbox.intercept(() => new Response("", { status: 404 }));

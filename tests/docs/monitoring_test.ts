@@ -4,7 +4,7 @@ import * as z from "zod";
 import { createMetrics } from "../../lib/observe/metrics.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
-const FOLDER = new URL("../../docs/monitoring", import.meta.url).pathname;
+const FOLDER = new URL("../../docs/monitoring/", import.meta.url).pathname;
 
 const Alerts = z.object({
   groups: z.array(z.object({ rules: z.array(z.object({ alert: z.string(), expr: z.string() })) })),

@@ -4,9 +4,8 @@ import * as z from "zod";
 import type { Log } from "../../log.ts";
 import { showText } from "../../observe/output_text.ts";
 import { duration } from "../../observe/words.ts";
-import { AgentCookie } from "../../server/cookies.ts";
-import type { CallFailure } from "../../server/failure.ts";
-import { Received } from "../../server/received.ts";
+import type { CallFailure } from "../../server/classify.ts";
+import { Received } from "../../server/exchange.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
 import { Transport } from "../../server/transport.ts";
 import { canRead } from "../agents/agent_user.ts";
@@ -42,7 +41,7 @@ export const serverChecks: Check = async (patient) => {
     basic: undefined,
     clock: patient.clock,
     log: silent,
-    cookie: new AgentCookie(),
+    cookie: () => undefined,
     onContact: undefined,
   });
   try {
@@ -217,7 +216,7 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
     { token },
   );
   if (answer instanceof Received) {
-    await answer.drain();
+    answer.release();
     return ok("role", "this agent may ask for jobs");
   }
   const { status, message } = answer;
