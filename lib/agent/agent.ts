@@ -19,9 +19,10 @@ import { messageOf } from "../message.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import type { ServerApi } from "../server/api.ts";
-import { warnOfOpenFolders } from "./folders.ts";
+import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
+import type { HostTrouble } from "./host_check.ts";
 import { JobSecrets } from "./job_secrets.ts";
-import { takeLock } from "./lock.ts";
+import { type Lock, takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
 import { StateFile } from "./state_file.ts";
 import { refuseJob } from "./refuse_job.ts";
@@ -32,6 +33,9 @@ import { DesiredState, STOPPED_COMMENT } from "./desired_state.ts";
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
+
+/** What the server shows while an agent restarts that was asked to without a word. */
+const RESTART_COMMENT = "The agent restarts";
 
 /** What an agent is made of. */
 export interface AgentOptions {
@@ -68,22 +72,22 @@ export type AgentEnd =
 /** Runs an agent until it is told to stop or to restart. */
 export async function runAgent(options: AgentOptions): Promise<AgentEnd> {
   const { config, folder, log, sharedFolder } = options;
-  const lock = takeLock({
+  const taken = takeLock({
     agentId: config.agent_id,
     folder,
     log,
     ...(sharedFolder !== undefined && { sharedFolder }),
   });
-  if (!lock.held) {
-    const message = `Another agent '${config.agent_id}' runs on this host: ${lock.owner} holds ` +
-      `${lock.path}. Stop it first, or give this one another agent_id.`;
+  if (!taken.held) {
+    const message = `Another agent '${config.agent_id}' runs on this host: ${taken.owner} holds ` +
+      `${taken.path}. Stop it first, or give this one another agent_id.`;
     return { ended: "failed", message };
   }
   try {
     warnOfOpenFolders(config, log);
-    return await new Agent(options, folder).run();
+    return await new Agent(options, folder, taken).run();
   } finally {
-    lock.release();
+    taken.release();
   }
 }
 
@@ -95,6 +99,8 @@ class Agent {
     stop: this.#stop.signal,
     forceStop: this.#forceStop.signal,
   };
+  readonly #lock: Lock;
+  readonly #state: StateFile;
   readonly #store: JobStore;
   readonly #uploads: UploadQueue;
   readonly #desired: DesiredState;
@@ -103,11 +109,13 @@ class Agent {
   readonly #observer: Observer;
   readonly #secrets = new JobSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
 
-  constructor(options: AgentOptions, folder: string) {
+  constructor(options: AgentOptions, folder: string, lock: Lock) {
     this.#options = options;
+    this.#lock = lock;
     const { config, server, connectivity, clock, log, sharedFolder } = options;
     this.#store = new JobStore(folder, log);
-    this.#desired = new DesiredState(new StateFile(folder, log), log);
+    this.#state = new StateFile(folder, log);
+    this.#desired = new DesiredState(this.#state, log);
     this.#reporter = new Reporter({ ...options, desired: this.#desired });
     this.#observer = combineObservers([options.observer, {
       ...noObserver,
@@ -146,8 +154,32 @@ class Agent {
         ...(sharedFolder !== undefined && { folder: sharedFolder }),
       }),
       reporter: this.#reporter,
+      jobsFolder: this.#store.jobsFolder,
+      restoreFolders: () => this.#restoreFolders(),
       runJob: (received, broken) => this.#runJob(received, broken),
     });
+  }
+
+  /** Makes the folders again that have been removed under the agent; says why it cannot. */
+  #restoreFolders(): HostTrouble | undefined {
+    const { config, log } = this.#options;
+    const isWhole = areFolders([config.execution_basedir, this.#store.jobsFolder]);
+    const prepared = prepareFolders(config);
+    if (!prepared.ok) return { cause: "folders", message: prepared.message };
+    try {
+      this.#store.makeFolder();
+      this.#lock.renew();
+      if (isWhole) return undefined;
+      this.#state.write();
+    } catch (error) {
+      return { cause: "folders", message: messageOf(error) };
+    }
+    log.error(
+      "Folders of this agent were removed while it ran, and have been made again. What the server " +
+        "did not have yet may be lost: find out who cleans up there",
+      { results_basedir: config.results_basedir, execution_basedir: config.execution_basedir },
+    );
+    return undefined;
   }
 
   /** From start to stop. */
@@ -210,7 +242,7 @@ class Agent {
     );
   }
 
-  async #runJob(received: Record<string, unknown>, broken?: string): Promise<void> {
+  async #runJob(received: Record<string, unknown>, broken?: string): Promise<"ran" | "refused"> {
     const { server, connectivity, clock, log } = this.#options;
     const job = new Job(received);
     let outbox;
@@ -225,7 +257,7 @@ class Agent {
         log,
         signal: this.#stop.signal,
       });
-      return;
+      return "refused";
     }
     this.#reporter.setJob(job.jobId);
     const context = this.#jobContext();
@@ -241,6 +273,7 @@ class Agent {
     this.#reporter.setJob("");
     if (!this.#stop.signal.aborted) this.#reporter.showIdle();
     await this.#uploads.enforceCap();
+    return "ran";
   }
 
   #jobContext(): JobContext {
@@ -274,13 +307,13 @@ class Agent {
     const { restart, offline } = this.#desired;
     await this.#uploads.drain(DRAIN_MS, this.#forceStop.signal);
     if (end.ended === "restart") {
-      this.#reporter.setState("restart", restart?.comment ?? "");
+      this.#reporter.showRestart(restart?.comment || RESTART_COMMENT);
     } else if (offline === undefined) {
       // An administrator's offline stays as it is, comment included.
       this.#reporter.setState("offline", STOPPED_COMMENT);
     }
     await this.#reporter.flush(LAST_STATE_MS, this.#forceStop.signal);
-    // Not before: until then the server may show the request, which would be taken for a new one.
+    // Not before: should this process be killed on its way, the next one restarts in its place.
     if (end.ended === "restart") this.#desired.restartCarriedOut();
   }
 }

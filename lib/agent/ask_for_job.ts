@@ -38,7 +38,8 @@ export async function askForJob(
     .map(([queue]) => queue);
   observer.polled();
   const queues = restricted.length > 0 ? restricted : config.job_queues;
-  const offer = await patiently((signal) => server.nextJob(queues, signal), options);
+  const noLater = options.signals.stop;
+  const offer = await patiently((signal) => server.nextJob(queues, { signal, noLater }), options);
   if (!offer.ok && offer.kind === "unreachable") {
     log.debug(`If the server handed out a job, the agent never saw it: ${offer.message}`);
   }

@@ -4,10 +4,14 @@
  */
 import type { Log } from "../log.ts";
 import type { AgentRecord } from "../server/schema.ts";
+import { hasMode, isForgotten, type ShownState, stateIn } from "./server_state.ts";
 import type { StateFile, Wish } from "./state_file.ts";
 
 /** The comment with which an agent goes offline when it is stopped. */
 export const STOPPED_COMMENT = "Agent stopped";
+
+/** With one of these an agent has gone offline by itself, the established one included. */
+const NOBODYS_COMMENTS = [STOPPED_COMMENT, "Restart signal detected from supervisor process"];
 
 /** What is wanted of the agent. */
 export class DesiredState {
@@ -15,6 +19,8 @@ export class DesiredState {
   readonly #log: Log;
   /** How often a post of a state has begun or ended. */
   #posts = 0;
+  #hasLearnt = false;
+  #hasMode = false;
 
   constructor(memory: StateFile, log: Log) {
     this.#memory = memory;
@@ -24,6 +30,11 @@ export class DesiredState {
   /** Set when the agent must not take jobs. */
   get offline(): Wish | undefined {
     return this.#memory.content.wish;
+  }
+
+  /** Whether the server, as last seen, tells an administrator's mode from the agent's state. */
+  get hasMode(): boolean {
+    return this.#hasMode;
   }
 
   /** Set when the agent should restart as soon as it may. */
@@ -39,36 +50,51 @@ export class DesiredState {
   /**
    * Takes in the agent's record as the server has it; `null` when the server has forgotten it. What
    * was read while the agent itself wrote says nothing: it may be from before or from after.
+   *
+   * @returns whether the record could be used.
    */
-  learn(record: AgentRecord | null, moment: number): void {
-    if (moment !== this.#posts) return;
-    const wish = this.offline;
-    const state = record?.state ?? "";
-    const comment = record?.comment ?? "";
+  learn(record: AgentRecord | null, moment: number): boolean {
+    if (moment !== this.#posts) return false;
+    if (record !== null) this.#hasMode = hasMode(record);
+    const isFirst = !this.#hasLearnt;
+    this.#hasLearnt = true;
+    const { state, comment } = stateIn(record);
     if (state === "offline" || state === "maintenance") {
-      if (wish?.state === state && wish.comment === comment) {
-        this.#memory.update({ wish: { ...wish, posted: true } });
-      } else if (!this.#isOurs(state, comment)) {
-        this.#memory.update({ wish: { state, comment, posted: true } });
-        this.#log.warning(`An administrator set this agent to ${state}`, { comment });
-      }
-      return;
+      this.#learnOffline({ state, comment });
+      return true;
     }
     if (state === "restart" && !this.#isOurs(state, comment)) {
-      this.requestRestart(comment, "An administrator asks on the server for a restart");
+      // The agent has just begun: that is what was asked for.
+      if (isFirst) {
+        this.#log.info("The restart that was asked for on the server is done", { comment });
+      } else this.requestRestart(comment, "An administrator asks on the server for a restart");
     }
-    if (wish === undefined) return;
-    if (record === null) {
+    const wish = this.offline;
+    if (wish === undefined) return true;
+    // Where there is a mode, a record that a sign of life has made says `online` by itself.
+    if (isForgotten(record) && (this.#hasMode || state !== "waiting")) {
       this.#memory.update({ wish: { ...wish, posted: false } });
     } else if (wish.posted || state === "waiting" && !this.#isOurs(state, comment)) {
       this.#memory.update({ wish: undefined });
       this.#log.info("An administrator set this agent online again");
     }
+    return true;
   }
 
-  /** Whether a state on the server is one that this agent posted itself. */
+  #learnOffline({ state, comment }: { state: "offline" | "maintenance"; comment: string }): void {
+    const wish = this.offline;
+    const isShown = wish?.comment === comment && (wish.state === state || wish.own === true);
+    if (wish !== undefined && isShown) {
+      this.#memory.update({ wish: { ...wish, state, posted: true } });
+    } else if (!this.#isOurs(state, comment)) {
+      this.#memory.update({ wish: { state, comment, posted: true } });
+      this.#log.warning(`An administrator set this agent to ${state}`, { comment });
+    }
+  }
+
+  /** Whether a state on the server is one that no administrator has set. */
   #isOurs(state: string, comment: string): boolean {
-    if (state === "offline" && comment === STOPPED_COMMENT) return true;
+    if (state === "offline" && NOBODYS_COMMENTS.includes(comment)) return true;
     const { posted, acknowledged } = this.#memory.content;
     return [posted, acknowledged].some((own) => own?.state === state && own.comment === comment);
   }
@@ -85,20 +111,21 @@ export class DesiredState {
     this.#memory.update({ restart: undefined });
   }
 
-  /** The agent goes offline by itself, until an administrator sets it online again. */
+  /** The agent takes no more jobs by itself, until an administrator sets it online again. */
   goOffline(comment: string): void {
-    this.#memory.update({ wish: { state: "offline", comment, posted: false } });
+    const state = this.#hasMode ? "maintenance" : "offline";
+    this.#memory.update({ wish: { state, comment, posted: false, own: true } });
     this.#log.error(`${comment} Mend the device, then set the agent online on the server`);
   }
 
   /** The agent is about to post this state: whatever happens then, it is the agent's own. */
-  aboutToPost(state: string, comment: string): void {
+  aboutToPost({ state, comment }: ShownState): void {
     this.#posts++;
     this.#memory.update({ posted: { state, comment } });
   }
 
   /** The server has taken this state: it shows the wish, or it no longer does. */
-  posted(state: string, comment: string): void {
+  posted({ state, comment }: ShownState): void {
     this.#posts++;
     const wish = this.offline;
     const shown = wish?.state === state && wish.comment === comment;

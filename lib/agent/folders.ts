@@ -24,6 +24,17 @@ export function prepareFolders(
   return message === undefined ? { ok: true, folder } : { ok: false, message };
 }
 
+/** Whether folders are there still: what is in /tmp may be cleaned up under an agent. */
+export function areFolders(paths: readonly string[]): boolean {
+  return paths.every((path) => {
+    try {
+      return Deno.statSync(path).isDirectory;
+    } catch {
+      return false;
+    }
+  });
+}
+
 /** Makes the folders; what went wrong, or must not be trusted, names the folder and its key. */
 function makeFolders(
   folders: readonly [key: string, path: string, mode: number][],
@@ -46,12 +57,18 @@ function makeFolders(
 
 /** Whoever owns the agent's own folder decides what the agent remembers; and nobody else looks in. */
 function whyNotOwn(folder: string): string | undefined {
-  const owner = Deno.statSync(folder).uid;
+  const { uid: owner, mode } = Deno.statSync(folder);
   if (owner !== Deno.uid()) {
     return `Cannot trust the folder ${folder} (results_basedir): it belongs to user ${owner}. ` +
       "Give it, with all that is in it, to the agent's user.";
   }
-  Deno.chmodSync(folder, OWN_FOLDER_MODE);
+  try {
+    if (((mode ?? 0) & 0o777) !== OWN_FOLDER_MODE) Deno.chmodSync(folder, OWN_FOLDER_MODE);
+  } catch (error) {
+    return `Cannot close the folder ${folder} (results_basedir) to other users: ${
+      messageOf(error)
+    }.`;
+  }
   return undefined;
 }
 

@@ -15,8 +15,15 @@ const MOST_TRIES = 100;
 
 /** What became of taking the lock. */
 export type LockResult =
-  | { held: true; release(): void }
+  | ({ held: true } & Lock)
   | { held: false; path: string; owner: string };
+
+/** Both locks of an agent. */
+export interface Lock {
+  /** Takes again what somebody has removed, as programs do that clean up /tmp. */
+  renew(): void;
+  release(): void;
+}
 
 /** Where the locks are. */
 export interface LockOptions {
@@ -32,38 +39,62 @@ export interface LockOptions {
 
 /** Takes the locks of an agent, or says who has them. */
 export function takeLock(options: LockOptions): LockResult {
-  const { agentId, folder, log, sharedFolder = "/tmp", uid = Deno.uid() ?? 0 } = options;
-  const own = lockFile(openForWriting(join(folder, "lock"), { mode: LOCK_MODE }));
-  if (!own.held) return { held: false, path: join(folder, "lock"), owner: own.owner };
-  const path = join(sharedFolder, `testflinger-agent-${encodeURIComponent(agentId)}.lock`);
+  const { agentId, folder, sharedFolder = "/tmp" } = options;
+  const ownPath = join(folder, "lock");
+  const sharedPath = join(sharedFolder, `testflinger-agent-${encodeURIComponent(agentId)}.lock`);
+  const own = takeOwn(ownPath);
+  if (!own.held) return { held: false, path: ownPath, owner: own.owner };
+  const shared = takeShared(sharedPath, options);
+  if (shared !== undefined && !shared.held) {
+    own.file.close();
+    return { held: false, path: sharedPath, owner: shared.owner };
+  }
+  let [ownFile, sharedFile] = [own.file, shared?.file];
+  return {
+    held: true,
+    renew() {
+      const again = isAt(ownPath, ownFile) ? undefined : takeOwn(ownPath);
+      if (again?.held) ownFile = replaced(ownFile, again.file);
+      if (sharedFile === undefined || isAt(sharedPath, sharedFile)) return;
+      const sharedAgain = takeShared(sharedPath, options);
+      if (sharedAgain?.held) sharedFile = replaced(sharedFile, sharedAgain.file);
+    },
+    release() {
+      if (sharedFile !== undefined) {
+        // As long as it is locked: later it may be another one's. Files of agents that are no more
+        // would pile up in a folder that each look at all agents reads.
+        if (isAt(sharedPath, sharedFile)) removeQuietly(sharedPath);
+        sharedFile.close();
+      }
+      ownFile.close();
+    },
+  };
+}
+
+function replaced(before: Deno.FsFile, after: Deno.FsFile): Deno.FsFile {
+  before.close();
+  return after;
+}
+
+function takeOwn(path: string): Locked {
+  return lockFile(openForWriting(path, { mode: LOCK_MODE }));
+}
+
+/** Undefined when the file in the folder of everybody cannot be used; then the own one must do. */
+function takeShared(path: string, { log, uid = Deno.uid() ?? 0 }: LockOptions): Locked | undefined {
   for (let tries = 1;; tries++) {
     const opened = openShared(path, uid);
     if (opened.file === undefined) {
-      // Or it was removed, and perhaps made anew, while it was opened.
+      // Or it was removed, and perhaps made again, while it was opened.
       if (tries < MOST_TRIES) continue;
       log.warning(`The lock file ${path} is ignored: it ${opened.trouble}; remove it`);
-      return { held: true, release: () => own.file.close() };
+      return undefined;
     }
     const shared = lockFile(opened.file);
-    if (!shared.held) {
-      own.file.close();
-      return { held: false, path, owner: shared.owner };
-    }
+    if (!shared.held) return shared;
     // Whoever had it may have removed it since it was opened: then it keeps nobody out.
-    if (!isAt(path, shared.file) && tries < MOST_TRIES) {
-      shared.file.close();
-      continue;
-    }
-    return {
-      held: true,
-      release: () => {
-        // As long as it is locked: later it may be somebody else's. Files of agents that are no
-        // more would pile up in a folder that each look at all agents reads.
-        if (isAt(path, shared.file)) removeQuietly(path);
-        shared.file.close();
-        own.file.close();
-      },
-    };
+    if (isAt(path, shared.file) || tries >= MOST_TRIES) return shared;
+    shared.file.close();
   }
 }
 

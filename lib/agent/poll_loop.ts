@@ -7,18 +7,27 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
-import { type Connectivity, isSaidElsewhere } from "../outbox/connectivity.ts";
-import type { Answer, Failure, ServerApi } from "../server/api.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
+import type { Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
 import { askForJob } from "./ask_for_job.ts";
-import { lackOfSpace } from "./free_space.ts";
+import { isForgotten, NO_JOB } from "./server_state.ts";
+import { type HostTrouble, troubleWith } from "./host_check.ts";
 import type { Markers } from "./markers.ts";
 import { LAST_STATE_MS, type Reporter } from "./reporter.ts";
 import type { DesiredState } from "./desired_state.ts";
 
-/** Whatever a server asks for: an agent that asks for no job for longer seems to be dead. */
-const LONGEST_PATIENCE_MS = 60_000;
+/** A server that errs in what it asks for must not keep a lab idle. */
+const LONGEST_RETRY_AFTER_MS = 60_000;
+
+/**
+ * A pause is longer than `polling_interval` by this factor, at random, so that the agents of a lab do
+ * not ask all at once. At 10 s, with two requests a round and a sign of life now and then, an idle
+ * agent stays under 12 requests a minute.
+ */
+const LEAST_STRETCH = 1.1;
+const MOST_STRETCH = 1.2;
 
 /** What the poll loop is made of. */
 export interface RoundsOptions {
@@ -34,12 +43,16 @@ export interface RoundsOptions {
   reporter: Reporter;
   /** Called at the beginning of each round. */
   onTurn?(): void;
+  /** Where jobs are written down. */
+  jobsFolder: string;
+  /** Makes the agent's folders again where they are gone; says why it cannot. */
+  restoreFolders(): HostTrouble | undefined;
   /**
-   * Runs a job to its end.
+   * Runs a job to its end, or ends it as failed because the host cannot write it down.
    *
    * @param broken why the job as it came cannot be run.
    */
-  runJob(received: Record<string, unknown>, broken?: string): Promise<void>;
+  runJob(received: Record<string, unknown>, broken?: string): Promise<"ran" | "refused">;
 }
 
 /** The poll loop of one agent. */
@@ -48,7 +61,8 @@ export class PollLoop {
   /** What was last complained of, so that it is said once and not at each try. */
   readonly #complaints = new Map<Question, string>();
   #wake = Promise.withResolvers<void>();
-  #noSpace = false;
+  /** Why the host can take no job, as it was last said. */
+  #trouble: string | undefined;
 
   constructor(options: RoundsOptions) {
     this.#options = options;
@@ -62,7 +76,7 @@ export class PollLoop {
   /** PollLoop, until the agent is told to stop or to restart. */
   async run(): Promise<"stopped" | "restart"> {
     const { clock, connectivity, config, onTurn, signals } = this.#options;
-    const backoff = new Backoff({ longestRetryAfterMs: LONGEST_PATIENCE_MS });
+    const backoff = new Backoff();
     while (!signals.stop.aborted) {
       this.#wake = Promise.withResolvers<void>();
       onTurn?.();
@@ -74,10 +88,11 @@ export class PollLoop {
       }
       if (round.next === "pause") {
         backoff.reset();
-        const ms = config.polling_interval * 1000;
+        const stretch = LEAST_STRETCH + Math.random() * (MOST_STRETCH - LEAST_STRETCH);
+        const ms = config.polling_interval * 1000 * stretch;
         await this.#pause((wait, either) => clock.sleep(wait, either), ms);
       } else {
-        const ms = backoff.next(round.retryAfterMs);
+        const ms = backoff.next(Math.min(round.retryAfterMs ?? 0, LONGEST_RETRY_AFTER_MS));
         await this.#pause((wait, either) => connectivity.pause(wait, either), ms);
       }
     }
@@ -99,7 +114,7 @@ export class PollLoop {
 
   /** One round; says what comes next. */
   async #round(): Promise<Round> {
-    const { config, desired, markers, reporter, signals } = this.#options;
+    const { config, desired, markers, reporter, signals, jobsFolder } = this.#options;
     // What is asked on the host is heard even when the server is away.
     if (await markers.wantsRestart()) {
       desired.requestRestart("Restart marker file", "A marker file asks for a restart");
@@ -112,7 +127,7 @@ export class PollLoop {
       (marker === undefined ? undefined : { state: "offline", comment: marker });
     if (offline !== undefined) {
       reporter.show(offline.state, offline.comment);
-      if (record.ok) reporter.correct(record.value);
+      if (record.ok && record.isCertain) reporter.see(record.value);
       return record.ok ? { next: "pause" } : later(record);
     }
     if (desired.restart !== undefined && await markers.removeRestart()) {
@@ -120,49 +135,51 @@ export class PollLoop {
     }
     if (!record.ok) return later(record);
 
-    const full = await lackOfSpace(
-      [config.execution_basedir, config.results_basedir],
-      config.min_free_space,
-    );
-    this.#noteSpace(full);
-    reporter.showIdle(full === undefined ? "" : `No job is taken: ${full}`);
-    reporter.correct(record.value);
-    if (full !== undefined) return { next: "pause" };
+    const trouble = this.#options.restoreFolders() ??
+      await troubleWith([config.execution_basedir, jobsFolder], config.min_free_space);
+    this.#noteTrouble(trouble);
+    reporter.showIdle(trouble === undefined ? "" : `${NO_JOB}${trouble.message}`);
+    if (record.isCertain) reporter.see(record.value);
+    if (trouble !== undefined) return { next: "pause" };
     return await this.#takeJob(record.value?.restricted_to ?? {});
   }
 
-  /** The agent's record on the server; a server that has forgotten the agent is told of it again. */
-  async #readRecord(): Promise<Answer<AgentRecord | null>> {
+  /**
+   * The agent's record on the server; a server that has forgotten the agent is told of it again.
+   * Uncertain is what was read while the agent itself wrote.
+   */
+  async #readRecord(): Promise<Failure | RecordRead> {
     const { server, desired, reporter, signals: { stop } } = this.#options;
     let { moment } = desired;
     let record = await server.getAgent(stop);
-    if (record.ok && record.value === null) {
-      reporter.registerUnlessBusy();
+    if (record.ok && isForgotten(record.value)) {
+      reporter.see(record.value);
       await reporter.flush(LAST_STATE_MS, stop);
       moment = desired.moment;
       record = await server.getAgent(stop);
     }
-    if (record.ok) {
-      this.#forget("record");
-      desired.learn(record.value, moment);
-    } else {
+    if (!record.ok) {
       this.#complain("record", record);
+      return record;
     }
-    return record;
+    this.#forget("record");
+    return { ...record, isCertain: desired.learn(record.value, moment) };
   }
 
-  #noteSpace(full: string | undefined): void {
+  #noteTrouble(trouble: HostTrouble | undefined): void {
     const { log } = this.#options;
-    if (full !== undefined && !this.#noSpace) {
-      log.error(`No job is taken: ${full}. Make room; the agent goes on by itself then`);
-    } else if (full === undefined && this.#noSpace) {
-      log.info("There is room again: jobs are taken");
+    if (trouble !== undefined && trouble.cause !== this.#trouble) {
+      const what = trouble.message.replace(/\.$/, "");
+      log.error(`${NO_JOB}${what}. The agent goes on by itself when that is mended`);
+    } else if (trouble === undefined && this.#trouble !== undefined) {
+      log.info("Jobs are taken again");
     }
-    this.#noSpace = full !== undefined;
+    this.#trouble = trouble?.cause;
   }
 
   async #takeJob(restrictedTo: Record<string, string[] | null | undefined>): Promise<Round> {
-    const { log, runJob } = this.#options;
+    const { log, runJob, signals } = this.#options;
+    if (signals.stop.aborted) return { next: "at once" };
     const offer = await askForJob(restrictedTo, this.#options);
     if (!offer.ok) {
       this.#complain("job", offer);
@@ -180,14 +197,14 @@ export class PollLoop {
         await runJob({ job_id: offer.value.jobId, job_queue: "" }, offer.value.reason);
         return { next: "at once" };
       case "job":
-        await runJob(offer.value.job);
-        return { next: "at once" };
+        // After one that could not be written down the next would fare no better at once.
+        return { next: await runJob(offer.value.job) === "ran" ? "at once" : "later" };
     }
   }
 
   /** Says once, not at each try, what the server does not do. */
   #complain(what: Question, failure: Failure): void {
-    if (isSaidElsewhere(failure)) return;
+    if (failure.kind === "aborted" || failure.kind === "unreachable") return;
     if (this.#complaints.get(what) === failure.message) return;
     this.#complaints.set(what, failure.message);
     this.#options.log.error(
@@ -199,6 +216,13 @@ export class PollLoop {
   #forget(what: Question): void {
     this.#complaints.delete(what);
   }
+}
+
+/** The agent's record, as one round has read it. */
+interface RecordRead {
+  ok: true;
+  value: AgentRecord | null;
+  isCertain: boolean;
 }
 
 /** What an agent asks of the server in each round. */

@@ -23,7 +23,7 @@ export async function refuseJob(job: Job, options: RefuseOptions): Promise<void>
   const { reason, folder, server, connectivity, log, signal } = options;
   log.error(
     `Cannot keep a record of job ${job.jobId}, which is ended as failed: ${reason}. ` +
-      `Mend ${folder}; no other job is taken before.`,
+      `Mend ${folder}.`,
   );
   // In the words of either generation, since nothing tells which one this is; and if need be in few.
   const outcomes: ResultUpdate[] = [
@@ -35,7 +35,7 @@ export async function refuseJob(job: Job, options: RefuseOptions): Promise<void>
     const backoff = new Backoff();
     while (!signal.aborted) {
       const answer = await server.postResult(job.jobId, outcome, signal);
-      if (answer.ok || answer.kind === "forgotten") return;
+      if (answer.ok) return;
       if (isFinal(answer)) break;
       await connectivity.pause(backoff.next(answer.retryAfterMs), signal).catch(() => {});
     }

@@ -6,17 +6,16 @@ import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
-import { type Connectivity, isSaidElsewhere } from "../outbox/connectivity.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
 import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
-import type { Wish } from "./state_file.ts";
 import type { DesiredState } from "./desired_state.ts";
+import { isForgotten, saysMode, type ShownState, stateIn, updateFor } from "./server_state.ts";
+import type { Wish } from "./state_file.ts";
 
 /** The record's `updated_at` must move once a minute; this leaves time for one try that fails. */
 const HEARTBEAT_MS = 50_000;
-/** The record goes stale behind a server that asks for more patience than that. */
-const LONGEST_PATIENCE_MS = 60_000;
 /** The server forgets queues and images after seven days. */
 const ADVERTISE_MS = 24 * 60 * 60 * 1000;
 
@@ -50,6 +49,10 @@ export class Reporter {
   #log: string[] = [];
   #advertiseAt = -Infinity;
   #inJob = false;
+  /** When the poll loop last looked at the record. */
+  #seenAt = -Infinity;
+  #postedAt = -Infinity;
+  #registeredAt = -Infinity;
   #isPosting = false;
   #wake = Promise.withResolvers<void>();
   #complaints = new Map<string, string>();
@@ -69,22 +72,39 @@ export class Reporter {
   }
 
   /** The state and the comment that the server should show. */
-  get shown(): { state: string; comment: string } {
+  get shown(): ShownState {
     return { state: this.#wanted.state ?? "", comment: this.#wanted.comment ?? "" };
   }
 
   /** Everything is to be posted anew: at start, and when the server has forgotten the agent. */
   register(): void {
-    for (const key of Object.keys(this.#wanted) as (keyof AgentUpdate)[]) this.#dirty.add(key);
+    this.#markAll();
     // A state that nobody has set yet is one, too: an agent that waits would seem to be starting.
     this.#options.observer.mode(this.shown);
-    this.#advertiseAt = -Infinity;
     this.#wakeUp();
   }
 
-  /** The server knows nothing of the agent; at start that is so because it is about to be told. */
-  registerUnlessBusy(): void {
-    if (this.#dirty.size === 0 && !this.#isPosting) this.register();
+  #markAll(): void {
+    // `#wanted` is built from exactly these keys.
+    for (const key of Object.keys(this.#wanted) as (keyof AgentUpdate)[]) this.#dirty.add(key);
+    this.#advertiseAt = -Infinity;
+    this.#registeredAt = this.#options.clock.monotonic();
+  }
+
+  /**
+   * What the poll loop has read. A state that was lost on its way, or that nobody asked for, is put
+   * right; a server that has forgotten the agent is told everything.
+   */
+  see(record: AgentRecord | null): void {
+    this.#seenAt = this.#options.clock.monotonic();
+    if (isForgotten(record)) {
+      // At start it is about to be told anyway.
+      const isTelling = this.#dirty.size > 0 || this.#isPosting;
+      if (!isTelling && this.#mayRegister(record)) this.register();
+      return;
+    }
+    const { state, comment } = this.shown;
+    if (stateIn(record).state !== state) this.setState(state, comment);
   }
 
   /** The server should show this state, whatever it shows now. */
@@ -109,10 +129,10 @@ export class Reporter {
     else this.show("waiting", comment);
   }
 
-  /** A state that was lost on its way, or that nobody wished for, is put right. */
-  correct(record: AgentRecord | null): void {
-    const { state, comment } = this.shown;
-    if (record !== null && record.state !== state) this.setState(state, comment);
+  /** The agent restarts: clients take `restart` for a moment's pause, and would send it jobs. */
+  showRestart(comment: string): void {
+    this.setState("offline", comment);
+    this.#options.observer.mode({ state: "restart", comment });
   }
 
   /** A job begins, or with `""` has ended. */
@@ -126,7 +146,10 @@ export class Reporter {
   /** While a job runs, phases are shown; with what is asked of the agent when it has ended. */
   showPhase(phase: string): void {
     const { desired } = this.#options;
-    const pending = desired.offline !== undefined
+    // Where there is a mode, the server shows it beside the phase.
+    const pending = desired.hasMode
+      ? ""
+      : desired.offline !== undefined
       ? `Going ${desired.offline.state} after this job: ${desired.offline.comment}`
       : desired.restart !== undefined
       ? `Restart pending: ${desired.restart.comment}`
@@ -152,7 +175,7 @@ export class Reporter {
   /** Posts what there is, and a sign of life now and then, until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, connectivity, observer } = this.#options;
-    const backoff = new Backoff({ longestRetryAfterMs: LONGEST_PATIENCE_MS });
+    const backoff = new Backoff();
     try {
       while (true) {
         signal.throwIfAborted();
@@ -168,7 +191,7 @@ export class Reporter {
         await this.#advertise(signal);
         if (this.#dirty.size > 0) continue;
         const over = new AbortController();
-        const slept = clock.sleep(HEARTBEAT_MS, AbortSignal.any([signal, over.signal]));
+        const slept = clock.sleep(this.#untilHeartbeat, AbortSignal.any([signal, over.signal]));
         await Promise.race([this.#wake.promise, slept]).finally(() => over.abort());
         await slept.catch(() => {});
       }
@@ -180,35 +203,50 @@ export class Reporter {
   /** Posts what the server has not taken yet, or just that the agent is alive. */
   async #post(signal: AbortSignal): Promise<Answer<void>> {
     const { server, desired } = this.#options;
-    if (this.#dirty.has("state")) {
-      // An administrator's wish stands in the same field and would be overwritten unread.
+    let stateUpdate: AgentUpdate = {};
+    let shown: ShownState | undefined;
+    if (this.#dirty.has("state") || this.#isUnseen) {
+      // An administrator's wish may be in the same field and would be overwritten unread.
       const { moment } = desired;
       const record = await server.getAgent(signal);
       if (!record.ok) return this.#failed("agent's record", record);
       desired.learn(record.value, moment);
+      if (isForgotten(record.value) && this.#mayRegister(record.value)) this.#markAll();
       this.#respect(desired.offline);
-      this.#leaveOutWhatIsShown(record.value);
+      if (this.#dirty.has("state")) {
+        if (saysMode(this.shown.state, desired.hasMode)) shown = this.shown;
+        stateUpdate = updateFor(this.shown, { record: record.value, hasMode: desired.hasMode });
+      }
     }
     const keys = [...this.#dirty];
     this.#dirty.clear();
-    const update: AgentUpdate = Object.fromEntries(keys.map((key) => [key, this.#wanted[key]]));
+    const others = keys.filter((key) => key !== "state" && key !== "comment");
+    const update: AgentUpdate = {
+      ...Object.fromEntries(others.map((key) => [key, this.#wanted[key]])),
+      ...stateUpdate,
+    };
     this.#log = [...this.#log, ...this.#options.recentLog()].slice(-MOST_LOG_LINES);
     const log = this.#log;
     if (log.length > 0) update.log = log;
-    // A post needs some content to count as a sign of life.
-    if (Object.keys(update).length === 0) update.location = this.#wanted.location ?? "";
-    const { state, comment = "" } = update;
-    if (state !== undefined) desired.aboutToPost(state, comment);
+    if (Object.keys(update).length === 0) {
+      if (this.#untilHeartbeat > 0) return { ok: true, value: undefined };
+      // A post needs some content to count as a sign of life.
+      update.location = this.#wanted.location ?? "";
+    }
+    // Also where the server shows it already: from now on it is the agent's own.
+    if (shown !== undefined) desired.aboutToPost(shown);
     const answer = await server.postAgent(update, signal);
     // What it is not known to have is posted again: rather twice than never, it is for people.
     if (answer.ok || answer.kind === "refused") this.#log = [];
     if (answer.ok) {
+      this.#postedAt = this.#options.clock.monotonic();
       this.#complaints.delete("agent's record");
-      if (state !== undefined) desired.posted(state, comment);
+      if (shown !== undefined) desired.posted(shown);
       return answer;
     }
     if (answer.kind === "refused") {
       // The same post will never be taken; what it said is not worth the agent's life.
+      this.#postedAt = this.#options.clock.monotonic();
       this.#failed("agent's record", answer);
       return { ok: true, value: undefined };
     }
@@ -216,23 +254,30 @@ export class Reporter {
     return this.#failed("agent's record", answer);
   }
 
-  /** What the server shows already is not posted: it could only overwrite what somebody sets just now. */
-  #leaveOutWhatIsShown(record: AgentRecord | null): void {
-    const { state, comment } = this.#wanted;
-    if (state === undefined || comment === undefined) return;
-    if (record?.state !== state || (record.comment ?? "") !== comment) return;
-    this.#dirty.delete("state");
-    this.#dirty.delete("comment");
-    // From now on it is the agent's own, too: a restart that is carried out is not asked for again.
-    this.#options.desired.aboutToPost(state, comment);
-    this.#options.desired.posted(state, comment);
+  /** Milliseconds until the next sign of life is due. */
+  get #untilHeartbeat(): number {
+    return Math.max(0, this.#postedAt + HEARTBEAT_MS - this.#options.clock.monotonic());
+  }
+
+  /** A server whose records never show queues is not told everything each time. */
+  #mayRegister(record: AgentRecord | null): boolean {
+    return record === null ||
+      this.#options.clock.monotonic() - this.#registeredAt >= HEARTBEAT_MS;
+  }
+
+  /** While a job runs the poll loop does not look; then nobody else would see that all is forgotten. */
+  get #isUnseen(): boolean {
+    return this.#options.clock.monotonic() - this.#seenAt >= HEARTBEAT_MS;
   }
 
   /** An agent that has no job shows what it was told to be, also when it learns that only now. */
   #respect(wish: Wish | undefined): void {
-    if (this.#inJob || wish === undefined || this.#wanted.state === "restart") return;
-    this.#wanted.state = wish.state;
-    this.#wanted.comment = wish.comment;
+    if (this.#inJob || wish === undefined) return;
+    const { state, comment } = wish;
+    if (this.#wanted.state === state && this.#wanted.comment === comment) return;
+    this.#wanted.state = state;
+    this.#wanted.comment = comment;
+    this.#options.observer.mode({ state, comment });
   }
 
   async #advertise(signal: AbortSignal): Promise<void> {
@@ -260,7 +305,7 @@ export class Reporter {
 
   /** Says once, not at each try, what the server does not take. */
   #failed<T extends Answer<unknown> & { ok: false }>(what: string, failure: T): T {
-    if (isSaidElsewhere(failure)) return failure;
+    if (failure.kind === "aborted" || failure.kind === "unreachable") return failure;
     if (this.#complaints.get(what) !== failure.message) {
       this.#complaints.set(what, failure.message);
       this.#options.log.error(

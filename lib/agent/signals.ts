@@ -5,12 +5,15 @@
  */
 import { onRestartSignal } from "./debugger_guard.ts";
 
+/** The signals that end the process in order. */
+type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";
+
 /** What a signal asks for. */
 export interface SignalListener {
   /** SIGUSR1: restart when no job runs. */
   restart(): void;
-  /** SIGTERM or SIGINT; the second one and those after it with `again`. */
-  stop(signal: "SIGTERM" | "SIGINT", again: boolean): void;
+  /** SIGTERM, SIGINT or SIGHUP; the second one and those after it with `again`. */
+  stop(signal: StopSignal, again: boolean): void;
 }
 
 /** The signals of this process. */
@@ -19,7 +22,7 @@ export interface Signals {
   listen(listener: SignalListener): void;
 }
 
-/** Registers the handlers. As long as nobody listens, SIGTERM and SIGINT do what they do by default. */
+/** Registers the handlers. As long as nobody listens, the others do what they do by default. */
 export function catchSignals(): Signals {
   let listener: SignalListener | undefined;
   let restartAsked = false;
@@ -28,7 +31,7 @@ export function catchSignals(): Signals {
     if (listener === undefined) restartAsked = true;
     else listener.restart();
   });
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+  for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     const onStop = () => {
       if (listener !== undefined) return listener.stop(signal, ++stops > 1);
       // The parent should see that a signal ended the process.

@@ -10,6 +10,8 @@ const Wish = z.object({
   comment: z.string(),
   /** Whether the server shows it: until then it counts whatever the server says. */
   posted: z.boolean(),
+  /** Nobody asked for it: the agent itself could not bring its device back. */
+  own: z.literal(true).optional(),
 });
 export type Wish = z.infer<typeof Wish>;
 
@@ -63,8 +65,12 @@ export class StateFile {
     const kept = Object.fromEntries(Object.entries(next).filter(([, part]) => part !== undefined));
     const before = JSON.stringify(this.#content);
     this.#content = kept;
-    const text = JSON.stringify(kept);
-    if (text === before) return;
+    if (JSON.stringify(kept) !== before) this.write();
+  }
+
+  /** Writes down what is remembered, also when the file has been removed. */
+  write(): void {
+    const text = JSON.stringify(this.#content);
     try {
       // Renamed into place, so that a kill or a full disk leaves the former content whole.
       Deno.writeTextFileSync(`${this.#path}.new`, text, { mode: 0o600 });

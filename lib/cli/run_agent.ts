@@ -11,7 +11,7 @@ import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import { createPulse } from "../observe/liveness.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
-import { serveStatusSocket } from "../observe/status_socket.ts";
+import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import { createTransferLog } from "../observe/transfer_log.ts";
 import { Connectivity } from "../outbox/connectivity.ts";
@@ -106,10 +106,6 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
       connectivity.report(ok, message);
       observer.connectivity(ok, message);
     },
-    onAccess: (problem) => {
-      observer.access(problem);
-      if (problem === undefined) connectivity.retryNow();
-    },
   });
   try {
     const end = await runAgent({
@@ -166,7 +162,7 @@ async function watch(
   const health = config.metrics_port === undefined
     ? undefined
     : await serveMetrics(config, config.metrics_port, { board, clock, log });
-  let socket: { close(): Promise<void> } | undefined;
+  let socket: StatusSocket | undefined;
   const door = {
     observer: {
       ...noObserver,
@@ -184,6 +180,7 @@ async function watch(
     turned() {
       systemd?.ready();
       liveness.beat();
+      socket?.renew();
     },
     async close() {
       await socket?.close();

@@ -12,6 +12,7 @@ export const sandboxCommand: Command = {
     { name: "port", value: "N", help: `port to listen on, 0 for any (default: ${DEFAULT_PORT})` },
     { name: "host", value: "ADDRESS", help: "address to listen on (default: 127.0.0.1)" },
     { name: "legacy", help: "behave like a server of the older generation" },
+    { name: "mode", help: "keep what administrators want apart from what agents do" },
     { name: "tokens", help: "demand tokens, as servers with authentication do" },
   ],
   examples: [
@@ -32,6 +33,7 @@ export const sandboxCommand: Command = {
         port,
         hostname: line.values.host ?? "127.0.0.1",
         legacy: line.switches.has("legacy"),
+        mode: line.switches.has("mode"),
         tokens: line.switches.has("tokens"),
         print: (text) => io.stdout(`${text}\n`),
         signal: stop.signal,

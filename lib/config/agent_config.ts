@@ -112,7 +112,10 @@ const establishedKeys = {
     "How the device is provisioned, sent to the server; also in the environment of every phase.",
   ),
   polling_interval: z.number().gt(0).default(POLLING_INTERVAL_S).meta({ type: "number, seconds" })
-    .describe("Pause between two questions for a job, when there was none."),
+    .describe(
+      "Pause between two questions for a job, when there was none; 10 to 20 % longer, at random, " +
+        "so that the agents of a lab do not all ask at once.",
+    ),
   execution_basedir: filledText().default("/tmp/testflinger/run").describe(
     "Folder of the working folders, one for each job.",
   ),
@@ -169,7 +172,7 @@ const newKeys = {
     "No job is taken while less than this is free on the disk.",
   ),
   max_spool: bytes().prefault("10 GiB").describe(
-    "How much of logs and artifacts may wait on disk to be delivered to the server.",
+    "How much may wait on disk to be delivered to the server.",
   ),
   attachments_max_members: z.int().min(1).default(ATTACHMENTS_MAX_MEMBERS).describe(
     "How many files and folders the attachments of a job may have.",

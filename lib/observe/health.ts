@@ -5,9 +5,7 @@
 import { type Context, Hono } from "hono";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { messageOf } from "../message.ts";
 import { viewConfiguration } from "./configuration_view.ts";
-import { HttpServer } from "./http_server.ts";
 import { createLiveEvents, type LiveEvents } from "./live_events.ts";
 import type { Metrics } from "./metrics.ts";
 import { renderPage } from "./page.ts";
@@ -67,19 +65,16 @@ export function serveHealth(options: HealthOptions): Health {
   const live = createLiveEvents(options);
   const app = createHealthApp(options, live);
   const closing = new AbortController();
-  let server: { http: HttpServer; url: string } | undefined;
+  let server: Deno.HttpServer<Deno.NetAddr> | undefined;
 
   /** Returns why it did not work. */
   const bind = (): string | undefined => {
     try {
-      const listener = Deno.listen({ hostname: host, port });
-      const what = "the status page and the metrics";
-      const http = new HttpServer({ listener, answer: app.fetch, what, clock, log });
-      server = { http, url: urlOf(listener.addr) };
+      server = Deno.serve({ hostname: host, port, onListen() {} }, app.fetch);
     } catch (error) {
-      return messageOf(error);
+      return error instanceof Error ? error.message : String(error);
     }
-    log.info("The status page and the metrics are served", { url: server.url });
+    log.info("The status page and the metrics are served", { url: urlOf(server.addr) });
     return undefined;
   };
 
@@ -106,13 +101,16 @@ export function serveHealth(options: HealthOptions): Health {
 
   return {
     get url() {
-      return server?.url;
+      return server === undefined ? undefined : urlOf(server.addr);
     },
     async close() {
       closing.abort();
       live.close();
       await binding;
-      await server?.http.close(CLOSE_LIMIT_MS);
+      const closed = new AbortController();
+      const limit = clock.sleep(CLOSE_LIMIT_MS, closed.signal).catch(() => {});
+      await Promise.race([server?.shutdown(), limit]);
+      closed.abort();
     },
   };
 }

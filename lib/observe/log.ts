@@ -20,6 +20,7 @@ import {
   type Level,
   type LogEvent,
 } from "./log_format.ts";
+import { createLineStream } from "./line_stream.ts";
 import { createLogFile, type LogFile } from "./log_file.ts";
 
 /** In `logging_basedir`; log shippers look for this name. */
@@ -83,7 +84,9 @@ export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
   let redact = careful(plain);
   let recent: string[] = [];
 
-  const say = consoleWriter(options.console ?? "stderr");
+  const console = options.console ?? "stderr";
+  const stream = console === "stderr" ? createLineStream(Deno.stderr) : undefined;
+  const say = typeof console === "function" ? console : (line: string) => stream?.write(line);
   const toConsole = (event: LogEvent) => say(consoleLine(event, options));
   const complain = (level: Level, message: string, fields: LogFields) =>
     toConsole({ time: now(), level, message, fields });
@@ -139,12 +142,12 @@ export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
       recent = [];
       return lines;
     },
-    close() {
+    async close() {
       if (openLogs.delete(key)) {
         configureLogTape();
         toFile.close();
       }
-      return Promise.resolve();
+      await stream?.close();
     },
   });
 }
@@ -227,21 +230,6 @@ function consoleLine(event: LogEvent, options: AgentLogOptions): string {
     return options.underSystemd ? journalPrefix(event.level) + json : json;
   }
   return options.underSystemd ? formatJournal(event) : formatText(event);
-}
-
-function consoleWriter(console: Console): (line: string) => void {
-  if (console !== "stderr") return console;
-  const encoder = new TextEncoder();
-  return (line) => {
-    try {
-      const bytes = encoder.encode(line + "\n");
-      for (let written = 0; written < bytes.length;) {
-        written += Deno.stderr.writeSync(bytes.subarray(written));
-      }
-    } catch {
-      // The terminal is gone or the pipe has no reader: there is nobody left to tell.
-    }
-  };
 }
 
 /** Writes lines to the file; says once that it cannot, and once that it can again. */

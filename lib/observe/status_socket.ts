@@ -7,7 +7,6 @@ import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import { HttpServer } from "./http_server.ts";
 import { createLiveEvents } from "./live_events.ts";
 import type { StatusBoard } from "./status.ts";
 
@@ -34,8 +33,15 @@ export interface StatusSocketOptions {
   log: Log;
 }
 
+/** The socket. */
+export interface StatusSocket {
+  /** Makes it again where it was removed, with the agent's folder for one. */
+  renew(): void;
+  close(): Promise<void>;
+}
+
 /** Serves until `close()`. Where that cannot be done the agent goes on without, after a warning. */
-export function serveStatusSocket(options: StatusSocketOptions): { close(): Promise<void> } {
+export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
   const { folder, board, clock, log } = options;
   const path = statusSocketPath(folder);
   const live = createLiveEvents({ board, clock });
@@ -55,26 +61,51 @@ export function serveStatusSocket(options: StatusSocketOptions): { close(): Prom
         return new Response("There are /v1/status and /v1/events.\n", { status: 404 });
     }
   };
-  let server: HttpServer | undefined;
-  try {
-    removeLeftover(path);
-    const listener = Deno.listen({ transport: "unix", path });
-    server = new HttpServer({ listener, answer, what: "the agent's status socket", clock, log });
-    Deno.chmodSync(path, SOCKET_MODE);
-  } catch (error) {
-    log.warning(
-      "Cannot make the agent's status socket; the agent goes on without, and 'testflinger-agent " +
-        "status' will not reach it. A path of more than 107 bytes is too long: shorten " +
-        "results_basedir",
-      { path, reason: messageOf(error) },
-    );
-  }
+  let server: Deno.HttpServer<Deno.UnixAddr> | undefined;
+  let hasFailed = false;
+
+  const serve = () => {
+    try {
+      removeLeftover(path);
+      server = Deno.serve({ path, onListen() {} }, answer);
+      Deno.chmodSync(path, SOCKET_MODE);
+      hasFailed = false;
+    } catch (error) {
+      if (hasFailed) return;
+      hasFailed = true;
+      log.warning(
+        "Cannot make the agent's status socket; the agent goes on without, and 'testflinger-agent " +
+          "status' will not reach it. A path of more than 107 bytes is too long: shorten " +
+          "results_basedir",
+        { path, reason: messageOf(error) },
+      );
+    }
+  };
+  serve();
+
   return {
+    renew() {
+      if (isThere(path)) return;
+      server?.shutdown().catch(() => {});
+      serve();
+    },
     async close() {
       live.close();
-      await server?.close(CLOSE_LIMIT_MS);
+      const closed = new AbortController();
+      const limit = clock.sleep(CLOSE_LIMIT_MS, closed.signal).catch(() => {});
+      await Promise.race([server?.shutdown(), limit]);
+      closed.abort();
     },
   };
+}
+
+function isThere(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function removeLeftover(path: string): void {

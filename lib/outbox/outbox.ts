@@ -10,7 +10,7 @@ import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
-import { JournalFile, openOwnFile } from "./journal.ts";
+import { JournalFile } from "./journal.ts";
 import { apply, emptyJobState, type JobState, reachesBeyond } from "./job_state.ts";
 import { wholeCharacters } from "./utf8.ts";
 
@@ -28,18 +28,16 @@ interface LogFile {
 /** What `Outbox.open()` found out about a record that an earlier process left. */
 export interface OutboxReading {
   outbox: Outbox;
-  /** Lines of the record that could not be read. */
+  /** Lines of the record that could not be read or understood. */
   damaged: number;
-  /** Entries that were written as they should be, and are not understood: a newer agent's. */
-  unknown: number;
 }
 
 /** The record and the logs of one job. */
 export class Outbox implements Disposable {
   readonly folder: string;
   readonly state: JobState = emptyJobState();
-  /** Whether the journal says less than an earlier process wrote into it. */
-  isIncomplete = false;
+  /** Whether something that an earlier process wrote into the journal is missing. */
+  isDamaged = false;
   readonly #record: JournalFile;
   readonly #logs: Record<LogName, LogFile>;
   readonly #log: Log;
@@ -72,16 +70,15 @@ export class Outbox implements Disposable {
     };
     const outbox = new Outbox(folder, file, logs, log);
     try {
-      let unknown = 0;
+      let damaged = reading.damaged;
       for (const value of reading.values) {
         const entry = Entry.safeParse(value);
         if (entry.success) apply(outbox.state, entry.data);
-        else unknown++;
+        else damaged++;
       }
-      const { damaged } = reading;
-      outbox.isIncomplete = damaged + unknown > 0;
+      outbox.isDamaged = damaged > 0;
       for (const name of LOG_NAMES) outbox.#examineLog(name);
-      return { outbox, damaged, unknown };
+      return { outbox, damaged };
     } catch (error) {
       outbox[Symbol.dispose]();
       throw error;
@@ -226,33 +223,33 @@ export class Outbox implements Disposable {
   }
 
   /**
-   * Gives up the logs or the artifacts of a job that has ended, to make room. The outcome stays, so
+   * Gives up the logs and the artifacts of a job that has ended, to make room. The outcome stays, so
    * that nobody waits for the job for ever. No uploader may be at work on it.
    */
-  async giveUp(part: "log" | "artifacts"): Promise<void> {
-    this.append({ t: "given_up", part });
-    if (part === "artifacts") {
-      await removeTree(join(this.folder, "artifacts"));
-      return;
-    }
+  async giveUp(): Promise<void> {
+    this.append({ t: "given_up" });
     for (const log of LOG_NAMES) {
       await this.#opened(log).truncate(0);
       this.#logs[log].length = 0;
     }
+    await removeTree(join(this.folder, "artifacts"));
   }
 
   /** Reads bytes `from` to `to` of a log. */
   async readLog(log: LogName, from: number, to: number): Promise<Uint8Array<ArrayBuffer>> {
-    using file = await Deno.open(join(this.folder, log), { read: true });
-    await file.seek(from, Deno.SeekMode.Start);
-    const bytes = new Uint8Array(to - from);
-    let filled = 0;
-    while (filled < bytes.length) {
-      const read = await file.read(bytes.subarray(filled));
-      if (read === null) break;
-      filled += read;
+    let opened: Deno.FsFile;
+    try {
+      opened = await Deno.open(join(this.folder, log), { read: true });
+    } catch (error) {
+      // The folder was removed under the job: what is open is there still, until it is closed.
+      const { file, tail } = this.#logs[log];
+      if (!isGone(error) || file === undefined) throw error;
+      const read = tail.then(() => readPart(file, from, to));
+      this.#logs[log].tail = read.then(() => {}, () => {});
+      return await read;
     }
-    return bytes.subarray(0, filled);
+    using file = opened;
+    return await readPart(file, from, to);
   }
 
   /** Resolves when a power cut can no longer take what has been written so far. */
@@ -311,7 +308,7 @@ export class Outbox implements Disposable {
     using file = openLog(this.folder, log);
     const size = file.statSync().size;
     // It had been given up, and was to be emptied.
-    target.length = this.state.logGivenUp ? 0 : wholeLength(file, size);
+    target.length = this.state.givenUp ? 0 : wholeLength(file, size);
     if (target.length < size) file.truncateSync(target.length);
     // The record may know of more than the disk has kept.
     if (reachesBeyond(this.state.logs[log], target.length)) {
@@ -328,8 +325,28 @@ export class Outbox implements Disposable {
   }
 }
 
+async function readPart(
+  file: Deno.FsFile,
+  from: number,
+  to: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  await file.seek(from, Deno.SeekMode.Start);
+  const bytes = new Uint8Array(to - from);
+  let filled = 0;
+  while (filled < bytes.length) {
+    const read = await file.read(bytes.subarray(filled));
+    if (read === null) break;
+    filled += read;
+  }
+  return bytes.subarray(0, filled);
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
+}
+
 function openLog(folder: string, name: LogName): Deno.FsFile {
-  return openOwnFile(join(folder, name));
+  return Deno.openSync(join(folder, name), { read: true, write: true, create: true, mode: 0o600 });
 }
 
 /** The length of a log without half a character that a power cut may leave at its end. */

@@ -7,6 +7,7 @@ import { KEEPERS, PEOPLE } from "./auth.ts";
 import { readBody } from "./body.ts";
 import { setAgentCookie } from "./cookie.ts";
 import { dateOf } from "./dates.ts";
+import { modeUpdate, withMode } from "./mode.ts";
 import type { World } from "./world.ts";
 
 /** The endpoints of agents and queues. */
@@ -16,7 +17,7 @@ export function agentRoutes(world: World): Hono {
   const show = (agent: StoredAgent) => {
     const { updatedAt, log: _, provisionStreak: streak, ...record } = agent;
     return {
-      ...record,
+      ...world.mode ? withMode(record) : record,
       updated_at: dateOf(updatedAt, world.updatedAt),
       restricted_to: agents.restrictedTo(agent),
       ...streak && { provision_streak_type: streak.type, provision_streak_count: streak.count },
@@ -32,7 +33,8 @@ export function agentRoutes(world: World): Hono {
 
   app.post("/agents/data/:agent", auth.only(KEEPERS), async (c) => {
     const name = c.req.param("agent");
-    agents.update(name, await readBody(c, AgentUpdate));
+    const update = await readBody(c, world.mode ? AgentUpdate : AgentUpdate.omit({ mode: true }));
+    agents.update(name, world.mode ? modeUpdate(update) : update);
     setAgentCookie(c, name);
     return json(c, { status: "OK" });
   });

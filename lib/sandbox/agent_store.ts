@@ -7,6 +7,8 @@ export interface StoredAgent extends Omit<AgentUpdate, "log"> {
   readonly name: string;
   /** Milliseconds since 1970. */
   readonly updatedAt: number;
+  /** Of servers with `mode`. */
+  readonly modeChangedAt?: number;
   /** The last 100 lines. */
   readonly log: readonly string[];
   /** Of the last provisionings, how many in a row ended alike. */
@@ -47,11 +49,13 @@ export class AgentStore {
   /** Merges an update into the agent's record, which is made when there is none. */
   update(name: string, { log = [], ...update }: AgentUpdate): void {
     const before = this.get(name);
+    const now = this.#clock.now();
     this.#agents.set(name, {
       ...before,
       ...update,
+      ...update.mode !== undefined && update.mode !== before?.mode && { modeChangedAt: now },
       name,
-      updatedAt: this.#clock.now(),
+      updatedAt: now,
       log: [...before?.log ?? [], ...log].slice(-KEPT_ENTRIES),
     });
   }

@@ -25,6 +25,8 @@ export interface SandboxOptions {
   generation?: "current" | "legacy";
   /** Whether the agent endpoints demand an access token of role `agent`. @default false */
   tokens?: boolean;
+  /** Whether agents have a `mode` of administrators beside their own `state`. @default false */
+  mode?: boolean;
   /** How long an access token is good for. @default 600 */
   accessTokenSeconds?: number;
   /** How an agent's `updated_at` is written. @default "iso" */
@@ -93,7 +95,7 @@ export interface Sandbox {
   agent(agentId: string): StoredAgent | undefined;
   provisionLogs(agentId: string): readonly StoredProvisionLog[];
   /** As an administrator does it. */
-  setAgent(agentId: string, update: { state?: string; comment?: string }): void;
+  setAgent(agentId: string, update: { state?: string; mode?: string; comment?: string }): void;
   /** As if seven days had gone by without a word from the agent. */
   forgetAgent(agentId: string): void;
   /** Gives a queue owners; none makes it free again. */
@@ -145,6 +147,7 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
     auth,
     jobs,
     agents,
+    mode: options.mode ?? false,
     updatedAt: options.updatedAt ?? "iso",
     deliverWebhooks: options.deliverWebhooks ?? false,
   });

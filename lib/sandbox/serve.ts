@@ -51,6 +51,8 @@ export interface RunSandboxOptions {
   hostname: string;
   /** Whether to be a server of the older generation. */
   legacy: boolean;
+  /** Whether agents have a mode beside their state. @default false */
+  mode?: boolean;
   /** Whether to demand tokens. */
   tokens: boolean;
   /** Told each line that a person should see. */
@@ -70,6 +72,7 @@ export async function runSandbox(options: RunSandboxOptions): Promise<void> {
     port: options.port,
     hostname: options.hostname,
     generation: options.legacy ? "legacy" : "current",
+    mode: options.mode ?? false,
     tokens,
     deliverWebhooks: true,
     log: print,

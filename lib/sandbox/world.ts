@@ -12,6 +12,8 @@ export interface World {
   readonly auth: Auth;
   readonly jobs: JobStore;
   readonly agents: AgentStore;
+  /** Whether agents have a `mode` beside their `state`. */
+  readonly mode: boolean;
   readonly updatedAt: DateForm;
   readonly deliverWebhooks: boolean;
 }

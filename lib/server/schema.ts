@@ -12,6 +12,8 @@ const phase = z.enum(PHASES);
 export const AgentUpdate = z.strictObject({
   state: z.string(),
   comment: z.string(),
+  /** Servers that show it beside the state: `online`, `offline`, `maintenance`, `restart`. */
+  mode: z.string(),
   /** `""` clears it. */
   job_id: z.string(),
   queues: z.array(z.string()),
@@ -28,6 +30,8 @@ export const AgentRecord = z.looseObject({
   name: z.string().nullish(),
   state: z.string().nullish(),
   comment: z.string().nullish(),
+  /** Where a server has it, it says what administrators want, and `state` only what the agent does. */
+  mode: z.string().nullish(),
   job_id: z.string().nullish(),
   queues: z.array(z.string()).nullish(),
   location: z.string().nullish(),

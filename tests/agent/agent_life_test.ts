@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { noObserver } from "../../lib/observe/observer.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { Lab } from "../support/lab.ts";
 
@@ -128,11 +129,30 @@ Deno.test("a restart asked for on the server is carried out once, and the next a
   await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
   lab.sandbox.setAgent("agent-1", { state: "restart", comment: "new version" });
   assertEquals(await first.ended, { ended: "restart" });
-  assertEquals(lab.sandbox.agent("agent-1")?.state, "restart");
+  // `restart` would look busy: clients would go on to give it jobs.
+  assertEquals(lab.sandbox.agent("agent-1")?.state, "offline");
   assertEquals(lab.sandbox.agent("agent-1")?.comment, "new version");
   lab.start();
   await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting again");
   await lab.run({ test_data: { a: 1 } });
+});
+
+Deno.test("a restart that is asked for while the agent is away is done when it starts", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  lab.sandbox.setAgent("agent-1", { state: "restart", comment: "new version" });
+  lab.start();
+  await lab.run({ test_data: { a: 1 } });
+});
+
+Deno.test("the offline with which the established agent restarts does not keep this one from working", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  lab.sandbox.setAgent("agent-1", {
+    state: "offline",
+    comment: "Restart signal detected from supervisor process",
+  });
+  lab.start();
+  await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "");
 });
 
 for (const id of ["agent-1", "agent1"]) {
@@ -264,6 +284,93 @@ Deno.test("an agent that the server has forgotten introduces itself again", asyn
   await lab.until(() => lab.sandbox.agent("agent-1")?.location === "rack 4", "the record");
   lab.sandbox.forgetAgent("agent-1");
   await lab.until(() => lab.sandbox.agent("agent-1")?.location === "rack 4", "the record again");
+});
+
+/** What is left of an agent after the server has lost its data and the agent has shown a sign of life. */
+function loseAllBut(lab: Lab, record: { state?: string; comment?: string }): void {
+  lab.sandbox.forgetAgent("agent-1");
+  lab.sandbox.setAgent("agent-1", record);
+}
+
+Deno.test("an agent of which the server knows a sign of life only introduces itself again", async () => {
+  await using lab = await Lab.open({ config: { location: "rack 4" } });
+  lab.start();
+  const isWhole = () => {
+    const { queues, state } = lab.sandbox.agent("agent-1") ?? {};
+    return queues?.[0] === "queue-1" && state === "waiting";
+  };
+  await lab.until(isWhole, "the record");
+  loseAllBut(lab, {});
+  await lab.until(isWhole, "the record again");
+});
+
+Deno.test("an agent that the server forgets during a job introduces itself again, and shows its phase", async () => {
+  await using lab = await Lab.open({ config: { test_command: UNTIL_GO } });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "test", "state test");
+  loseAllBut(lab, {});
+  const agent = await lab.until(() => {
+    const agent = lab.sandbox.agent("agent-1");
+    return agent?.queues !== undefined ? agent : undefined;
+  }, "the record again");
+  assertEquals([agent.state, agent.job_id], ["test", jobId]);
+  await go(lab);
+  await lab.complete(jobId);
+});
+
+Deno.test("an administrator's offline outlives that the server loses its data", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+  lab.sandbox.setAgent("agent-1", { state: "offline", comment: "cable broken" });
+  await lab.eventually(
+    () => lab.logged("warning").includes("An administrator set this agent to offline"),
+    "the agent knows",
+  );
+  loseAllBut(lab, {});
+  await lab.until(
+    () => lab.sandbox.agent("agent-1")?.comment === "cable broken",
+    "the agent says that it is offline",
+  );
+});
+
+Deno.test("what an administrator sets while the agent posts its state counts, also for who asks the agent", async () => {
+  const modes: string[] = [];
+  await using lab = await Lab.open({
+    observer: { ...noObserver, mode: ({ state }) => modes.push(state) },
+  });
+  // The first post has reached the server, and its answer has not come back.
+  let posts = 0;
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (request.method !== "POST" || posts++ > 0) return undefined;
+    const answer = await proceed();
+    lab.sandbox.setAgent("agent-1", { state: "offline", comment: "cable broken" });
+    const reads = lab.sandbox.requestCount;
+    // What is read now was asked for before the post was over.
+    await lab.sandbox.waitFor(() => lab.sandbox.requestCount > reads);
+    return answer;
+  });
+  lab.start();
+  await lab.eventually(() => modes.includes("offline"), "the agent shows itself offline");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "cable broken");
+});
+
+Deno.test("an agent that is told to stop between looking and asking takes no job", async () => {
+  await using lab = await Lab.open();
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  const agent = lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+  lab.sandbox.cancel(jobId);
+  const next = lab.submit({ test_data: { a: 1 } });
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (request.method !== "GET" || !request.url.includes("/v1/agents/data/")) return undefined;
+    const answer = await proceed();
+    agent.stop();
+    return answer;
+  });
+  assertEquals(await agent.ended, { ended: "stopped" });
+  assertEquals(lab.sandbox.state(next), "waiting");
 });
 
 Deno.test("a job that is not what it should be is ended as failed, and the agent goes on", async () => {

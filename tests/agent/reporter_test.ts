@@ -1,5 +1,43 @@
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
+import { FakeClock, settle } from "../support/fake_clock.ts";
 import { Lab } from "../support/lab.ts";
+
+/** The limit of each call: while one waits for it, a request is under way. */
+const CALL_LIMIT_MS = 30_000;
+
+/** Resolves when the agent has nothing to do but to wait for its next round and its next post. */
+async function idle(clock: FakeClock): Promise<void> {
+  while (clock.dues.length !== 2 || clock.dues.includes(CALL_LIMIT_MS)) await settle();
+}
+
+Deno.test("an idle agent that asks every 10 s costs the server at most 12 requests a minute", async () => {
+  const clock = new FakeClock();
+  await using lab = await Lab.open({ clock, config: { polling_interval: 10 } });
+  const agent = lab.start();
+  const hasAsked = () => lab.sandbox.requests.some(({ path }) => path === "/v1/job");
+  while (!hasAsked()) await clock.advance(10);
+  await idle(clock);
+  const before = lab.sandbox.requests.length;
+  const end = clock.now() + 3 * 60_000;
+  while (true) {
+    await idle(clock);
+    const step = clock.nextDue ?? 0;
+    if (clock.now() + step > end) break;
+    await clock.advance(step);
+  }
+  const requests = lab.sandbox.requests.slice(before);
+  const count = (wanted: string) =>
+    requests.filter(({ method, path }) => `${method} ${path}` === wanted).length;
+  assert(requests.length <= 3 * 12, `${requests.length} requests in 3 minutes`);
+  // It is not the polling, and not the signs of life, that was saved on.
+  assert(count("GET /v1/job") >= 14, `asked ${count("GET /v1/job")} times`);
+  assertEquals(count("GET /v1/agents/data/agent-1"), count("GET /v1/job"));
+  assert(count("POST /v1/agents/data/agent-1") >= 3);
+  agent.stop();
+  let isOver = false;
+  agent.ended.finally(() => isOver = true);
+  while (!isOver) await clock.advance(10);
+});
 
 Deno.test("queues that the server did not take for a moment are advertised again soon, not a day later", async () => {
   await using lab = await Lab.open({ config: { advertised_queues: { "queue-1": "the first" } } });

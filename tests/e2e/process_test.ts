@@ -70,7 +70,38 @@ Deno.test("SIGUSR1 ends an idle agent with exit status 1, so that its supervisor
   await lab.until(() => lab.sandbox.agent(lab.config.agent_id)?.state === "waiting", "waiting");
   agent.kill("SIGUSR1");
   assertEquals(await agent.exited, 1, agent.output());
-  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "restart");
+  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "offline");
+});
+
+Deno.test("SIGHUP stops an agent in order", async () => {
+  await using lab = await uniqueLab();
+  const file = await configFile(lab);
+  await using agent = startProgram(["-c", file]);
+  await lab.until(() => lab.sandbox.agent(lab.config.agent_id)?.state === "waiting", "waiting");
+  agent.kill("SIGHUP");
+  assertEquals(await agent.exited, 0, agent.output());
+  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.comment, "Agent stopped");
+});
+
+Deno.test("a log on standard error that nobody reads stops neither jobs nor the agent's end", async () => {
+  await using lab = await uniqueLab();
+  const file = await configFile(lab, { test_command: "echo hello" });
+  // Standard error is a pipe that is full already and has no reader but itself.
+  const full = 'mkfifo "$1" && exec 3<>"$1" && head -c 65536 /dev/zero >&3 && shift && ' +
+    'exec "$@" 2>&3 3>&-';
+  await using agent = startProgram(["-c", file], {
+    through: ["sh", "-c", full, "sh", join(lab.folder, "pipe")],
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  await lab.complete(jobId);
+  assertEquals(lab.output(jobId, "test"), "hello\n");
+  agent.kill("SIGTERM");
+  assertEquals(await agent.exited, 0);
+  const { logging_basedir } = lab.config;
+  assertStringIncludes(
+    await Deno.readTextFile(join(logging_basedir, "testflinger-agent.log")),
+    "The agent ends",
+  );
 });
 
 Deno.test("a job that was running when the agent was killed is brought to its end by the next one", async () => {

@@ -43,7 +43,7 @@ Deno.test("SIGUSR1 opens no debugger in an agent that runs a job, and the restar
   await Deno.writeTextFile(join(execution_basedir, "go"), "");
   assertEquals(await agent.exited, 1, agent.output());
   assertEquals(lab.statuses(jobId), { test: 0 });
-  assertEquals(lab.sandbox.agent(agent_id)?.state, "restart");
+  assertEquals(lab.sandbox.agent(agent_id)?.state, "offline");
 });
 
 /** How many times faster than the wall's the clock of the agent in the next test runs. */

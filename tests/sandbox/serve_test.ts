@@ -55,7 +55,7 @@ Deno.test("an answer is not compressed: what is read is what was moved", async (
 });
 
 /** Runs a sandbox until its address is printed. */
-async function run(options: { legacy: boolean; tokens: boolean }) {
+async function run(options: { legacy: boolean; tokens: boolean; mode?: boolean }) {
   const lines: string[] = [];
   const stop = new AbortController();
   const ended = runSandbox({
@@ -131,5 +131,40 @@ Deno.test("'sandbox --legacy' is a server of the older generation", async () => 
     body: "x",
   });
   assertEquals(await output.text(), "OK");
+  await sandbox.stop();
+});
+
+Deno.test("'sandbox --mode' keeps what administrators want apart from what agents do", async () => {
+  const sandbox = await run({ legacy: false, tokens: false, mode: true });
+  const post = async (body: Record<string, unknown>) => {
+    const answer = await fetch(`${sandbox.url}/v1/agents/data/a`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    await answer.text();
+    return answer.status;
+  };
+  const shown = async () => {
+    const { mode, state } = await (await fetch(`${sandbox.url}/v1/agents/data/a`)).json();
+    return [mode, state];
+  };
+  assertEquals(await post({ mode: "maintenance", state: "test", comment: "new disk" }), 200);
+  // Readers of the old form find the mode in the state.
+  assertEquals(await shown(), ["maintenance", "maintenance"]);
+  for (
+    const wrong of [
+      { state: "maintenance" },
+      { mode: "maintenance", state: "waiting" },
+      { mode: "offline", state: "waiting", comment: "x" },
+      { mode: "online" },
+      { mode: "asleep", state: "waiting" },
+    ]
+  ) assertEquals([wrong, await post(wrong)], [wrong, 422]);
+  // A phase in the old form undoes what an administrator has set.
+  assertEquals(await post({ state: "test" }), 200);
+  assertEquals(await shown(), ["online", "test"]);
+  assertEquals(await post({ state: "offline", comment: "" }), 200);
+  assertEquals(await shown(), ["offline", "offline"]);
   await sandbox.stop();
 });

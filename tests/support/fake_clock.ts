@@ -47,6 +47,11 @@ export class FakeClock implements Clock {
     return this.#sleepers.length;
   }
 
+  /** Milliseconds until each of the waits is over. */
+  get dues(): number[] {
+    return this.#sleepers.map((sleeper) => sleeper.due - this.#ms);
+  }
+
   /** Milliseconds until the next sleeper is due; undefined when nobody sleeps. */
   get nextDue(): number | undefined {
     if (this.#sleepers.length === 0) return undefined;

@@ -44,18 +44,14 @@ interface DeviceUse {
   agents: Set<string>;
 }
 
-/** What to look at. */
-export interface CheckOptions {
-  /** Judges device files that no agent among the files uses. */
-  connector?: string | undefined;
-  /** Whether to look at agents' folders on this host. @default true */
-  withFolders?: boolean;
-}
-
-/** Checks the files, and the device configurations that agents among them name. */
+/**
+ * Checks the files, and the device configurations that agents among them name.
+ *
+ * @param connector judges device files that no agent among the files uses.
+ */
 export async function checkFiles(
   files: readonly string[],
-  { connector, withFolders = true }: CheckOptions = {},
+  { connector }: { connector?: string | undefined } = {},
 ): Promise<CheckReport> {
   const checked: CheckedFile[] = [];
   const findings: Finding[] = [];
@@ -75,7 +71,7 @@ export async function checkFiles(
 
   const uses = new Map<string, DeviceUse[]>();
   for (const agent of agents) {
-    await checkAgent(agent.config, { ...agent, withFolders });
+    await checkAgent(agent.config, agent);
     await collectUses(agent, uses);
   }
   compareAgents(agents);

@@ -1,9 +1,7 @@
 /** What an agent needs of its host. */
 import { dirname, join, resolve } from "node:path";
-import { FOLDER_KEYS } from "../../config/agent_config.ts";
-import { lackOfSpace } from "../../agent/free_space.ts";
+import { lackOfSpace } from "../../agent/host_check.ts";
 import { ask } from "../../process/proc.ts";
-import { canRead } from "../agents/agent_user.ts";
 import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import { formatFinding } from "../check/finding.ts";
 import { checkFiles } from "../check/check_files.ts";
@@ -13,16 +11,11 @@ import { type Check, failed, ok, warning } from "./check_result.ts";
 /** A job with a log, artifacts, an upload and some connections; the usual limit is 1024. */
 const FEWEST_OPEN_FILES = 1024;
 
+const FOLDER_KEYS = ["execution_basedir", "logging_basedir", "results_basedir"] as const;
+
 /** What `check` says. */
-export const configurationCheck: Check = async ({ agent: { file }, user }) => {
-  if (!await canRead(file, user)) {
-    return [failed(
-      "configuration",
-      `${file} cannot be read by ${user.name}, as whom the agent runs`,
-      `chgrp to a group of ${user.name}, and chmod 0640`,
-    )];
-  }
-  const { findings } = await checkFiles([file], { withFolders: false });
+export const configurationCheck: Check = async ({ agent: { file } }) => {
+  const { findings } = await checkFiles([file]);
   if (findings.length === 0) return [ok("configuration", `${file} is valid`)];
   return findings.map((finding) =>
     finding.severity === "mistake"
@@ -30,28 +23,26 @@ export const configurationCheck: Check = async ({ agent: { file }, user }) => {
       : warning(
         "configuration",
         formatFinding(finding),
-        "correct it, unless it is meant so",
+        "correct it, unless it is meant so or the agent has another PATH or user than you",
       )
   );
 };
 
 /** Whether the agent's folders can be used. */
-export const foldersCheck: Check = async ({ agent: { config }, user }) => {
+export const foldersCheck: Check = async ({ agent: { config } }) => {
   const checkResults = [];
   for (const key of FOLDER_KEYS) {
-    const why = await whyNotWritable(config[key], user);
+    const why = await whyNotWritable(config[key]);
     if (why === undefined) continue;
     checkResults.push(
       failed(
         "folders",
         `${key}: ${why}`,
-        `make ${config[key]} by hand, owned by ${user.name}, or configure another ${key}`,
+        `make ${config[key]} by hand, owned by the agent's user, or configure another ${key}`,
       ),
     );
   }
-  return checkResults.length > 0 ? checkResults : [
-    ok("folders", `all three can be written by ${user.name}`),
-  ];
+  return checkResults.length > 0 ? checkResults : [ok("folders", "all three can be written")];
 };
 
 /** Whether there is room for a job. */
@@ -63,7 +54,7 @@ export const spaceCheck: Check = async ({ agent: { config } }) => {
   if (why === undefined) return [ok("space", "there is more free than min_free_space")];
   return [failed(
     "space",
-    why,
+    why.message,
     "no job is taken before there is room: remove what is not needed there, or lower min_free_space",
   )];
 };
@@ -75,7 +66,7 @@ async function existingPart(folder: string): Promise<string> {
 }
 
 /** Who runs under this agent's name on this host. */
-export const lockCheck: Check = async ({ agent, user, sharedFolder }) => {
+export const lockCheck: Check = async ({ agent, sharedFolder }) => {
   const { agent_id: id } = agent.config;
   const own = await lockHolder(join(agent.folder, "lock"));
   const sharedPath = sharedLockPath(sharedFolder, id);
@@ -88,7 +79,7 @@ export const lockCheck: Check = async ({ agent, user, sharedFolder }) => {
     )];
   }
   const distrusted = await Deno.lstat(sharedPath).then(
-    ({ isFile, uid }) => !isFile || uid !== 0 && uid !== user.uid && own === undefined,
+    ({ isFile, uid }) => !isFile || uid !== 0 && uid !== Deno.uid() && own === undefined,
     () => false,
   );
   if (distrusted) {
@@ -133,14 +124,15 @@ function numberIn(text: string): number | undefined {
 }
 
 /** What is asked of the agent by files on this host. */
-export const markersCheck: Check = async ({ agent, user, sharedFolder }) => {
+export const markersCheck: Check = async ({ agent, sharedFolder }) => {
+  const owner = await Deno.stat(agent.folder).then(({ uid }) => uid, () => Deno.uid());
   const checkResults = [];
   for (const kind of ["OFFLINE", "RESTART"] as const) {
     for (const id of new Set([agent.config.agent_id, agent.config.agent_id.replaceAll("-", "")])) {
       const path = join(sharedFolder, `TESTFLINGER-DEVICE-${kind}-${id}`);
       const info = await Deno.lstat(path).catch(() => undefined);
       if (info === undefined) continue;
-      if (!info.isFile || info.uid !== 0 && info.uid !== user.uid) {
+      if (!info.isFile || info.uid !== 0 && info.uid !== owner) {
         checkResults.push(failed(
           "requests",
           `${path} is ignored: it must be a regular file of root or of the agent's user`,

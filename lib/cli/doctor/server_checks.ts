@@ -4,12 +4,11 @@ import * as z from "zod";
 import type { Log } from "../../log.ts";
 import { showText } from "../../observe/output_text.ts";
 import { duration } from "../../observe/words.ts";
-import type { CallFailure } from "../../server/classify.ts";
-import { Received } from "../../server/exchange.ts";
+import { AgentCookie } from "../../server/cookies.ts";
+import type { CallFailure } from "../../server/failure.ts";
+import { Received } from "../../server/received.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
 import { Transport } from "../../server/transport.ts";
-import { canRead } from "../agents/agent_user.ts";
-import { readFailure } from "../../config/source_text.ts";
 import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import {
   type Check,
@@ -41,7 +40,7 @@ export const serverChecks: Check = async (patient) => {
     basic: undefined,
     clock: patient.clock,
     log: silent,
-    cookie: () => undefined,
+    cookie: new AgentCookie(),
     onContact: undefined,
   });
   try {
@@ -131,7 +130,7 @@ function skewOf(ms: number): CheckResult {
 /** The access token, or undefined where there is none; and what to say about it. */
 async function tokenOf(
   transport: Transport,
-  { tokenFile, user }: Patient,
+  { tokenFile }: Patient,
 ): Promise<{ checkResult: CheckResult; text?: string }> {
   const issue = 'have one issued for an agent, and put {"refresh_token": "..."} into it';
   let text: string;
@@ -148,18 +147,8 @@ async function tokenOf(
     return {
       checkResult: failed(
         "token",
-        `${tokenFile} cannot be read: ${readFailure(error)}`,
-        `give it to ${user.name}, mode 0600 (and run this as that user, or root)`,
-      ),
-    };
-  }
-  if (!await canRead(tokenFile, user)) {
-    const message = `${tokenFile} cannot be read by ${user.name}, as whom the agent runs`;
-    return {
-      checkResult: failed(
-        "token",
-        message,
-        `chown ${user.name} ${tokenFile}; chmod 0600 ${tokenFile}`,
+        `${tokenFile} cannot be read: ${error instanceof Error ? error.message : error}`,
+        "give it to the agent's user, mode 0600 (and run this as that user, or root)",
       ),
     };
   }
@@ -216,7 +205,7 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
     { token },
   );
   if (answer instanceof Received) {
-    answer.release();
+    await answer.drain();
     return ok("role", "this agent may ask for jobs");
   }
   const { status, message } = answer;

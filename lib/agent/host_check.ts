@@ -1,0 +1,84 @@
+/** Whether the host can take another job: there is room, and the agent can write where it has to. */
+import { messageOf } from "../message.ts";
+
+/** A file of this size must fit: a full disk still takes empty ones. */
+const PROBE_BYTES = 4096;
+
+/** A job makes some twenty files of its own, and may bring more. */
+const FEWEST_INODES = 100;
+
+/** Why no job can be taken. */
+export interface HostTrouble {
+  /** Stays the same while the trouble does, so that it is said once. */
+  cause: string;
+  /** Half a sentence for people, with the figures of this moment. */
+  message: string;
+}
+
+/**
+ * Looks at the folders in which a job keeps what it has; the first trouble counts.
+ *
+ * @param leastFree bytes that must be free.
+ */
+export async function troubleWith(
+  folders: readonly string[],
+  leastFree: number,
+): Promise<HostTrouble | undefined> {
+  const lack = await lackOfSpace(folders, leastFree);
+  if (lack !== undefined) return lack;
+  for (const folder of folders) {
+    const trouble = await whyNotWritable(folder);
+    if (trouble !== undefined) return trouble;
+  }
+  return undefined;
+}
+
+/** The first of the folders with less than `least` bytes free. */
+export async function lackOfSpace(
+  folders: readonly string[],
+  least: number,
+): Promise<HostTrouble | undefined> {
+  const { statfs } = await import("node:fs/promises");
+  for (const folder of folders) {
+    const disk = await statfs(folder).catch(() => undefined);
+    if (disk === undefined) continue; // What is wrong, if anything is, shows when a file is made.
+    // Some file systems make inodes as they are needed, and say that there are none.
+    if (disk.files > 0 && disk.ffree < FEWEST_INODES) {
+      const message =
+        `${folder} has ${disk.ffree} inodes free, and a job may need ${FEWEST_INODES}`;
+      return { cause: `inodes ${folder}`, message };
+    }
+    const free = disk.bavail * disk.bsize;
+    if (free >= least) continue;
+    const message = `${folder} has ${mebibytes(free)} MiB free, and min_free_space is ${
+      mebibytes(least)
+    } MiB`;
+    return { cause: `space ${folder}`, message };
+  }
+  return undefined;
+}
+
+/** Only trying shows it: a file system may be read-only, out of inodes, over quota, or gone. */
+async function whyNotWritable(folder: string): Promise<HostTrouble | undefined> {
+  let path: string | undefined;
+  try {
+    path = await Deno.makeTempFile({ dir: folder, prefix: ".probe-" });
+    await Deno.writeFile(path, new Uint8Array(PROBE_BYTES));
+  } catch (error) {
+    const hint = isFull(error) ? " (its bytes or its inodes are used up: remove files)" : "";
+    const reason = messageOf(error).replace(/: (tmpfile|open|write)\b.*$/, "");
+    return { cause: `write ${folder}`, message: `${folder} takes no files: ${reason}${hint}` };
+  } finally {
+    if (path !== undefined) await Deno.remove(path).catch(() => {});
+  }
+  return undefined;
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof Error && "code" in error &&
+    ["ENOSPC", "EDQUOT"].includes(`${error.code}`);
+}
+
+function mebibytes(bytes: number): number {
+  return Math.floor(bytes / 2 ** 20);
+}

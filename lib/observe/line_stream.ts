@@ -1,0 +1,59 @@
+/**
+ * Lines to a stream that may not be read: a terminal that is stopped, a pipe whose reader sleeps, a
+ * journal that hangs. The writer never waits, and what nobody reads is dropped and counted.
+ */
+
+/** As much as a reader may fall behind. */
+const MOST_LINES = 1000;
+
+/** How long the last lines may take at the end. */
+const CLOSE_LIMIT_MS = 1000;
+
+/** A stream of lines. */
+export interface LineStream {
+  /** Returns at once. */
+  write(line: string): void;
+  /** Waits for what was written, if it is read within a second. */
+  close(): Promise<void>;
+}
+
+/** Makes a stream of lines; a stream that is closed at the other end swallows them. */
+export function createLineStream(
+  stream: { write(bytes: Uint8Array): Promise<number> },
+): LineStream {
+  const encoder = new TextEncoder();
+  let lines: string[] = [];
+  let dropped = 0;
+  let writing: Promise<void> | undefined;
+
+  const writeAll = async () => {
+    // Lines that are written in the same breath go out together.
+    await Promise.resolve();
+    while (lines.length > 0) {
+      if (dropped > 0) lines.push(`(${dropped} lines are not shown here: nobody has read them)`);
+      const text = lines.map((line) => `${line}\n`).join("");
+      lines = [];
+      dropped = 0;
+      try {
+        const bytes = encoder.encode(text);
+        for (let at = 0; at < bytes.length;) at += await stream.write(bytes.subarray(at));
+      } catch {
+        // The terminal is gone or the pipe has no reader: there is nobody left to tell.
+      }
+    }
+  };
+
+  return {
+    write(line) {
+      if (lines.length >= MOST_LINES) dropped++;
+      else lines.push(line);
+      writing ??= writeAll().finally(() => writing = undefined);
+    },
+    async close() {
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const limit = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSE_LIMIT_MS));
+      await Promise.race([writing, limit]);
+      clearTimeout(timer);
+    },
+  };
+}

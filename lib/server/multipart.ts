@@ -1,0 +1,67 @@
+/** A file as `multipart/form-data`, written as a stream: `FormData` would hold all of it in memory. */
+export interface MultipartFile {
+  /** Of the field, and of the file in it. */
+  name: string;
+  /** Of the file. */
+  type: string;
+  open: () => ReadableStream<Uint8Array>;
+}
+
+/**
+ * Wraps a file in a form.
+ *
+ * @returns the type of the form; its bytes, from the start at each call; and how many bytes it has
+ * more than the file.
+ */
+export function multipart(file: MultipartFile): {
+  type: string;
+  open: () => ReadableStream<Uint8Array>;
+  frameBytes: number;
+} {
+  const boundary = `testflinger-${crypto.randomUUID()}`;
+  const encoder = new TextEncoder();
+  const head = encoder.encode(
+    `--${boundary}\r\nContent-Disposition: form-data; name="${file.name}"; ` +
+      `filename="${file.name}"\r\nContent-Type: ${file.type}\r\n\r\n`,
+  );
+  const tail = encoder.encode(`\r\n--${boundary}--\r\n`);
+  const open = () => {
+    const reader = file.open().getReader();
+    let begun = false;
+    return new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        if (!begun) {
+          begun = true;
+          return controller.enqueue(head.slice());
+        }
+        const { done, value } = await reader.read();
+        if (!done) return controller.enqueue(value);
+        controller.enqueue(tail.slice());
+        controller.close();
+      },
+      cancel: (reason) => reader.cancel(reason),
+    }, { highWaterMark: 0 });
+  };
+  return {
+    type: `multipart/form-data; boundary=${boundary}`,
+    open,
+    frameBytes: head.length + tail.length,
+  };
+}
+
+/**
+ * How many bytes a stream has.
+ *
+ * @returns undefined when `signal` aborted.
+ */
+export async function countBytes(
+  stream: ReadableStream<Uint8Array>,
+  signal: AbortSignal | undefined,
+): Promise<number | undefined> {
+  let bytes = 0;
+  for await (const chunk of stream) {
+    if (signal?.aborted) return undefined;
+    bytes += chunk.length;
+  }
+  return bytes;
+}
