@@ -2,13 +2,17 @@ import type { Connector } from "./context.ts";
 
 /** The connectors of this version, by their names on the command line. */
 const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
+  dell_oemscript: async () => (await import("./oemscript.ts")).dellOemscript,
   fake_connector: async () => (await import("./fake_connector.ts")).fakeConnector,
+  hp_oemscript: async () => (await import("./oemscript.ts")).hpOemscript,
+  lenovo_oemscript: async () => (await import("./oemscript.ts")).lenovoOemscript,
   maas2: async () => (await import("./maas2.ts")).maas2,
   multi: async () => (await import("./multi.ts")).multi,
   muxpi: async () => (await import("./muxpi.ts")).muxpi,
   netboot: async () => (await import("./netboot.ts")).netboot,
   noprovision: async () => (await import("./noprovision.ts")).noprovision,
   oemrecovery: async () => (await import("./oemrecovery.ts")).oemrecovery,
+  oemscript: async () => (await import("./oemscript.ts")).oemscript,
 };
 
 /** Their names, sorted. */
@@ -19,12 +23,8 @@ export const NOT_IN_THIS_VERSION: readonly string[] = [
   "cm3",
   "control_host_iot",
   "control_host_kvm",
-  "dell_oemscript",
   "dragonboard",
-  "hp_oemscript",
-  "lenovo_oemscript",
   "oem_autoinstall",
-  "oemscript",
 ];
 
 /** Loads the connector of that name, and no other one; undefined where there is none. */

@@ -90,6 +90,17 @@ export const commonShape = {
   control_host: host.optional().describe("Helper computer beside the device."),
   control_host_port: port.default(CONTROL_HOST_PORT)
     .describe("Port of the control host's REST service."),
+  control_host_scheme: z.enum(["http", "https"], { error: "must be http or https" }).default("http")
+    .describe("https: talk to the control host's REST service encrypted."),
+  control_host_ca: z.string().optional().describe(
+    "File with the certificates (PEM) that the control host's is checked against; unset: those " +
+      "that come with this program.",
+  ),
+  control_host_verify_tls: z.boolean().default(true).describe(
+    "false: do not check the control host's certificate. Each provision warns of it in its log.",
+  ),
+  control_host_token: z.string().min(1).optional()
+    .describe("Token for the control host's REST service, sent as 'Authorization: Bearer'."),
   control_user: z.string().default("ubuntu").describe("User for ssh to the control host."),
   control_host_ssh_port: port.default(SSH_PORT).describe("Port of the control host's ssh server."),
   control_host_known_hosts: z.string().optional()

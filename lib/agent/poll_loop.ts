@@ -7,7 +7,7 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
+import { type Connectivity, isSaidElsewhere } from "../outbox/connectivity.ts";
 import type { Failure, ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
@@ -76,7 +76,7 @@ export class PollLoop {
   /** PollLoop, until the agent is told to stop or to restart. */
   async run(): Promise<"stopped" | "restart"> {
     const { clock, connectivity, config, onTurn, signals } = this.#options;
-    const backoff = new Backoff();
+    const backoff = new Backoff({ longestRetryAfterMs: LONGEST_RETRY_AFTER_MS });
     while (!signals.stop.aborted) {
       this.#wake = Promise.withResolvers<void>();
       onTurn?.();
@@ -92,7 +92,7 @@ export class PollLoop {
         const ms = config.polling_interval * 1000 * stretch;
         await this.#pause((wait, either) => clock.sleep(wait, either), ms);
       } else {
-        const ms = backoff.next(Math.min(round.retryAfterMs ?? 0, LONGEST_RETRY_AFTER_MS));
+        const ms = backoff.next(round.retryAfterMs);
         await this.#pause((wait, either) => connectivity.pause(wait, either), ms);
       }
     }
@@ -204,7 +204,7 @@ export class PollLoop {
 
   /** Says once, not at each try, what the server does not do. */
   #complain(what: Question, failure: Failure): void {
-    if (failure.kind === "aborted" || failure.kind === "unreachable") return;
+    if (isSaidElsewhere(failure)) return;
     if (this.#complaints.get(what) === failure.message) return;
     this.#complaints.set(what, failure.message);
     this.#options.log.error(

@@ -35,7 +35,7 @@ export async function refuseJob(job: Job, options: RefuseOptions): Promise<void>
     const backoff = new Backoff();
     while (!signal.aborted) {
       const answer = await server.postResult(job.jobId, outcome, signal);
-      if (answer.ok) return;
+      if (answer.ok || answer.kind === "forgotten") return;
       if (isFinal(answer)) break;
       await connectivity.pause(backoff.next(answer.retryAfterMs), signal).catch(() => {});
     }

@@ -6,7 +6,7 @@ import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
+import { type Connectivity, isSaidElsewhere } from "../outbox/connectivity.ts";
 import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
@@ -16,6 +16,8 @@ import type { Wish } from "./state_file.ts";
 
 /** The record's `updated_at` must move once a minute; this leaves time for one try that fails. */
 const HEARTBEAT_MS = 50_000;
+/** The record goes stale behind a server that asks for more patience than that. */
+const LONGEST_PATIENCE_MS = 60_000;
 /** The server forgets queues and images after seven days. */
 const ADVERTISE_MS = 24 * 60 * 60 * 1000;
 
@@ -175,7 +177,7 @@ export class Reporter {
   /** Posts what there is, and a sign of life now and then, until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, connectivity, observer } = this.#options;
-    const backoff = new Backoff();
+    const backoff = new Backoff({ longestRetryAfterMs: LONGEST_PATIENCE_MS });
     try {
       while (true) {
         signal.throwIfAborted();
@@ -305,7 +307,7 @@ export class Reporter {
 
   /** Says once, not at each try, what the server does not take. */
   #failed<T extends Answer<unknown> & { ok: false }>(what: string, failure: T): T {
-    if (failure.kind === "aborted" || failure.kind === "unreachable") return failure;
+    if (isSaidElsewhere(failure)) return failure;
     if (this.#complaints.get(what) !== failure.message) {
       this.#complaints.set(what, failure.message);
       this.#options.log.error(

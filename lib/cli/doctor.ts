@@ -25,8 +25,8 @@ export const doctorCommand: Command = {
     },
     { line: "testflinger-agent doctor --all", does: "of each agent only what is not well" },
     {
-      line: "sudo -u testflinger testflinger-agent doctor -c rpi4.conf",
-      does: "as the user whom the agent runs as",
+      line: "sudo testflinger-agent doctor -c rpi4.conf",
+      does: "folders and files are judged as the user that the agent runs as, whoever asks",
     },
   ],
   async run(line, io) {

@@ -106,6 +106,10 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
       connectivity.report(ok, message);
       observer.connectivity(ok, message);
     },
+    onAccess: (problem) => {
+      observer.access(problem);
+      if (problem === undefined) connectivity.retryNow();
+    },
   });
   try {
     const end = await runAgent({

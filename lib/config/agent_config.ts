@@ -172,7 +172,7 @@ const newKeys = {
     "No job is taken while less than this is free on the disk.",
   ),
   max_spool: bytes().prefault("10 GiB").describe(
-    "How much may wait on disk to be delivered to the server.",
+    "How much of logs and artifacts may wait on disk to be delivered to the server.",
   ),
   attachments_max_members: z.int().min(1).default(ATTACHMENTS_MAX_MEMBERS).describe(
     "How many files and folders the attachments of a job may have.",

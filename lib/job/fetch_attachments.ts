@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
-import type { Failure, ServerApi } from "../server/api.ts";
+import { type Failure, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import { beginTransfer } from "./transfer.ts";
 
@@ -40,9 +40,7 @@ export async function fetchAttachments(jobId: string, options: FetchOptions): Pr
     while (true) {
       const tried = await tryOnce(jobId, options);
       if ("ok" in tried) return tried;
-      const isWorthATry = tried.again.kind === "unreachable" || tried.again.kind === "busy" ||
-        tried.again.kind === "unauthorised";
-      if (!isWorthATry || clock.monotonic() >= deadline) {
+      if (isFinal(tried.again) || clock.monotonic() >= deadline) {
         return { ok: false, reason: tried.again.message };
       }
       await connectivity.pause(backoff.next(tried.again.retryAfterMs), signal);

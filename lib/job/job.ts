@@ -3,7 +3,7 @@
  * come and go between versions of the server, and none of them is a reason to refuse a job.
  */
 import type { Phase } from "../phases.ts";
-import { isJobId } from "../server/job_answer.ts";
+import { isJobId } from "../server/answers.ts";
 
 /** How long a phase may take when neither job nor configuration says, in seconds. */
 const DEFAULT_GLOBAL_TIMEOUT_S = 14400;

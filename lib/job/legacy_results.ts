@@ -10,7 +10,7 @@ import { messageOf } from "../message.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
 import { moveFolder } from "./folder.ts";
-import { isJobId } from "../server/job_answer.ts";
+import { isJobId } from "../server/answers.ts";
 import { Job } from "./job.ts";
 import type { JobStore } from "./store.ts";
 

@@ -5,15 +5,20 @@
 import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { JOURNAL_VERSION } from "../outbox/entries.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
-import { isJobId } from "../server/job_answer.ts";
+import { isJobId } from "../server/answers.ts";
+import { DamagedJobs } from "./damaged_jobs.ts";
 import type { Job } from "./job.ts";
+import { readSmallFile } from "./regular_file.ts";
 
 /** The job as it was received, secrets included; gone when the job has ended. */
 const RECEIVED_NAME = "job.json";
+/** Larger than any answer that a job is read from. */
+const MOST_RECEIVED_BYTES = 64 * 1024 * 1024;
 
 /** The folder in `results_basedir` that holds everything an agent keeps. */
 export function agentFolder(resultsBasedir: string, agentId: string): string {
@@ -31,6 +36,7 @@ export interface Leftover {
 export class JobStore {
   readonly folder: string;
   readonly #log: Log;
+  readonly #damaged: DamagedJobs;
 
   /**
    * @param folder from `agentFolder()`; made if it does not exist.
@@ -39,6 +45,7 @@ export class JobStore {
   constructor(folder: string, log: Log) {
     this.folder = folder;
     this.#log = log;
+    this.#damaged = new DamagedJobs(join(folder, "damaged"), log);
     this.makeFolder();
   }
 
@@ -84,6 +91,7 @@ export class JobStore {
       outbox.holdBallast();
       outbox.append({
         t: "accepted",
+        version: JOURNAL_VERSION,
         at,
         jobId: job.jobId,
         queue: job.queue,
@@ -144,46 +152,90 @@ export class JobStore {
     return join(this.jobsFolder, `${job.jobId}~adopted`);
   }
 
-  /** Opens what earlier processes left, oldest first. What cannot be opened is put aside. */
+  /**
+   * Opens what earlier processes left, oldest first. What cannot be opened is put aside; a job whose
+   * id is known by the name of its folder is there all the same, with nothing but that, to be ended.
+   */
   async leftovers(): Promise<Leftover[]> {
     await this.#clearPartial();
     const leftovers: Leftover[] = [];
-    for (const entry of Deno.readDirSync(this.jobsFolder)) {
-      const folder = join(this.jobsFolder, entry.name);
-      try {
-        if (!entry.isDirectory || !isJobId(entry.name.split("~")[0])) {
-          throw new Error("not the folder of a job");
-        }
-        const leftover = this.#open(folder, await readReceived(folder));
-        leftover.outbox.rest();
-        leftovers.push(leftover);
-      } catch (error) {
-        if (isPassing(error)) this.#leaveForLater(folder, error);
-        else this.#putAside(folder, error);
-      }
+    for (const entry of [...Deno.readDirSync(this.jobsFolder)]) {
+      const leftover = this.#openOrPutAside(entry.name);
+      if (leftover === undefined) continue;
+      leftover.outbox.rest();
+      leftovers.push(leftover);
     }
     return leftovers.sort((a, b) => acceptedAt(a.outbox) - acceptedAt(b.outbox));
   }
 
-  #open(folder: string, received: Record<string, unknown> | undefined): Leftover {
-    // Read before Outbox.open() cuts off what is torn, so that a person can look at all of it.
-    const record = join(folder, "record");
-    const before = existingBytes(record);
-    const { outbox, damaged } = Outbox.open(folder, this.#log);
-    if (damaged === 0) return { outbox, received };
-    const copy = join(this.folder, "damaged", `${basename(folder)}-${Date.now()}.record`);
+  #openOrPutAside(name: string): Leftover | undefined {
+    const folder = join(this.jobsFolder, name);
+    const [jobId] = name.split("~");
     try {
-      Deno.mkdirSync(join(this.folder, "damaged"), { recursive: true, mode: 0o700 });
-      Deno.writeFileSync(copy, before, { mode: 0o600 });
+      if (!isJobId(jobId)) throw new Error("it does not have the name of a job");
+      return this.#open(folder, jobId);
     } catch (error) {
-      this.#log.error(`Cannot keep a copy of the damaged record ${record}: ${messageOf(error)}`);
+      if (isPassing(error)) {
+        this.#leaveForLater(folder, error);
+        return undefined;
+      }
+      const aside = this.#damaged.putAside(folder, error);
+      if (aside === undefined) return undefined;
+      // It waits for a person, and for as long as that takes: without the job's secrets.
+      removeQuietly(join(aside, RECEIVED_NAME));
+      return isJobId(jobId) ? this.#startOver(folder, jobId) : undefined;
     }
-    this.#log.error(
-      `The record of job ${outbox.jobId} is damaged: ${damaged} of its entries cannot be read. ` +
-        "The job is brought to an end with what can be; look for a failing disk.",
-      { record, copy },
-    );
-    return { outbox, received };
+  }
+
+  #open(folder: string, jobId: string): Leftover {
+    if (!Deno.lstatSync(folder).isDirectory) throw new Error("it is no folder");
+    const path = join(folder, "record");
+    // Read before Outbox.open() cuts off what is torn, so that a person can look at all of it.
+    const bytes = existingBytes(path);
+    const { outbox, damaged, unknown } = Outbox.open(folder, this.#log);
+    const named = outbox.state.accepted?.jobId;
+    if (named !== undefined && named !== jobId) {
+      outbox[Symbol.dispose]();
+      throw new Error(`its record is that of another job, ${named}`);
+    }
+    if (damaged + unknown > 0) {
+      const fault = { jobId: outbox.jobId, path, bytes, damaged, unknown };
+      this.#damaged.keepCopy(fault, basename(folder));
+    }
+    return { outbox, received: this.#readReceived(folder, jobId) };
+  }
+
+  /** A job of which nothing is known but its id: somebody waits for its end. */
+  #startOver(folder: string, jobId: string): Leftover | undefined {
+    try {
+      Deno.mkdirSync(folder, { mode: 0o700 });
+      const { outbox } = Outbox.open(folder, this.#log);
+      // The server may have something of it.
+      const accepted = { t: "accepted", version: JOURNAL_VERSION, queue: "" } as const;
+      outbox.append({ ...accepted, at: 0, jobId, rerun: true });
+      return { outbox, received: undefined };
+    } catch (error) {
+      this.#log.error(
+        `Cannot end job ${jobId}, whose record cannot be read: ${messageOf(error)}. Cancel it on ` +
+          "the server: nobody else will end it.",
+      );
+      return undefined;
+    }
+  }
+
+  /** The job as it was received; undefined where it cannot be read, or is another job. */
+  #readReceived(folder: string, jobId: string): Record<string, unknown> | undefined {
+    const path = join(folder, RECEIVED_NAME);
+    try {
+      const text = new TextDecoder().decode(readSmallFile(path, MOST_RECEIVED_BYTES));
+      const value: unknown = JSON.parse(text);
+      if (typeof value !== "object" || value === null) return undefined;
+      if ("job_id" in value && value.job_id === jobId) return { ...value };
+      this.#log.error(`${path} is not job ${jobId}, which is brought to its end without it.`);
+      return undefined;
+    } catch {
+      return undefined; // The job has ended, or its secrets are lost.
+    }
   }
 
   #leaveForLater(folder: string, error: unknown): void {
@@ -191,26 +243,6 @@ export class JobStore {
       `Cannot open what an earlier run left in ${folder}: ${messageOf(error)}. ` +
         "It is tried again at the next start of the agent.",
     );
-  }
-
-  #putAside(folder: string, error: unknown): void {
-    const aside = join(this.folder, "damaged", `${basename(folder)}-${Date.now()}`);
-    const reason = messageOf(error);
-    try {
-      Deno.mkdirSync(join(this.folder, "damaged"), { recursive: true, mode: 0o700 });
-      Deno.renameSync(folder, aside);
-      removeReceived(aside);
-      this.#log.error(
-        `Cannot read what an earlier run left in ${folder}: ${reason}. It is put aside as ${aside}; ` +
-          "look at it, and remove it.",
-      );
-    } catch (renameError) {
-      const why = messageOf(renameError);
-      this.#log.error(
-        `Cannot read what an earlier run left in ${folder}: ${reason}; nor put it aside: ${why}. ` +
-          "Remove it by hand.",
-      );
-    }
   }
 
   /** The job has ended: nobody needs its secrets any more. */
@@ -251,11 +283,6 @@ export class JobStore {
     if (obstacle === undefined) return;
     this.#log.error(`Cannot remove ${this.#partial}: ${obstacle}. Remove it by hand.`);
   }
-
-  /** Bytes that a job takes up on disk. */
-  async size(outbox: Outbox): Promise<number> {
-    return await sizeOf(outbox.folder);
-  }
 }
 
 /** What says nothing of the job itself: too many open files, a full disk, one that cannot be written to. */
@@ -266,12 +293,11 @@ function isPassing(error: unknown): boolean {
     PASSING.includes(error.code);
 }
 
-/** What is put aside waits for a person, and for as long as that takes: without the job's secrets. */
-function removeReceived(folder: string): void {
+function removeQuietly(path: string): void {
   try {
-    Deno.removeSync(join(folder, RECEIVED_NAME));
+    Deno.removeSync(path);
   } catch {
-    // There is none, or it was no folder.
+    // There is none.
   }
 }
 
@@ -295,18 +321,9 @@ function syncFolder(path: string): void {
   folder.syncSync();
 }
 
-async function readReceived(folder: string): Promise<Record<string, unknown> | undefined> {
-  try {
-    const value: unknown = JSON.parse(await Deno.readTextFile(join(folder, RECEIVED_NAME)));
-    return typeof value === "object" && value !== null ? { ...value } : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 function existingBytes(path: string): Uint8Array {
   try {
-    return Deno.readFileSync(path);
+    return readSmallFile(path, Infinity);
   } catch {
     return new Uint8Array();
   }
@@ -318,17 +335,4 @@ function acceptedAt(outbox: Outbox): number {
 
 async function isFolder(path: string): Promise<boolean> {
   return await Deno.lstat(path).then((info) => info.isDirectory, () => false);
-}
-
-async function sizeOf(path: string): Promise<number> {
-  const info = await Deno.lstat(path).catch(() => undefined);
-  if (info === undefined) return 0;
-  if (!info.isDirectory) return info.size;
-  let size = 0;
-  try {
-    for await (const entry of Deno.readDir(path)) size += await sizeOf(join(path, entry.name));
-  } catch {
-    // A folder that resists is counted as what could be seen of it.
-  }
-  return size;
 }

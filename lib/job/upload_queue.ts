@@ -10,6 +10,7 @@ import type { UploaderOptions } from "../outbox/delivery.ts";
 import { deliver } from "../outbox/uploader.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { Backoff } from "../server/backoff.ts";
+import { makeRoom, type SparePart } from "./space_cap.ts";
 import type { JobStore } from "./store.ts";
 
 /** What all uploads share. */
@@ -25,6 +26,12 @@ export interface DeliveriesOptions {
   maxSpool: number;
 }
 
+/**
+ * For so long nothing of a job must have arrived before it is given up to make room: a server that is
+ * there takes what has just ended.
+ */
+const STUCK_AFTER_MS = 30_000;
+
 /** Dashboards look every few seconds at what is on its way. */
 const TELL_EVERY_MS = 2_000;
 
@@ -34,6 +41,10 @@ interface Delivery {
   /** Stops its uploader. */
   pause: AbortController;
   how: Pick<UploaderOptions, "onCancelled" | "isLeftover">;
+  /** Whether its turn has come. */
+  hasBegun: boolean;
+  /** Since when this is left of it, though it was tried; monotonic milliseconds. */
+  trouble?: { since: number; left: string };
 }
 
 /** All uploads of one agent. */
@@ -45,6 +56,9 @@ export class UploadQueue {
   /** The end of the queue in which finished jobs of earlier runs are delivered. */
   #backlog: Promise<void> = Promise.resolve();
   #telling: Promise<void> | undefined;
+  #makingRoom: Promise<void> | undefined;
+  /** When the disk was last looked at; monotonic milliseconds. */
+  #lookedAt = -Infinity;
 
   constructor(options: DeliveriesOptions) {
     this.#options = options;
@@ -80,7 +94,7 @@ export class UploadQueue {
     const next = Promise.withResolvers<void>();
     const done = this.#deliver(outbox, { before, signal, how, onTrouble: next.resolve });
     done.finally(next.resolve);
-    this.#uploads.set(outbox, { done, pause, how });
+    this.#uploads.set(outbox, { done, pause, how, hasBegun: false });
     this.#telling ??= this.#tellNowAndThen();
     return next.promise;
   }
@@ -99,6 +113,8 @@ export class UploadQueue {
     const backoff = new Backoff();
     let told: string | undefined;
     await Promise.race([before, aborted(signal)]);
+    const upload = this.#uploads.get(outbox);
+    if (upload !== undefined) upload.hasBegun = true;
     while (!signal.aborted) {
       try {
         return await this.#tryToDeliver(outbox, signal, how);
@@ -120,7 +136,11 @@ export class UploadQueue {
 
   async #tryToDeliver(outbox: Outbox, signal: AbortSignal, how: Delivery["how"]): Promise<void> {
     const { store, removeFolder, uploader } = this.#options;
-    await deliver(outbox, { ...uploader, ...how }, signal);
+    const onRetry = () => {
+      this.#noteTrouble(outbox);
+      uploader.onRetry?.();
+    };
+    await deliver(outbox, { ...uploader, ...how, onRetry }, signal);
     const folder = outbox.state.finished?.folder;
     if (folder !== undefined) await removeFolder(folder);
     const { output, serial } = outbox.state.logs;
@@ -137,6 +157,7 @@ export class UploadQueue {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       this.#tell();
+      await this.enforceCap();
       await this.#options.clock.sleep(TELL_EVERY_MS, signal).catch(() => {});
     }
   }
@@ -152,31 +173,55 @@ export class UploadQueue {
   }
 
   /**
-   * While what is kept takes more room than it may, gives up the logs and the artifacts of the oldest
-   * jobs that have ended. Their outcomes stay: nobody must wait for a job for ever.
+   * While what is kept takes more room than it may, gives up logs and artifacts of ended jobs that the
+   * server does not take. Their outcomes stay: nobody must wait for a job for ever.
    */
   async enforceCap(): Promise<void> {
-    const { store, maxSpool, log } = this.#options;
-    const sizes = new Map<Outbox, number>();
-    for (const outbox of this.#uploads.keys()) sizes.set(outbox, await store.size(outbox));
-    let total = [...sizes.values()].reduce((sum, size) => sum + size, 0);
-    for (const [outbox, size] of sizes) {
-      if (total <= maxSpool) return;
-      const delivery = this.#uploads.get(outbox);
-      const isEligible = outbox.state.finished !== undefined && !outbox.state.givenUp;
-      if (delivery === undefined || !isEligible) continue;
-      log.error(
-        `What could not be delivered takes up ${total} bytes, more than max_spool allows ` +
-          `(${maxSpool}): the log and the artifacts of job ${outbox.jobId} are given up, its outcome ` +
-          "is kept. Find out why the server does not take them, or raise max_spool.",
-      );
-      delivery.pause.abort(new DOMException("The job makes room", "AbortError"));
-      await delivery.done;
-      if (!this.#uploads.has(outbox)) continue; // It was delivered in this moment.
-      await outbox.giveUp();
-      total -= size;
-      this.#start(outbox, this.#earlierThan(outbox), delivery.how);
+    const now = this.#options.clock.monotonic();
+    const isHeldUp = [...this.#uploads.values()].some((upload) => this.#isStuck(upload));
+    if (isHeldUp && now - this.#lookedAt >= STUCK_AFTER_MS) {
+      this.#lookedAt = now;
+      this.#makingRoom ??= this.#makeRoom().finally(() => this.#makingRoom = undefined);
     }
+    await this.#makingRoom;
+  }
+
+  async #makeRoom(): Promise<void> {
+    const { maxSpool, log } = this.#options;
+    const uploads = [...this.#uploads];
+    const occupants = uploads.map(([outbox, upload]) => ({
+      outbox,
+      // One whose turn has not come is held up by the one before it.
+      isStuck: outbox.state.finished !== undefined && (!upload.hasBegun || this.#isStuck(upload)),
+    }));
+    const giveUp = (outbox: Outbox, part: SparePart) => this.#giveUp(outbox, part);
+    await makeRoom(occupants, { maxSpool, log, giveUp });
+  }
+
+  /** Whether nothing of it has arrived for some time, though it was tried. */
+  #isStuck({ trouble }: Delivery): boolean {
+    return trouble !== undefined &&
+      this.#options.clock.monotonic() - trouble.since >= STUCK_AFTER_MS;
+  }
+
+  /** A call for `outbox` has failed: since when does nothing of it arrive any more? */
+  #noteTrouble(outbox: Outbox): void {
+    const upload = this.#uploads.get(outbox);
+    if (upload === undefined) return;
+    const left = `${outbox.undeliveredBytes} ${outbox.state.pending.length}`;
+    if (upload.trouble?.left === left) return;
+    upload.trouble = { since: this.#options.clock.monotonic(), left };
+  }
+
+  async #giveUp(outbox: Outbox, part: SparePart): Promise<boolean> {
+    const upload = this.#uploads.get(outbox);
+    if (upload === undefined) return false;
+    upload.pause.abort(new DOMException("The job makes room", "AbortError"));
+    await upload.done;
+    if (!this.#uploads.has(outbox)) return false; // It was delivered in this moment.
+    await outbox.giveUp(part);
+    this.#start(outbox, this.#earlierThan(outbox), upload.how);
+    return true;
   }
 
   /** Waits until the server has everything, at most `ms`. Returns whether it has. */

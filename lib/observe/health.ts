@@ -5,7 +5,9 @@
 import { type Context, Hono } from "hono";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import { viewConfiguration } from "./configuration_view.ts";
+import { HttpServer } from "./http_server.ts";
 import { createLiveEvents, type LiveEvents } from "./live_events.ts";
 import type { Metrics } from "./metrics.ts";
 import { renderPage } from "./page.ts";
@@ -65,16 +67,19 @@ export function serveHealth(options: HealthOptions): Health {
   const live = createLiveEvents(options);
   const app = createHealthApp(options, live);
   const closing = new AbortController();
-  let server: Deno.HttpServer<Deno.NetAddr> | undefined;
+  let server: { http: HttpServer; url: string } | undefined;
 
   /** Returns why it did not work. */
   const bind = (): string | undefined => {
     try {
-      server = Deno.serve({ hostname: host, port, onListen() {} }, app.fetch);
+      const listener = Deno.listen({ hostname: host, port });
+      const what = "the status page and the metrics";
+      const http = new HttpServer({ listener, answer: app.fetch, what, clock, log });
+      server = { http, url: urlOf(listener.addr) };
     } catch (error) {
-      return error instanceof Error ? error.message : String(error);
+      return messageOf(error);
     }
-    log.info("The status page and the metrics are served", { url: urlOf(server.addr) });
+    log.info("The status page and the metrics are served", { url: server.url });
     return undefined;
   };
 
@@ -101,16 +106,13 @@ export function serveHealth(options: HealthOptions): Health {
 
   return {
     get url() {
-      return server === undefined ? undefined : urlOf(server.addr);
+      return server?.url;
     },
     async close() {
       closing.abort();
       live.close();
       await binding;
-      const closed = new AbortController();
-      const limit = clock.sleep(CLOSE_LIMIT_MS, closed.signal).catch(() => {});
-      await Promise.race([server?.shutdown(), limit]);
-      closed.abort();
+      await server?.http.close(CLOSE_LIMIT_MS);
     },
   };
 }

@@ -81,6 +81,10 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
     "testflinger_agent_last_contact_timestamp_seconds",
     "When a call to the server last succeeded, in seconds since 1970; 0 when none has.",
   );
+  const turnedAway = gauge(
+    "testflinger_agent_turned_away",
+    "1 while the server turns the agent away, for its token or its token's role.",
+  );
   const retries = counter(
     "testflinger_agent_retries_total",
     "Calls and deliveries that were tried again.",
@@ -118,9 +122,14 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
 
   // Prometheus sees a first increase only where there was a 0 before it.
   for (const metric of [jobs, recoveryFailures, polls, retries, logBytes]) metric.inc(agent, 0);
-  for (const metric of [lastContact, undeliveredBytes, undeliveredFragments, undeliveredJobs]) {
-    metric.set(agent, 0);
-  }
+  const gauges = [
+    lastContact,
+    turnedAway,
+    undeliveredBytes,
+    undeliveredFragments,
+    undeliveredJobs,
+  ];
+  for (const metric of gauges) metric.set(agent, 0);
   for (const phase of PHASES) failures.inc({ ...agent, test_phase: phase }, 0);
   for (const outcome of ["success", "failure"]) calls.inc({ ...agent, outcome }, 0);
   cancellation.zero(agent);
@@ -156,6 +165,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       calls.inc({ ...agent, outcome: ok ? "success" : "failure" });
       if (ok) lastContact.set(agent, clock.now() / MS);
     },
+    access: (problem) => turnedAway.set(agent, problem === undefined ? 0 : 1),
     retried: () => retries.inc(agent),
     undelivered({ bytes, fragments, jobs }) {
       undeliveredBytes.set(agent, bytes);
@@ -171,7 +181,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
   function addProcessMetrics() {
     new Gauge({
       name: "process_resident_memory_bytes",
-      help: "StateFile of the agent's process, without its children.",
+      help: "Memory of the agent's process, without its children.",
       registers,
       collect() {
         this.set(Deno.memoryUsage().rss);

@@ -79,6 +79,8 @@ export interface Observer {
   polled(): void;
   /** A call to the server ended; `message` is a `Failure`'s, one line without secrets. */
   connectivity(ok: boolean, message?: string): void;
+  /** The server turns the agent away, for this reason; then, with `undefined`, no longer. */
+  access(problem: string | undefined): void;
   /** A call to the server, or a delivery, is tried again. */
   retried(): void;
   undelivered(amount: Backlog): void;
@@ -100,6 +102,7 @@ export const noObserver: Observer = {
   transfer() {},
   polled() {},
   connectivity() {},
+  access() {},
   retried() {},
   undelivered() {},
   cancelled() {},
@@ -140,6 +143,7 @@ export function combineObservers(observers: readonly Observer[], log?: Log): Obs
     transfer: (transfer) => tell((o) => o.transfer(transfer)),
     polled: () => tell((o) => o.polled()),
     connectivity: (ok, message) => tell((o) => o.connectivity(ok, message)),
+    access: (problem) => tell((o) => o.access(problem)),
     retried: () => tell((o) => o.retried()),
     undelivered: (amount) => tell((o) => o.undelivered(amount)),
     cancelled: (latencyMs) => tell((o) => o.cancelled(latencyMs)),

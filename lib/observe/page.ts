@@ -119,6 +119,13 @@ function renderNotices(status: AgentStatus): Markup {
         show(server.last_failure ?? "")
       }</p>`
   }${
+    server.turned_away === undefined ? NOTHING : html`
+      <p
+        class="notice bad">The server turns this agent away; an administrator must see to its token. ${show(
+          server.turned_away,
+        )}</p>
+    `
+  }${
     undelivered.bytes === 0 && undelivered.jobs === 0 ? NOTHING : html`
       <p
         class="notice warn">Not delivered yet: ${backlog(

@@ -169,6 +169,11 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       };
       if (turned) changed();
     },
+    access(problem) {
+      const { turned_away: _, ...rest } = server;
+      server = problem === undefined ? rest : { ...rest, turned_away: clip(problem) };
+      changed();
+    },
     retried() {
       server = { ...server, retries: server.retries + 1 };
     },
@@ -277,5 +282,8 @@ function whyNotReady(
     return `the agent is ${words}${mode.comment === "" ? "" : `: ${mode.comment}`}`;
   }
   if (server.reachable === false) return `the server is not reachable: ${server.last_failure}`;
+  if (server.turned_away !== undefined) {
+    return `the server turns the agent away: ${server.turned_away}`;
+  }
   return undefined;
 }

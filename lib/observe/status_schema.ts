@@ -88,6 +88,8 @@ export const AgentStatus = z.object({
     last_success_at: z.string().optional().describe("of the last call that succeeded"),
     last_failure_at: z.string().optional().describe("of the last call that failed"),
     last_failure: z.string().optional().describe("what it was"),
+    turned_away: z.string().optional()
+      .describe("why the server turns the agent away, for its token or its token's role"),
     last_poll_at: z.string().optional().describe("when it was last asked for a job"),
     retries: z.int().describe("calls and deliveries that were tried again"),
   }).describe("the Testflinger server"),

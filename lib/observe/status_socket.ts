@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { HttpServer } from "./http_server.ts";
 import { createLiveEvents } from "./live_events.ts";
 import type { StatusBoard } from "./status.ts";
 
@@ -61,13 +62,14 @@ export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
         return new Response("There are /v1/status and /v1/events.\n", { status: 404 });
     }
   };
-  let server: Deno.HttpServer<Deno.UnixAddr> | undefined;
+  let server: HttpServer | undefined;
   let hasFailed = false;
 
   const serve = () => {
     try {
       removeLeftover(path);
-      server = Deno.serve({ path, onListen() {} }, answer);
+      const listener = Deno.listen({ transport: "unix", path });
+      server = new HttpServer({ listener, answer, what: "the agent's status socket", clock, log });
       Deno.chmodSync(path, SOCKET_MODE);
       hasFailed = false;
     } catch (error) {
@@ -86,15 +88,12 @@ export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
   return {
     renew() {
       if (isThere(path)) return;
-      server?.shutdown().catch(() => {});
+      void server?.close(0);
       serve();
     },
     async close() {
       live.close();
-      const closed = new AbortController();
-      const limit = clock.sleep(CLOSE_LIMIT_MS, closed.signal).catch(() => {});
-      await Promise.race([server?.shutdown(), limit]);
-      closed.abort();
+      await server?.close(CLOSE_LIMIT_MS);
     },
   };
 }

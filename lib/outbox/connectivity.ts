@@ -4,6 +4,15 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import type { Failure } from "../server/api.ts";
+
+/**
+ * Whether it needs no line of its own in the log: `Connectivity` tells of an outage, once for all calls,
+ * and the client of a role that does not suffice.
+ */
+export function isSaidElsewhere({ kind }: Failure): boolean {
+  return kind === "aborted" || kind === "unreachable" || kind === "forbidden";
+}
 
 /** What is known of the way to the server. */
 export class Connectivity {
@@ -36,6 +45,11 @@ export class Connectivity {
     const seconds = Math.round((this.#clock.monotonic() - (this.#lostAt ?? 0)) / 1000);
     this.#lostAt = undefined;
     this.#log.info("The server is back", { outage_seconds: seconds });
+    this.retryNow();
+  }
+
+  /** What waits for another try need not wait any longer. */
+  retryNow(): void {
     for (const wake of this.#waiting) wake();
   }
 

@@ -4,11 +4,21 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { type Answer, type Failure, isFinal, type ServerApi, type Upload } from "../server/api.ts";
+import {
+  type Answer,
+  type Failure,
+  isFinal,
+  needsAdministrator,
+  type ServerApi,
+  type Upload,
+} from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { Connectivity } from "./connectivity.ts";
 import type { JobState } from "./job_state.ts";
 import type { Outbox } from "./outbox.ts";
+
+/** What an administrator has to mend is not mended in seconds. */
+const TURNED_AWAY_BASE_MS = 15_000;
 
 /** What an uploader needs to know and to use. */
 export interface UploaderOptions {
@@ -98,11 +108,13 @@ export class Delivery {
    */
   async persist<T>(call: () => Promise<Answer<T>>): Promise<Answer<T>> {
     const { connectivity, log, onRetry } = this.options;
-    const backoff = new Backoff();
+    const outage = new Backoff();
+    const turnedAway = new Backoff({ baseMs: TURNED_AWAY_BASE_MS });
     while (true) {
       const answer = await call();
       if (answer.ok || isFinal(answer)) return answer;
       this.signal.throwIfAborted();
+      const backoff = needsAdministrator(answer) ? turnedAway : outage;
       onRetry?.();
       log.debug(`Will be tried again: ${answer.message}`, { job_id: this.outbox.jobId });
       await connectivity.pause(backoff.next(answer.retryAfterMs), this.signal);

@@ -15,6 +15,9 @@ export type LogName = typeof LOG_NAMES[number];
 
 const log = z.enum(LOG_NAMES);
 
+/** Counts the changes that an older agent would misunderstand. */
+export const JOURNAL_VERSION = 1;
+
 /** One process and its identity, as `lib/process/identity.ts` reads it. */
 const Identity = z.object({ pid: z.int(), startTime: z.number(), bootId: z.string() });
 
@@ -44,6 +47,8 @@ export const Entry = z.discriminatedUnion("t", [
   /** The server has handed the job out, and it is ours to bring to an end. */
   z.object({
     t: z.literal("accepted"),
+    /** @see JOURNAL_VERSION */
+    version: z.int().optional(),
     at: z.number(),
     jobId: z.string(),
     queue: z.string(),
@@ -82,8 +87,8 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("settled"), n: z.int(), ...Settled.shape }),
   /** The first `count` events are through. */
   z.object({ t: z.literal("events_settled"), count: z.int(), ...Settled.shape }),
-  /** To make room, the logs and the artifacts were given up; the outcome is still delivered. */
-  z.object({ t: z.literal("given_up") }),
+  /** To make room, the logs or the artifacts were given up; the outcome is still delivered. */
+  z.object({ t: z.literal("given_up"), part: z.enum(["log", "artifacts"]) }),
   /**
    * Nothing of the job runs any more and nothing will be added: what is left is delivery, and then
    * to remove `folder` where the artifacts could not be moved out of it.

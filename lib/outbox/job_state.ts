@@ -56,8 +56,8 @@ export interface JobState {
   eventsSettled: number;
   /** Whether the job is known to be cancelled. */
   cancelled: boolean;
-  /** Whether the logs and the artifacts were given up to make room. */
-  givenUp: boolean;
+  /** Whether the logs were given up to make room. */
+  logGivenUp: boolean;
   /** Set when only delivery is left; `folder` is then to be removed after it. */
   finished?: { folder?: string };
 }
@@ -76,7 +76,7 @@ export function emptyJobState(): JobState {
     events: [],
     eventsSettled: 0,
     cancelled: false,
-    givenUp: false,
+    logGivenUp: false,
   };
 }
 
@@ -163,13 +163,16 @@ export function apply(state: JobState, entry: Entry): void {
       state.eventsSettled = Math.max(state.eventsSettled, entry.count);
       break;
     case "given_up":
+      if (entry.part === "artifacts") {
+        state.pending = state.pending.filter(({ message }) => message.kind !== "artifacts");
+        break;
+      }
       for (const log of LOG_NAMES) {
         const { next } = state.logs[log];
         state.logs[log] = { regions: [], settled: 0, next, refused: {} };
       }
-      state.pending = state.pending.filter(({ message }) => message.kind !== "artifacts");
       for (const pending of state.pending) pending.after = { output: 0, serial: 0 };
-      state.givenUp = true;
+      state.logGivenUp = true;
       break;
     case "finished":
       state.finished = entry.folder === undefined ? {} : { folder: entry.folder };

@@ -11,7 +11,7 @@ import process from "node:process";
 export interface Reading {
   /** The values of the lines that are whole, in order. */
   values: unknown[];
-  /** How many lines in the middle were damaged. */
+  /** How many lines were damaged, and not just torn off by the end of a process. */
   damaged: number;
   /** Length in bytes of what ends with a whole line; what follows is torn. */
   wholeBytes: number;
@@ -52,7 +52,11 @@ export function readRecord(bytes: Uint8Array): Reading {
   let start = 0;
   while (true) {
     const end = bytes.indexOf(NEWLINE, start);
-    if (end === -1) break;
+    if (end === -1) {
+      // A file system may have kept the length of what a power cut took, and nothing but zeros of it.
+      if (bytes.indexOf(0, start) !== -1) damaged++;
+      break;
+    }
     const read = valueOf(bytes.subarray(start, end));
     if (read === undefined) damaged++;
     else values.push(read.value);
@@ -94,7 +98,7 @@ export class JournalFile {
    * @throws {Error} what the file system says.
    */
   static open(path: string): { file: JournalFile; reading: Reading } {
-    const file = openFile(path);
+    const file = openOwnFile(path);
     try {
       const reading = readRecord(Deno.readFileSync(path));
       file.truncateSync(reading.wholeBytes);
@@ -131,7 +135,7 @@ export class JournalFile {
 
   #opened(): Deno.FsFile {
     if (this.#file !== undefined) return this.#file;
-    const file = openFile(this.#path);
+    const file = openOwnFile(this.#path);
     file.seekSync(this.#length, Deno.SeekMode.Start);
     this.#file = file;
     return file;
@@ -149,6 +153,21 @@ export class JournalFile {
   }
 }
 
-function openFile(path: string): Deno.FsFile {
+/**
+ * Opens a file of an outbox for reading and writing, or makes it.
+ *
+ * @throws {Error} what the file system says, or that something else is in its place: what nobody
+ * expects there, a FIFO above all, would make the agent wait for ever.
+ */
+export function openOwnFile(path: string): Deno.FsFile {
+  if (existsOtherwise(path)) throw new Error(`${path} is not a regular file`);
   return Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
+}
+
+function existsOtherwise(path: string): boolean {
+  try {
+    return !Deno.lstatSync(path).isFile;
+  } catch {
+    return false;
+  }
 }

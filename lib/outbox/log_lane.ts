@@ -1,5 +1,6 @@
 /** Brings one log of a job to the server: in order, piece by piece, and no piece twice. */
 import { type Answer, isFinal } from "../server/api.ts";
+import type { Phase } from "../phases.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
 import { LOG_NAMES, type LogName } from "./entries.ts";
 import { deliveredBefore, type LogState, type Piece, regionAt } from "./job_state.ts";
@@ -20,6 +21,7 @@ export class LogLane {
   readonly #whatIsThere: () => Promise<void>;
   /** When the last fragment left; monotonic milliseconds. */
   #leftAt = -Infinity;
+  #lastPhase: Phase | undefined;
   /** Whether it is unknown what became of the piece in flight: always, of an earlier process's. */
   #isDoubtful: boolean;
   #hasComplained = false;
@@ -44,7 +46,7 @@ export class LogLane {
     if (waiting === 0) return this.#delivery.isOver ? "over" : Infinity;
     const untilDue = this.#leftAt + BETWEEN_FRAGMENTS_MS - options.clock.monotonic();
     const isDue = inFlight !== undefined || state.finished !== undefined ||
-      waiting >= FULL_FRAGMENT_BYTES || untilDue <= 0 || this.#isWaitedFor;
+      waiting >= FULL_FRAGMENT_BYTES || untilDue <= 0 || this.#isWaitedFor || this.#isNewPhase;
     return isDue ? () => this.#deliverPiece() : untilDue;
   }
 
@@ -56,6 +58,13 @@ export class LogLane {
     );
   }
 
+  /** That a phase begins is not chatter. */
+  get #isNewPhase(): boolean {
+    const { outbox } = this.#delivery;
+    const { settled } = this.#state;
+    return regionAt(this.#state, settled, outbox.length(this.#log)).phase !== this.#lastPhase;
+  }
+
   async #deliverPiece(): Promise<void> {
     const { outbox, options, signal } = this.#delivery;
     const log = this.#log;
@@ -64,6 +73,7 @@ export class LogLane {
     const piece = this.#state.inFlight;
     if (piece === undefined) return;
     this.#leftAt = options.clock.monotonic();
+    this.#lastPhase = piece.phase;
     const text = await outbox.readLog(log, piece.from, piece.to);
     const outcome = await this.#delivery.persist(async (): Promise<Answer<void>> => {
       if (this.#isDoubtful) {
@@ -125,12 +135,12 @@ export class LogLane {
 
 /**
  * Finds out what the server has, where the journal does not tell: how much text of earlier runs of
- * the same job, and, when the journal is damaged, how much of this run's own.
+ * the same job, and, when entries of the journal are missing, how much of this run's own.
  */
 export async function findWhatIsThere(delivery: Delivery): Promise<void> {
   const { outbox, options: { server }, signal, state } = delivery;
   const isRerun = state.accepted?.rerun === true && state.baseline === undefined;
-  if (!isRerun && !outbox.isDamaged) return;
+  if (!isRerun && !outbox.isIncomplete) return;
   const view = await delivery.persist(async () => {
     const answer = await server.viewResult(outbox.jobId, signal);
     return answer.ok || !isFinal(answer) ? answer : { ok: true as const, value: { logBytes: {} } };

@@ -10,7 +10,7 @@ import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
-import { JournalFile } from "./journal.ts";
+import { JournalFile, openOwnFile } from "./journal.ts";
 import { apply, emptyJobState, type JobState, reachesBeyond } from "./job_state.ts";
 import { wholeCharacters } from "./utf8.ts";
 
@@ -28,16 +28,18 @@ interface LogFile {
 /** What `Outbox.open()` found out about a record that an earlier process left. */
 export interface OutboxReading {
   outbox: Outbox;
-  /** Lines of the record that could not be read or understood. */
+  /** Lines of the record that could not be read. */
   damaged: number;
+  /** Entries that were written as they should be, and are not understood: a newer agent's. */
+  unknown: number;
 }
 
 /** The record and the logs of one job. */
 export class Outbox implements Disposable {
   readonly folder: string;
   readonly state: JobState = emptyJobState();
-  /** Whether something that an earlier process wrote into the journal is missing. */
-  isDamaged = false;
+  /** Whether the journal says less than an earlier process wrote into it. */
+  isIncomplete = false;
   readonly #record: JournalFile;
   readonly #logs: Record<LogName, LogFile>;
   readonly #log: Log;
@@ -70,15 +72,16 @@ export class Outbox implements Disposable {
     };
     const outbox = new Outbox(folder, file, logs, log);
     try {
-      let damaged = reading.damaged;
+      let unknown = 0;
       for (const value of reading.values) {
         const entry = Entry.safeParse(value);
         if (entry.success) apply(outbox.state, entry.data);
-        else damaged++;
+        else unknown++;
       }
-      outbox.isDamaged = damaged > 0;
+      const { damaged } = reading;
+      outbox.isIncomplete = damaged + unknown > 0;
       for (const name of LOG_NAMES) outbox.#examineLog(name);
-      return { outbox, damaged };
+      return { outbox, damaged, unknown };
     } catch (error) {
       outbox[Symbol.dispose]();
       throw error;
@@ -223,16 +226,19 @@ export class Outbox implements Disposable {
   }
 
   /**
-   * Gives up the logs and the artifacts of a job that has ended, to make room. The outcome stays, so
+   * Gives up the logs or the artifacts of a job that has ended, to make room. The outcome stays, so
    * that nobody waits for the job for ever. No uploader may be at work on it.
    */
-  async giveUp(): Promise<void> {
-    this.append({ t: "given_up" });
+  async giveUp(part: "log" | "artifacts"): Promise<void> {
+    this.append({ t: "given_up", part });
+    if (part === "artifacts") {
+      await removeTree(join(this.folder, "artifacts"));
+      return;
+    }
     for (const log of LOG_NAMES) {
       await this.#opened(log).truncate(0);
       this.#logs[log].length = 0;
     }
-    await removeTree(join(this.folder, "artifacts"));
   }
 
   /** Reads bytes `from` to `to` of a log. */
@@ -308,7 +314,7 @@ export class Outbox implements Disposable {
     using file = openLog(this.folder, log);
     const size = file.statSync().size;
     // It had been given up, and was to be emptied.
-    target.length = this.state.givenUp ? 0 : wholeLength(file, size);
+    target.length = this.state.logGivenUp ? 0 : wholeLength(file, size);
     if (target.length < size) file.truncateSync(target.length);
     // The record may know of more than the disk has kept.
     if (reachesBeyond(this.state.logs[log], target.length)) {
@@ -346,7 +352,7 @@ function isGone(error: unknown): boolean {
 }
 
 function openLog(folder: string, name: LogName): Deno.FsFile {
-  return Deno.openSync(join(folder, name), { read: true, write: true, create: true, mode: 0o600 });
+  return openOwnFile(join(folder, name));
 }
 
 /** The length of a log without half a character that a power cut may leave at its end. */

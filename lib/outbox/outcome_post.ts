@@ -1,7 +1,6 @@
 /** Posts the outcome of a job in words that the server understands. */
 import { type Answer, type Generation, isFinal, type ServerApi } from "../server/api.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
-import { LOG_NAMES } from "./entries.ts";
 import { legacyOutcome } from "./legacy_outcome.ts";
 import type { Outbox } from "./outbox.ts";
 
@@ -9,6 +8,11 @@ import type { Outbox } from "./outbox.ts";
 const PAYLOAD_TOO_LARGE = 413;
 /** What a server answers to a field that its generation does not know. */
 const UNPROCESSABLE = 422;
+
+/** Whether the server itself has refused it with this status; a gateway's page says nothing. */
+function isRefused(answer: Answer<void>, status: number): boolean {
+  return !answer.ok && isFinal(answer) && answer.status === status;
+}
 
 /** What posting an outcome needs. */
 export interface OutcomePostOptions {
@@ -27,7 +31,7 @@ export async function postOutcome(
   status: PhaseStatuses,
   { server, outputBytes, signal }: OutcomePostOptions,
 ): Promise<Answer<void>> {
-  const generation = await generationOf(outbox, server, signal);
+  const generation = await assumeGeneration(server, signal);
   if (!generation.ok) return generation;
   const asCurrent = () =>
     server.postResult(outbox.jobId, { job_state: "complete", status }, signal);
@@ -36,28 +40,21 @@ export async function postOutcome(
     ? [asCurrent, asLegacy]
     : [asLegacy, asCurrent];
   const answer = await first();
-  if (answer.ok || answer.status !== UNPROCESSABLE) return answer;
+  if (!isRefused(answer, UNPROCESSABLE)) return answer;
   const other = await second();
   return other.ok || !isFinal(other) ? other : answer;
 }
 
 /**
- * The server's generation as far as it shows in this job: an earlier process may have delivered its
- * log, so that nothing is left to find it out with.
+ * The server's generation; where it has trouble with its logs just now, so that it cannot be found
+ * out, most servers'. One of the other answers 422.
  */
-export async function generationOf(
-  outbox: Outbox,
+export async function assumeGeneration(
   server: ServerApi,
   signal: AbortSignal,
 ): Promise<Answer<Generation>> {
-  if (server.generation !== undefined) return { ok: true, value: server.generation };
-  const { logs } = outbox.state;
-  if (LOG_NAMES.every((log) => logs[log].settled === 0)) return { ok: true, value: "current" };
-  const view = await server.viewResult(outbox.jobId, signal);
-  if (!view.ok) return view;
-  // Only the current generation shows in the result what was posted as a log.
-  const isThere = Object.values(view.value.logBytes).some((bytes) => bytes > 0);
-  return { ok: true, value: isThere ? "current" : "legacy" };
+  const found = await server.findGeneration(signal);
+  return found.ok || found.kind !== "busy" ? found : { ok: true, value: "current" };
 }
 
 /** With less and less of the logs, until it fits into what the server can store. */
@@ -71,6 +68,6 @@ async function postLegacyOutcome(
       await legacyOutcome(outbox, bytes),
       signal,
     );
-    if (answer.ok || answer.status !== PAYLOAD_TOO_LARGE || bytes === 0) return answer;
+    if (!isRefused(answer, PAYLOAD_TOO_LARGE) || bytes === 0) return answer;
   }
 }

@@ -6,8 +6,9 @@
 import type { Answer } from "../server/api.ts";
 import type { ResultUpdate } from "../server/schema.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
+import { LOG_NAMES } from "./entries.ts";
 import type { PendingMessage } from "./job_state.ts";
-import { generationOf } from "./outcome_post.ts";
+import { assumeGeneration } from "./outcome_post.ts";
 
 /** The lanes of states and of facts: a state does not wait for the log of the phase before it. */
 export class ResultLanes {
@@ -21,23 +22,30 @@ export class ResultLanes {
     this.#delivery = delivery;
   }
 
-  /** Whether nothing but the outcome is left, apart from what it says itself. */
+  /**
+   * Whether nothing but the outcome is left to be posted, apart from what it says itself: it leaves
+   * as soon as all that has been posted is answered.
+   */
   get isOutcomeNext(): boolean {
-    const { outbox, state: { pending } } = this.#delivery;
-    return outbox.undeliveredBytes === 0 &&
-      pending.some(({ message }) => message.kind === "outcome") &&
-      pending.every(({ message }) => ["state", "status", "outcome"].includes(message.kind));
+    const { outbox, state: { logs, pending } } = this.#delivery;
+    return pending.some(({ message }) => message.kind === "outcome") &&
+      pending.every(({ message }) => ["state", "status", "outcome"].includes(message.kind)) &&
+      LOG_NAMES.every((log) =>
+        (logs[log].inFlight?.to ?? logs[log].settled) === outbox.length(log)
+      );
   }
 
-  /** Whether one of them is on its way: what is posted meanwhile may arrive before it. */
+  /** Whether something that must arrive before the outcome is on its way. */
   get isBusy(): boolean {
-    return this.#inFlight.size > 0;
+    return this.#inFlight.size > 0 || this.#delivery.outbox.undeliveredBytes > 0;
   }
 
   /** The lane of states; see {@linkcode Delivery.runLane}. */
   nextState(): NextStep {
     const state = this.#latestState();
-    if (state !== undefined) return () => this.#deliverState(state);
+    if (state !== undefined) {
+      return this.#waitsForFacts(state) ? Infinity : () => this.#deliverState(state);
+    }
     this.#freshFrom = this.#delivery.state.nextMessage;
     return this.#delivery.isOver ? "over" : Infinity;
   }
@@ -47,6 +55,14 @@ export class ResultLanes {
     const facts = this.#dueFacts();
     if (facts.length > 0) return () => this.#post(facts);
     return this.#delivery.isOver ? "over" : Infinity;
+  }
+
+  /** Whoever reads that a device is allocated finds its address there. */
+  #waitsForFacts({ message }: PendingMessage): boolean {
+    return message.kind === "state" && message.state === "allocated" &&
+      this.#delivery.state.pending.some((each) =>
+        each.message.kind === "device_info" && this.#inFlight.has(each.n)
+      );
   }
 
   #latestState(): PendingMessage | undefined {
@@ -75,7 +91,10 @@ export class ResultLanes {
     const hasWaited = state.n < this.#freshFrom || isLeftover === true || !connectivity.isUp;
     this.#freshFrom = Infinity;
     if (hasWaited && !await this.#mayPost(state)) return;
-    const facts = server.generation === "current" ? this.#dueFacts() : [];
+    // On a server of the older generation a status would be refused, and the state with it.
+    const facts = this.#dueFacts().filter(({ message }) =>
+      message.kind === "device_info" || server.generation === "current"
+    );
     await this.#post([...this.#statesUpTo(state), ...facts]);
   }
 
@@ -149,13 +168,13 @@ export class ResultLanes {
   }
 
   async #updateOf(messages: readonly PendingMessage[]): Promise<Answer<ResultUpdate>> {
-    const { outbox, options: { server }, signal } = this.#delivery;
+    const { options: { server }, signal } = this.#delivery;
     const value: ResultUpdate = {};
     for (const { message } of messages) {
       if (message.kind === "state") value.job_state = message.state;
       if (message.kind === "device_info") value.device_info = message.deviceInfo;
       if (message.kind !== "status") continue;
-      const generation = await generationOf(outbox, server, signal);
+      const generation = await assumeGeneration(server, signal);
       if (!generation.ok) return generation;
       // A legacy server takes statuses with the outcome only.
       if (generation.value === "current") value.status = message.status;

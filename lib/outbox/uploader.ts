@@ -174,9 +174,9 @@ class Uploader {
     let tries = 0;
     return await this.#delivery.persist(async () => {
       const answer = await server.postEvents(outbox.jobId, update, signal);
-      // 500, 502 and 504 say that the server could not deliver: its trouble with the webhook, and
-      // nothing that is worth keeping a job for. An outage of the server itself is waited for.
-      const isGivenUp = !answer.ok && answer.kind === "busy" && ++tries >= EVENT_TRIES;
+      // The server is there and cannot deliver: its trouble with the webhook, and nothing that is
+      // worth keeping a job for. An outage of the server itself is waited for.
+      const isGivenUp = !answer.ok && answer.kind === "webhook" && ++tries >= EVENT_TRIES;
       return isGivenUp ? { ...answer, kind: "refused" as const } : answer;
     });
   }

@@ -16,27 +16,39 @@ import type { Phase } from "../phases.ts";
 /** Which of the two generations of servers in the field this one is. */
 export type Generation = "current" | "legacy";
 
-/** A call that did not end in a 2xx. */
+/**
+ * What came of a call that has not done what it was meant to. `classify.ts` tells them apart.
+ *
+ * - `aborted`: the caller's signal
+ * - `unreachable`: no whole answer (refused, reset, no route, DNS, time-out, cut in the middle)
+ * - `foreign`: an answer that Testflinger's API cannot give: a web page, a redirect that leads
+ *   nowhere, words where JSON is due. A gateway, a captive portal or a VPN speaks in the server's
+ *   place
+ * - `busy`: 408, 429 or any 5xx of the API
+ * - `unauthorised`: 401, or 403 for a token that is no good, which a fresh token and a fresh cookie
+ *   did not mend, or no token is to be had
+ * - `forbidden`: 403, the token's role may not do this
+ * - `missing`: 404, 405 or 410: there is no such thing, or no such endpoint
+ * - `webhook`: the server is there, and cannot or will not deliver to the job's webhook
+ * - `refused`: 400, 413 or 422 as JSON: the server has looked at this very body and will never take it
+ * - `forgotten`: 404 of a current server, which was asked again and knows nothing of the job
+ */
+type FailureKind =
+  | "aborted"
+  | "unreachable"
+  | "foreign"
+  | "busy"
+  | "unauthorised"
+  | "forbidden"
+  | "missing"
+  | "webhook"
+  | "refused"
+  | "forgotten";
+
+/** A call that has not done what it was meant to. */
 export interface Failure {
   ok: false;
-  /**
-   * - `unreachable`: no answer (refused, reset, no route, DNS, time-out, cut in the middle)
-   * - `busy`: 408, 429, any 5xx or an unexpected 3xx: the same call may succeed later
-   * - `unauthorised`: 401 that a fresh token and a fresh cookie did not mend, or 401 or 403 while
-   *   the token file gives no token: the same call may succeed once it does
-   * - `forbidden`: 403, the token's role may not do this
-   * - `refused`: any other 4xx: the same call will never succeed
-   * - `malformed`: a 2xx whose body is not what it should be (HTML, not JSON, too large)
-   * - `aborted`: the caller's signal
-   */
-  kind:
-    | "unreachable"
-    | "busy"
-    | "unauthorised"
-    | "forbidden"
-    | "refused"
-    | "malformed"
-    | "aborted";
+  kind: FailureKind;
   /** HTTP status where there was one. */
   status?: number;
   /** One line for a log: what was asked of which URL and what came back. Never holds a secret. */
@@ -45,9 +57,14 @@ export interface Failure {
   retryAfterMs?: number;
 }
 
-/** Whether the same call can never succeed. */
+/** Whether the same call can never succeed: only then may what it carries be given up. */
 export function isFinal({ kind }: Failure): boolean {
-  return kind === "refused" || kind === "forbidden";
+  return kind === "refused" || kind === "forgotten";
+}
+
+/** Whether an administrator has to act before the same call can succeed. */
+export function needsAdministrator({ kind }: Failure): boolean {
+  return kind === "unauthorised" || kind === "forbidden";
 }
 
 /** What became of one call. */
@@ -67,6 +84,11 @@ export interface ResultView {
   /** Length in bytes (as UTF-8) of each `{phase}_output` and `{phase}_serial` that the server has. */
   logBytes: Partial<Record<`${Phase}_output` | `${Phase}_serial`, number>>;
 }
+
+/** The state of a job; undefined where the server knows nothing of it. */
+export type StateAnswer =
+  /** `bytes`: how large the answer was, which tells what it costs the server to be asked. */
+  { ok: true; value: string | undefined; bytes: number } | Failure;
 
 /** A piece of a log; its text may come as the bytes of valid UTF-8, which saves turning it around. */
 export type LogPiece = Omit<LogFragment, "log_data"> & {
@@ -94,8 +116,8 @@ export interface ServerApi {
   /** Undefined until something has shown it. */
   readonly generation: Generation | undefined;
 
-  /** `GET /v1`: any answer below 500 counts. */
-  ping(signal?: AbortSignal): Promise<Answer<void>>;
+  /** The generation, which is found out where nothing has shown it. */
+  findGeneration(signal?: AbortSignal): Promise<Answer<Generation>>;
 
   postAgent(update: AgentUpdate, signal?: AbortSignal): Promise<Answer<void>>;
   /** `null`: the server has forgotten this agent (404). */
@@ -123,8 +145,8 @@ export interface ServerApi {
     signal?: AbortSignal,
   ): Promise<Answer<Archive | null>>;
 
-  /** Reads the result only as far as `job_state`. `undefined`: the server knows nothing of the job. */
-  getJobState(jobId: string, signal?: AbortSignal): Promise<Answer<string | undefined>>;
+  /** Asks for the state alone where the server has that, else for the result as far as `job_state`. */
+  getJobState(jobId: string, signal?: AbortSignal): Promise<StateAnswer>;
   /** Reads the whole result as a stream, keeping nothing but lengths. */
   viewResult(jobId: string, signal?: AbortSignal): Promise<Answer<ResultView>>;
   postResult(jobId: string, update: ResultUpdate, signal?: AbortSignal): Promise<Answer<void>>;

@@ -1,9 +1,9 @@
 import type { Log } from "../log.ts";
 import type { Answer, Upload } from "./api.ts";
-import type { CallFailure } from "./failure.ts";
-import { countBytes, multipart } from "./multipart.ts";
-import { nodeUpload } from "./node_upload.ts";
-import { Received } from "./received.ts";
+import type { CallFailure } from "./classify.ts";
+import { Received } from "./exchange.ts";
+import { nodeUpload } from "./node_http.ts";
+import { countBytes, multipart } from "./request_body.ts";
 import { type Session, TRANSFER_IDLE_MS } from "./session.ts";
 import type { Call, SendStream } from "./transport.ts";
 
@@ -38,7 +38,7 @@ export class ArtifactPosts {
       idle: true,
       signal,
     };
-    const send = (sendStream?: SendStream) => this.#session.request(call, sendStream);
+    const send = (sendStream?: SendStream) => this.#session.post(call, sendStream);
 
     // 1. Chunked: the archive is made while it is sent, and nobody knows its length beforehand.
     let answer: Received | CallFailure | undefined;
@@ -59,8 +59,6 @@ export class ArtifactPosts {
       answer = await send(nodeUpload({ length, log: this.#log }));
     }
 
-    if (!(answer instanceof Received)) return answer;
-    await answer.drain();
-    return { ok: true, value: undefined };
+    return answer instanceof Received ? { ok: true, value: undefined } : answer;
   }
 }

@@ -10,6 +10,11 @@ export interface BackoffOptions {
    * @default 180000
    */
   capMs?: number;
+  /**
+   * What a server asks for beyond this is not listened to.
+   * @default Infinity
+   */
+  longestRetryAfterMs?: number;
   /** A number from 0 up to 1, as `Math.random()` gives. */
   random?: () => number;
 }
@@ -26,12 +31,14 @@ const CAP_MS = 180_000;
 export class Backoff {
   readonly #baseMs: number;
   readonly #capMs: number;
+  readonly #longestRetryAfterMs: number;
   readonly #random: () => number;
   #failures = 0;
 
   constructor(options: BackoffOptions = {}) {
     this.#baseMs = options.baseMs ?? BASE_MS;
     this.#capMs = options.capMs ?? CAP_MS;
+    this.#longestRetryAfterMs = options.longestRetryAfterMs ?? Infinity;
     this.#random = options.random ?? Math.random;
   }
 
@@ -44,7 +51,8 @@ export class Backoff {
   next(retryAfterMs?: number): number {
     const bound = Math.min(this.#capMs, this.#baseMs * 2 ** this.#failures);
     if (bound < this.#capMs) this.#failures += 1;
-    return Math.max(retryAfterMs ?? 0, Math.round(this.#random() * bound));
+    const asked = Math.min(retryAfterMs ?? 0, this.#longestRetryAfterMs);
+    return Math.max(asked, Math.round(this.#random() * bound));
   }
 
   /** To be called after a success: the next failure starts from the beginning. */

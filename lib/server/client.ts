@@ -4,16 +4,25 @@ import type {
   Answer,
   Archive,
   Failure,
+  Generation,
   JobOffer,
   LogPiece,
   ResultView,
   ServerApi,
+  StateAnswer,
   Upload,
 } from "./api.ts";
-import { type CallFailure, isHtml, oneLine } from "./failure.ts";
+import { isJobId, readJob, readJobState, readView } from "./answers.ts";
 import { ArtifactPosts } from "./artifact_posts.ts";
-import { HTML, readJobState, readView } from "./result_answer.ts";
-import { isJobId, readJob } from "./job_answer.ts";
+import {
+  type CallFailure,
+  isAboutJob,
+  isCookieMissing,
+  isWrongRole,
+  oneLine,
+  parseJson,
+} from "./classify.ts";
+import { Received } from "./exchange.ts";
 import { LogPosts } from "./log_posts.ts";
 import {
   AgentRecord,
@@ -22,8 +31,7 @@ import {
   type ProvisionLogEntry,
   type ResultUpdate,
 } from "./schema.ts";
-import { CALL_LIMIT_MS, isCookieMissing, Session, TRANSFER_IDLE_MS } from "./session.ts";
-import { Received } from "./received.ts";
+import { CALL_LIMIT_MS, Session, TRANSFER_IDLE_MS } from "./session.ts";
 import type { Call } from "./transport.ts";
 
 /** What a client needs. */
@@ -38,6 +46,8 @@ export interface ServerClientOptions {
   limits?: AnswerLimits;
   /** Told of each request whether the server was there to answer it, and what came instead. */
   onContact?: (ok: boolean, message?: string) => void;
+  /** Told when the server begins to turn the agent away, and, with undefined, when it has stopped. */
+  onAccess?: (problem: string | undefined) => void;
 }
 
 /** How large an answer may be, in bytes. */
@@ -53,6 +63,18 @@ export interface AnswerLimits {
 
 const JOB_BYTES = 16 * 1024 * 1024;
 const OTHER_BYTES = 1024 * 1024;
+
+/** A job that comes slowly is worth waiting for, but not for ever. */
+const JOB_TOTAL_MS = 600_000;
+/** The state stands before most of the log. */
+const STATE_TOTAL_MS = 60_000;
+/** The log of a job may be long and the link slow. */
+const RESULT_TOTAL_MS = 1_800_000;
+/** Attachments may be an image of many gigabytes. */
+const ATTACHMENTS_TOTAL_MS = 12 * 3_600_000;
+
+/** A server that cannot be asked for the state alone may have been upgraded. */
+const NO_STATUS_FOR_MS = 3_600_000;
 
 /**
  * Makes the client of a Testflinger server. One attempt per call, but for what a 401 calls for;
@@ -73,8 +95,11 @@ class ServerClient implements ServerApi {
   readonly #agent: string;
   readonly #jobBytes: number;
   readonly #otherBytes: number;
+  readonly #clock: Clock;
   /** What the agent last said of itself and what does not change by itself. */
   #profile: AgentUpdate = {};
+  /** Until then the server is not asked for the state of a job alone. */
+  #noStatusUntil = -Infinity;
 
   constructor(options: ServerClientOptions) {
     const { agentId, clock, log, limits = {}, onContact } = options;
@@ -84,6 +109,7 @@ class ServerClient implements ServerApi {
     this.#agent = encode(agentId);
     this.#jobBytes = limits.jobBytes ?? JOB_BYTES;
     this.#otherBytes = limits.otherBytes ?? OTHER_BYTES;
+    this.#clock = clock;
     this.#session = new Session({
       address: options.address,
       tokenFile: options.tokenFile,
@@ -91,16 +117,15 @@ class ServerClient implements ServerApi {
       log,
       limitBytes: this.#otherBytes,
       onContact: (ok, message) => {
-        if (!ok) this.#logs.wasUnreachable();
+        if (!ok) {
+          this.#logs.wasUnreachable();
+          this.#noStatusUntil = -Infinity;
+        }
         onContact?.(ok, message);
       },
+      onAccess: options.onAccess,
     });
-    this.#logs = new LogPosts({
-      session: this.#session,
-      clock,
-      log,
-      limitBytes: this.#otherBytes,
-    });
+    this.#logs = new LogPosts({ session: this.#session, clock, log });
     this.#artifacts = new ArtifactPosts({ session: this.#session, log });
   }
 
@@ -116,11 +141,8 @@ class ServerClient implements ServerApi {
     this.#session.close();
   }
 
-  async ping(signal?: AbortSignal): Promise<Answer<void>> {
-    const answer = await this.#get("/v1/", signal);
-    if (answer instanceof Received) await answer.drain();
-    else if (answer.status === undefined || answer.status >= 500) return answer;
-    return DONE;
+  async findGeneration(signal?: AbortSignal): Promise<Answer<Generation>> {
+    return await this.#logs.find(signal);
   }
 
   async postAgent(update: AgentUpdate, signal?: AbortSignal): Promise<Answer<void>> {
@@ -131,30 +153,28 @@ class ServerClient implements ServerApi {
 
   async #postAgent(update: AgentUpdate, signal?: AbortSignal): Promise<Answer<void>> {
     const path = `/v1/agents/data/${this.#agent}`;
-    return await this.#post({ path, body: update, signal, keepCookie: true });
+    const answer = await this.#send({ path, body: update, signal });
+    if (!(answer instanceof Received)) return answer;
+    this.#session.cookie.keepFrom(answer.headers);
+    return DONE;
   }
 
   async getAgent(signal?: AbortSignal): Promise<Answer<AgentRecord | null>> {
     const answer = await this.#get(`/v1/agents/data/${this.#agent}`, signal);
     if (!(answer instanceof Received)) {
-      if (answer.status !== 404) return answer;
-      if (answer.body === "json" || answer.body === "empty") return { ok: true, value: null };
-      // A gateway's 404 must not pass for a server that has forgotten what an administrator set.
-      return { ...answer, kind: "busy" };
+      // Other words may be a gateway's, and must not pass for a server that has forgotten what an
+      // administrator set.
+      const isSaid = answer.body === "json" || answer.body === "empty";
+      return answer.status === 404 && isSaid ? { ok: true, value: null } : answer;
     }
     const { bytes, failure } = await answer.readAll(this.#otherBytes);
     if (failure !== undefined) return failure;
-    const text = new TextDecoder().decode(bytes);
-    let value: unknown;
-    try {
-      value = JSON.parse(text);
-    } catch {
-      return answer.malformed(isHtml(text, answer.contentType) ? HTML : "it is not JSON");
-    }
+    const value = parseJson(new TextDecoder().decode(bytes));
+    if (value === undefined) return answer.foreign("it is not JSON");
     const record = AgentRecord.safeParse(value);
     if (record.success) return { ok: true, value: record.data };
     const [issue] = record.error.issues;
-    return answer.malformed(oneLine(`${issue?.path.join(".")}: ${issue?.message}`));
+    return answer.foreign(oneLine(`${issue?.path.join(".")}: ${issue?.message}`));
   }
 
   async postQueues(queues: Record<string, string>, signal?: AbortSignal): Promise<Answer<void>> {
@@ -173,7 +193,14 @@ class ServerClient implements ServerApi {
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = `/v1/agents/provision_logs/${this.#agent}`;
-    return await this.#post({ path, body: entry, signal, once: true });
+    const answer = await this.#send({ path, body: entry, signal, once: true });
+    if (answer instanceof Received) return DONE;
+    if (answer.kind !== "missing") return answer;
+    // The server has kept the entry, and only misses the record that it counts it in.
+    if (/agent not found/i.test(answer.said ?? "")) return DONE;
+    // An older server has no such endpoint; a gateway's 404 is waited out.
+    const greeted = await this.#session.greet(signal);
+    return greeted.ok ? { ...answer, kind: "refused" } : answer;
   }
 
   async nextJob(
@@ -188,6 +215,7 @@ class ServerClient implements ServerApi {
         path: `/v1/job?${query}`,
         limitMs: CALL_LIMIT_MS,
         idle: true,
+        totalMs: JOB_TOTAL_MS,
         signal,
         noLater,
       });
@@ -202,7 +230,6 @@ class ServerClient implements ServerApi {
     const offer = readJob({
       what: answer.what,
       bytes,
-      contentType: answer.contentType,
       ...(failure ? { cut: failure.message } : {}),
     });
     return offer.ok || failure === undefined ? offer : failure;
@@ -224,32 +251,40 @@ class ServerClient implements ServerApi {
     const answer = await this.#get(jobPath("/v1/job/", jobId, "/attachments"), signal, {
       limitMs: TRANSFER_IDLE_MS,
       idle: true,
+      totalMs: ATTACHMENTS_TOTAL_MS,
       // The archive as it is: `fetch` would unpack what a server labels as compressed on the way.
       headers: { "Accept": "*/*", "Accept-Encoding": "identity" },
     });
-    if (!(answer instanceof Received)) return answer;
+    if (!(answer instanceof Received)) return await this.#judge(jobId, answer, signal);
     if (answer.status !== 204) {
       const length = Number(answer.headers.get("content-length") ?? NaN);
       const stream = answer.stream();
       return { ok: true, value: Number.isFinite(length) ? { stream, length } : { stream } };
     }
-    await answer.release();
+    answer.release();
     return { ok: true, value: null };
   }
 
-  async getJobState(jobId: string, signal?: AbortSignal): Promise<Answer<string | undefined>> {
-    const answer = await this.#getResult(jobId, signal);
-    return answer instanceof Received ? await readJobState(answer) : answer;
+  async getJobState(jobId: string, signal?: AbortSignal): Promise<StateAnswer> {
+    const limits = { idle: true, totalMs: STATE_TOTAL_MS };
+    if (this.#clock.monotonic() >= this.#noStatusUntil) {
+      const answer = await this.#get(jobPath("/v1/result/", jobId, "/status"), signal, limits);
+      if (answer instanceof Received) return await readJobState(answer);
+      if (answer.kind !== "missing") return answer;
+      if (isAboutJob(answer)) return NOTHING_KNOWN;
+      this.#noStatusUntil = this.#clock.monotonic() + NO_STATUS_FOR_MS;
+    }
+    const answer = await this.#get(jobPath("/v1/result/", jobId), signal, limits);
+    if (answer instanceof Received) return await readJobState(answer);
+    return isAboutJob(answer) ? NOTHING_KNOWN : answer;
   }
 
   async viewResult(jobId: string, signal?: AbortSignal): Promise<Answer<ResultView>> {
-    const answer = await this.#getResult(jobId, signal);
-    return answer instanceof Received ? await readView(answer) : answer;
-  }
-
-  async #getResult(jobId: string, signal: AbortSignal | undefined) {
     // Idle time: a result grows with the job's log.
-    return await this.#get(jobPath("/v1/result/", jobId), signal, { idle: true });
+    const limits = { idle: true, totalMs: RESULT_TOTAL_MS };
+    const answer = await this.#get(jobPath("/v1/result/", jobId), signal, limits);
+    if (answer instanceof Received) return await readView(answer);
+    return isAboutJob(answer) ? { ok: true, value: { logBytes: {} } } : answer;
   }
 
   async postResult(
@@ -257,7 +292,9 @@ class ServerClient implements ServerApi {
     update: ResultUpdate,
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
-    return await this.#post({ path: jobPath("/v1/result/", jobId), body: update, signal });
+    const path = jobPath("/v1/result/", jobId);
+    const answer = await this.#send({ path, body: update, signal });
+    return answer instanceof Received ? DONE : await this.#judge(jobId, answer, signal);
   }
 
   async postLog(
@@ -268,7 +305,8 @@ class ServerClient implements ServerApi {
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId, `/log/${log}`);
     if (typeof path !== "string") return this.#notAsked("POST", path);
-    return await this.#logs.post({ jobId, log, fragment, signal });
+    const answer = await this.#logs.post({ jobId, log, fragment, signal });
+    return answer.ok ? answer : await this.#judge(jobId, answer, signal);
   }
 
   async postEvents(
@@ -277,7 +315,18 @@ class ServerClient implements ServerApi {
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/job/", jobId, "/events");
-    return await this.#post({ path, body: update, signal, once: true });
+    const answer = await this.#send({ path, body: update, signal, once: true });
+    if (answer instanceof Received) return DONE;
+    const judged = await this.#judge(jobId, answer, signal);
+    const mayBeWebhooks = ["foreign", "busy", "missing", "forbidden"].includes(judged.kind);
+    if (!mayBeWebhooks || isWrongRole(answer)) return judged;
+    // The server hands on what the webhook has answered, which may be anything: a page, too.
+    const greeted = await this.#session.greet(signal);
+    if (!greeted.ok) return answer;
+    return answer.status !== undefined && answer.status < 300 ? DONE : {
+      ...answer,
+      kind: "webhook",
+    };
   }
 
   async postArtifact(
@@ -287,7 +336,34 @@ class ServerClient implements ServerApi {
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId, "/artifact");
     if (typeof path !== "string") return this.#notAsked("POST", path);
-    return await this.#artifacts.post({ path, upload, signal });
+    const answer = await this.#artifacts.post({ path, upload, signal });
+    return answer.ok ? answer : await this.#judge(jobId, answer, signal);
+  }
+
+  /**
+   * A 404 about a job is believed when it is a current server's, which then knows no result of the
+   * job either. Anything else is no reason to give up what a job has made.
+   */
+  async #judge(
+    jobId: string,
+    answer: Failure,
+    signal: AbortSignal | undefined,
+  ): Promise<Failure> {
+    if (answer.kind !== "missing") return answer;
+    const generation = await this.#logs.find(signal);
+    if (!generation.ok || generation.value !== "current") return answer;
+    const result = await this.#get(jobPath("/v1/result/", jobId), signal, { idle: true });
+    if (result instanceof Received) {
+      const begin = await result.begin();
+      result.release();
+      if (begin !== "") return answer;
+    } else if (result.kind !== "missing" || result.body !== "json") {
+      return answer;
+    }
+    const greeted = await this.#session.greet(signal);
+    if (!greeted.ok) return answer;
+    const message = `${answer.message} (the server knows nothing of the job any more)`;
+    return { ...answer, kind: "forgotten", message };
   }
 
   async #get(
@@ -305,22 +381,21 @@ class ServerClient implements ServerApi {
     });
   }
 
-  async #post(post: {
-    path: string | NotAJob;
-    body: unknown;
-    signal: AbortSignal | undefined;
-    keepCookie?: boolean;
-    once?: boolean;
-  }): Promise<Answer<void>> {
-    const { path, signal, once = false } = post;
+  async #post(post: Post): Promise<Answer<void>> {
+    const answer = await this.#send(post);
+    return answer instanceof Received ? DONE : answer;
+  }
+
+  async #send({ path, body, signal, once = false }: Post): Promise<Received | CallFailure> {
     if (typeof path !== "string") return this.#notAsked("POST", path);
-    const body = { type: "application/json", content: JSON.stringify(post.body) };
-    const call: Call = { method: "POST", path, body, limitMs: CALL_LIMIT_MS, once, signal };
-    const answer = await this.#session.request(call);
-    if (!(answer instanceof Received)) return answer;
-    if (post.keepCookie) this.#session.cookie.keepFrom(answer.headers);
-    await answer.drain();
-    return DONE;
+    return await this.#session.post({
+      method: "POST",
+      path,
+      body: { type: "application/json", content: JSON.stringify(body) },
+      limitMs: CALL_LIMIT_MS,
+      once,
+      signal,
+    });
   }
 
   /** The server would answer 400; and what is no id must not become part of a URL. */
@@ -333,6 +408,15 @@ class ServerClient implements ServerApi {
 }
 
 const DONE: Answer<void> = { ok: true, value: undefined };
+const NOTHING_KNOWN: StateAnswer = { ok: true, value: undefined, bytes: 0 };
+
+interface Post {
+  path: string | NotAJob;
+  body: unknown;
+  signal: AbortSignal | undefined;
+  /** See `Call.once`. */
+  once?: boolean;
+}
 
 interface NotAJob {
   notAJob: string;

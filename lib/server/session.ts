@@ -1,11 +1,17 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { Answer, Failure } from "./api.ts";
-import { AgentCookie } from "./cookies.ts";
-import type { CallFailure } from "./failure.ts";
+import { type Answer, type Failure, needsAdministrator } from "./api.ts";
+import {
+  acknowledges,
+  type CallFailure,
+  isCookieMissing,
+  isTokenTrouble,
+  isWrongRole,
+  parseJson,
+} from "./classify.ts";
+import { Received } from "./exchange.ts";
 import { TokenAnswer } from "./schema.ts";
 import { AccessTokens, type TokenGrant } from "./tokens.ts";
-import { Received } from "./received.ts";
 import { type Call, type SendStream, Transport } from "./transport.ts";
 
 /** Ordinary calls. */
@@ -13,6 +19,9 @@ export const CALL_LIMIT_MS = 30_000;
 
 /** Attachments and artifacts: time without a byte moving, for a slow link is not a dead one. */
 export const TRANSFER_IDLE_MS = 600_000;
+
+/** The answer to a post is a word, or a few fields. */
+const ACKNOWLEDGEMENT_BYTES = 65_536;
 
 /** What a `Session` needs. */
 export interface SessionOptions {
@@ -23,7 +32,10 @@ export interface SessionOptions {
   log: Log;
   /** Of an ordinary answer. */
   limitBytes: number;
+  /** Told of each request whether the server was there to answer it, and what came instead. */
   onContact?: ((ok: boolean, message?: string) => void) | undefined;
+  /** Told when the server begins to turn the agent away, and, with undefined, when it has stopped. */
+  onAccess?: ((problem: string | undefined) => void) | undefined;
 }
 
 /** Requests by which the server knows who asks: token and cookie, and what a 401 calls for. */
@@ -34,6 +46,8 @@ export class Session {
   readonly #options: SessionOptions;
   readonly #transport: Transport;
   readonly #tokens: AccessTokens;
+  /** Kinds of calls from which the server turns the agent away. */
+  readonly #closed = new Set<string>();
 
   /** @throws {TypeError} when the address is none. */
   constructor(options: SessionOptions) {
@@ -45,7 +59,7 @@ export class Session {
       basic,
       clock: options.clock,
       log: options.log,
-      cookie: this.cookie,
+      cookie: () => this.cookie.header,
       onContact: options.onContact,
     });
     this.#tokens = new AccessTokens({
@@ -60,22 +74,65 @@ export class Session {
     this.#transport.close();
   }
 
-  /** Sends a request with what identifies the agent; on a 401 once more with a fresh token. */
-  async request(
+  /**
+   * Sends a request with what identifies the agent; where its token was no good, once more with a
+   * fresh one.
+   */
+  async request(call: Call, sendStream?: SendStream): Promise<Received | CallFailure> {
+    const answer = await this.#request(call, sendStream);
+    this.#noteAccess(call, answer);
+    return answer;
+  }
+
+  async #request(
     call: Call,
-    sendStream?: SendStream,
+    sendStream: SendStream | undefined,
   ): Promise<Received | CallFailure> {
     const token = await this.#tokens.current(call.signal);
     if (!token.ok) return this.#forWant(call, token);
     const first = await this.#transport.send(call, { token: token.value, sendStream });
     if (first instanceof Received) return first;
-    if (first.status !== 401 || token.value === undefined || isCookieMissing(first)) {
+    if (token.value === undefined || !isTokenTrouble(first)) {
       return this.#explain(first, token.value);
     }
     const renewed = await this.#tokens.renew(token.value, call.signal);
     if (!renewed.ok) return this.#forWant(call, renewed);
     if (renewed.value === undefined) return this.#explain(first, undefined);
     return await this.#transport.send(call, { token: renewed.value, sendStream });
+  }
+
+  /**
+   * Posts something. It has succeeded only when the answer is one that the server gives: a page that
+   * a gateway shows with 200 is no success.
+   *
+   * @returns the head of the answer.
+   */
+  async post(call: Call, sendStream?: SendStream): Promise<Received | CallFailure> {
+    const answer = await this.request(call, sendStream);
+    if (!(answer instanceof Received)) return answer;
+    answer.endWithin(CALL_LIMIT_MS);
+    const { bytes, failure } = await answer.readAll(ACKNOWLEDGEMENT_BYTES);
+    if (failure !== undefined && failure.kind !== "foreign") return failure;
+    if (acknowledges(new TextDecoder().decode(bytes))) return answer;
+    const greeted = await this.greet(call.signal);
+    if (greeted.ok) return answer;
+    return answer.foreign(`it is neither OK nor JSON, and ${greeted.message}`);
+  }
+
+  /** Asks what answers at the address. @returns the words with which a Testflinger server greets. */
+  async greet(signal: AbortSignal | undefined): Promise<Answer<string>> {
+    const answer = await this.request({
+      method: "GET",
+      path: "/v1/",
+      limitMs: CALL_LIMIT_MS,
+      signal,
+    });
+    if (!(answer instanceof Received)) return answer;
+    const { bytes, failure } = await answer.readAll(this.#options.limitBytes);
+    if (failure !== undefined) return failure;
+    const text = new TextDecoder().decode(bytes);
+    if (text.includes("Testflinger")) return { ok: true, value: text };
+    return answer.foreign("it does not name Testflinger");
   }
 
   /** The request that was meant never went out. */
@@ -87,12 +144,41 @@ export class Session {
   }
 
   #explain(failure: CallFailure, token: string | undefined): CallFailure {
-    if (token !== undefined || failure.status !== 401 && failure.status !== 403) return failure;
+    if (token !== undefined || !needsAdministrator(failure)) return failure;
     const message = `${failure.message} (sent without a token: ${this.#tokens.why})`;
-    // No token's role was refused: once there is a token the same request may well succeed, and
-    // whoever drops what is forbidden would lose it.
+    // No token's role was refused: once there is a token the same request may well succeed.
     const kind = this.#options.tokenFile === undefined ? failure.kind : "unauthorised";
     return { ...failure, kind, message };
+  }
+
+  /** Says once what an administrator has to do, and once that it was done. */
+  #noteAccess(call: Call, answer: Received | CallFailure): void {
+    const { log, onAccess, tokenFile = "the file that --token-file names" } = this.#options;
+    // Everybody may read results and records: that says nothing of what else is allowed.
+    const [, , area = ""] = call.path.split(/[/?]/);
+    const kind = `${call.method} ${area}`;
+    if (answer instanceof Received) {
+      if (!this.#closed.delete(kind) || this.#closed.size > 0) return;
+      log.info("The server lets this agent in again");
+      return onAccess?.(undefined);
+    }
+    // At events it may be about the webhook.
+    const isForbidden = answer.kind === "forbidden" &&
+      (isWrongRole(answer) || !call.path.endsWith("/events"));
+    const isUnauthorised = answer.kind === "unauthorised" && !isCookieMissing(answer);
+    if (!isForbidden && !isUnauthorised) return;
+    const isFirst = this.#closed.size === 0;
+    this.#closed.add(kind);
+    if (!isFirst) return;
+    // Of a token that is lacking or no good its file's reader speaks.
+    if (isForbidden) {
+      log.error(
+        `The server turns this agent away: ${answer.message}. An administrator must issue a refresh ` +
+          `token of the role 'agent' and put it into ${tokenFile}. Until then no job is taken, and ` +
+          "what jobs have made is kept and offered again now and then",
+      );
+    }
+    onAccess?.(answer.message);
   }
 
   async #refresh(refreshToken: string): Promise<Answer<TokenGrant>> {
@@ -110,22 +196,37 @@ export class Session {
     if (!(answer instanceof Received)) return answer;
     const { bytes, failure } = await answer.readAll(this.#options.limitBytes);
     if (failure !== undefined) return failure;
-    const parsed = TokenAnswer.safeParse(parse(bytes));
+    const parsed = TokenAnswer.safeParse(parseJson(new TextDecoder().decode(bytes)));
     if (parsed.success) return { ok: true, value: parsed.data };
-    return { ok: false, kind: "malformed", message: `${answer.what}: the answer holds no token` };
+    return { ok: false, kind: "foreign", message: `${answer.what}: the answer holds no token` };
   }
 }
 
-/** Whether the server wants the cookie, and no token can help. */
-export function isCookieMissing(failure: Failure): boolean {
-  return failure.status === 401 && /not identified/i.test(failure.message);
-}
+/** The only cookie a Testflinger server sets for agents; all others are none of our business. */
+const AGENT_COOKIE = "agent_name";
 
-function parse(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(new TextDecoder().decode(bytes));
-  } catch {
-    return undefined;
+/**
+ * The cookie by which the server knows the agent that asks for a job. Native `fetch` keeps none.
+ */
+export class AgentCookie {
+  #pair: string | undefined;
+
+  /** What goes into the `Cookie` header; undefined while there is nothing to send. */
+  get header(): string | undefined {
+    return this.#pair;
+  }
+
+  /** Takes over what the answer to `POST /v1/agents/data/{agent_id}` sets. */
+  keepFrom(headers: Headers): void {
+    for (const line of headers.getSetCookie()) {
+      const [pair = "", ...attributes] = line.split(";").map((part) => part.trim());
+      const equals = pair.indexOf("=");
+      if (pair.slice(0, equals) !== AGENT_COOKIE) continue;
+      const removed = attributes.some((attribute) => /^max-age=(0|-\d+)$/i.test(attribute));
+      // Only what may stand in a header: anything else would make every later request fail.
+      const usable = /^[\x21-\x7e]+$/.test(pair) && equals < pair.length - 1;
+      this.#pair = usable && !removed ? pair : undefined;
+    }
   }
 }
 

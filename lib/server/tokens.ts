@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Answer, Failure } from "./api.ts";
 import { Backoff } from "./backoff.ts";
-import { oneLine } from "./failure.ts";
+import { oneLine } from "./classify.ts";
 import type { TokenAnswer } from "./schema.ts";
 
 /** What the server gives for a refresh token. */
@@ -44,6 +44,9 @@ const READ_AGAIN_MS = 60_000;
 
 /** The file holds one token. */
 const FILE_BYTES = 65_536;
+
+/** Answers of the server itself: it does not take this token, or gives none at all. */
+const REFUSED: readonly Failure["kind"][] = ["refused", "missing", "unauthorised", "forbidden"];
 
 /**
  * The `Authorization` of requests: exchanges the refresh token of a file for access tokens, ahead
@@ -126,12 +129,7 @@ export class AccessTokens {
     if (refreshToken === undefined) return none;
     const answer = await this.#options.refresh(refreshToken);
     if (answer.ok) return this.#take(answer.value);
-    if (answer.kind === "aborted" || answer.kind === "unreachable" || answer.kind === "busy") {
-      return answer;
-    }
-    // The request that waits for the token has not gone out: it must not look as if it had been
-    // answered with a 2xx.
-    if (answer.kind === "malformed") return { ...answer, kind: "busy" };
+    if (!REFUSED.includes(answer.kind)) return answer;
     this.#refused(answer, signature);
     return none;
   }

@@ -1,11 +1,10 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import type { AgentCookie } from "./cookies.ts";
-import { type CallFailure, httpFailure, noAnswer, oneLine } from "./failure.ts";
-import { Outgoing } from "./outgoing.ts";
-import { Received } from "./received.ts";
+import { type CallFailure, classify, isFromServer, isMarkup, MARKUP, oneLine } from "./classify.ts";
+import { noAnswer, raced, Received, TimeLimit } from "./exchange.ts";
+import { isBlockedPort, NodeHttp } from "./node_http.ts";
+import { Outgoing } from "./request_body.ts";
 import { certificatesOfEnvironment } from "./trust.ts";
-import { Watch } from "./watch.ts";
 
 /** One request. */
 export interface Call {
@@ -17,6 +16,8 @@ export interface Call {
   limitMs: number;
   /** Count the limit since the last byte instead of over the whole exchange. */
   idle?: boolean;
+  /** With `idle`: the whole takes no longer than this, in milliseconds. */
+  totalMs?: number;
   headers?: Record<string, string>;
   /** Goes out without `Authorization`. */
   anonymous?: boolean;
@@ -58,7 +59,8 @@ export interface TransportOptions {
   basic: string | undefined;
   clock: Clock;
   log: Log;
-  cookie: AgentCookie;
+  /** The `Cookie` by which the server knows the agent; undefined while there is none. */
+  cookie: () => string | undefined;
   onContact: ((ok: boolean, message?: string) => void) | undefined;
 }
 
@@ -68,8 +70,10 @@ const LENGTH_REQUIRED = 411;
 /** More than that is a loop. */
 const MOST_REDIRECTS = 5;
 
-/** Of an answer that is not a 2xx: a message for people. */
-const ERROR_TEXT_BYTES = 16_384;
+/** Of an answer that is not a 2xx: a message for people, and what is wrong with each field. */
+const ERROR_TEXT_BYTES = 65_536;
+/** It is short, and comes in one piece. */
+const ERROR_TEXT_MS = 30_000;
 
 /** Shorter than the 60 s after which usual proxies close a connection: not to send into a closing one. */
 const POOL_IDLE_MS = 50_000;
@@ -87,6 +91,8 @@ export class Transport {
   readonly #origin: string;
   readonly #client: Deno.HttpClient;
   readonly #closing = new AbortController();
+  /** For ports on which `fetch` makes no requests. */
+  #node: NodeHttp | undefined;
   /** Set once the server, or something before it, wanted to know the length of a body. */
   #wantsLength = false;
 
@@ -104,6 +110,7 @@ export class Transport {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new Error("The client is closed"));
     this.#client.close();
+    this.#node?.close();
   }
 
   /**
@@ -121,42 +128,61 @@ export class Transport {
     const what = `${call.method} ${this.#options.address}${call.path}`;
     const { content } = call.body ?? {};
     const excess = typeof content === "function" ? 0 : (content?.length ?? 0) - LARGE_BODY_CHARS;
-    const watch = new Watch({
+    const limit = new TimeLimit({
       clock: this.#options.clock,
       limitMs: call.limitMs + Math.max(0, Math.round(excess / SLOW_LINK_CHARS_PER_MS)),
       idle: call.idle ?? false,
+      totalMs: call.totalMs,
       signals: [this.#closing.signal, call.signal],
     });
-    let handedOn = false;
+    let answer: Received | CallFailure | undefined;
     try {
-      const response = await this.#follow({ call, what, watch, ...extra });
-      if (!(response instanceof Response)) return response;
-      const received = new Received({ what, response, watch, clock: this.#options.clock });
-      if (response.ok) {
-        handedOn = true;
-        return received;
-      }
-      // A server may quote what it refuses. Before the text is shortened: half a secret is one too.
-      const secrets = [call.secret, extra.token].filter((secret) => secret !== undefined);
-      const hide = (text: string) =>
-        secrets.reduce((hidden, secret) => hidden.replaceAll(secret, "***"), text);
-      const text = hide(new TextDecoder().decode(await received.readSome(ERROR_TEXT_BYTES)));
-      return httpFailure({
-        what,
-        status: response.status,
-        statusText: hide(response.statusText),
-        headers: response.headers,
-        text,
-        now: this.#options.clock.now(),
-      });
+      const response = await this.#follow({ call, what, limit, ...extra });
+      answer = response instanceof Response
+        ? await this.#receive(response, { call, what, limit, ...extra })
+        : response;
     } finally {
-      if (!handedOn) watch[Symbol.dispose]();
+      if (!(answer instanceof Received)) limit[Symbol.dispose]();
     }
+    this.#tellContact(call, answer);
+    return answer;
+  }
+
+  /** Looks at the beginning of what has come: it tells whether it comes from the server. */
+  async #receive(
+    response: Response,
+    { call, what, limit, token }: Sending,
+  ): Promise<Received | CallFailure> {
+    const received = new Received({ what, response, limit });
+    if (response.ok) {
+      const begin = await received.begin();
+      if (typeof begin === "string" && !isMarkup(begin)) return received;
+      received.release();
+      return typeof begin === "string" ? received.foreign(MARKUP) : begin;
+    }
+    // A server may quote what it refuses. Before the text is shortened: half a secret is one too.
+    const secrets = [call.secret, token].filter((secret) => secret !== undefined);
+    const hide = (text: string) =>
+      secrets.reduce((hidden, secret) => hidden.replaceAll(secret, "***"), text);
+    received.endWithin(ERROR_TEXT_MS);
+    const { bytes, failure } = await received.readAll(ERROR_TEXT_BYTES);
+    // What was cut off may be the half of anything. But who stops reading an upload and says why may
+    // well close the connection behind that.
+    const isUpload = typeof call.body?.content === "function";
+    if (failure !== undefined && failure.kind !== "foreign" && !isUpload) return failure;
+    return classify({
+      what,
+      status: response.status,
+      statusText: hide(response.statusText),
+      headers: response.headers,
+      text: hide(new TextDecoder().decode(bytes)),
+      now: this.#options.clock.now(),
+    });
   }
 
   /** Goes from redirect to redirect. */
   async #follow(sending: Sending): Promise<Response | CallFailure> {
-    const { call, what, watch } = sending;
+    const { call, what, limit } = sending;
     let url = new URL(this.#options.address + call.path);
     for (let redirects = 0;; redirects++) {
       const response = await this.#once(url, sending);
@@ -165,13 +191,12 @@ export class Transport {
       if (![301, 302, 303, 307, 308].includes(response.status) || location === null) {
         return response;
       }
-      await response.body?.cancel();
+      letGo(response);
       const refuse = (why: string): CallFailure => ({
         ok: false,
         // Not the server's own refusal: a gateway may show people a page for a while.
-        kind: "busy",
+        kind: "foreign",
         status: response.status,
-        body: "empty",
         message: `${what}: ${response.status}: ${why}`,
       });
       const next = URL.canParse(location, url) ? new URL(location, url) : undefined;
@@ -191,59 +216,74 @@ export class Transport {
         }
       }
       url = next;
-      watch.touch();
+      limit.touch();
     }
   }
 
   async #once(url: URL, sending: Sending): Promise<Response | CallFailure> {
-    const { call, what, watch } = sending;
+    const { call, what, limit } = sending;
     if (call.noLater?.aborted) {
-      return { ok: false, kind: "aborted", message: `${what}: not sent`, body: "empty" };
+      return { ok: false, kind: "aborted", message: `${what}: not sent` };
     }
     const headers = this.#headers(url, sending);
     const { content } = call.body ?? {};
     const outgoing = typeof content === "function"
-      ? new Outgoing(content(), () => watch.touch())
+      ? new Outgoing(content(), () => limit.touch())
       : undefined;
     try {
-      let response: Response;
-      if (outgoing !== undefined && sending.sendStream !== undefined) {
-        const { signal } = watch;
-        response = await sending.sendStream({ url, headers, body: outgoing, signal });
-      } else {
-        response = await fetch(url, {
-          method: call.method,
-          headers,
-          redirect: "manual",
-          signal: watch.signal,
-          client: this.#client,
-          ...(outgoing ? { body: outgoing.stream } : {}),
-          ...(content !== undefined && typeof content !== "function"
-            ? { body: this.#bodyOf(call, content) }
-            : {}),
-        });
-        if (response.status === LENGTH_REQUIRED && call.once && !this.#wantsLength) {
-          this.#wantsLength = true;
-          await response.body?.cancel();
-          return await this.#once(url, sending);
-        }
+      const response = await raced(
+        this.#dispatch({ url, headers, outgoing }, sending),
+        limit.signal,
+      );
+      if (response.status === LENGTH_REQUIRED && call.once && !this.#wantsLength) {
+        this.#wantsLength = true;
+        letGo(response);
+        return await this.#once(url, sending);
       }
-      this.#tellContact(call, response.status);
-      watch.touch();
+      limit.touch();
       return response;
     } catch (error) {
       if (outgoing?.fault !== undefined) throw outgoing.fault.error;
-      const failure: CallFailure = noAnswer({ what, error, signal: watch.signal });
-      if (failure.kind === "aborted") return failure;
-      this.#options.onContact?.(false, failure.message);
-      if (outgoing !== undefined && outgoing.sent > 0) {
+      const failure = noAnswer({ what, error, signal: limit.signal });
+      if (failure.kind === "unreachable" && outgoing !== undefined && outgoing.sent > 0) {
         failure.message += ` (after ${outgoing.sent} bytes of the upload)`;
-        failure.brokenUpload = !watch.signal.aborted;
+        failure.brokenUpload = !limit.signal.aborted;
       }
       return failure;
     } finally {
       await outgoing?.cancel();
     }
+  }
+
+  async #dispatch(
+    { url, headers, outgoing }: Dispatch,
+    { call, limit: { signal }, sendStream }: Sending,
+  ): Promise<Response> {
+    const { method, body: { content } = {} } = call;
+    if (outgoing !== undefined && sendStream !== undefined) {
+      return await sendStream({ url, headers, body: outgoing, signal });
+    }
+    if (isBlockedPort(url)) {
+      this.#node ??= new NodeHttp(this.#options.log);
+      const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+      const body = outgoing ?? (typeof bytes === "function" ? undefined : bytes);
+      return await this.#node.request({ url, method, headers, body, signal });
+    }
+    const body = outgoing?.stream ??
+      (content === undefined || typeof content === "function"
+        ? undefined
+        : this.#bodyOf(call, content));
+    const sent = fetch(url, {
+      method,
+      headers,
+      redirect: "manual",
+      signal,
+      client: this.#client,
+      ...(body === undefined ? {} : { body }),
+    });
+    // One that comes after all when nobody waits for it any more must not be left open.
+    sent.then((response) => signal.aborted && letGo(response), () => {});
+    return await sent;
   }
 
   /** A server that wants the length gets it; then only looking at the result tells what arrived. */
@@ -262,29 +302,44 @@ export class Transport {
     const headers = new Headers({ "Accept": "application/json, */*;q=0.5", ...call.headers });
     if (call.body !== undefined) headers.set("Content-Type", call.body.type);
     if (url.origin !== this.#origin) return headers;
-    const { basic, cookie } = this.#options;
+    const { basic } = this.#options;
+    const cookie = this.#options.cookie();
     const authorization = token === undefined ? basic : `Bearer ${token}`;
     if (authorization !== undefined && !call.anonymous) {
       headers.set("Authorization", authorization);
     }
-    if (cookie.header !== undefined) headers.set("Cookie", cookie.header);
+    if (cookie !== undefined) headers.set("Cookie", cookie);
     return headers;
   }
 
-  /** A gateway that speaks for a server which is away is no connectivity with it. */
-  #tellContact(call: Call, status: number): void {
+  /** Something that speaks for a server which is away is no connectivity with it. */
+  #tellContact(call: Call, answer: Received | CallFailure): void {
+    const { onContact } = this.#options;
+    if (answer instanceof Received) return onContact?.(true);
+    if (answer.kind === "aborted") return;
+    const isThere = isFromServer(answer);
     // What is reported there is the trouble of somebody's webhook.
-    const speaksForOthers = call.path.endsWith("/events");
-    const ok = speaksForOthers || ![502, 503, 504].includes(status);
-    const message = `${call.method} ${this.#options.address}${call.path}: ${status}`;
-    this.#options.onContact?.(ok, ok ? undefined : message);
+    const speaksForOthers = call.path.endsWith("/events") && answer.kind !== "unreachable";
+    if (isThere) onContact?.(true);
+    else if (!speaksForOthers) onContact?.(false, answer.message);
   }
 }
 
 interface Sending {
   call: Call;
   what: string;
-  watch: Watch;
+  limit: TimeLimit;
   token?: string | undefined;
   sendStream?: SendStream | undefined;
+}
+
+interface Dispatch {
+  url: URL;
+  headers: Headers;
+  outgoing: Outgoing | undefined;
+}
+
+/** Nobody reads this answer. */
+function letGo(response: Response): void {
+  response.body?.cancel().catch(() => {});
 }

@@ -48,7 +48,7 @@ Deno.test("a token file that is no JSON is one clear line, and the agent goes on
   assertEquals(lines.length, 1);
 });
 
-Deno.test("a token of the wrong role is one error that quotes the server", async () => {
+Deno.test("a token of the wrong role is one error that says what an administrator must do", async () => {
   const folder = await Deno.makeTempDir();
   const tokenFile = join(folder, "token");
   await Deno.writeTextFile(tokenFile, `{"refresh_token": "t"}`);
@@ -59,7 +59,9 @@ Deno.test("a token of the wrong role is one error that quotes the server", async
   await lab.eventually(() => lab.logged("error").length > 0, "the first refusal is logged");
   const before = refusals();
   await lab.until(() => refusals() > before + 6, "several refusals");
-  const asked = lab.logged("error").filter((line) => line.startsWith("No job can be asked for"));
-  assertEquals(asked.length, 1);
-  assertStringIncludes(asked[0] ?? "", "requires role");
+  const [line = "", ...others] = lab.logged("error");
+  assertEquals(others, []);
+  assertStringIncludes(line, "turns this agent away");
+  assertStringIncludes(line, "requires role");
+  assertStringIncludes(line, `refresh token of the role 'agent' and put it into ${tokenFile}`);
 });

@@ -108,7 +108,7 @@ Deno.test("doctor says that a token file cannot be read, and by whom it has to b
     await Deno.mkdir(`${folder}/token`);
     assertMatch(
       about("token", await examine()),
-      /^token: failed: DIR\/token cannot be read: .* -> give it to the agent's user, mode 0600/,
+      /^token: failed: DIR\/token cannot be read: .* -> give it to \S+, mode 0600/,
     );
   }));
 

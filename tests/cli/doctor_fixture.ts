@@ -1,5 +1,6 @@
 /** Patients for `doctor`. */
 import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
+import { agentUser } from "../../lib/cli/agents/agent_user.ts";
 import { diagnose } from "../../lib/cli/doctor/run_doctor.ts";
 import type { CheckResult, Patient } from "../../lib/cli/doctor/check_result.ts";
 import { systemClock } from "../../lib/clock.ts";
@@ -32,6 +33,7 @@ export async function withWard(
       if (!read.ok) throw new Error(read.message);
       const patient: Patient = {
         agent: read.agent,
+        user: await agentUser(read.agent),
         tokenFile: `${folder}/token`,
         env: { PATH: Deno.env.get("PATH") ?? "", HOME: folder },
         clock: systemClock,

@@ -5,7 +5,7 @@ import { Job } from "../../lib/job/job.ts";
 import { prepareSecrets } from "../../lib/job/secrets.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { PHASES } from "../../lib/phases.ts";
-import { isJobId, readJob } from "../../lib/server/job_answer.ts";
+import { isJobId, readJob } from "../../lib/server/answers.ts";
 import { anyBytes, deepJson, mutated, oddJson } from "./inputs.ts";
 import { type FuzzTarget, plainTarget } from "./target.ts";
 
@@ -60,7 +60,7 @@ export const jobs: FuzzTarget = plainTarget(
   "jobs",
   fc.property(body, (content) => {
     const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-    const offer = readJob({ what: "GET /v1/job", bytes, contentType: "" });
+    const offer = readJob({ what: "GET /v1/job", bytes });
     if (!offer.ok) {
       assert(!/[\p{Cc}]/u.test(offer.message), offer.message);
     } else if (offer.value.kind === "broken") {

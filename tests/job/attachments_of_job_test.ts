@@ -65,7 +65,9 @@ Deno.test("attachments that climb out fail the job in setup, with the reason in 
 Deno.test("attachments that cannot be fetched fail the job in setup", async () => {
   await using lab = await Lab.open({ config: { cleanup_command: "true" } });
   lab.sandbox.intercept((request) =>
-    request.url.endsWith("/attachments") ? new Response("gone", { status: 410 }) : undefined
+    request.url.endsWith("/attachments")
+      ? Response.json({ message: "gone" }, { status: 400 })
+      : undefined
   );
   const jobId = await lab.run({ ...WITH_ATTACHMENTS });
   assertEquals(lab.statuses(jobId), { setup: 1, cleanup: 0 });

@@ -25,7 +25,10 @@ Deno.test("a job that cannot be read is put aside without its secrets", async ()
   // Something that is no record.
   await Deno.remove(join(outbox.folder, "record"));
   await Deno.mkdir(join(outbox.folder, "record"));
-  assertEquals(await store.leftovers(), []);
+  const [leftover] = await store.leftovers();
+  using outOfNothing = leftover?.outbox;
+  assertEquals(outOfNothing?.jobId, JOB_ID);
+  assertEquals(leftover?.received, undefined);
   assertEquals(await holders(folder.path), []);
   const [aside] = [...Deno.readDirSync(folder.at("damaged"))].map(({ name }) => name);
   assertEquals(aside?.startsWith(JOB_ID), true);
@@ -63,7 +66,7 @@ Deno.test("the log of a job that was given up stays given up when the agent is k
   {
     using outbox = await new JobStore(folder.path, log).accept(new Job(RECEIVED), [], 0);
     await outbox.appendLog("output", "test", new TextEncoder().encode("too much\n"));
-    outbox.append({ t: "given_up" });
+    outbox.append({ t: "given_up", part: "log" });
   }
   const [leftover] = await new JobStore(folder.path, log).leftovers();
   using outbox = leftover?.outbox;

@@ -48,7 +48,7 @@ Deno.test("an agent whose outbox is full in an outage starts and stops, also whe
     await outbox.appendLog("output", "test", new TextEncoder().encode("x".repeat(2000)));
     outbox.send({ kind: "outcome", status: {} });
     outbox.append({ t: "finished", at });
-    if (isGivenUp) await outbox.giveUp();
+    if (isGivenUp) await outbox.giveUp("log");
   }
   let isAway = true;
   lab.sandbox.intercept((request) =>

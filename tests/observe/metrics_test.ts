@@ -62,6 +62,7 @@ Deno.test("counters are there with 0 before anything has happened", async () => 
       'testflinger_agent_undelivered_fragments{agent_id="agent-1"}',
       'testflinger_agent_undelivered_jobs{agent_id="agent-1"}',
       'testflinger_agent_last_contact_timestamp_seconds{agent_id="agent-1"}',
+      'testflinger_agent_turned_away{agent_id="agent-1"}',
       'testflinger_agent_server_calls_total{agent_id="agent-1",outcome="failure"}',
       'testflinger_agent_cancellation_latency_seconds_count{agent_id="agent-1"}',
     ]

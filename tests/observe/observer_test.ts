@@ -21,6 +21,7 @@ function recorder(): { observer: Observer; calls: [string, ...unknown[]][] } {
       transfer: note("transfer"),
       polled: note("polled"),
       connectivity: note("connectivity"),
+      access: note("access"),
       retried: note("retried"),
       undelivered: note("undelivered"),
       cancelled: note("cancelled"),

@@ -1,4 +1,5 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
+import { isFinal } from "../../lib/server/api.ts";
 import type { LogFragment } from "../../lib/server/schema.ts";
 import {
   connect,
@@ -20,40 +21,52 @@ const fragment: LogFragment = {
   log_data: "Grüße\n",
 };
 
-/** A server of which a test changes how it takes logs. */
+const notFound = () => new Response("Not found: 404 Not Found\n", { status: 404 });
+const unknownJob = () => json({ message: "Job not found" }, { status: 404 });
+const invalid = () => json({ message: "Validation error" }, { status: 422 });
+
+/** A server of which a test changes how it takes logs; it begins as a legacy one. */
 function changing() {
-  const now: { fragments: () => Reply; greeting: () => Reply; text: () => Reply } = {
-    fragments: () => new Response("Not Found", { status: 404 }),
+  const now: Record<"fragments" | "probe" | "greeting" | "text", () => Reply> = {
+    fragments: notFound,
+    /** What is asked with an id that is no job's. */
+    probe: notFound,
     greeting: () => "Testflinger Server v1.2",
     text: () => "OK",
   };
-  const server = serve(({ path }: Seen) => {
+  const server = serve(({ path, method }: Seen) => {
+    if (path.includes("no-job")) return now.probe();
     if (path.includes("/log/")) return now.fragments();
     if (path === "/v1/") return now.greeting();
-    return now.text();
+    // Of a job's result a legacy server knows something.
+    return method === "GET" ? json({ job_state: "test" }) : now.text();
   });
   const paths = () =>
     server.seen.splice(0).map(({ method, path }) => `${method} ${path.replace(JOB_ID, "ID")}`);
-  return Object.assign(server, { now, paths });
+  const becomeCurrent = () => Object.assign(now, { fragments: () => "OK", probe: invalid });
+  return Object.assign(server, { now, paths, becomeCurrent });
 }
 
-Deno.test("a current server gets fragments", async () => {
+const EXAMINATION = ["GET /v1/", "POST /v1/result/no-job/log/output", "GET /v1/"];
+
+Deno.test("a current server gets fragments, and is asked nothing else", async () => {
   await using server = changing();
-  server.now.fragments = () => json({ status: "OK" });
+  server.becomeCurrent();
   using link = connect(server);
   const { client } = link;
   assertEquals(client.generation, undefined);
   succeeded(await client.postLog(JOB_ID, "output", fragment));
   succeeded(await client.postLog(JOB_ID, "serial", fragment));
   assertEquals(client.generation, "current");
+  assertEquals(succeeded(await client.findGeneration()), "current");
   assertEquals(server.seen.map(({ body }) => JSON.parse(body)), [fragment, fragment]);
   assertEquals(server.paths(), ["POST /v1/result/ID/log/output", "POST /v1/result/ID/log/serial"]);
 });
 
-Deno.test("a legacy server gets plain text, and is asked for the other way only once", async () => {
+Deno.test("a legacy server gets plain text, and is examined only once", async () => {
   for (const status of [404, 405]) {
     await using server = changing();
-    server.now.fragments = () => new Response(null, { status });
+    server.now.fragments = server.now.probe = () => new Response(null, { status });
     using link = connect(server);
     const { client } = link;
     succeeded(await client.postLog(JOB_ID, "output", fragment));
@@ -64,19 +77,54 @@ Deno.test("a legacy server gets plain text, and is asked for the other way only 
     succeeded(await client.postLog(JOB_ID, "serial", fragment));
     assertEquals(server.paths(), [
       "POST /v1/result/ID/log/output",
-      "GET /v1/",
+      ...EXAMINATION,
       "POST /v1/result/ID/output",
       "POST /v1/result/ID/serial_output",
     ]);
   }
 });
 
-Deno.test("a legacy server that has no place for the serial log does not stop the log", async () => {
+Deno.test("the generation can be asked for before anything is posted", async () => {
   await using server = changing();
-  server.now.text = () => new Response(null, { status: 404 });
+  using link = connect(server);
+  assertEquals(succeeded(await link.client.findGeneration()), "legacy");
+  assertEquals(server.paths(), EXAMINATION);
+  server.becomeCurrent();
+  using other = connect(server);
+  assertEquals(succeeded(await other.client.findGeneration()), "current");
+  assertEquals(server.paths(), EXAMINATION.slice(0, 2));
+});
+
+Deno.test("a current server that has forgotten one job is no legacy server: the log of another goes the right way", async () => {
+  await using server = changing();
+  Object.assign(server.now, { fragments: unknownJob, probe: invalid });
   using link = connect(server);
   const { client } = link;
+  for (const answer of [unknownJob, notFound]) {
+    server.now.fragments = answer;
+    assertFalse(isFinal(failed(await client.postLog(JOB_ID, "output", fragment))));
+    assertEquals(client.generation, "current");
+  }
+  server.paths();
+  server.now.fragments = () => "OK";
+  succeeded(await client.postLog(JOB_ID, "output", fragment));
+  assertEquals(server.paths(), ["POST /v1/result/ID/log/output"]);
+});
+
+Deno.test("a legacy server that has no place for the serial log does not stop the log", async () => {
+  await using server = changing();
+  server.now.text = notFound;
+  using link = connect(server);
+  const { client, clock } = link;
   succeeded(await client.postLog(JOB_ID, "serial", fragment));
+  server.paths();
+  succeeded(await client.postLog(JOB_ID, "serial", fragment));
+  assertEquals(server.paths(), ["POST /v1/result/ID/serial_output"]);
+  // Later the 404 may be that of a current server, which would have taken it otherwise.
+  server.becomeCurrent();
+  await clock.advance(60_000);
+  succeeded(await client.postLog(JOB_ID, "serial", fragment));
+  assertEquals(server.paths().at(-1), "POST /v1/result/ID/log/serial");
 });
 
 Deno.test("a load balancer's 404 while the server is being replaced changes nothing", async () => {
@@ -87,26 +135,21 @@ Deno.test("a load balancer's 404 while the server is being replaced changes noth
     () => new Response("default backend - 404", { status: 404 }),
     () => new Response("Service Unavailable", { status: 503 }),
     () => "Welcome to nginx!",
+    () => new Response("<h1>404</h1>", { status: 404 }),
   ];
   for (server.now.greeting of greetings) {
     const failure = failed(await client.postLog(JOB_ID, "output", fragment));
-    assertEquals(failure.kind, "busy");
+    assertFalse(isFinal(failure));
     assertStringIncludes(failure.message, "no Testflinger server");
     assertEquals(client.generation, undefined);
   }
-  server.now.fragments = () => json({});
+  // One that is replaced in this moment greets otherwise than before.
+  let version = 1;
+  server.now.greeting = () => `Testflinger Server v${version++}`;
+  assertEquals(failed(await client.postLog(JOB_ID, "output", fragment)).kind, "busy");
+  assertEquals(client.generation, undefined);
+  server.becomeCurrent();
   succeeded(await client.postLog(JOB_ID, "output", fragment));
-  assertEquals(client.generation, "current");
-});
-
-Deno.test("a 404 from a server that took fragments before is an answer, not a change of server", async () => {
-  await using server = changing();
-  server.now.fragments = () => json({});
-  using link = connect(server);
-  const { client } = link;
-  succeeded(await client.postLog(JOB_ID, "output", fragment));
-  server.now.fragments = () => new Response(null, { status: 404 });
-  assertEquals(failed(await client.postLog(JOB_ID, "output", fragment)).kind, "refused");
   assertEquals(client.generation, "current");
 });
 
@@ -114,8 +157,14 @@ Deno.test("failures that say nothing of the generation are handed back", async (
   await using server = changing();
   using link = connect(server);
   const { client } = link;
-  for (const [status, kind] of [[503, "busy"], [403, "forbidden"], [422, "refused"]] as const) {
-    server.now.fragments = () => new Response(null, { status });
+  const answers: [Response, string][] = [
+    [new Response(null, { status: 503 }), "busy"],
+    [json({ message: "Specified action requires role: agent" }, { status: 403 }), "forbidden"],
+    [json({}, { status: 422 }), "refused"],
+    [new Response("<p>", { status: 404 }), "foreign"],
+  ];
+  for (const [answer, kind] of answers) {
+    server.now.fragments = () => answer;
     assertEquals(failed(await client.postLog(JOB_ID, "output", fragment)).kind, kind);
     assertEquals(client.generation, undefined);
   }
@@ -126,13 +175,17 @@ Deno.test("a legacy server is examined again after an hour: it may have been upg
   using link = connect(server);
   const { client, clock } = link;
   succeeded(await client.postLog(JOB_ID, "output", fragment));
-  server.now.fragments = () => json({});
   server.paths();
   await clock.advance(HOUR_MS - 1);
   succeeded(await client.postLog(JOB_ID, "output", fragment));
+  assertEquals(server.paths(), ["POST /v1/result/ID/output"]);
   await clock.advance(1);
   succeeded(await client.postLog(JOB_ID, "output", fragment));
-  assertEquals(server.paths(), ["POST /v1/result/ID/output", "POST /v1/result/ID/log/output"]);
+  assertEquals(server.paths(), [...EXAMINATION, "POST /v1/result/ID/output"]);
+  server.becomeCurrent();
+  await clock.advance(HOUR_MS);
+  succeeded(await client.postLog(JOB_ID, "output", fragment));
+  assertEquals(server.paths(), [...EXAMINATION.slice(0, 2), "POST /v1/result/ID/log/output"]);
   assertEquals(client.generation, "current");
 });
 
@@ -141,20 +194,33 @@ Deno.test("a legacy server is examined again after it was away", async () => {
   using link = connect(server);
   const { client } = link;
   succeeded(await client.postLog(JOB_ID, "output", fragment));
-  server.now.greeting = () => new Response(null, { status: 503 });
-  failed(await client.ping());
-  server.now.fragments = () => json({});
+  server.now.text = () => new Response(null, { status: 503 });
+  failed(await client.postLog(JOB_ID, "output", fragment));
+  server.becomeCurrent();
   succeeded(await client.postLog(JOB_ID, "output", fragment));
   assertEquals(client.generation, "current");
 });
 
-Deno.test("a server that takes logs in neither way is examined anew at the next post", async () => {
+Deno.test("a server that was put back to the older generation gets plain text again", async () => {
   await using server = changing();
-  server.now.text = () => new Response(null, { status: 404 });
+  server.becomeCurrent();
   using link = connect(server);
   const { client } = link;
-  assertEquals(failed(await client.postLog(JOB_ID, "output", fragment)).kind, "refused");
-  server.now.fragments = () => json({});
+  succeeded(await client.postLog(JOB_ID, "output", fragment));
+  server.now.fragments = server.now.probe = notFound;
+  succeeded(await client.postLog(JOB_ID, "output", fragment));
+  assertEquals(client.generation, "legacy");
+});
+
+Deno.test("a server that takes logs in neither way is asked again and again, and gives up nothing", async () => {
+  await using server = changing();
+  server.now.text = notFound;
+  using link = connect(server);
+  const { client } = link;
+  for (let i = 0; i < 3; i++) {
+    assertEquals(failed(await client.postLog(JOB_ID, "output", fragment)).kind, "missing");
+  }
+  server.becomeCurrent();
   succeeded(await client.postLog(JOB_ID, "output", fragment));
   assertEquals(client.generation, "current");
 });

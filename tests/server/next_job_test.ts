@@ -1,6 +1,6 @@
 import { assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
-import { readJob } from "../../lib/server/job_answer.ts";
+import { readJob } from "../../lib/server/answers.ts";
 import {
   connect,
   failed,
@@ -103,7 +103,7 @@ Deno.test("a job of more than 16 MiB is broken, not lost", async () => {
   assertStringIncludes(offer.reason, "larger than 16777216 bytes");
 });
 
-Deno.test("a job without a usable id is malformed, and no line shows what is in it", async () => {
+Deno.test("a job without a usable id is no job, and no line shows what is in it", async () => {
   const secret = "hunter2";
   const bodies = [
     `{"job_queue": "q", "s": "${secret}"}`,
@@ -116,14 +116,13 @@ Deno.test("a job without a usable id is malformed, and no line shows what is in 
   ];
   for (const body of bodies) {
     const failure = failed(await ask(answer(body)));
-    assertEquals(failure.kind, "malformed", body);
+    assertEquals(failure.kind, "foreign", body);
     assertFalse(failure.message.includes(secret), failure.message);
   }
 });
 
 Deno.test("of a damaged job the id at its proper place counts, and two candidates are none", () => {
-  const read = (text: string) =>
-    readJob({ what: "GET x", bytes: new TextEncoder().encode(text), contentType: "" });
+  const read = (text: string) => readJob({ what: "GET x", bytes: new TextEncoder().encode(text) });
   const idOf = (text: string) => {
     const result = read(text);
     return result.ok && result.value.kind === "broken" ? result.value.jobId : undefined;
@@ -147,7 +146,7 @@ Deno.test("no body whatever makes an exception, and every cut of a job names it 
   );
   fc.assert(
     fc.property(arbitrary, (bytes) => {
-      const result = readJob({ what: "GET x", bytes, contentType: "" });
+      const result = readJob({ what: "GET x", bytes });
       if (bytes.buffer !== whole.buffer) return;
       const named = result.ok && result.value.kind === "broken" && result.value.jobId === JOB_ID;
       assertEquals(named, bytes.length >= after, new TextDecoder().decode(bytes));

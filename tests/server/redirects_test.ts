@@ -54,7 +54,7 @@ Deno.test("a circle of redirects is left after five", async () => {
   using link = connect(server);
   const { client } = link;
   const answer = failed(await client.getAgent());
-  assertEquals(answer.kind, "busy");
+  assertEquals(answer.kind, "foreign");
   assertStringIncludes(answer.message, "redirected too often");
   assertEquals(server.seen.length, 6);
 });
@@ -81,14 +81,14 @@ Deno.test("a post that is redirected in any other way says what server_address s
     using link = connect(server);
     const { client } = link;
     const answer = failed(await client.postAgent({ state: "waiting" }));
-    assertEquals([answer.kind, answer.status], ["busy", status]);
+    assertEquals([answer.kind, answer.status], ["foreign", status]);
     assertStringIncludes(answer.message, "server_address should say https://tf.example.com");
   }
   await using server = serve(() => redirect("/v1/other", 302));
   using link = connect(server);
   const { client } = link;
   const answer = failed(await client.postAgent({ state: "waiting" }));
-  assertEquals(answer.kind, "busy");
+  assertEquals(answer.kind, "foreign");
 });
 
 Deno.test("a redirect to what is not HTTP is not followed", async () => {

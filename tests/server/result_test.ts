@@ -19,7 +19,7 @@ Deno.test("the state of a job is known before the rest of its result has come", 
   });
   using link = connect(server);
   const { client } = link;
-  assertEquals(await client.getJobState(JOB_ID), { ok: true, value: "cancelled" });
+  assertEquals(succeeded(await client.getJobState(JOB_ID)), "cancelled");
 });
 
 Deno.test("once the state is known the server is told to stop: 100 MB of log do not travel", async () => {
@@ -44,7 +44,7 @@ Deno.test("once the state is known the server is told to stop: 100 MB of log do 
   );
   using link = connect(server);
   const { client } = link;
-  assertEquals(await client.getJobState(JOB_ID), { ok: true, value: "test" });
+  assertEquals(succeeded(await client.getJobState(JOB_ID)), "test");
   await until(() => stopped);
   // What fits into the buffers of the connection.
   assert(sent < 20_000_000, `${sent} bytes were sent`);
@@ -66,7 +66,7 @@ Deno.test("the state is found wherever it stands, and no log can imitate it", as
     await using server = serve(() => json(body));
     using link = connect(server);
     const { client } = link;
-    assertEquals(await client.getJobState(JOB_ID), { ok: true, value: state });
+    assertEquals(succeeded(await client.getJobState(JOB_ID)), state);
   }
 });
 
@@ -75,7 +75,7 @@ Deno.test("204 and an empty answer mean that nothing is known of the job", async
     await using server = serve(() => new Response(null, { status }));
     using link = connect(server);
     const { client } = link;
-    assertEquals(await client.getJobState(JOB_ID), { ok: true, value: undefined });
+    assertEquals(succeeded(await client.getJobState(JOB_ID)), undefined);
     assertEquals(await client.viewResult(JOB_ID), { ok: true, value: { logBytes: {} } });
   }
 });
@@ -118,13 +118,13 @@ Deno.test("a result that ends in the middle is to be asked for again", async () 
   }
 });
 
-Deno.test("a result that is no JSON is malformed, and the message does not quote the log", async () => {
+Deno.test("a result that is no JSON is nobody's answer, and the message does not quote the log", async () => {
   for (const body of ["secret words", '{"test_output": secret', "[]"]) {
     await using server = serve(() => new Response(body));
     using link = connect(server);
     const { client } = link;
     const failure = failed(await client.viewResult(JOB_ID));
-    assertEquals(failure.kind, "malformed");
+    assertEquals(failure.kind, "foreign");
     assert(!failure.message.includes("secret"), failure.message);
   }
 });

@@ -22,7 +22,6 @@ Deno.test("a current server: a job from being handed out to its outcome", async 
   using link = connect(server);
   const { client } = link;
   const { sandbox: inside } = server;
-  succeeded(await client.ping());
   assertEquals(succeeded(await client.getAgent()), null);
   succeeded(await client.postAgent({ state: "waiting", queues: ["q"], location: "lab" }));
   succeeded(await client.postQueues({ q: "a queue" }));

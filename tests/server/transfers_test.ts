@@ -96,9 +96,15 @@ for (const status of [411, 501]) {
 }
 
 Deno.test("an answer that comes before the upload has ended is the answer", async () => {
-  for (const [status, kind] of [[413, "refused"], [403, "forbidden"]] as const) {
+  const answers = [
+    [413, "{}", "refused"],
+    [413, "<p>", "foreign"],
+    [403, "{}", "forbidden"],
+  ] as const;
+  for (const [status, body, kind] of answers) {
     await using server = serveRaw(async (connection) => {
-      await write(connection, `HTTP/1.1 ${status} No\r\nContent-Length: 3\r\n\r\nbig`);
+      const { length } = body;
+      await write(connection, `HTTP/1.1 ${status} No\r\nContent-Length: ${length}\r\n\r\n${body}`);
     });
     using link = connect(server);
     const { client } = link;
@@ -114,7 +120,8 @@ Deno.test("an early answer counts also when the server closes the connection on 
   await using server = serveRaw(async (connection) => {
     await write(
       connection,
-      "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig",
+      "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 18\r\n\r\n" +
+        '{"message": "big"}',
     );
     connection.close();
   });
@@ -213,11 +220,12 @@ Deno.test("attachments that are cut off are an error for who reads them, in one 
 });
 
 Deno.test("attachments that stop coming are given up after 600 s, however slow their reader is", async () => {
-  await using server = serveSlowly("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n");
+  await using server = serveSlowly("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n\x1farchive");
   using link = connect(server);
   const { client, clock } = link;
   const { stream } = some(succeeded(await client.getAttachments(JOB_ID)));
   const reader = stream.getReader();
+  assertEquals((await reader.read()).value?.length, 8);
   // Unpacking to a slow disk: nobody asks the server for more.
   await clock.advance(2_000_000);
   for (let i = 0; i < 3; i++) {

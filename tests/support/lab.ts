@@ -96,7 +96,14 @@ export class Lab implements AsyncDisposable {
       agentId: this.config.agent_id,
       clock,
       log: this.log,
-      onContact: (ok) => connectivity.report(ok),
+      onContact: (ok, message) => {
+        connectivity.report(ok, message);
+        observer.connectivity(ok, message);
+      },
+      onAccess: (problem) => {
+        observer.access(problem);
+        if (problem === undefined) connectivity.retryNow();
+      },
       ...(tokenFile !== undefined && { tokenFile }),
     });
     let listener: SignalListener | undefined;

@@ -2,9 +2,9 @@
 import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError, RecoveryError } from "../errors.ts";
 import { runScript } from "../script/script.ts";
-import { bracketed } from "../ssh/ssh.ts";
 import { pollUntil } from "../wait/poll.ts";
 import { tcpAnswers } from "../wait/tcp.ts";
+import { type RestService, restService } from "./rest.ts";
 
 const REQUEST_TIMEOUT_MS = 10_000;
 const SCRIPT_TIMEOUT_MS = 60_000;
@@ -43,18 +43,20 @@ export async function preProvisionHook(
   options: PreProvisionOptions,
 ): Promise<boolean> {
   if (!ctx.config.control_host) return false;
-  const cycled = await powerCycle(ctx, options);
-  await tell(ctx, "setup/provisioning", options.setupBody);
+  const rest = await restService(ctx);
+  const cycled = await powerCycle(ctx, rest, options);
+  await tell(ctx, rest, { what: "setup/provisioning", json: options.setupBody });
   return cycled;
 }
 
 /** Tells the control host that tests begin. Does nothing without a `control_host`. */
 export async function preTestHook(ctx: ConnectorContext): Promise<void> {
-  if (ctx.config.control_host) await tell(ctx, "setup/test");
+  if (ctx.config.control_host) await tell(ctx, await restService(ctx), { what: "setup/test" });
 }
 
 async function powerCycle(
   ctx: ConnectorContext,
+  rest: RestService,
   { powerManagement }: PreProvisionOptions,
 ): Promise<boolean> {
   const { config, env, log } = ctx;
@@ -74,15 +76,15 @@ async function powerCycle(
   });
   if (power) await runHookScript(ctx, "poweroff_script", power.off);
 
-  const answer = await ctx.http.send(`${restUrl(ctx)}/api/v1/system/poweroff`, {
+  const poweroff = await rest.call(ctx, "/api/v1/system/poweroff", {
     method: "POST",
     timeoutMs: REQUEST_TIMEOUT_MS,
   });
   let cycled = true;
-  if (answer.ended === "answered" && answer.ok) {
+  if (poweroff.ok) {
     await waitUntilOffline(ctx);
     const failures = await runHookScript(ctx, "control_host_reboot_script", reboot);
-    await waitUntilReady(ctx, failures);
+    await waitUntilReady(ctx, rest, failures);
   } else {
     cycled = await sshFallback(ctx, reboot);
   }
@@ -136,7 +138,11 @@ async function isOnline(ctx: ConnectorContext): Promise<boolean> {
   return answers.includes(true);
 }
 
-async function waitUntilReady(ctx: ConnectorContext, rebootFailures: string[]): Promise<void> {
+async function waitUntilReady(
+  ctx: ConnectorContext,
+  rest: RestService,
+  rebootFailures: string[],
+): Promise<void> {
   const { config } = ctx;
   const missing = await pollUntil(ctx, {
     waitingFor: "the control host to be ready",
@@ -144,10 +150,8 @@ async function waitUntilReady(ctx: ConnectorContext, rebootFailures: string[]): 
     pauseMs: PROBE_PAUSE_MS,
     lookFirst: true,
     async look() {
-      const url = `${restUrl(ctx)}/health`;
-      const answer = await ctx.http.send(url, { timeoutMs: HEALTH_TIMEOUT_MS });
-      if (answer.ended === "failed") return `${url}: ${answer.message}`;
-      return answer.ok ? undefined : `${url} answers with status ${answer.status}`;
+      const health = await rest.call(ctx, "/health", { timeoutMs: HEALTH_TIMEOUT_MS });
+      return health.ok ? undefined : `${rest.url}/health: ${health.why}`;
     },
   });
   if (missing === undefined) return;
@@ -181,18 +185,18 @@ async function sshFallback(ctx: ConnectorContext, reboot: readonly string[]): Pr
 }
 
 /** Best effort: not every control host has this service. */
-async function tell(ctx: ConnectorContext, what: string, json?: unknown): Promise<void> {
-  const url = `${restUrl(ctx)}/api/v1/system/${what}`;
-  const answer = await ctx.http.send(url, {
+async function tell(
+  ctx: ConnectorContext,
+  rest: RestService,
+  { what, json }: { readonly what: string; readonly json?: unknown },
+): Promise<void> {
+  const told = await rest.call(ctx, `/api/v1/system/${what}`, {
     method: "POST",
     timeoutMs: REQUEST_TIMEOUT_MS,
     ...(json === undefined ? {} : { json }),
   });
-  if (answer.ended === "answered" && answer.ok) return;
-  const why = answer.ended === "answered" ? `status ${answer.status}` : answer.message;
-  ctx.log.warning(`The control host did not take the request '${what}': ${why}; going on without`);
-}
-
-function restUrl({ config }: ConnectorContext): string {
-  return `http://${bracketed(config.control_host ?? "")}:${config.control_host_port}`;
+  if (told.ok) return;
+  ctx.log.warning(
+    `The control host did not take the request '${what}': ${told.why}; going on without`,
+  );
 }

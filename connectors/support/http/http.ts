@@ -62,7 +62,7 @@ export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
 }
 
 /** What `fetch` throws says "fetch failed"; what happened is said by its cause. */
-function innermostMessage(error: unknown): string {
+export function innermostMessage(error: unknown): string {
   return error instanceof Error && error.cause instanceof Error
     ? innermostMessage(error.cause)
     : messageOf(error);

@@ -29,6 +29,8 @@ export const QEMU_IMG: ProgramNeed = {
   version: ["--version"],
   onlyFor: "qcow2 images",
 };
+export const GIT: ProgramNeed = { name: "git", install: "apt install git", version: ["--version"] };
+export const TAR: ProgramNeed = { name: "tar", install: "apt install tar", version: ["--version"] };
 export const MAAS: ProgramNeed = { name: "maas", install: "snap install maas" };
 
 /** What the stages call that all connectors have. */

@@ -45,6 +45,9 @@ export function statusLines({ config, file }: AgentRef, answer: AgentAnswer): st
           : `last answer ${ago(server.last_success_at)} ago`),
     ),
     server.reachable !== false ? "" : row("", `not reachable: ${text(server.last_failure ?? "")}`),
+    server.turned_away === undefined
+      ? ""
+      : row("", `turns the agent away: ${text(server.turned_away)}`),
     row(
       "Undelivered",
       undelivered.bytes === 0 && undelivered.jobs === 0 ? "nothing" : backlog(undelivered),
@@ -97,6 +100,12 @@ export function statusTable(entries: readonly { agent: AgentRef; answer: AgentAn
   ).join("");
 }
 
+function serverInOneWord({ reachable, turned_away }: AgentStatus["server"]): string {
+  if (reachable === undefined) return "-";
+  if (!reachable) return "not reachable";
+  return turned_away === undefined ? "ok" : "turns it away";
+}
+
 function summary(answer: AgentAnswer): string[] {
   if (answer.kind === "stopped") return ["stopped", "", "", "", "", ""];
   if (answer.kind === "silent") return ["silent", "", "", "", "", answer.why];
@@ -109,7 +118,7 @@ function summary(answer: AgentAnswer): string[] {
       ? ""
       : duration(secondsBetween(mode.since, now)),
     text(job?.job_id ?? recovering?.job_id ?? "-"),
-    server.reachable === undefined ? "-" : server.reachable ? "ok" : "not reachable",
+    serverInOneWord(server),
     undelivered.bytes === 0 && undelivered.jobs === 0 ? "-" : size(undelivered.bytes),
     trouble === undefined ? text(mode?.comment ?? "") : `seems to hang: ${text(trouble)}`,
   ];

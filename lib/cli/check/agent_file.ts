@@ -8,6 +8,7 @@ import {
 import { type AgentConfig, DEFAULT_METRICS_HOST, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
+import { type AgentUser, agentUser } from "../agents/agent_user.ts";
 import { connectorMistake } from "../connector_commands.ts";
 import { type ConnectorCall, connectorCalls, isFixed, phaseCommands } from "./connector_calls.ts";
 import type { Say } from "./finding.ts";
@@ -22,24 +23,26 @@ const STAGE_ALIASES = new Map([["test", "runtest"]]);
  * Says everything about one agent.
  *
  * @param config the keys that are right, defaults included: the others have been told of.
+ * @param options.withFolders whether to look at its folders: `doctor` has a check of its own.
  */
 export async function checkAgent(
   config: Partial<AgentConfig>,
-  { file, say }: { file: string; say: Say },
+  { file, say, withFolders }: { file: string; say: Say; withFolders: boolean },
 ): Promise<void> {
+  const user = await agentUser({ file, config });
   checkQueues(config, say);
   const wrong = await connectorMistake(config);
   if (wrong !== undefined) say("mistake", ["connector"], wrong);
   for (const call of connectorCalls(config, file)) await checkCall(call, say);
-  await checkPrograms(config, say);
+  await checkPrograms(config, { say, user });
   const { metrics_host = DEFAULT_METRICS_HOST, metrics_port } = config;
   if (metrics_port === undefined && metrics_host !== DEFAULT_METRICS_HOST) {
     say("warning", ["metrics_host"], "does nothing without metrics_port (or the option -p)");
   }
-  for (const key of FOLDER_KEYS) {
+  for (const key of withFolders ? FOLDER_KEYS : []) {
     const folder = config[key];
     if (folder === undefined) continue;
-    const why = await whyNotWritable(folder);
+    const why = await whyNotWritable(folder, user);
     if (why !== undefined) {
       say("warning", [key], `${why}: make it by hand, owned by the agent's user`);
     }
@@ -129,21 +132,25 @@ async function checkCall(
   }
 }
 
-async function checkPrograms(config: Partial<AgentConfig>, say: Say): Promise<void> {
+async function checkPrograms(
+  config: Partial<AgentConfig>,
+  { say, user }: { say: Say; user: AgentUser },
+): Promise<void> {
+  const where = user.path === undefined
+    ? "in this shell's PATH; the agent's may be another"
+    : "in the agent's PATH";
   for (const { key, command } of phaseCommands(config)) {
     const programs = new Set(simpleCommands(command).map(([program]) => program));
     for (const program of programs) {
       // A relative path is looked for in the job's folder, which is not there yet.
       if (isBuiltin(program) || program.includes("/") && !program.startsWith("/")) continue;
-      if (await findProgram(program) !== undefined) continue;
+      if (await findProgram(program, { user, path: user.path }) !== undefined) continue;
       say(
         "warning",
         [key],
         program.startsWith("/")
           ? `there is no program ${quoted(program)} on this host`
-          : `there is no program ${
-            quoted(program)
-          } in this shell's PATH; the agent's may be another`,
+          : `there is no program ${quoted(program)} ${where}`,
       );
     }
   }

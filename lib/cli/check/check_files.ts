@@ -44,14 +44,18 @@ interface DeviceUse {
   agents: Set<string>;
 }
 
-/**
- * Checks the files, and the device configurations that agents among them name.
- *
- * @param connector judges device files that no agent among the files uses.
- */
+/** What to look at. */
+export interface CheckOptions {
+  /** Judges device files that no agent among the files uses. */
+  connector?: string | undefined;
+  /** Whether to look at agents' folders on this host. @default true */
+  withFolders?: boolean;
+}
+
+/** Checks the files, and the device configurations that agents among them name. */
 export async function checkFiles(
   files: readonly string[],
-  { connector }: { connector?: string | undefined } = {},
+  { connector, withFolders = true }: CheckOptions = {},
 ): Promise<CheckReport> {
   const checked: CheckedFile[] = [];
   const findings: Finding[] = [];
@@ -71,7 +75,7 @@ export async function checkFiles(
 
   const uses = new Map<string, DeviceUse[]>();
   for (const agent of agents) {
-    await checkAgent(agent.config, agent);
+    await checkAgent(agent.config, { ...agent, withFolders });
     await collectUses(agent, uses);
   }
   compareAgents(agents);

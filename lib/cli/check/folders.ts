@@ -1,9 +1,12 @@
 /** Whether an agent could make and use its folders. Nothing is made to find out. */
-import { access, constants } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { type AgentUser, canWriteIn, isReadOnly } from "../agents/agent_user.ts";
 
-/** Why files cannot be written below `folder`; undefined where they can. */
-export async function whyNotWritable(folder: string): Promise<string | undefined> {
+/** Why files cannot be written below `folder` by that user; undefined where they can. */
+export async function whyNotWritable(
+  folder: string,
+  user: AgentUser,
+): Promise<string | undefined> {
   let existing = resolve(folder);
   while (true) {
     try {
@@ -11,24 +14,16 @@ export async function whyNotWritable(folder: string): Promise<string | undefined
       if (!isDirectory) return `${existing} is not a folder`;
       break;
     } catch (error) {
-      if (!isMissing(error)) {
-        return `${existing} cannot be looked at by user ${Deno.uid()}`;
-      }
+      if (!isMissing(error)) return `${existing} cannot be looked at from this account`;
       const parent = dirname(existing);
       if (parent === existing) return "there is no such folder";
       existing = parent;
     }
   }
-  try {
-    await access(existing, constants.W_OK | constants.X_OK);
-    return undefined;
-  } catch (error) {
-    // The same error for a mount without writing, whoever asks.
-    const isReadOnly = error instanceof Error && "code" in error && error.code === "EROFS";
-    return isReadOnly
-      ? `${existing} is on a file system that cannot be written`
-      : `${existing} cannot be written by user ${Deno.uid()}`;
-  }
+  if (await isReadOnly(existing)) return `${existing} is on a file system that cannot be written`;
+  return await canWriteIn(existing, user)
+    ? undefined
+    : `${existing} cannot be written by ${user.name}, as whom the agent runs`;
 }
 
 /** Also below something that is no folder: the loop says so when it gets there. */

@@ -1,6 +1,7 @@
 /** What `doctor` says of one thing. */
 import type { Clock } from "../../clock.ts";
 import type { AgentRef } from "../agents/agent_ref.ts";
+import type { AgentUser } from "../agents/agent_user.ts";
 
 /** The outcome of one check. */
 export interface CheckResult {
@@ -17,6 +18,8 @@ export interface CheckResult {
 /** What the checks look at, and with. */
 export interface Patient {
   agent: AgentRef;
+  /** As whom it runs, or would. */
+  user: AgentUser;
   tokenFile: string;
   env: Readonly<Record<string, string>>;
   clock: Clock;

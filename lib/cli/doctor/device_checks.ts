@@ -57,7 +57,9 @@ async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]
 }
 
 /** Whether the programs are there that the connectors call, of all connectors that phases call. */
-async function programVerdicts({ env, agent: { config, file } }: Patient): Promise<CheckResult[]> {
+async function programVerdicts(
+  { env, user, agent: { config, file } }: Patient,
+): Promise<CheckResult[]> {
   const names = new Set(connectorCalls(config, file).map(({ connector }) => connector));
   const loaded = await Promise.all([...names].map(loadConnector));
   const connectors = loaded.filter((connector) => connector !== undefined);
@@ -65,7 +67,7 @@ async function programVerdicts({ env, agent: { config, file } }: Patient): Promi
   const found: string[] = [];
   const needs = connectors.flatMap(({ programs }) => programs);
   for (const { name, version, install, onlyFor } of mergePrograms(needs)) {
-    const path = await findProgram(name, env.PATH);
+    const path = await findProgram(name, { user, path: user.path ?? env.PATH });
     if (path !== undefined) {
       const said = version === undefined ? undefined : await versionOf(path, version);
       found.push(said === undefined ? name : `${name} (${said})`);
@@ -99,9 +101,10 @@ async function versionOf(path: string, args: readonly string[]): Promise<string 
   }
 }
 
-async function keyVerdict({ env }: Patient, { config }: Device): Promise<CheckResult> {
+async function keyVerdict({ env, user }: Patient, { config }: Device): Promise<CheckResult> {
   const own = textOf(config.ssh_public_key);
-  const folder = join(env.HOME ?? "/", ".ssh");
+  const home = user.uid === Deno.uid() ? env.HOME : user.home;
+  const folder = join(home ?? "/", ".ssh");
   const candidates = own === undefined ? KEY_NAMES.map((name) => join(folder, name)) : [own];
   for (const file of candidates) {
     const isFile = await Deno.stat(file).then((info) => info.isFile, () => false);
@@ -120,7 +123,7 @@ async function keyVerdict({ env }: Patient, { config }: Device): Promise<CheckRe
   return failed(
     "ssh key",
     `there is none: looked for ${candidates.join(", ")}`,
-    "as the agent's user: ssh-keygen -t ed25519 -N ''; or set ssh_public_key in the device configuration",
+    `as ${user.name}: ssh-keygen -t ed25519 -N ''; or set ssh_public_key in the device configuration`,
   );
 }
 

@@ -1,7 +1,9 @@
 /** What an agent needs of its host. */
 import { dirname, join, resolve } from "node:path";
+import { FOLDER_KEYS } from "../../config/agent_config.ts";
 import { lackOfSpace } from "../../agent/host_check.ts";
 import { ask } from "../../process/proc.ts";
+import { canRead } from "../agents/agent_user.ts";
 import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import { formatFinding } from "../check/finding.ts";
 import { checkFiles } from "../check/check_files.ts";
@@ -11,11 +13,16 @@ import { type Check, failed, ok, warning } from "./check_result.ts";
 /** A job with a log, artifacts, an upload and some connections; the usual limit is 1024. */
 const FEWEST_OPEN_FILES = 1024;
 
-const FOLDER_KEYS = ["execution_basedir", "logging_basedir", "results_basedir"] as const;
-
 /** What `check` says. */
-export const configurationCheck: Check = async ({ agent: { file } }) => {
-  const { findings } = await checkFiles([file]);
+export const configurationCheck: Check = async ({ agent: { file }, user }) => {
+  if (!await canRead(file, user)) {
+    return [failed(
+      "configuration",
+      `${file} cannot be read by ${user.name}, as whom the agent runs`,
+      `chgrp to a group of ${user.name}, and chmod 0640`,
+    )];
+  }
+  const { findings } = await checkFiles([file], { withFolders: false });
   if (findings.length === 0) return [ok("configuration", `${file} is valid`)];
   return findings.map((finding) =>
     finding.severity === "mistake"
@@ -23,26 +30,28 @@ export const configurationCheck: Check = async ({ agent: { file } }) => {
       : warning(
         "configuration",
         formatFinding(finding),
-        "correct it, unless it is meant so or the agent has another PATH or user than you",
+        "correct it, unless it is meant so",
       )
   );
 };
 
 /** Whether the agent's folders can be used. */
-export const foldersCheck: Check = async ({ agent: { config } }) => {
+export const foldersCheck: Check = async ({ agent: { config }, user }) => {
   const checkResults = [];
   for (const key of FOLDER_KEYS) {
-    const why = await whyNotWritable(config[key]);
+    const why = await whyNotWritable(config[key], user);
     if (why === undefined) continue;
     checkResults.push(
       failed(
         "folders",
         `${key}: ${why}`,
-        `make ${config[key]} by hand, owned by the agent's user, or configure another ${key}`,
+        `make ${config[key]} by hand, owned by ${user.name}, or configure another ${key}`,
       ),
     );
   }
-  return checkResults.length > 0 ? checkResults : [ok("folders", "all three can be written")];
+  return checkResults.length > 0 ? checkResults : [
+    ok("folders", `all three can be written by ${user.name}`),
+  ];
 };
 
 /** Whether there is room for a job. */
@@ -66,7 +75,7 @@ async function existingPart(folder: string): Promise<string> {
 }
 
 /** Who runs under this agent's name on this host. */
-export const lockCheck: Check = async ({ agent, sharedFolder }) => {
+export const lockCheck: Check = async ({ agent, user, sharedFolder }) => {
   const { agent_id: id } = agent.config;
   const own = await lockHolder(join(agent.folder, "lock"));
   const sharedPath = sharedLockPath(sharedFolder, id);
@@ -79,7 +88,7 @@ export const lockCheck: Check = async ({ agent, sharedFolder }) => {
     )];
   }
   const distrusted = await Deno.lstat(sharedPath).then(
-    ({ isFile, uid }) => !isFile || uid !== 0 && uid !== Deno.uid() && own === undefined,
+    ({ isFile, uid }) => !isFile || uid !== 0 && uid !== user.uid && own === undefined,
     () => false,
   );
   if (distrusted) {
@@ -124,15 +133,14 @@ function numberIn(text: string): number | undefined {
 }
 
 /** What is asked of the agent by files on this host. */
-export const markersCheck: Check = async ({ agent, sharedFolder }) => {
-  const owner = await Deno.stat(agent.folder).then(({ uid }) => uid, () => Deno.uid());
+export const markersCheck: Check = async ({ agent, user, sharedFolder }) => {
   const checkResults = [];
   for (const kind of ["OFFLINE", "RESTART"] as const) {
     for (const id of new Set([agent.config.agent_id, agent.config.agent_id.replaceAll("-", "")])) {
       const path = join(sharedFolder, `TESTFLINGER-DEVICE-${kind}-${id}`);
       const info = await Deno.lstat(path).catch(() => undefined);
       if (info === undefined) continue;
-      if (!info.isFile || info.uid !== 0 && info.uid !== owner) {
+      if (!info.isFile || info.uid !== 0 && info.uid !== user.uid) {
         checkResults.push(failed(
           "requests",
           `${path} is ignored: it must be a regular file of root or of the agent's user`,

@@ -1,6 +1,7 @@
 /** What `testflinger-agent doctor` does. */
 import { systemClock } from "../../clock.ts";
 import { SHARED_FOLDER } from "../agents/agent_ref.ts";
+import { agentUser } from "../agents/agent_user.ts";
 import { chooseAgents } from "../agents/choose.ts";
 import { type CommandLine, type Io, readFormat, USAGE_STATUS } from "../command.ts";
 import { DEFAULT_TOKEN_FILE } from "../defaults.ts";
@@ -73,6 +74,7 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
     if (format === "text" && !isOne) io.stdout(`${agent_id}\n`);
     await diagnose({
       agent,
+      user: await agentUser(agent),
       tokenFile: line.values["token-file"] ?? DEFAULT_TOKEN_FILE,
       env: Deno.env.toObject(),
       clock: systemClock,

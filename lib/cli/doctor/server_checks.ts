@@ -4,11 +4,12 @@ import * as z from "zod";
 import type { Log } from "../../log.ts";
 import { showText } from "../../observe/output_text.ts";
 import { duration } from "../../observe/words.ts";
-import { AgentCookie } from "../../server/cookies.ts";
-import type { CallFailure } from "../../server/failure.ts";
-import { Received } from "../../server/received.ts";
+import type { CallFailure } from "../../server/classify.ts";
+import { Received } from "../../server/exchange.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
 import { Transport } from "../../server/transport.ts";
+import { canRead } from "../agents/agent_user.ts";
+import { readFailure } from "../../config/source_text.ts";
 import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import {
   type Check,
@@ -40,7 +41,7 @@ export const serverChecks: Check = async (patient) => {
     basic: undefined,
     clock: patient.clock,
     log: silent,
-    cookie: new AgentCookie(),
+    cookie: () => undefined,
     onContact: undefined,
   });
   try {
@@ -130,7 +131,7 @@ function skewOf(ms: number): CheckResult {
 /** The access token, or undefined where there is none; and what to say about it. */
 async function tokenOf(
   transport: Transport,
-  { tokenFile }: Patient,
+  { tokenFile, user }: Patient,
 ): Promise<{ checkResult: CheckResult; text?: string }> {
   const issue = 'have one issued for an agent, and put {"refresh_token": "..."} into it';
   let text: string;
@@ -147,8 +148,18 @@ async function tokenOf(
     return {
       checkResult: failed(
         "token",
-        `${tokenFile} cannot be read: ${error instanceof Error ? error.message : error}`,
-        "give it to the agent's user, mode 0600 (and run this as that user, or root)",
+        `${tokenFile} cannot be read: ${readFailure(error)}`,
+        `give it to ${user.name}, mode 0600 (and run this as that user, or root)`,
+      ),
+    };
+  }
+  if (!await canRead(tokenFile, user)) {
+    const message = `${tokenFile} cannot be read by ${user.name}, as whom the agent runs`;
+    return {
+      checkResult: failed(
+        "token",
+        message,
+        `chown ${user.name} ${tokenFile}; chmod 0600 ${tokenFile}`,
       ),
     };
   }
@@ -205,7 +216,7 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
     { token },
   );
   if (answer instanceof Received) {
-    await answer.drain();
+    answer.release();
     return ok("role", "this agent may ask for jobs");
   }
   const { status, message } = answer;

@@ -56,7 +56,39 @@ export async function answerAll({ method, path }: StubRequest, raw: Request): Pr
   return Response.json({ job_state: "allocated", device_info: { device_ip: "10.9.9.1" } });
 }
 
+/** A device with a recovery partition, which is installed without trouble. */
+function oemScene(connector: string): Scene {
+  return {
+    connector,
+    stage: "provision",
+    programs: ["ssh", "scp", "sshpass", "ssh-copy-id", "git", "tar"],
+    // What goes wrong by ssh is named by what was run there: see oemscript_test.ts.
+    broken: ["scp", "sshpass", "ssh-copy-id", "git", "tar"],
+    mute: ["scp", "sshpass", "ssh-copy-id", "tar"],
+    async prepare(lab, _port, more) {
+      await lab.config({ ...DEVICE, reboot_script: ["true"], ...more });
+      await lab.job({ provision_data: { url: "http://127.0.0.1:1/pc-jammy.iso" } });
+      await lab.fake("git", 'for folder; do :; done; mkdir -p "$folder"');
+      await lab.fake("tar", 'exec /usr/bin/tar "$@"');
+      const part = (name: string, mountpoint: string | null) =>
+        JSON.stringify({ name, path: `/dev/${name}`, type: "part", mountpoint });
+      await lab.fake(
+        "ssh",
+        `for command; do :; done
+case "$command" in
+  *boot_id) echo "boot-$n" ;;
+  lsblk*) echo '{"blockdevices": [{"children": [${part("sda1", "/boot/efi")}, ${
+          part("sda2", null)
+        }]}]}' ;;
+  *is-active*) echo inactive; exit 3 ;;
+esac`,
+      );
+    },
+  };
+}
+
 const OWN: readonly Scene[] = [
+  ...["dell_oemscript", "hp_oemscript", "lenovo_oemscript", "oemscript"].map(oemScene),
   {
     connector: "fake_connector",
     stage: "provision",

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { nodeUpload } from "../../lib/server/node_upload.ts";
-import { Outgoing } from "../../lib/server/outgoing.ts";
+import { nodeUpload } from "../../lib/server/node_http.ts";
+import { Outgoing } from "../../lib/server/request_body.ts";
 import { recordingLog } from "../support/recording_log.ts";
 import { connect, failed, JOB_ID, serve, serveRaw, until, write } from "./support/http.ts";
 

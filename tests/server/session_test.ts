@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { AgentCookie } from "../../lib/server/cookies.ts";
+import { AgentCookie } from "../../lib/server/session.ts";
 
 function keep(cookie: AgentCookie, ...lines: string[]) {
   cookie.keepFrom(new Headers(lines.map((line) => ["Set-Cookie", line])));

@@ -1,0 +1,125 @@
+/** The REST service of a control host. */
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
+import { need } from "../config.ts";
+import { messageOf, ProvisioningError } from "../errors.ts";
+import { type Answer, exchange, type RequestBody, type Trust } from "../http/exchange.ts";
+import { bracketed } from "../ssh/ssh.ts";
+
+/** One call. */
+export interface RestCall {
+  /** @default "GET" */
+  readonly method?: string;
+  /** Sent as JSON. */
+  readonly json?: unknown;
+  /** In place of `json`. */
+  readonly body?: RequestBody;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** For connecting, and for silence where nothing else is said. */
+  readonly timeoutMs: number;
+  /** How long the service may be silent. @default `timeoutMs` */
+  readonly readTimeoutMs?: number;
+}
+
+/** What came of a call whose answer is small. */
+export type RestResult =
+  | { readonly ok: true; readonly body: string }
+  /** `status`: undefined where there was no answer. `sent`: the service may have got the request. */
+  | {
+    readonly ok: false;
+    readonly why: string;
+    readonly status: number | undefined;
+    readonly sent: boolean;
+  };
+
+/** The service, as the configuration says. */
+export interface RestService {
+  /** Its base, without a slash at the end. */
+  readonly url: string;
+  /** Sends a request and reads its answer. */
+  call(ctx: ConnectorContext, path: string, call: RestCall): Promise<RestResult>;
+  /** The same for an answer that is read as it comes: the caller disposes of it. */
+  open(
+    ctx: ConnectorContext,
+    path: string,
+    call: RestCall,
+  ): Promise<Answer | RestResult & { readonly ok: false }>;
+}
+
+/** How much of an answer a message shows. */
+const SHOWN_CHARS = 500;
+
+/**
+ * The REST service of the configured control host.
+ *
+ * @throws ProvisioningError when the configuration does not name it, or its certificates cannot be
+ *   read.
+ */
+export async function restService(
+  { config, log }: Pick<PrepareContext, "config" | "log">,
+): Promise<RestService> {
+  const { control_host_scheme: scheme, control_host_token: token } = config;
+  const host = need(config, "control_host");
+  const url = `${scheme}://${bracketed(host)}:${config.control_host_port}`;
+  const trust: Trust = {
+    verify: config.control_host_verify_tls,
+    ca: await certificates(config.control_host_ca),
+  };
+  if (scheme === "https" && !trust.verify) {
+    log.warning(
+      `The certificate of the control host ${host} is not checked, as 'control_host_verify_tls' is ` +
+        `false: passwords go to whoever answers in its place`,
+    );
+  }
+
+  const service: RestService = {
+    url,
+    async open(ctx, path, call) {
+      const { method, json, timeoutMs, readTimeoutMs = timeoutMs } = call;
+      const answer = await exchange(ctx, url + path, {
+        ...(method === undefined ? {} : { method }),
+        body: call.body ?? (json === undefined ? undefined : jsonBody(json)),
+        headers: {
+          ...call.headers,
+          ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        },
+        connectTimeoutMs: timeoutMs,
+        readTimeoutMs,
+        trust,
+      });
+      if (answer.ended === "failed") {
+        return { ok: false, why: answer.message, status: undefined, sent: answer.sent };
+      }
+      if (answer.ok) return answer;
+      const { status } = answer;
+      const words = (await answer.text()).trim().slice(0, SHOWN_CHARS);
+      return {
+        ok: false,
+        why: `status ${status}${words === "" ? "" : `: ${words}`}`,
+        status,
+        sent: true,
+      };
+    },
+    async call(ctx, path, call) {
+      const answer = await service.open(ctx, path, call);
+      return "ended" in answer ? { ok: true, body: await answer.text() } : answer;
+    },
+  };
+  return service;
+}
+
+async function certificates(file: string | undefined): Promise<string | undefined> {
+  if (file === undefined) return undefined;
+  let why = "there is no certificate in it: PEM is expected";
+  try {
+    const text = await Deno.readTextFile(file);
+    if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
+  } catch (error) {
+    why = messageOf(error);
+  }
+  throw new ProvisioningError(`Cannot read 'control_host_ca', the file '${file}': ${why}`);
+}
+
+function jsonBody(value: unknown): RequestBody {
+  const bytes = new TextEncoder().encode(JSON.stringify(value));
+  return { type: "application/json", length: bytes.length, pieces: () => [bytes] };
+}

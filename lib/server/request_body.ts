@@ -1,0 +1,190 @@
+/** Bodies of requests: streams whose movement is known, forms, and JSON that is made of bytes. */
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const FIRST_PRINTABLE = 0x20;
+const HEX = new TextEncoder().encode("0123456789abcdef");
+const UNICODE_ESCAPE = new TextEncoder().encode("\\u00");
+/** A control character becomes `\u00xx`. */
+const LONGEST_ESCAPE = 6;
+
+const SHORT_ESCAPES = new Map([
+  [QUOTE, QUOTE],
+  [BACKSLASH, BACKSLASH],
+  [0x0a, 0x6e],
+  [0x0d, 0x72],
+  [0x09, 0x74],
+]);
+
+/** By byte: 0 where it stands for itself, else how many bytes its escape has. */
+const ESCAPE_LENGTHS = Uint8Array.from({ length: 256 }, (_, byte) => {
+  if (SHORT_ESCAPES.has(byte)) return 2;
+  return byte < FIRST_PRINTABLE ? LONGEST_ESCAPE : 0;
+});
+
+/** The bytes of a request's body on their way, so that their movement and their end are known. */
+export class Outgoing {
+  /** What the request takes from. */
+  readonly stream: ReadableStream<Uint8Array>;
+  /** Bytes taken so far. */
+  sent = 0;
+  /** What the source itself threw: no fault of the server's. */
+  fault: { error: unknown } | undefined;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  #over = false;
+
+  /**
+   * @param source where the bytes come from.
+   * @param moved called for each piece.
+   */
+  constructor(source: ReadableStream<Uint8Array>, moved: () => void) {
+    this.#reader = source.getReader();
+    this.stream = new ReadableStream({
+      pull: async (controller) => {
+        let next: ReadableStreamReadResult<Uint8Array>;
+        try {
+          next = await this.#reader.read();
+        } catch (error) {
+          this.#over = true;
+          this.fault = { error };
+          return controller.error(error);
+        }
+        // While it was read, the connection may have been lost: then nobody takes it any more.
+        if (this.#over) return;
+        if (next.done) {
+          this.#over = true;
+          return controller.close();
+        }
+        moved();
+        this.sent += next.value.length;
+        controller.enqueue(next.value);
+      },
+      cancel: () => this.cancel(),
+    }, { highWaterMark: 0 });
+  }
+
+  /** Lets go of the source: nobody takes the rest. */
+  async cancel(): Promise<void> {
+    if (this.#over) return;
+    this.#over = true;
+    await this.#reader.cancel().catch(() => {});
+  }
+}
+
+/** A file as `multipart/form-data`, written as a stream: `FormData` would hold all of it in memory. */
+export interface MultipartFile {
+  /** Of the field, and of the file in it. */
+  name: string;
+  /** Of the file. */
+  type: string;
+  open: () => ReadableStream<Uint8Array>;
+}
+
+/**
+ * Wraps a file in a form.
+ *
+ * @returns the type of the form; its bytes, from the start at each call; and how many bytes it has
+ * more than the file.
+ */
+export function multipart(file: MultipartFile): {
+  type: string;
+  open: () => ReadableStream<Uint8Array>;
+  frameBytes: number;
+} {
+  const boundary = `testflinger-${crypto.randomUUID()}`;
+  const encoder = new TextEncoder();
+  const head = encoder.encode(
+    `--${boundary}\r\nContent-Disposition: form-data; name="${file.name}"; ` +
+      `filename="${file.name}"\r\nContent-Type: ${file.type}\r\n\r\n`,
+  );
+  const tail = encoder.encode(`\r\n--${boundary}--\r\n`);
+  const open = () => {
+    const reader = file.open().getReader();
+    let begun = false;
+    return new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        if (!begun) {
+          begun = true;
+          return controller.enqueue(head.slice());
+        }
+        const { done, value } = await reader.read();
+        if (!done) return controller.enqueue(value);
+        controller.enqueue(tail.slice());
+        controller.close();
+      },
+      cancel: (reason) => reader.cancel(reason),
+    }, { highWaterMark: 0 });
+  };
+  return {
+    type: `multipart/form-data; boundary=${boundary}`,
+    open,
+    frameBytes: head.length + tail.length,
+  };
+}
+
+/**
+ * How many bytes a stream has.
+ *
+ * @returns undefined when `signal` aborted.
+ */
+export async function countBytes(
+  stream: ReadableStream<Uint8Array>,
+  signal: AbortSignal | undefined,
+): Promise<number | undefined> {
+  let bytes = 0;
+  for await (const chunk of stream) {
+    if (signal?.aborted) return undefined;
+    bytes += chunk.length;
+  }
+  return bytes;
+}
+
+/**
+ * The JSON object `head` with one more member: `name`, whose value is the text in `utf8`. A large
+ * log goes out without becoming a string on the way.
+ *
+ * @param head an object with at least one member.
+ * @param utf8 valid UTF-8.
+ */
+export function jsonWithText(
+  head: Record<string, unknown>,
+  name: string,
+  utf8: Uint8Array,
+): Uint8Array<ArrayBuffer> {
+  const encoder = new TextEncoder();
+  const before = encoder.encode(`${JSON.stringify(head).slice(0, -1)},${JSON.stringify(name)}:"`);
+  const after = encoder.encode(`"}`);
+  let length = before.length + utf8.length + after.length;
+  for (let i = 0; i < utf8.length; i++) {
+    const escape = ESCAPE_LENGTHS[utf8[i] ?? 0] ?? 0;
+    if (escape > 0) length += escape - 1;
+  }
+  const json = new Uint8Array(length);
+  json.set(before);
+  escapeInto(json, before.length, utf8);
+  json.set(after, length - after.length);
+  return json;
+}
+
+function escapeInto(json: Uint8Array, start: number, utf8: Uint8Array): void {
+  let at = start;
+  let plain = 0; // Where what has not been copied yet begins.
+  for (let i = 0; i < utf8.length; i++) {
+    const byte = utf8[i] ?? 0;
+    const escape = ESCAPE_LENGTHS[byte] ?? 0;
+    if (escape === 0) continue;
+    json.set(utf8.subarray(plain, i), at);
+    at += i - plain;
+    plain = i + 1;
+    if (escape === LONGEST_ESCAPE) {
+      json.set(UNICODE_ESCAPE, at);
+      json[at + 4] = HEX[byte >> 4] ?? 0;
+      json[at + 5] = HEX[byte & 0xf] ?? 0;
+    } else {
+      json[at] = BACKSLASH;
+      json[at + 1] = SHORT_ESCAPES.get(byte) ?? byte;
+    }
+    at += escape;
+  }
+  json.set(utf8.subarray(plain), at);
+}

@@ -1,0 +1,438 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { rebootingPreset } from "../../connectors/oemscript/presets.ts";
+import { recoveryPartition } from "../../connectors/oemscript/recovery_partition.ts";
+import { Lab } from "./support/lab.ts";
+
+const CONFIG = { agent_name: "a1", device_ip: "10.1.1.1", reboot_script: ["touch reset"] };
+const ISO = "http://127.0.0.1:1/images/dell-bto-jammy-X10.iso";
+
+const EFI = "c12a7328-f81f-11d2-ba4b-00c04fc93ec9";
+const DISKS = JSON.stringify({
+  blockdevices: [{
+    name: "nvme0n1",
+    path: "/dev/nvme0n1",
+    type: "disk",
+    children: [
+      {
+        name: "nvme0n1p1",
+        path: "/dev/nvme0n1p1",
+        type: "part",
+        parttype: EFI,
+        mountpoint: "/boot/efi",
+      },
+      { name: "nvme0n1p2", path: "/dev/nvme0n1p2", type: "part", parttype: null, mountpoint: null },
+      { name: "nvme0n1p3", path: "/dev/nvme0n1p3", type: "part", parttype: null, mountpoint: "/" },
+    ],
+  }],
+});
+
+/** What a device does differently; shell, by a word of the command that is run on it. */
+type Answers = Readonly<Record<string, string>>;
+
+/** A device that is installed without trouble, but for `answers`. */
+async function openDevice(lab: Lab, answers: Answers = {}): Promise<void> {
+  await lab.config(CONFIG);
+  await lab.job({ provision_data: { url: ISO } });
+  await lab.write("disks.json", DISKS);
+  const { cwd } = lab;
+  const own = Object.entries(answers).map(([word, script]) => `  *"${word}"*) ${script} ;;`);
+  await lab.fake(
+    "ssh",
+    `case "$*" in *"-O exit"*) exit 0 ;; esac
+for command; do :; done
+case "$command" in
+${own.join("\n")}
+  *boot_id) echo boot-$n ;;
+  lsblk*) cat ${cwd}/disks.json ;;
+  "sudo sh -s"*) cat >> ${cwd}/scripts ;;
+  *project.cfg*) printf 'ubiquity ubiquity/poweroff boolean true\\nubiquity a/b string c\\n' ;;
+  *is-active*) echo inactive; exit 3 ;;
+esac`,
+  );
+  await lab.fake(
+    "scp",
+    `for to; do :; done; cp "$(eval echo \\\${$(($# - 1))})" "${cwd}/\${to##*:}"`,
+  );
+  await lab.fake(
+    "git",
+    `for folder; do :; done; mkdir -p "$folder/.git"; echo "$*" > "$folder/preset"; : > "$folder/.git/x"`,
+  );
+  await lab.fake("tar", 'exec /usr/bin/tar "$@"');
+}
+
+/** What was run on the device, in order; looks at it left out. */
+async function steps(lab: Lab): Promise<string[]> {
+  return (await lab.calls("ssh")).map(({ args }) => args.at(-1) ?? "")
+    .filter((command) => !/boot_id|@10\.1\.1\.1$/.test(command));
+}
+
+async function provision(lab: Lab, connector = "dell_oemscript") {
+  const { code, stderr, stdout } = await lab.stage(connector, "provision");
+  const message = code === 0 ? "" : (await lab.failure("provision")).exception_message ?? "";
+  return { code, stderr, stdout, message };
+}
+
+Deno.test("09-oemscript 1: Dell's way downloads on the device, pushes presets and restores", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  const done = await steps(lab);
+  const position = (part: string) => done.findIndex((command) => command.includes(part));
+  const order = [
+    "sudo reboot",
+    `wget --no-verbose --tries=3 -O /home/ubuntu/dell-bto-jammy-X10.iso ${ISO}`,
+    "lsblk",
+    "sudo sh -s -- /home/ubuntu/dell-bto-jammy-X10.iso /dev/nvme0n1p2",
+    "sudo cp -r push_preseed/. /cdrom/",
+    "dell-restore-system -y",
+    "is-active ubiquity",
+    "purge -y ubiquity",
+  ].map(position);
+  assertEquals(order, [...order].sort((a, b) => a - b));
+  assert(!order.includes(-1), done.join("\n"));
+  const clones = (await lab.calls("git")).map(({ args }) => args.join(" "));
+  assertEquals(clones.length, 4);
+  assertStringIncludes(clones.at(-1) ?? "", "-b jammy https://git.launchpad.net/");
+  assertStringIncludes(clones.at(-1) ?? "", "oem-fix-misc-cnl-skip-oobe");
+  assertStringIncludes(await lab.read("scripts"), "rsync -al --delete");
+});
+
+Deno.test("09-oemscript 2: Ubuntu's recovery gets its own presets, a boot entry and a reboot", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.job({ provision_data: { url: "http://127.0.0.1:1/pc-focal.iso" } });
+  const { code, stderr } = await provision(lab, "hp_oemscript");
+  assertEquals(code, 0, stderr);
+  const clones = (await lab.calls("git")).map(({ args }) => args.join(" ")).join("\n");
+  assert(!/no-secureboot|skip-storage/.test(clones), clones);
+  const scripts = await lab.read("scripts");
+  for (
+    const line of [
+      'GRUB_DEFAULT="ubuntu-recovery restore"',
+      "GRUB_TIMEOUT_STYLE=menu",
+      "GRUB_TIMEOUT=5",
+    ]
+  ) {
+    assertStringIncludes(scripts, line);
+  }
+  assertStringIncludes(scripts, "update-grub");
+  const done = await steps(lab);
+  assert(done.some((command) => command.includes("nohup reboot")), done.join("\n"));
+  assert(!done.some((command) => command.includes("dell-restore-system")));
+
+  // What arrived on the device, unpacked as it does it.
+  const unpacked = join(lab.root, "unpacked");
+  await Deno.mkdir(unpacked);
+  const { success } = await new Deno.Command("tar", {
+    args: ["-C", unpacked, "-xzf", join(lab.cwd, "ubuntu-recovery.tar.gz")],
+  }).output();
+  assert(success);
+  const hook = join(unpacked, "scripts/chroot-scripts/fish/00-testflinger-repository");
+  assertEquals((await Deno.stat(hook)).mode! & 0o777, 0o755);
+  const project = await Deno.readTextFile(join(unpacked, "preseed/project.cfg"));
+  assertStringIncludes(project, "ubiquity a/b string c\n");
+  assertStringIncludes(project, "ubiquity ubiquity/poweroff boolean false\n");
+});
+
+Deno.test("09-oemscript 3: an ISO of a project with Ubuntu's recovery is installed by it, whatever the connector", async () => {
+  for (const name of ["stella-jammy.iso", "pc-sutton-X1.iso"]) {
+    await using lab = await Lab.open();
+    await openDevice(lab);
+    await lab.job({ provision_data: { url: `http://127.0.0.1:1/${name}` } });
+    assertEquals((await provision(lab, "oemscript")).code, 0);
+    assertStringIncludes(await lab.read("scripts"), "ubuntu-recovery restore");
+  }
+});
+
+Deno.test("09-oemscript 4: a job without an ISO is refused before the device is touched", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.job({ provision_data: { other: 1 } });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "'url'");
+  assertEquals(await lab.calls(), []);
+});
+
+Deno.test("09-oemscript 5: a device that does not let the agent in is reset and waited for", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.fake("ssh-copy-id", '[ "$n" -gt 1 ]');
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assert(await lab.has("reset"));
+  assertEquals(lab.clock.paused[0], 90_000);
+  assert(!(await steps(lab)).includes("sudo reboot"));
+});
+
+Deno.test("09-oemscript 6: a device that cannot be reset is a matter for a person", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.config({ ...CONFIG, reboot_script: ["false"] });
+  await lab.fake("ssh-copy-id", "exit 1");
+  assertEquals((await provision(lab)).code, 46);
+});
+
+Deno.test("09-oemscript 7: a device that never returns is given up after 90 minutes", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.fake("ssh-copy-id", "echo 'No route to host' >&2; exit 1");
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertEquals(lab.clock.elapsed, 5_400_000);
+  assertStringIncludes(message, "within 5400 s");
+});
+
+Deno.test("a device that goes on running its old system has not rebooted", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, { boot_id: "echo the-same" });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "the old system is still running");
+});
+
+Deno.test("09-oemscript 8: a download that fails on the device ends it before the recovery", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, { wget: "echo 'ERROR 404: Not Found.' >&2; exit 8" });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "download the ISO");
+  assertStringIncludes(message, "404");
+  assert(!(await steps(lab)).some((command) => command.includes("dell-restore-system")));
+});
+
+Deno.test("09-oemscript 9: a fresh system that never takes the key is given up after an hour", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  // The ones before the recovery are without -f.
+  await lab.fake("ssh-copy-id", 'case "$*" in "-f "*) exit 1 ;; esac');
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "within 3600 s");
+  const forced = (await lab.calls("ssh-copy-id")).filter(({ args }) => args[0] === "-f");
+  assertEquals(forced.length, 21);
+  assertEquals(forced[0]?.password, "u");
+});
+
+Deno.test("09-oemscript 10: the installer is waited for, and purged once", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, {
+    "is-active": `c=$(cat ${lab.cwd}/asked 2>/dev/null | wc -l); echo >> ${lab.cwd}/asked
+      if [ "$c" -lt 2 ]; then echo active; else echo inactive; exit 3; fi`,
+  });
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  const done = await steps(lab);
+  assertEquals(done.filter((command) => command.includes("is-active")).length, 3);
+  assertEquals(done.filter((command) => command.includes("purge")).length, 1);
+  assertEquals(lab.clock.paused.filter((pause) => pause === 180_000), [180_000, 180_000]);
+});
+
+Deno.test("an installer that cannot be purged does not fail the job", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, { purge: "exit 100" });
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, "WARNING: DEVICE CONNECTOR: The installer stays on the device");
+});
+
+Deno.test("09-oemscript 11: shell characters in the address of the ISO do nothing", async () => {
+  for (const url of ["http://127.0.0.1:1/a.iso;touch x", "http://127.0.0.1:1/$(touch x).iso"]) {
+    await using lab = await Lab.open();
+    await openDevice(lab);
+    await lab.job({ provision_data: { url } });
+    const { code, message } = await provision(lab);
+    assertEquals(code, 1);
+    assertStringIncludes(message, "expected the name of an ISO");
+    assertEquals(await lab.calls(), []);
+  }
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.job({ provision_data: { url: "http://127.0.0.1:1/a.iso?x=1;touch%20x&y='" } });
+  assertEquals((await provision(lab)).code, 0);
+  const wget = (await steps(lab)).find((command) => command.includes("wget")) ?? "";
+  const words = await new Deno.Command("sh", {
+    args: ["-c", `sudo() { shift; for word; do echo "$word"; done; }; ${wget.split(" && ")[0]}`],
+  }).output();
+  assertStringIncludes(
+    new TextDecoder().decode(words.stdout),
+    "\nhttp://127.0.0.1:1/a.iso?x=1;touch%20x&y=%27\n",
+  );
+});
+
+Deno.test("09-oemscript 12: a key copy that hangs is a failure, and the device is reset", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.fake("ssh-copy-id", '[ "$n" -gt 1 ] || hang');
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assert(await lab.has("reset"));
+});
+
+Deno.test("whatever goes wrong with a command on the device is named by the command", async () => {
+  for (
+    const [word, script, says] of [
+      ["wget", "hang", "'wget' was ended after 3600 s"],
+      ["lsblk", "printf '\\377rubbish'", "'lsblk' did not say what disks the device has"],
+      ["sudo sh -s", "echo 'mount: wrong fs type' >&2; exit 32", "wrong fs type"],
+      ["cp -r push", "hang", "copy the presets to the recovery partition: 'cp' was ended"],
+      ["dell-restore", "echo 'command not found' >&2; exit 127", "command not found"],
+      ["is-active", "hang", "The installer did not end within 3600 s"],
+    ] as const
+  ) {
+    await using lab = await Lab.open();
+    await openDevice(lab, { [word]: script });
+    const { code, message } = await provision(lab);
+    assertEquals(code, 1, word);
+    assertStringIncludes(message, says);
+  }
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.remove("ssh");
+  assertStringIncludes((await provision(lab)).message, "no such program in PATH");
+});
+
+Deno.test("another user than ubuntu, which is all that there is after a recovery, is refused", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.job({ provision_data: { url: ISO }, test_data: { test_username: "bob" } });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "'bob'");
+  assertEquals(await lab.calls(), []);
+});
+
+Deno.test("an ISO with another checksum than the job says is not installed", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, { sha256sum: `echo ${"a".repeat(64)}  x.iso` });
+  await lab.job({ provision_data: { url: `${ISO}#sha256=${"b".repeat(64)}` } });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "is not the right one");
+  await lab.job({ provision_data: { url: ISO, sha256: "A".repeat(64) } });
+  assertEquals((await provision(lab)).code, 0);
+});
+
+Deno.test("certificates are checked unless the job says otherwise, which the log repeats", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.job({ provision_data: { url: ISO, insecure_download: true } });
+  const { stderr } = await provision(lab);
+  assertStringIncludes(stderr, "insecure_download is set");
+  const wget = (await steps(lab)).find((command) => command.includes("wget")) ?? "";
+  assertStringIncludes(wget, "--no-check-certificate");
+});
+
+Deno.test("a local copy of the presets is used without the network", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  const copies = join(lab.root, "presets");
+  for (
+    const name of [
+      "oem-fix-misc-cnl-skip-storage-selecting",
+      "oem-fix-misc-cnl-no-secureboot",
+      "oem-fix-misc-cnl-misc-for-automation",
+      "oem-fix-misc-cnl-skip-oobe-jammy",
+    ]
+  ) {
+    await Deno.mkdir(join(copies, name), { recursive: true });
+    await Deno.writeTextFile(join(copies, name, "x"), name);
+  }
+  await lab.config({ ...CONFIG, oem_preset_dir: copies });
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assertEquals(await lab.calls("git"), []);
+  await Deno.remove(join(copies, "oem-fix-misc-cnl-no-secureboot"), { recursive: true });
+  assertStringIncludes((await provision(lab)).message, "'oem-fix-misc-cnl-no-secureboot'");
+});
+
+Deno.test("an operator's own recovery script is called as the established one was", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  const script = join(lab.root, "bin", "recovery-from-iso.sh");
+  await lab.fake("recovery-from-iso.sh", "echo recovering");
+  await lab.config({ ...CONFIG, oem_recovery_script: script });
+  const { code, stdout } = await provision(lab, "lenovo_oemscript");
+  assertEquals(code, 0);
+  assertStringIncludes(stdout, "recovering");
+  assertEquals((await lab.calls("recovery-from-iso.sh"))[0]?.args, [
+    "--ubr",
+    "--dut-iso-url",
+    ISO,
+    "--inject-ssh-key",
+    join(lab.root, "home/.ssh/id_rsa.pub"),
+    "-t",
+    "10.1.1.1",
+  ]);
+});
+
+Deno.test("the passwords are in no command line", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab);
+  await lab.job({ provision_data: { url: ISO }, test_data: { test_password: "pass-word-7" } });
+  assertEquals((await provision(lab)).code, 0);
+  for (const { program, args } of await lab.calls()) {
+    assert(!args.join(" ").includes("pass-word-7"), `${program} ${args.join(" ")}`);
+  }
+});
+
+Deno.test("the recovery partition is the one behind the EFI partition of the disk in use", () => {
+  assertEquals(recoveryPartition(DISKS), "/dev/nvme0n1p2");
+  const part = (name: string, more = {}) => ({ name, path: `/dev/${name}`, type: "part", ...more });
+  const disks = (...all: unknown[][]) =>
+    JSON.stringify({ blockdevices: all.map((children) => ({ children })) });
+  assertEquals(
+    recoveryPartition(disks(
+      [part("sda1", { parttype: EFI }), part("sda2")],
+      [part("sdb10", { mountpoint: "/boot/efi" }), part("sdb11"), part("sdb2")],
+    )),
+    "/dev/sdb11",
+  );
+  for (
+    const [text, says] of [
+      ["rubbish", "did not say"],
+      [disks([part("sda1")]), "no EFI system partition"],
+      [disks([part("sda1", { parttype: EFI })]), "no recovery partition"],
+    ] as const
+  ) {
+    try {
+      recoveryPartition(text);
+      throw new Error("was taken");
+    } catch (error) {
+      assertStringIncludes(String(error), says);
+    }
+  }
+});
+
+Deno.test("an ISO's presets are changed so that the device reboots at the end", () => {
+  assertEquals(
+    rebootingPreset("# x\nubiquity ubiquity/reboot boolean false\nd-i a/b string c"),
+    "# x\nd-i a/b string c\nubiquity ubiquity/reboot boolean true\nubiquity ubiquity/poweroff boolean false\n",
+  );
+});
+
+Deno.test("what is written to the device is well formed: shell, GRUB, presets", async () => {
+  const folder = new URL("../../connectors/oemscript/templates/", import.meta.url).pathname;
+  const run = async (program: string, ...args: string[]) => {
+    const { success, stdout, stderr } = await new Deno.Command(program, { args }).output();
+    const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+    assert(success, `${program} ${args.join(" ")}: ${said}`);
+  };
+  for (const { name } of Deno.readDirSync(folder)) {
+    if (name.endsWith(".cfg")) {
+      for (const line of (await Deno.readTextFile(folder + name)).trim().split("\n")) {
+        assert(/^#|^\S+ \S+\/\S+ (string|boolean) \S+$/.test(line), line);
+      }
+    } else if (name.endsWith(".sh")) {
+      await run("sh", "-n", folder + name);
+      await run("shellcheck", folder + name);
+    }
+  }
+  const entry = await Deno.makeTempFile();
+  const text = await Deno.readTextFile(`${folder}99_ubuntu_recovery`);
+  await Deno.writeTextFile(entry, text.split("\n").slice(2).join("\n"));
+  await run("grub-script-check", entry);
+  await Deno.remove(entry);
+});

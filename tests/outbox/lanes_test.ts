@@ -1,0 +1,270 @@
+/** What waits for what on its way to the server, and what does not. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { Lab } from "../support/lab.ts";
+
+type Body = Record<string, unknown>;
+
+/** What is posted to a job's result, in the order of arrival. */
+function recordResults(lab: Lab): Body[] {
+  const posted: Body[] = [];
+  lab.sandbox.intercept(async (request) => {
+    if (request.method === "POST" && /\/v1\/result\/[^/]+$/.test(request.url)) {
+      posted.push(await request.clone().json());
+    }
+    return undefined;
+  });
+  return posted;
+}
+
+/** Lets no request of a kind through until the returned function is called. */
+function hold(lab: Lab, isHeld: (request: Request) => boolean): () => void {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  lab.sandbox.intercept(async (request) => {
+    if (isHeld(request)) await promise;
+    return undefined;
+  });
+  return resolve;
+}
+
+const isLog = (request: Request) => request.method === "POST" && /\/log\//.test(request.url);
+const isResult = (request: Request) =>
+  request.method === "POST" && /\/v1\/result\/[^/]+$/.test(request.url);
+
+function statesIn(posted: readonly Body[]): unknown[] {
+  return posted.flatMap(({ job_state }) => job_state === undefined ? [] : [job_state]);
+}
+
+async function ran(lab: Lab, name: string): Promise<void> {
+  await lab.eventually(
+    () => Deno.stat(join(lab.config.execution_basedir, name)).then(() => true, () => false),
+    `the job has made ${name}`,
+  );
+}
+
+Deno.test("a state leaves at once while the log is held up, and the outcome waits for the log", async () => {
+  await using lab = await Lab.open({
+    config: {
+      setup_command: "yes | head -c 3000000",
+      test_command: "while [ ! -e ../go ]; do sleep 0.02; done",
+    },
+  });
+  const release = hold(lab, isLog);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.state(jobId) === "test", "the state of the test");
+  assertEquals(lab.sandbox.fragments(jobId, "output"), []);
+  // The log of the setup is not there, and so its status is not either.
+  assertEquals(lab.statuses(jobId), {});
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.eventually(
+    () => lab.logged("info").some((line) => line.includes(`${jobId} ended`)),
+    "the job has ended",
+  );
+  assertEquals(lab.sandbox.state(jobId), "test");
+  release();
+  await lab.complete(jobId);
+  assertEquals(lab.sandbox.log(jobId, "output", "setup").length > 3_000_000, true);
+});
+
+Deno.test("a device is allocated while megabytes of its log are still on their way", async () => {
+  await using lab = await Lab.open({
+    config: {
+      setup_command: "yes | head -c 3000000",
+      allocate_command: `echo '{"device_info": {"device_ip": "10.1.1.1"}}' > device-info.json`,
+    },
+  });
+  const release = hold(lab, isLog);
+  const jobId = lab.submit({ allocate_data: { allocate: true } });
+  lab.start();
+  await lab.until(() => lab.sandbox.state(jobId) === "allocated", "the device is allocated");
+  assertEquals(lab.sandbox.result(jobId)?.device_info, { device_ip: "10.1.1.1" });
+  assertEquals(lab.sandbox.fragments(jobId, "output"), []);
+  release();
+  lab.sandbox.cancel(jobId);
+  await lab.complete(jobId);
+});
+
+Deno.test("a parent that sees a device allocated finds its address", async () => {
+  await using lab = await Lab.open({
+    config: {
+      allocate_command: `echo '{"device_info": {"device_ip": "10.1.1.1"}}' > device-info.json`,
+    },
+  });
+  const infos: unknown[] = [];
+  let failures = 2;
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (!isResult(request)) return undefined;
+    const body: Body = await request.clone().json();
+    // What is known of the device takes longer than the state would.
+    if ("device_info" in body && failures-- > 0) return new Response("busy", { status: 503 });
+    const answer = await proceed();
+    if (body.job_state === "allocated") infos.push(lab.sandbox.result(jobId)?.device_info);
+    return answer;
+  });
+  const jobId = lab.submit({ allocate_data: { allocate: true } });
+  lab.start();
+  await lab.until(() => infos.length > 0, "the device is allocated");
+  assertEquals(infos, [{ device_ip: "10.1.1.1" }]);
+  lab.sandbox.cancel(jobId);
+  await lab.complete(jobId);
+});
+
+Deno.test("states that were overtaken before they could leave are not posted", async () => {
+  await using lab = await Lab.open({
+    config: {
+      setup_command: "true",
+      provision_command: "true",
+      test_command: "touch ../testing; while [ ! -e ../go ]; do sleep 0.02; done",
+    },
+  });
+  const posted = recordResults(lab);
+  const release = hold(lab, isResult);
+  const jobId = lab.submit({ provision_data: { url: "x" }, test_data: { a: 1 } });
+  lab.start();
+  await ran(lab, "testing");
+  release();
+  await lab.until(() => lab.sandbox.state(jobId) === "test", "the state of the test");
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.complete(jobId);
+  assertEquals(statesIn(posted), ["setup", "test", "complete"]);
+});
+
+Deno.test("statuses are posted once, with their last values", async () => {
+  await using lab = await Lab.open({
+    config: { setup_command: "true", provision_command: "true", test_command: "exit 3" },
+  });
+  const posted = recordResults(lab);
+  const release = hold(lab, isLog);
+  const jobId = lab.submit({ provision_data: { url: "x" }, test_data: { a: 1 } });
+  lab.start();
+  await lab.eventually(
+    () => lab.logged("info").some((line) => line.includes(`${jobId} ended`)),
+    "the job has ended",
+  );
+  release();
+  await lab.complete(jobId);
+  const statuses = posted.flatMap(({ status }) => status === undefined ? [] : [status]);
+  assertEquals(statuses.at(-1), { setup: 0, provision: 0, test: 3 });
+  assertEquals(new Set(statuses.map((status) => JSON.stringify(status))).size, statuses.length);
+});
+
+Deno.test("a state that had to wait is not posted over a cancellation", async () => {
+  await using lab = await Lab.open({
+    config: {
+      setup_command: "true",
+      provision_command: "touch ../provisioning; while [ ! -e ../go ]; do sleep 0.02; done",
+      test_command: "true",
+    },
+  });
+  const posted = recordResults(lab);
+  let isBusy = true;
+  lab.sandbox.intercept((request) =>
+    isBusy && request.url.includes("/v1/result/")
+      ? new Response("busy", { status: 503 })
+      : undefined
+  );
+  const jobId = lab.submit({ provision_data: { url: "x" }, test_data: { a: 1 } });
+  lab.start();
+  await ran(lab, "provisioning");
+  lab.sandbox.cancel(jobId);
+  const before = statesIn(posted).length;
+  isBusy = false;
+  await lab.until(
+    () =>
+      lab.sandbox.requests.some(({ path, method, status }) =>
+        method === "GET" && path.startsWith(`/v1/result/${jobId}`) && status === 200
+      ),
+    "the agent has asked",
+  );
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.complete(jobId);
+  assertEquals(statesIn(posted).slice(before), ["complete"]);
+  assertEquals(lab.statuses(jobId).test, undefined);
+});
+
+Deno.test("a process that takes a cancelled job over posts no state of it", async () => {
+  await using lab = await Lab.open({
+    config: {
+      test_command: "touch ../testing; sleep 1000",
+      cleanup_command: "touch ../cleaning; while [ ! -e ../go ]; do sleep 0.02; done",
+    },
+  });
+  const posted = recordResults(lab);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  const agent = lab.start();
+  await ran(lab, "testing");
+  await lab.until(() => lab.sandbox.state(jobId) === "test", "the state of the test");
+  lab.sandbox.cancel(jobId);
+  await ran(lab, "cleaning");
+  // Its cleanup is never cancelled; the first process ends it only when it is forced to.
+  agent.stop();
+  agent.stop();
+  await agent.ended;
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(statesIn(posted), ["test", "complete"]);
+});
+
+Deno.test("a job of four phases that prints nothing makes one post for each log, and one at its end", async () => {
+  await using lab = await Lab.open({
+    config: {
+      setup_command: "true",
+      provision_command: "true",
+      test_command: "true",
+      cleanup_command: "true",
+    },
+  });
+  const jobId = await lab.run({ provision_data: { url: "x" }, test_data: { a: 1 } });
+  const phases = lab.sandbox.fragments(jobId, "output").map(({ phase }) => phase);
+  assertEquals(phases, ["setup", "provision", "test", "cleanup"]);
+  assertEquals(lab.statuses(jobId), { setup: 0, provision: 0, test: 0, cleanup: 0 });
+});
+
+Deno.test("a state and the facts of which one is refused are posted one by one", async () => {
+  await using lab = await Lab.open({
+    config: {
+      provision_command: `echo '{"device_info": {"device_ip": "10.1.1.1"}}' > device-info.json`,
+      test_command: "touch ../testing; while [ ! -e ../go ]; do sleep 0.02; done",
+    },
+  });
+  const posted = recordResults(lab);
+  lab.sandbox.intercept(async (request) => {
+    if (!isResult(request)) return undefined;
+    const body: Body = await request.clone().json();
+    return "device_info" in body
+      ? Response.json({ message: "no such field" }, { status: 422 })
+      : undefined;
+  });
+  const release = hold(lab, isResult);
+  const jobId = lab.submit({ provision_data: { url: "x" }, test_data: { a: 1 } });
+  lab.start();
+  await ran(lab, "testing");
+  release();
+  await lab.until(() => lab.sandbox.state(jobId) === "test", "the state of the test");
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.complete(jobId);
+  assertEquals(lab.statuses(jobId), { provision: 0, test: 0 });
+  assertEquals(statesIn(posted).includes("test"), true);
+  assertStringIncludes(lab.logged("error").join("\n"), "its device info cannot be delivered");
+});
+
+Deno.test("a webhook that is given up is said once, with the reason", async () => {
+  await using lab = await Lab.open({ config: { setup_command: "true", test_command: "true" } });
+  lab.sandbox.intercept((request) =>
+    request.url.endsWith("/events")
+      ? Response.json({ message: "not one of ours" }, { status: 422 })
+      : undefined
+  );
+  const jobId = await lab.run({
+    job_status_webhook: "http://127.0.0.1:9/hook",
+    test_data: { a: 1 },
+  });
+  const said = () => lab.logged("warning").filter((line) => line.includes("webhook"));
+  await lab.eventually(() => said().length > 0, "it is said");
+  await lab.run({});
+  assertEquals(said().length, 1);
+  assertStringIncludes(said()[0] ?? "", jobId);
+  assertStringIncludes(said()[0] ?? "", "not one of ours");
+});
