@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import type { MuxpiContext } from "../connectors/muxpi/config.ts";
-import { writeImage } from "../connectors/muxpi/flash.ts";
+import { writeImage } from "../connectors/support/image/flash.ts";
 import { muxpi } from "../connectors/muxpi.ts";
 import { makeContext } from "../connectors/make_context.ts";
 import { sniffImage, unpacker } from "../connectors/support/image/image.ts";
@@ -44,12 +44,13 @@ export async function bench({ quick }: BenchRun): Promise<Figure[]> {
       const format = await sniffImage(path);
       if (format === "qcow2") throw new Error("That image was not meant to be qcow2");
       const image = { path, unpacker: unpacker(format), timeoutMs: LIMIT_MS };
-      const target = { device: medium, isFile: true, back: ctx.putBack("", async () => {}) };
       const plain: number[] = [];
       const flashed: number[] = [];
       for (let pair = 0; pair < (quick ? 3 : 9); pair++) {
         plain.push(await milliseconds(() => sendPlainly(server, raw, join(folder, "copy"))));
-        flashed.push(await milliseconds(() => writeImage(ctx, target, image)));
+        flashed.push(
+          await milliseconds(() => writeImage(ctx, { image, device: medium, verify: false })),
+        );
       }
       const written = await Deno.readFile(medium);
       if (!written.every((byte, at) => byte === bytes[at])) throw new Error("Other bytes came out");

@@ -1,13 +1,17 @@
 import { defineConnector } from "./define.ts";
 import { type Layout, parseLayout } from "./maas2/storage/layout.ts";
 import { maasClient } from "./maas2/client.ts";
-import { maasConfigShape, type MaasContext, maasProvisionShape } from "./maas2/config.ts";
+import {
+  maasConfigShape,
+  type MaasContext,
+  maasProvisionShape,
+  MACHINE_USER,
+} from "./maas2/config.ts";
 import { deploy } from "./maas2/deploy.ts";
 import { bootFromNetwork } from "./maas2/efi.ts";
 import type { MaasSession } from "./maas2/machine.ts";
 import { releaseMachine } from "./maas2/release.ts";
 import { requestTpmClear } from "./maas2/tpm.ts";
-import { MACHINE_USER } from "./maas2/user.ts";
 import { encodeUserData } from "./maas2/user_data.ts";
 import { messageOf, ProvisioningError } from "./support/errors.ts";
 import { checkUserName, type Job } from "./support/job.ts";

@@ -1,22 +1,27 @@
 import { defineConnector } from "./define.ts";
-import { bootCheck, waitForBoot } from "./muxpi/boot_check.ts";
 import { muxpiConfigShape, type MuxpiContext, muxpiProvisionShape } from "./muxpi/config.ts";
-import { control, mustControl } from "./muxpi/control.ts";
-import { restartControlHost } from "./muxpi/control_host_restart.ts";
-import { flash } from "./muxpi/flash.ts";
-import { lookInto } from "./muxpi/image_type.ts";
-import { imageSource, openImage } from "./muxpi/image_source.ts";
-import { mountImage } from "./muxpi/partitions.ts";
-import type { Login } from "./muxpi/seed_files.ts";
-import { chosenMedia, connectStorage, type Storage, usesMuxProgram } from "./muxpi/storage.ts";
-import { createUser, loginFor } from "./muxpi/user.ts";
+import { chosenMedia, connectStorage, usesMuxProgram } from "./muxpi/storage.ts";
+import { ProvisioningError } from "./support/errors.ts";
+import { flash } from "./support/image/flash.ts";
+import { mountImage } from "./support/image/partitions.ts";
+import type { Login } from "./support/image/seed_files.ts";
+import { imageSource, openImage } from "./support/image/source.ts";
+import { createUser, loginFor } from "./support/image/user.ts";
 import { credentials } from "./support/job.ts";
+import { QEMU_IMG, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
-import { QEMU_IMG, SCP, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
-import { REMOTE_TIMEOUT_MS } from "./support/ssh/remote.ts";
+import {
+  controlHost,
+  REMOTE_ATTEMPTS,
+  REMOTE_PAUSE_MS,
+  REMOTE_TIMEOUT_MS,
+} from "./support/ssh/remote.ts";
+import { bootCheck, waitForBoot } from "./support/wait/boot_check.ts";
 
 /** What boards with a multiplexer of their own need between being reached and being used. */
 const SETTLE_MS = 5_000;
+
+const BOOT_LIMIT_MS = 1_200_000;
 
 /** For boards that boot from a medium which a control host can take away from them and write. */
 export const muxpi = defineConnector({
@@ -27,58 +32,72 @@ export const muxpi = defineConnector({
   provisionData: muxpiProvisionShape,
   needs: ["agent_name", "control_host"],
   powerManagement: true,
-  programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, QEMU_IMG],
+  programs: [SSH, SSHPASS, SSH_COPY_ID, QEMU_IMG],
   async prepare(ctx, { job, data }) {
     return {
       media: chosenMedia(ctx, data.media),
-      bootCheck: bootCheck(ctx, { url: data.boot_check_url, login: credentials(job) }),
+      check: bootCheck(ctx, { url: data.boot_check_url, login: credentials(job) }),
       login: data.create_user ? await loginFor(ctx, job) : undefined,
       source: await imageSource(ctx, data),
     };
   },
   async provision(ctx, { plan, controlHostCycled }) {
-    // 1. The image.
+    const { check, login, media } = plan;
     await using image = await openImage(ctx, plan.source);
+    await reachControlHost(ctx, controlHostCycled);
 
-    // 2. A control host that answers.
-    if (!usesMuxProgram(ctx)) {
-      if (!controlHostCycled) await restartControlHost(ctx);
-      await ctx.clock.sleep(SETTLE_MS, ctx.signal);
-    }
-    await mustControl(ctx, { step: "reach the control host", program: "ssh", command: "true" });
-
-    // 3. The medium, with the image on it and a user in the image.
-    const storage = await connectStorage(ctx, plan.media);
-    await flash(ctx, storage, image);
-    if (plan.login !== undefined || ctx.config.mounted_image_script?.length) {
-      await changeImage(ctx, storage, plan.login);
+    const { device, back } = await connectStorage(ctx, media);
+    await flash(ctx, { image, device, verify: ctx.config.verify_flash });
+    if (login !== undefined || ctx.config.mounted_image_script?.length) {
+      await changeImage(ctx, device, login);
     }
     await runOnControlHost(ctx, "post_provision_script");
-    await storage.back.run();
+    await back.run();
 
-    // 4. The device.
     await hardReset(ctx, { optional: true });
-    await waitForBoot(ctx, plan.bootCheck);
+    await waitForBoot(ctx, { check, limitMs: BOOT_LIMIT_MS });
   },
 });
+
+/**
+ * Makes sure that the control host answers. One that switches storage through hardware of its own is
+ * rebooted before, unless the hook has just done that: the hardware may hang.
+ *
+ * @throws ProvisioningError when it does not answer, or its `control_host_reboot_script` fails.
+ */
+async function reachControlHost(ctx: MuxpiContext, isCycled: boolean): Promise<void> {
+  const { clock, config, signal } = ctx;
+  const commands = config.control_host_reboot_script ?? [];
+  const hasOwnHardware = !usesMuxProgram(ctx);
+  let attempts = REMOTE_ATTEMPTS;
+  if (hasOwnHardware && !isCycled && commands.length > 0) {
+    ctx.log.info("Rebooting the control host");
+    await runScript(ctx, {
+      key: "control_host_reboot_script",
+      commands,
+      timeoutMs: REMOTE_TIMEOUT_MS,
+      failure: { step: "reboot the control host", ErrorClass: ProvisioningError },
+    });
+    await hardReset(ctx, { optional: true });
+    const timeoutMs = config.control_host_reboot_timeout * 1000;
+    await clock.sleep(timeoutMs, signal);
+    // As much time again, for one that is slow.
+    attempts += Math.ceil(timeoutMs / REMOTE_PAUSE_MS);
+  }
+  const step = "reach the control host";
+  await controlHost(ctx).must({ step, program: "ssh", command: "true", attempts });
+  if (hasOwnHardware) await clock.sleep(SETTLE_MS, signal);
+}
 
 /** What is done with the image while it is mounted. */
 async function changeImage(
   ctx: MuxpiContext,
-  storage: Storage,
+  device: string,
   login: Login | undefined,
 ): Promise<void> {
-  const mounted = await mountImage(ctx, storage);
-  if (mounted === undefined) {
-    ctx.log.warning(
-      `'lsblk' finds no partition with a label on ${storage.device}: the image is left as it is, ` +
-        `without a user of ours`,
-    );
-    return;
-  }
-  if (login !== undefined) {
-    await createUser(ctx, mounted, { facts: await lookInto(ctx, mounted.root), login });
-  }
+  const mounted = await mountImage(ctx, device);
+  if (mounted === undefined) return;
+  if (login !== undefined) await createUser(ctx, mounted, login);
   await runOnControlHost(ctx, "mounted_image_script");
   await mounted.unmount();
 }
@@ -93,6 +112,6 @@ async function runOnControlHost(
     commands: ctx.config[key] ?? [],
     timeoutMs: REMOTE_TIMEOUT_MS,
     failure: "log",
-    run: (command, options) => control(ctx, command, options),
+    run: (command, options) => controlHost(ctx).run(command, options),
   });
 }

@@ -6,6 +6,9 @@ import { type CommonConfig, positiveNumber, type ShapeOutput } from "../support/
 const storageEntries = z.array(z.unknown(), { error: "must be a list of storage entries" })
   .meta({ type: "list of mapping" });
 
+/** Who can always log in on what MAAS deploys, by the agent's key. */
+export const MACHINE_USER = "ubuntu";
+
 /** The configuration keys of `maas2`. */
 export const maasConfigShape = {
   timeout_min: positiveNumber.default(60).describe(

@@ -2,8 +2,7 @@
 import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
 import { deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import { messageOf } from "../support/errors.ts";
-import type { MaasContext } from "./config.ts";
-import { MACHINE_USER } from "./user.ts";
+import { type MaasContext, MACHINE_USER } from "./config.ts";
 
 const COMMAND_TIMEOUT_MS = 60_000;
 const INSTALL_TIMEOUT_MS = 300_000;

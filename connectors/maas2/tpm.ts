@@ -1,7 +1,6 @@
 import { failureText, succeeded } from "../support/process/runner.ts";
 import { deviceTarget, ssh } from "../support/ssh/ssh.ts";
-import type { MaasContext } from "./config.ts";
-import { MACHINE_USER } from "./user.ts";
+import { type MaasContext, MACHINE_USER } from "./config.ts";
 
 const COMMAND_TIMEOUT_MS = 30_000;
 const REQUEST_FILE = "/sys/class/tpm/tpm0/ppi/request";

@@ -23,9 +23,6 @@ export const muxpiConfigShape = {
   test_device: absolutePath.optional().describe(
     "Block device on the control host that the image is written to, where the job names no media.",
   ),
-  test_device_is_file: z.boolean().default(false).describe(
-    "test_device is an existing file (such as that behind a USB gadget), no block device.",
-  ),
   control_switch_local_cmd: z.string().min(1).default("stm -ts").describe(
     "Command on the control host that gives it the storage medium.",
   ),
@@ -75,6 +72,3 @@ export const muxpiProvisionShape = {
 
 /** What the steps of `muxpi` work with. */
 export type MuxpiContext = ConnectorContext<CommonConfig & ShapeOutput<typeof muxpiConfigShape>>;
-
-/** The validated `provision_data`. */
-export type MuxpiData = ShapeOutput<typeof muxpiProvisionShape>;

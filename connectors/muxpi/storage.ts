@@ -9,11 +9,10 @@ import {
   failureText,
   succeeded,
 } from "../support/process/runner.ts";
-import { isLost } from "../support/ssh/remote.ts";
+import { controlHost, isLost } from "../support/ssh/remote.ts";
 import { quote } from "../support/ssh/ssh.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import type { MuxpiContext } from "./config.ts";
-import { control, mustControl } from "./control.ts";
 import { shellWords } from "./words.ts";
 
 /** The medium that each kind of multiplexer switches. */
@@ -68,8 +67,6 @@ const DEVICE_PATH = /^\/dev\/[A-Za-z0-9._/+:-]+$/;
 export interface Storage {
   /** Path on the control host. */
   readonly device: string;
-  /** A file that stands for a block device. */
-  readonly isFile: boolean;
   /** Gives it back to the device. */
   readonly back: PutBack;
 }
@@ -90,17 +87,9 @@ export async function connectStorage(
   media: MediaChoice | undefined,
 ): Promise<Storage> {
   const storage = media === undefined ? await switchDefault(ctx) : await switchMedia(ctx, media);
-  if (storage.isFile) {
-    await mustControl(ctx, {
-      step: `use ${storage.device}, which must be an existing file`,
-      program: "test -f",
-      command: `test -f ${quote(storage.device)}`,
-    });
-    return storage;
-  }
   await awaitDevice(ctx, storage.device);
   // Only what the control host mounted by itself, if anything.
-  const unmounted = await control(ctx, `sudo umount ${withPartitions(storage.device)}`, {
+  const unmounted = await controlHost(ctx).run(`sudo umount ${withPartitions(storage.device)}`, {
     timeoutMs: UNMOUNT_TIMEOUT_MS,
   });
   if (unmounted.ended === "timeout") {
@@ -142,7 +131,7 @@ async function switchDefault(ctx: MuxpiContext): Promise<Storage> {
     await switchStorage(ctx, { to: "back to the device", command: toDevice });
   });
   await switchStorage(ctx, { to: "to the control host", command: toUs });
-  return { device: need(ctx.config, "test_device"), isFile: ctx.config.test_device_is_file, back };
+  return { device: need(ctx.config, "test_device"), back };
 }
 
 async function switchMedia(
@@ -157,7 +146,7 @@ async function switchMedia(
       ? Object.values(MUXES).filter((mux) => mux !== wanted && !without.has(mux))
       : [];
     for (const mux of others) {
-      const result = await control(ctx, command(mux, "set", "DUT"));
+      const result = await controlHost(ctx).run(command(mux, "set", "DUT"));
       if (!succeeded(result)) ctx.log.warning(failureText(command(mux, "set", "DUT"), result));
     }
     await switchStorage(ctx, { to: "back to the device", command: command(wanted, "set", "DUT") });
@@ -172,13 +161,13 @@ async function switchMedia(
       );
       continue;
     }
-    const result = await control(ctx, program);
+    const result = await controlHost(ctx).run(program);
     if (!succeeded(result)) {
       ctx.log.info(`There seems to be no other medium: ${failureText(program, result)}`);
       if (result.ended === "exited") without.add(mux);
     }
   }
-  return { device, isFile: false, back };
+  return { device, back };
 }
 
 /**
@@ -195,7 +184,7 @@ async function switchStorage(
   },
 ): Promise<string> {
   for (let attempt = 1;; attempt++) {
-    const result = await control(ctx, command);
+    const result = await controlHost(ctx).run(command);
     if (succeeded(result)) return result.stdout;
     // A control host that does not answer has been asked often enough.
     if (attempt >= SWITCH_ATTEMPTS || isLost(result)) {
@@ -231,7 +220,7 @@ async function awaitDevice(ctx: MuxpiContext, device: string): Promise<void> {
     pauseMs: DEVICE_PAUSE_MS,
     lookFirst: true,
     async look() {
-      const result = await control(ctx, look);
+      const result = await controlHost(ctx).run(look);
       if (result.ended === "exited" && result.status === NO_DEVICE_STATUS) {
         return `${device} is no block device on the control host`;
       }

@@ -192,10 +192,11 @@ for (const { type, variant = "", image: wanted, written, gone = [] } of KINDS) {
       await using lab = await Lab.open();
       await using host = await LoopControlHost.open(server);
       await server.program("stm", `echo "$*" >> "${server.root}/switched"`);
-      const medium = join(server.root, "medium");
-      await Deno.writeFile(medium, new Uint8Array());
-      await Deno.mkdir(join(lab.cwd, "attachments/provision"), { recursive: true });
-      await realImage(join(lab.cwd, "attachments/provision"), image);
+      const folder = join(lab.cwd, "attachments/provision");
+      await Deno.mkdir(folder, { recursive: true });
+      await realImage(folder, image);
+      const { size } = await Deno.stat(join(folder, "image.img"));
+      const { device, file: medium } = await host.blockDevice(size);
       await lab.config({
         agent_name: server.agentName,
         device_ip: "127.0.0.1",
@@ -204,8 +205,7 @@ for (const { type, variant = "", image: wanted, written, gone = [] } of KINDS) {
         control_host_port: closedPort(),
         control_host_ssh_port: server.port,
         control_user: server.user,
-        test_device: medium,
-        test_device_is_file: true,
+        test_device: device,
       });
       await lab.job({
         provision_data: { use_attachment: "image.img" },

@@ -15,6 +15,7 @@ interface Refused {
 const DEVICE = { agent_name: "a1", device_ip: "10.1.1.1" };
 const MAAS = { ...DEVICE, maas_user: "prof", node_id: "n0de" };
 const MUXPI = { ...DEVICE, test_device: "/dev/sda" };
+const NETBOOT = { ...DEVICE, test_device: "/dev/sda", reboot_script: ["pdu"] };
 const MULTI = { agent_name: "a1", testflinger_server: "http://127.0.0.1:9" };
 
 const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
@@ -43,6 +44,15 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
       config: MUXPI,
       data: { url: "http://127.0.0.1:9/i", boot_check_url: "$DEVICE_IP/ready" },
       says: "'boot_check_url'",
+    },
+  ],
+  netboot: [
+    { config: NETBOOT, data: { a: 1 }, says: "there is no image to write" },
+    { config: NETBOOT, data: { url: "pi.img" }, says: "'pi.img' is not a URL" },
+    {
+      config: DEVICE,
+      data: { url: "http://127.0.0.1:9/i" },
+      says: "'test_device', 'reboot_script' are",
     },
   ],
   noprovision: [{ config: { agent_name: "a1" }, data: { a: 1 }, says: "'device_ip' is missing" }],

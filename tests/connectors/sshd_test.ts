@@ -144,7 +144,7 @@ testWithTools(
     await Deno.writeFile(image, bytes);
     await attachPacked(lab, image);
     await lab.config(
-      configFor(server, { test_device: medium, test_device_is_file: true, verify_flash: true }),
+      configFor(server, { test_device: medium, verify_flash: true }),
     );
     await lab.job(jobFor(server, { use_attachment: "image.xz" }));
 
@@ -166,18 +166,45 @@ testWithTools(
   },
 );
 
-await testWithLoops("muxpi finds the partitions of a real image in a file, and puts the user in", {
-  tools: [...FLASH_TOOLS, ...IMAGE_TOOLS],
+testWithTools(
+  "muxpi logs in on the control host once, whatever it does there",
+  FLASH_TOOLS,
+  async () => {
+    await using server = await SshServer.open({ forceCommand: FORCE_TREE });
+    await using lab = await Lab.open();
+    await using device = httpStub(() => new Response("up"));
+    await multiplexer(server);
+    const image = join(lab.root, "image");
+    await Deno.writeFile(image, incompressible(MIB));
+    await attachPacked(lab, image);
+    await lab.config(
+      configFor(server, {
+        test_device: await prepareTree(server),
+        verify_flash: true,
+        mounted_image_script: "true",
+        post_provision_script: ["true", "false"],
+      }),
+    );
+    await lab.job(
+      jobFor(server, { use_attachment: "image.xz", boot_check_url: `${device.url}/ready` }),
+    );
+    const run = await provision(lab, server);
+    assertEquals(run.code, 0, run.stderr);
+    assertEquals(server.logins, 1);
+  },
+);
+
+await testWithLoops("muxpi finds the partitions of a real image, and puts the user in", {
+  tools: [...FLASH_TOOLS, ...IMAGE_TOOLS, "hdparm"],
   async test() {
     await using server = await SshServer.open();
     await using lab = await Lab.open();
     await using host = await LoopControlHost.open(server);
     const switched = await multiplexer(server);
     const image = await diskImage(lab.root);
-    const medium = join(server.root, "medium");
-    await Deno.writeFile(medium, new Uint8Array());
+    const { device, file: medium } = await host.blockDevice((await Deno.stat(image)).size);
     await attachPacked(lab, image);
-    await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
+    await lab.config(configFor(server, { test_device: device }));
 
     // As it came: every byte of it.
     await lab.job(jobFor(server, { use_attachment: "image.xz", create_user: false }));
@@ -299,7 +326,7 @@ for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
       const image = join(lab.root, "image");
       await Deno.writeFile(image, incompressible(8 * MIB));
       await attachPacked(lab, image);
-      await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
+      await lab.config(configFor(server, { test_device: medium }));
       await lab.job(jobFor(server, { use_attachment: "image.xz" }));
       await stopWhen(pid, { lab, server, signal });
       assertEquals(await switched(), "-ts -dut");
@@ -312,15 +339,14 @@ for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
   await testWithLoops(
     `${signal} when a partition has just been mounted unmounts it, and gives the storage back`,
     {
-      tools: [...FLASH_TOOLS, ...IMAGE_TOOLS],
+      tools: [...FLASH_TOOLS, ...IMAGE_TOOLS, "hdparm"],
       async test() {
         await using server = await SshServer.open();
         await using lab = await Lab.open();
         await using host = await LoopControlHost.open(server);
         const switched = await multiplexer(server);
         const image = await fileSystemImage(lab.root, 8 * MIB);
-        const medium = join(server.root, "medium");
-        await Deno.writeFile(medium, new Uint8Array());
+        const { device } = await host.blockDevice(8 * MIB);
         // It mounts, and does not come back before it is unmounted.
         const pid = join(server.root, "mount.pid");
         await server.program("sudo", 'exec "$@"');
@@ -330,14 +356,12 @@ for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
             `mv "${pid}.part" "${pid}"; while mountpoint -q "$to"; do sleep 0.05; done`,
         );
         await attachPacked(lab, image);
-        await lab.config(configFor(server, { test_device: medium, test_device_is_file: true }));
+        await lab.config(configFor(server, { test_device: device }));
         await lab.job(jobFor(server, { use_attachment: "image.xz" }));
         const log = await stopWhen(pid, { lab, server, signal });
         assert(!log.includes("Cannot put back"), log);
         assertEquals(await host.mounts(), []);
         assertEquals(await switched(), "-ts -dut");
-        const loops = await output(["losetup", "-n", "-O", "NAME", "-j", medium]);
-        assertEquals(loops, "", "the loop device is left");
         const mounter = Number(await Deno.readTextFile(pid));
         await until(async () => !await isRunning(mounter));
       },

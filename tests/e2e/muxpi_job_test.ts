@@ -54,7 +54,6 @@ async function world(): Promise<World> {
       control_host_ssh_port: server.port,
       control_user: server.user,
       test_device: medium,
-      test_device_is_file: true,
       reboot_script: [`echo reset >> ${server.root}/switched`],
       env: { DEVICE_IP: "127.0.0.1" },
     }),

@@ -1,12 +1,14 @@
 import type { ConnectorContext } from "../../context.ts";
 import { type CommandOptions, type CommandResult, expectSuccess } from "../process/runner.ts";
-import { quote, scpTo, ssh, type SshTarget } from "./ssh.ts";
+import { controlHostTarget, quote, scpTo, ssh, type SshTarget } from "./ssh.ts";
 
 /** What ssh itself returns when the connection could not be had, or was lost. */
 const SSH_FAILED = 255;
 
-const ATTEMPTS = 13;
-const PAUSE_MS = 5_000;
+/** How often a connection is tried, where nothing else is said. */
+export const REMOTE_ATTEMPTS = 13;
+/** Between two attempts, where nothing else is said. */
+export const REMOTE_PAUSE_MS = 5_000;
 /** For one attempt, where nothing else is said. */
 export const REMOTE_TIMEOUT_MS = 60_000;
 
@@ -86,7 +88,8 @@ export interface Remote {
 export function remote(ctx: ConnectorContext, target: SshTarget, name = "device"): Remote {
   async function retry(
     attempt: (shared: readonly string[], timeoutMs: number) => Promise<CommandResult>,
-    { timeoutMs = REMOTE_TIMEOUT_MS, attempts = ATTEMPTS, pauseMs = PAUSE_MS }: RemoteOptions,
+    { timeoutMs = REMOTE_TIMEOUT_MS, attempts = REMOTE_ATTEMPTS, pauseMs = REMOTE_PAUSE_MS }:
+      RemoteOptions,
   ): Promise<CommandResult> {
     for (let n = 1;; n++) {
       const result = await attempt(await ctx.connections.options(target), timeoutMs);
@@ -138,6 +141,11 @@ export function remote(ctx: ConnectorContext, target: SshTarget, name = "device"
     disconnect: () => ctx.connections.drop(ctx, target),
   };
   return it;
+}
+
+/** The control host, to run many commands on. */
+export function controlHost(ctx: ConnectorContext): Remote {
+  return remote(ctx, controlHostTarget(ctx), "control host");
 }
 
 /** Was the connection lost, or never there, so that nobody knows what the command did? */

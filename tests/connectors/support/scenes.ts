@@ -223,7 +223,7 @@ const OWN: readonly Scene[] = [
   {
     connector: "muxpi",
     stage: "provision",
-    programs: ["ssh", "scp", "sshpass", "ssh-copy-id", "pdu"],
+    programs: ["ssh", "sshpass", "ssh-copy-id", "pdu"],
     broken: [],
     prepare: prepareMuxpi,
   },
@@ -231,7 +231,7 @@ const OWN: readonly Scene[] = [
     connector: "muxpi",
     stage: "provision",
     variant: "after a power cycle of its control host",
-    programs: ["ping", "cycle", "power", "ssh", "scp", "sshpass", "ssh-copy-id", "pdu"],
+    programs: ["ping", "cycle", "power", "ssh", "sshpass", "ssh-copy-id", "pdu"],
     broken: ["ping", "cycle", "power"],
     dispensable: ["ping", "cycle", "power"],
     silent: ["ping"],

@@ -5,9 +5,12 @@
 import { join } from "node:path";
 import type { SshServer } from "../../support/sshd.ts";
 
-/** Where connectors mount something on the control host, they do it in the server's folder. */
-export const FORCE_TREE =
-  `exec sh -c "$(printf '%s' "$SSH_ORIGINAL_COMMAND" | sed 's#/mnt/#{root}/mnt/#g')"`;
+/**
+ * Where connectors mount something on the control host, they do it in the server's folder; and a file
+ * passes for a block device.
+ */
+export const FORCE_TREE = `exec sh -c "$(printf '%s' "$SSH_ORIGINAL_COMMAND" | ` +
+  `sed 's#/mnt/#{root}/mnt/#g; s#test -b#test -f#g')"`;
 
 /**
  * Prepares a plain Ubuntu system in the server's folder `tree`.
@@ -22,14 +25,14 @@ export async function prepareTree(server: SshServer): Promise<string> {
   await server.program("sudo", 'exec "$@"');
   // The whole host's disks are not the tests' business.
   await server.program("sync", "");
-  await server.program("losetup", `case "$*" in *--show*) echo /dev/loop-of-the-test;; esac`);
+  await server.program("hdparm", "");
   await server.program(
     "lsblk",
-    `echo '{"blockdevices": [{"name": "loop", "label": null, "children": [` +
-      `{"name": "loop-of-the-test-p1", "label": "writable"}]}]}'`,
+    `case "$*" in *-J*) echo '{"blockdevices": [{"name": "medium", "label": null, "children": [` +
+      `{"name": "medium1", "label": "writable"}]}]}';; esac`,
   );
   await server.program("mountpoint", 'test -L "$2"');
   await server.program("mount", `rmdir "$4" && ln -s "${root}/tree" "$4"`);
-  await server.program("umount", 'rm "$1" && mkdir "$1"');
+  await server.program("umount", 'case "$1" in */mnt/*) rm "$1" && mkdir "$1";; *) exit 32;; esac');
   return medium;
 }

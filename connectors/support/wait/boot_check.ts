@@ -1,13 +1,11 @@
-import type { PrepareContext } from "../context.ts";
-import { need } from "../support/config.ts";
-import { JobError, ProvisioningError } from "../support/errors.ts";
-import type { Credentials } from "../support/job.ts";
-import { bracketed, deviceTarget, type SshTarget } from "../support/ssh/ssh.ts";
-import { copySshKey } from "../support/ssh/ssh_keys.ts";
-import { pollUntil } from "../support/wait/poll.ts";
-import type { MuxpiContext } from "./config.ts";
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
+import { need } from "../config.ts";
+import { JobError, ProvisioningError } from "../errors.ts";
+import type { Credentials } from "../job.ts";
+import { bracketed, deviceTarget, type SshTarget } from "../ssh/ssh.ts";
+import { copySshKey } from "../ssh/ssh_keys.ts";
+import { pollUntil } from "./poll.ts";
 
-const LIMIT_MS = 1_200_000;
 const PAUSE_MS = 10_000;
 const KEY_TIMEOUT_MS = 60_000;
 const REQUEST_TIMEOUT_MS = 5_000;
@@ -43,7 +41,7 @@ export function bootCheck(
 }
 
 /** Why the device is not up; undefined when it is. */
-async function whyNotUp(ctx: MuxpiContext, check: BootCheck): Promise<string | undefined> {
+async function whyNotUp(ctx: ConnectorContext, check: BootCheck): Promise<string | undefined> {
   if (check.kind === "url") {
     const { url } = check;
     const answer = await ctx.http.send(url, { timeoutMs: REQUEST_TIMEOUT_MS });
@@ -59,17 +57,20 @@ async function whyNotUp(ctx: MuxpiContext, check: BootCheck): Promise<string | u
 /**
  * Waits until the device is up.
  *
- * @throws ProvisioningError when it is not after 20 minutes.
+ * @throws ProvisioningError when it is not within the time.
  */
-export async function waitForBoot(ctx: MuxpiContext, check: BootCheck): Promise<void> {
+export async function waitForBoot(
+  ctx: ConnectorContext,
+  { check, limitMs }: { readonly check: BootCheck; readonly limitMs: number },
+): Promise<void> {
   const missing = await pollUntil(ctx, {
     waitingFor: "the device to be up",
-    limitMs: LIMIT_MS,
+    limitMs,
     pauseMs: PAUSE_MS,
     look: () => whyNotUp(ctx, check),
   });
   if (missing === undefined) return;
   throw new ProvisioningError(
-    `The device was not up ${LIMIT_MS / 1000} s after its reset: ${missing}`,
+    `The device was not up ${limitMs / 1000} s after its reset: ${missing}`,
   );
 }

@@ -1,22 +1,21 @@
 /** Creating a user in a mounted image: plans, and their execution on the control host. */
 import { join } from "node:path";
-import type { PrepareContext } from "../context.ts";
-import { need } from "../support/config.ts";
-import { JobError, messageOf, ProvisioningError } from "../support/errors.ts";
-import { credentials, type Job } from "../support/job.ts";
-import { quote } from "../support/ssh/ssh.ts";
-import { publicKeyFile } from "../support/ssh/ssh_keys.ts";
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
+import { JobError, messageOf, ProvisioningError } from "../errors.ts";
+import { credentials, type Job } from "../job.ts";
+import { controlHost } from "../ssh/remote.ts";
+import { quote } from "../ssh/ssh.ts";
+import { publicKeyFile } from "../ssh/ssh_keys.ts";
 import { type Change, changesFor } from "./changes.ts";
-import type { MuxpiContext } from "./config.ts";
-import { controlHost, mustControl } from "./control.ts";
-import { type ImageFacts, imageType } from "./image_type.ts";
+import { imageType, lookInto } from "./image_type.ts";
 import type { MountedImage } from "./partitions.ts";
 import type { Login } from "./seed_files.ts";
 
-const SECRET_MODE = 0o600;
-
 /** What cannot be typed would tear the files apart that it is written to. */
 const UNPRINTABLE = /\p{Cc}/u;
+
+/** cloud-init takes these for "a random one", and for a hash. */
+const READ_BY_CLOUD_INIT = /^(?:R|RANDOM)$|^\$(?:1|2a|2y|5|6)(?:\$.+){2}/;
 
 /**
  * Who is to be able to log in.
@@ -27,6 +26,11 @@ export async function loginFor(ctx: PrepareContext, job: Job): Promise<Login> {
   const { user, password } = credentials(job);
   if (UNPRINTABLE.test(password)) {
     throw new JobError("The job's 'test_password' has control characters, which nobody can type");
+  }
+  if (READ_BY_CLOUD_INIT.test(password)) {
+    throw new JobError(
+      "The job's 'test_password' is a word or a hash of which cloud-init would make another password",
+    );
   }
   return { user, password, keys: await publicKeys(ctx) };
 }
@@ -43,10 +47,11 @@ async function publicKeys(ctx: PrepareContext): Promise<string[]> {
 
 /** Creates the user in the image; in one of an unknown type that has no place for it, none. */
 export async function createUser(
-  ctx: MuxpiContext,
+  ctx: ConnectorContext,
   image: MountedImage,
-  { facts, login }: { readonly facts: ImageFacts; readonly login: Login },
+  login: Login,
 ): Promise<void> {
+  const facts = await lookInto(ctx, image.root);
   const type = imageType(facts);
   const changes = changesFor(type, { version: facts.version, login });
   // Without this the control host's own disk would be written to.
@@ -68,9 +73,8 @@ export async function createUser(
     );
   }
   ctx.log.info(`The image is of the type ${type}: creating user ${login.user}`);
-  await using inbox = await Inbox.open(ctx);
   for (const change of changes) {
-    if (change.kind === "write") await inbox.write(image.root, change);
+    if (change.kind === "write") await writeTo(ctx, image.root, change);
     else await runIn(ctx, image.root, change);
   }
 }
@@ -88,62 +92,31 @@ function inImage(root: string, { partition, folder }: Change): string {
 }
 
 async function runIn(
-  ctx: MuxpiContext,
+  ctx: ConnectorContext,
   root: string,
   change: Change & { readonly kind: "run" },
 ): Promise<void> {
-  await mustControl(ctx, {
+  await controlHost(ctx).must({
     step: `${change.step} in the image`,
     program: change.program,
     command: `${inImage(root, change)} && if test -d "$d"; then ${change.command}; fi`,
   });
 }
 
-/** The folder on the control host that files arrive in, before they are put into the image. */
-class Inbox implements AsyncDisposable {
-  readonly #folder: string;
-
-  private constructor(readonly ctx: MuxpiContext, readonly local: string, name: string) {
-    this.#folder = `/tmp/${name}`;
-  }
-
-  static async open(ctx: MuxpiContext): Promise<Inbox> {
-    const local = await Deno.makeTempDir({ dir: ctx.cwd, prefix: ".muxpi-files-" });
-    const inbox = new Inbox(ctx, local, need(ctx.config, "agent_name"));
-    try {
-      const folder = quote(inbox.#folder);
-      // Passwords go through it, so it is new, and nobody else's.
-      await mustControl(ctx, {
-        step: "make a folder for files on the control host",
-        program: "mkdir",
-        command: `rm -rf ${folder} && mkdir -m 700 ${folder}`,
-      });
-      return inbox;
-    } catch (error) {
-      await inbox[Symbol.asyncDispose]();
-      throw error;
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Deno.remove(this.local, { recursive: true });
-  }
-
-  async write(root: string, change: Change & { readonly kind: "write" }): Promise<void> {
-    const { ctx } = this;
-    const { partition, folder, name, text, mode } = change;
-    const step = `write ${join(partition, folder, name)} in the image`;
-    const local = join(this.local, name);
-    const remote = `${this.#folder}/${name}`;
-    await Deno.writeTextFile(local, text, { mode: SECRET_MODE });
-    await controlHost(ctx).copy({ step, local, remote });
+/** What is written may be a password: it goes by standard input, into a file that nobody else reads. */
+async function writeTo(
+  ctx: ConnectorContext,
+  root: string,
+  change: Change & { readonly kind: "write" },
+): Promise<void> {
+  const { partition, folder, name, text, mode } = change;
+  const file = `"$d"/${quote(name)}`;
+  await controlHost(ctx).must({
+    step: `write ${join(partition, folder, name)} in the image`,
+    program: "tee",
     // The old file may be a link to somewhere else.
-    await mustControl(ctx, {
-      step,
-      program: "cp",
-      command: `${inImage(root, change)} && sudo mkdir -p "$d" && chmod ${mode.toString(8)} ` +
-        `${quote(remote)} && sudo cp --remove-destination ${quote(remote)} "$d/" && ` +
-        `rm -f ${quote(remote)}`,
-    });
-  }
+    command: `umask 077; ${inImage(root, change)} && sudo mkdir -p "$d" && sudo rm -f ${file} && ` +
+      `sudo tee ${file} >/dev/null && sudo chmod ${mode.toString(8)} ${file}`,
+    input: text,
+  });
 }

@@ -1,6 +1,5 @@
 /** Contents of the files that create a user at an image's first boot. */
 import { stringify } from "yaml";
-import { randomSalt, sha512Crypt } from "./sha512_crypt.ts";
 
 /** The user to create. */
 export interface Login {
@@ -32,7 +31,7 @@ const GROUPS = [
 ];
 
 /** cloud-init does its work once for each instance id. */
-export const META_DATA = stringify({ "instance-id": "testflinger-muxpi" });
+export const META_DATA = stringify({ "instance-id": "testflinger" });
 
 /** User data for images whose cloud-init creates a default user. */
 export function classicUserData(login: Login): string {
@@ -150,7 +149,7 @@ function withUsers(login: Login, users: readonly unknown[]): Record<string, unkn
   return {
     users,
     // Also where the user is there already, when cloud-init leaves it as it is.
-    chpasswd: { expire: false, list: [`${login.user}:${hash(login)}`] },
+    chpasswd: { expire: false, list: [`${login.user}:${login.password}`] },
     ssh_pwauth: true,
   };
 }
@@ -162,15 +161,11 @@ function person(login: Login): Record<string, unknown> {
     groups: GROUPS,
     sudo: SUDO_RULE,
     lock_passwd: false,
-    passwd: hash(login),
+    plain_text_passwd: login.password,
     ...authorized(login),
   };
 }
 
 function authorized({ keys }: Login): Record<string, unknown> {
   return keys.length === 0 ? {} : { ssh_authorized_keys: keys };
-}
-
-function hash({ password }: Login): string {
-  return sha512Crypt(password, randomSalt());
 }

@@ -1,14 +1,12 @@
 /** Finding, mounting and unmounting what an image brought along. */
 import * as z from "zod";
-import { need } from "../support/config.ts";
-import { ProvisioningError } from "../support/errors.ts";
-import { failureText, succeeded } from "../support/process/runner.ts";
-import { isLost } from "../support/ssh/remote.ts";
-import { quote } from "../support/ssh/ssh.ts";
-import type { PutBack } from "../support/put_back.ts";
-import type { MuxpiContext } from "./config.ts";
-import { control, mustControl } from "./control.ts";
-import type { Storage } from "./storage.ts";
+import type { ConnectorContext } from "../../context.ts";
+import { need } from "../config.ts";
+import { ProvisioningError } from "../errors.ts";
+import { failureText, succeeded } from "../process/runner.ts";
+import { controlHost, isLost } from "../ssh/remote.ts";
+import { quote } from "../ssh/ssh.ts";
+import type { PutBack } from "../put_back.ts";
 
 /** udev may still be reading the labels. */
 const SECOND_LOOK_MS = 10_000;
@@ -71,21 +69,22 @@ export interface MountedImage {
 }
 
 /**
- * Mounts each file system of the medium that has a label at `/mnt/<agent>/<label>`.
+ * Mounts each file system of a block device of the control host that has a label, at `/mnt/<agent>/<label>`.
  *
  * @returns undefined where none has a label.
  * @throws ProvisioningError when none of them can be mounted.
  */
 export async function mountImage(
-  ctx: MuxpiContext,
-  storage: Storage,
+  ctx: ConnectorContext,
+  device: string,
 ): Promise<MountedImage | undefined> {
   const root = `/mnt/${need(ctx.config, "agent_name")}`;
   const undo: PutBack[] = [];
-  const device = storage.isFile ? await attachLoop(ctx, storage.device, undo) : storage.device;
   const partitions = await labelledPartitions(ctx, device);
   if (partitions.length === 0) {
-    for (const entry of undo) await entry.run();
+    ctx.log.warning(
+      `'lsblk' finds no partition with a label on ${device}: the image is left as it is`,
+    );
     return undefined;
   }
   const labels = new Set<string>();
@@ -106,7 +105,7 @@ export async function mountImage(
     root,
     labels,
     async unmount() {
-      const synced = await control(ctx, "sync", { timeoutMs: SYNC_TIMEOUT_MS });
+      const synced = await controlHost(ctx).run("sync", { timeoutMs: SYNC_TIMEOUT_MS });
       if (!succeeded(synced)) ctx.log.warning(failureText("sync", synced));
       const failures: unknown[] = [];
       for (const entry of undo.reverse()) {
@@ -117,38 +116,16 @@ export async function mountImage(
   };
 }
 
-async function attachLoop(ctx: MuxpiContext, file: string, undo: PutBack[]): Promise<string> {
-  const output = await mustControl(ctx, {
-    step: `look into ${file}`,
-    program: "losetup",
-    command: `sudo losetup --find --show --partscan ${quote(file)}`,
-  });
-  const device = output.trim();
-  if (!/^\/[^\s]+$/.test(device)) {
-    throw new ProvisioningError(
-      `Cannot look into ${file}: 'losetup' printed '${device.slice(0, 200)}', expected a device`,
-    );
-  }
-  undo.push(ctx.putBack(`the loop device ${device}`, async (ctx) => {
-    await mustControl(ctx, {
-      step: `release ${device}`,
-      program: "losetup",
-      command: `sudo losetup --detach ${quote(device)}`,
-    });
-  }));
-  return device;
-}
-
-async function labelledPartitions(ctx: MuxpiContext, device: string): Promise<Partition[]> {
+async function labelledPartitions(ctx: ConnectorContext, device: string): Promise<Partition[]> {
   const first = await listPartitions(ctx, device);
   if (first.length > 0) return first;
   await ctx.clock.sleep(SECOND_LOOK_MS, ctx.signal);
   return await listPartitions(ctx, device);
 }
 
-async function listPartitions(ctx: MuxpiContext, device: string): Promise<Partition[]> {
+async function listPartitions(ctx: ConnectorContext, device: string): Promise<Partition[]> {
   const step = `find the partitions of ${device}`;
-  const output = await mustControl(ctx, {
+  const output = await controlHost(ctx).must({
     step,
     program: "lsblk",
     command: `lsblk -o NAME,LABEL,TYPE -J ${quote(device)}`,
@@ -187,7 +164,7 @@ function jsonOf(text: string): unknown {
 
 /** @returns whether it is mounted. What cannot be mounted may be of no use anyway. */
 async function mount(
-  ctx: MuxpiContext,
+  ctx: ConnectorContext,
   { path, folder, undo }: { path: string; folder: string; undo: PutBack[] },
 ): Promise<boolean> {
   const to = quote(folder);
@@ -196,8 +173,7 @@ async function mount(
     await unmount(ctx, folder);
   });
   undo.push(entry);
-  const result = await control(
-    ctx,
+  const result = await controlHost(ctx).run(
     // Whether something is mounted is looked at throughout: otherwise the files of the image would
     // be written to the control host's own disk.
     `command -v mountpoint >/dev/null || { echo 'mountpoint: not found' >&2; exit 127; }; ` +
@@ -210,10 +186,9 @@ async function mount(
   return false;
 }
 
-async function unmount(ctx: MuxpiContext, folder: string): Promise<void> {
+async function unmount(ctx: ConnectorContext, folder: string): Promise<void> {
   const to = quote(folder);
-  const orderly = await control(
-    ctx,
+  const orderly = await controlHost(ctx).run(
     // Only these say that nothing is mounted, in old versions and new; others say nothing at all.
     `mountpoint -q ${to}; case $? in 1|32) ;; *) sudo umount ${to} && ! mountpoint -q ${to};; esac`,
     { timeoutMs: UNMOUNT_TIMEOUT_MS, attempts: UNMOUNT_ATTEMPTS },
@@ -224,8 +199,7 @@ async function unmount(ctx: MuxpiContext, folder: string): Promise<void> {
       `Cannot unmount ${folder}: the control host does not answer: ${failureText("ssh", orderly)}`,
     );
   }
-  const forced = await control(
-    ctx,
+  const forced = await controlHost(ctx).run(
     `sudo umount -l ${to} && ! mountpoint -q ${to}`,
   );
   throw new ProvisioningError(

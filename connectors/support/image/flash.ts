@@ -1,11 +1,10 @@
-import { ProvisioningError } from "../support/errors.ts";
-import { imageStream } from "../support/image/image.ts";
-import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
-import { controlHostTarget, quote, ssh } from "../support/ssh/ssh.ts";
-import type { MuxpiContext } from "./config.ts";
-import { control } from "./control.ts";
-import type { Image } from "./image_source.ts";
-import type { Storage } from "./storage.ts";
+import type { ConnectorContext } from "../../context.ts";
+import { ProvisioningError } from "../errors.ts";
+import { imageStream } from "./image.ts";
+import { expectSuccess, failureText, succeeded } from "../process/runner.ts";
+import { controlHost } from "../ssh/remote.ts";
+import { quote } from "../ssh/ssh.ts";
+import type { Image } from "./source.ts";
 
 /** Slow cards take their time for what is left in memory. */
 const SYNC_TIMEOUT_MS = 600_000;
@@ -27,22 +26,31 @@ const WRITTEN = /^\d+\+\d+ records out\r?$/m;
 /** How much of what else is printed is shown. */
 const SHOWN_CHARS = 200;
 
+/** An image, and where to write it. */
+export interface Flashing {
+  readonly image: Pick<Image, "path" | "unpacker" | "timeoutMs">;
+  /** Block device of the control host. */
+  readonly device: string;
+  /** Read back what was written. */
+  readonly verify: boolean;
+}
+
 /**
  * Writes the image to the medium, and makes the control host see the partitions that it brought.
  *
  * @throws ProvisioningError when not all of it could be written.
  */
-export async function flash(ctx: MuxpiContext, storage: Storage, image: Image): Promise<void> {
-  const { device } = storage;
+export async function flash(ctx: ConnectorContext, flashing: Flashing): Promise<void> {
+  const { device, verify } = flashing;
   ctx.log.info(`Writing the image to ${device}`);
-  const written = await writeImage(ctx, storage, image);
-  const synced = await control(ctx, "sync", { timeoutMs: SYNC_TIMEOUT_MS });
+  const written = await writeImage(ctx, flashing);
+  const synced = await controlHost(ctx).run("sync", { timeoutMs: SYNC_TIMEOUT_MS });
   if (!succeeded(synced)) {
     ctx.log.warning(`Cannot make sure that all is written: ${failureText("sync", synced)}`);
     await ctx.clock.sleep(AFTER_FAILED_SYNC_MS, ctx.signal);
   }
-  if (!storage.isFile) await rereadPartitions(ctx, device);
-  if (ctx.config.verify_flash) await verify(ctx, storage, written);
+  await rereadPartitions(ctx, device);
+  if (verify) await readBack(ctx, device, written);
 }
 
 /**
@@ -51,14 +59,12 @@ export async function flash(ctx: MuxpiContext, storage: Storage, image: Image): 
  * @returns what the programs that did it printed.
  */
 export async function writeImage(
-  ctx: MuxpiContext,
-  storage: Storage,
-  image: Pick<Image, "path" | "unpacker" | "timeoutMs">,
+  ctx: ConnectorContext,
+  { image, device, verify }: Flashing,
 ): Promise<string> {
-  const { device } = storage;
   const step = `write the image to ${device}`;
   const program = `${image.unpacker} | dd`;
-  const result = await ssh(ctx, controlHostTarget(ctx), writeCommand(ctx, storage, image), {
+  const result = await controlHost(ctx).run(writeCommand({ image, device, verify }), {
     timeoutMs: image.timeoutMs,
     input: await imageStream(ctx, { path: image.path, what: `Writing the image to ${device}` }),
   });
@@ -79,28 +85,23 @@ export async function writeImage(
   return said;
 }
 
-function writeCommand(
-  ctx: MuxpiContext,
-  { device, isFile }: Storage,
-  image: Pick<Image, "unpacker">,
-): string {
+function writeCommand({ image, device, verify }: Flashing): string {
   // zstdcat reads most formats too, and control hosts of old have it.
   const unpack = image.unpacker === "cat" || image.unpacker === "zstdcat"
     ? image.unpacker
     : `{ if command -v ${image.unpacker} >/dev/null; then ${image.unpacker}; else zstdcat; fi; }`;
   const unpacked = `{ ${unpack} || echo ${quote(UNPACKING_FAILED)} >&2; }`;
-  const conversion = isFile ? "fsync,notrunc" : "fsync";
   // In English, as the number of bytes is read from it.
-  const dd = `LC_ALL=C sudo dd of=${quote(device)} bs=16M conv=${conversion}`;
-  if (!ctx.config.verify_flash) return `${unpacked} | ${dd}`;
+  const dd = `LC_ALL=C sudo dd of=${quote(device)} bs=16M conv=fsync`;
+  if (!verify) return `${unpacked} | ${dd}`;
   return `f=$(mktemp -d) && mkfifo "$f/sum" && ` +
     `{ sha256sum < "$f/sum" & ${unpacked} | tee "$f/sum" | ${dd}; s=$?; wait; rm -r "$f"; ` +
     `exit "$s"; }`;
 }
 
-async function rereadPartitions(ctx: MuxpiContext, device: string): Promise<void> {
+async function rereadPartitions(ctx: ConnectorContext, device: string): Promise<void> {
   for (let attempt = 1;; attempt++) {
-    const result = await control(ctx, `sudo hdparm -z ${quote(device)}`, {
+    const result = await controlHost(ctx).run(`sudo hdparm -z ${quote(device)}`, {
       timeoutMs: REREAD_TIMEOUT_MS,
     });
     if (succeeded(result)) return;
@@ -115,8 +116,11 @@ async function rereadPartitions(ctx: MuxpiContext, device: string): Promise<void
 }
 
 /** Reads as many bytes as were written, from the medium itself. */
-async function verify(ctx: MuxpiContext, storage: Storage, written: string): Promise<void> {
-  const { device } = storage;
+async function readBack(
+  ctx: ConnectorContext,
+  device: string,
+  written: string,
+): Promise<void> {
   const step = `verify what was written to ${device}`;
   const size = /^(\d+) bytes?\b/m.exec(written)?.[1];
   const wanted = checksumIn(written);
@@ -126,14 +130,15 @@ async function verify(ctx: MuxpiContext, storage: Storage, written: string): Pro
     );
   }
   // What the control host still has in memory proves nothing.
-  const forget = storage.isFile ? "" : `sudo hdparm -f ${quote(device)} >/dev/null && `;
-  const read = await control(
-    ctx,
-    `${forget}{ sudo head -c ${size} ${quote(device)} || echo ${quote(READING_FAILED)} >&2; } | ` +
+  const forget = `sudo hdparm -f ${quote(device)} >/dev/null`;
+  const read = await controlHost(ctx).run(
+    `${forget} && { sudo head -c ${size} ${quote(device)} || echo ${
+      quote(READING_FAILED)
+    } >&2; } | ` +
       `sha256sum`,
     { timeoutMs: VERIFY_TIMEOUT_MS },
   );
-  expectSuccess(read, { step, program: `${forget && "hdparm -f && "}head | sha256sum` });
+  expectSuccess(read, { step, program: "hdparm -f && head | sha256sum" });
   if (read.stderr.includes(READING_FAILED)) {
     const why = read.stderr.split(READING_FAILED)[0]?.trim() ?? "";
     throw new ProvisioningError(`Cannot ${step}: 'head' cannot read it: ${why}`);

@@ -1,17 +1,24 @@
 import { basename, join } from "node:path";
-import type { PrepareContext } from "../context.ts";
-import { attachmentPath } from "../support/attachments.ts";
-import { checkDownload, download } from "../support/http/download.ts";
-import { ProvisioningError } from "../support/errors.ts";
-import { rawFromQcow2, sniffImage, unpacker } from "../support/image/image.ts";
-import type { MuxpiContext, MuxpiData } from "./config.ts";
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
+import { attachmentPath } from "../attachments.ts";
+import { checkDownload, download } from "../http/download.ts";
+import { ProvisioningError } from "../errors.ts";
+import { rawFromQcow2, sniffImage, unpacker } from "./image.ts";
 
 /** How long writing may take. */
 const FLASH_URL_TIMEOUT_MS = 1_800_000;
 const FLASH_ATTACHMENT_TIMEOUT_MS = 1_200_000;
 
 /** Below the job's folder. */
-const DOWNLOAD_FOLDER_PREFIX = ".muxpi-image-";
+const DOWNLOAD_FOLDER_PREFIX = ".image-";
+
+/** What a job may say of its image. */
+export interface NamedImage {
+  readonly url?: string | undefined;
+  readonly sha256?: string | undefined;
+  /** Below attachments/provision/. Goes before `url`. */
+  readonly use_attachment?: string | undefined;
+}
 
 /** Where the image comes from. */
 export type ImageSource =
@@ -24,7 +31,7 @@ export type ImageSource =
  *
  * @throws ProvisioningError when the job names none, or what it names cannot be one.
  */
-export async function imageSource(ctx: PrepareContext, data: MuxpiData): Promise<ImageSource> {
+export async function imageSource(ctx: PrepareContext, data: NamedImage): Promise<ImageSource> {
   const { url, sha256, use_attachment: name } = data;
   if (name) {
     const path = await attachmentPath(ctx, { phase: "provision", name, key: "use_attachment" });
@@ -55,7 +62,7 @@ export interface Image extends AsyncDisposable {
  *
  * @throws ProvisioningError when it cannot be had, or it is no image.
  */
-export async function openImage(ctx: MuxpiContext, source: ImageSource): Promise<Image> {
+export async function openImage(ctx: ConnectorContext, source: ImageSource): Promise<Image> {
   const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: DOWNLOAD_FOLDER_PREFIX });
   const remove = () => Deno.remove(folder, { recursive: true });
   try {
@@ -75,7 +82,7 @@ export async function openImage(ctx: MuxpiContext, source: ImageSource): Promise
 }
 
 async function imageFile(
-  ctx: MuxpiContext,
+  ctx: ConnectorContext,
   source: ImageSource,
   folder: string,
 ): Promise<{ path: string; timeoutMs: number }> {

@@ -1,7 +1,7 @@
-import { ProvisioningError } from "../support/errors.ts";
-import { quote } from "../support/ssh/ssh.ts";
-import type { MuxpiContext } from "./config.ts";
-import { mustControl } from "./control.ts";
+import type { ConnectorContext } from "../../context.ts";
+import { ProvisioningError } from "../errors.ts";
+import { controlHost } from "../ssh/remote.ts";
+import { quote } from "../ssh/ssh.ts";
 
 /** Kinds of images, which differ in how a user is created. */
 export type ImageType =
@@ -45,9 +45,9 @@ const STAMP_MAX_BYTES = 4096;
 const END = "end of facts";
 
 /** Looks into the image that is mounted below `root`. */
-export async function lookInto(ctx: MuxpiContext, root: string): Promise<ImageFacts> {
+export async function lookInto(ctx: ConnectorContext, root: string): Promise<ImageFacts> {
   const step = "find out what kind of image it is";
-  const output = await mustControl(ctx, { step, program: "sh", command: lookCommand(root) });
+  const output = await controlHost(ctx).must({ step, program: "sh", command: lookCommand(root) });
   const lines = output.trimEnd().split("\n");
   if (lines.at(-1) !== END) {
     throw new ProvisioningError(
