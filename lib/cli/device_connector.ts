@@ -20,6 +20,7 @@ import {
   listConnectors,
 } from "../../connectors/support/reference.ts";
 import { clockFor } from "../../connectors/support/wait/time_scale.ts";
+import { ownOutput } from "./process_io.ts";
 import { ownScreen, screenProgress } from "./screen.ts";
 
 /** What the command has of the world. Whatever is left out is the process's own. */
@@ -71,7 +72,8 @@ export async function runDeviceConnector(
   const stderr = io.stderr ?? writeError;
   const command = await parse(args);
   if (command.kind === "help") {
-    await stdout(new TextEncoder().encode(command.text));
+    if (io.stdout === undefined) ownOutput().stdout(command.text);
+    else await stdout(new TextEncoder().encode(command.text));
     return 0;
   }
   if (command.kind === "wrong") {

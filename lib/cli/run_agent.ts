@@ -6,6 +6,7 @@ import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
 import { formatMistake, sourceLines } from "../config/mistake.ts";
 import { withoutUserinfo } from "../observe/configuration_view.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import { createInflux } from "../observe/influx.ts";
 import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
@@ -128,6 +129,15 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
     });
     if (end.ended === "failed") log.error(end.message);
     return end.ended === "stopped" ? 0 : 1;
+  } catch (error) {
+    // Mostly the disk: what the agent must remember it must be able to write.
+    log.error(
+      `The agent cannot run: ${
+        messageOf(error)
+      }. If the disk of ${prepared.folder} is full or mounted ` +
+        "without writing, make room there or mount it for writing",
+    );
+    return 1;
   } finally {
     server.close();
     await watchers.close();

@@ -29,6 +29,13 @@ fail() {
   exit 1
 }
 
+# The runtime would end with a trace. (A folder that this account may not look into is none that is gone.)
+if [ ! -d "$PWD" ]; then
+  case $(readlink /proc/self/cwd) in
+    *' (deleted)') fail "the folder that it was started in is gone: change to another one" ;;
+  esac
+fi
+
 # May only root and this account put something into these files' and folders' place? Sets $found to
 # the sizes of the files. (No 'read': it takes a system call for each character.)
 trusted() { # what `ls -ldn /proc/self/ ...` prints: nine words a line; 'ls' is of this account

@@ -9,8 +9,8 @@ import { MAIN_FILE, type Program } from "./bundle.ts";
 import { sha256 } from "./digest.ts";
 import { DENO_VERSION, type Target } from "./targets.ts";
 
-/** The script is padded to this size, so that it can say where the archive begins. */
-const HEADER_BYTES = 16_384;
+/** The script is padded to a multiple of this, so that it can say where the archive begins. */
+const HEADER_STEP_BYTES = 4096;
 
 /** Digits of the checksums of runtime and program that go into the cache folder's name. */
 const ID_DIGITS = 12;
@@ -65,7 +65,6 @@ export async function portable(
     DENO: DENO_VERSION,
     ID: id,
     ARCH: target.arch,
-    SKIP: `${HEADER_BYTES + 1}`,
     FILES: files.map(({ name }) => `${id}/${name}`).join(" "),
     SIZES: files.map(({ bytes }) => bytes.length).join(" "),
     SUMS: sums.join("\n"),
@@ -73,9 +72,9 @@ export async function portable(
     FLAGS: RUN_FLAGS.join(" "),
   });
   const archive = gzipSync(await archiveOf(files), { level: 9 });
-  const file = new Uint8Array(HEADER_BYTES + archive.length);
+  const file = new Uint8Array(header.length + archive.length);
   file.set(header);
-  file.set(archive, HEADER_BYTES);
+  file.set(archive, header.length);
   return file;
 }
 
@@ -102,18 +101,19 @@ function archiveOf(files: readonly PackedFile[]): Promise<Uint8Array> {
 
 async function launcher(values: Record<string, string>): Promise<Uint8Array> {
   const template = await Deno.readTextFile(new URL("./header.sh", import.meta.url));
-  const script = template.replaceAll(/@([A-Z0-9_]+)@/g, (_, name) => {
-    const value = values[name];
-    if (value === undefined) throw new Error(`Cannot fill in @${name}@ of header.sh`);
-    return value;
-  });
-  const bytes = new TextEncoder().encode(script);
-  if (bytes.length > HEADER_BYTES) {
-    throw new Error(`header.sh has ${bytes.length} bytes, and HEADER_BYTES is ${HEADER_BYTES}`);
+  for (let size = HEADER_STEP_BYTES;; size += HEADER_STEP_BYTES) {
+    const all: Record<string, string> = { ...values, SKIP: `${size + 1}` };
+    const script = template.replaceAll(/@([A-Z0-9_]+)@/g, (_, name) => {
+      const value = all[name];
+      if (value === undefined) throw new Error(`Cannot fill in @${name}@ of header.sh`);
+      return value;
+    });
+    const bytes = new TextEncoder().encode(script);
+    if (bytes.length >= size) continue;
+    // The shell never comes here: it has become the program.
+    const padded = new Uint8Array(size).fill("#".charCodeAt(0));
+    padded.set(bytes);
+    padded[size - 1] = "\n".charCodeAt(0);
+    return padded;
   }
-  // The shell never comes here: it has become the program.
-  const padded = new Uint8Array(HEADER_BYTES).fill("#".charCodeAt(0));
-  padded.set(bytes);
-  padded[HEADER_BYTES - 1] = "\n".charCodeAt(0);
-  return padded;
 }

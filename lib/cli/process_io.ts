@@ -1,0 +1,96 @@
+/**
+ * What a process prints, and how it ends when something goes wrong that nothing else has dealt with:
+ * in one line and with a status, never with a trace of the program's insides.
+ */
+import { messageOf } from "../message.ts";
+import { type Io, PROGRAM } from "./command.ts";
+
+/** What a shell shows for a program that SIGPIPE has ended, as it ends others. */
+const BROKEN_PIPE_STATUS = 141;
+const FAILED_STATUS = 1;
+
+/** A pipe whose reader is slow, made non-blocking by somebody else: it is tried again after so long. */
+const PAUSE_MS = 5;
+
+type Output = Pick<Io, "stdout" | "stderr">;
+
+/** Writes to the process's own streams, all of each text. */
+export function ownOutput(): Output {
+  return {
+    stdout(text) {
+      try {
+        writeAll(Deno.stdout, text);
+      } catch (error) {
+        endForOutput(error);
+      }
+    },
+    stderr(text) {
+      try {
+        writeAll(Deno.stderr, text);
+      } catch {
+        // Nobody is left to be told; what is being done goes on.
+      }
+    },
+  };
+}
+
+/**
+ * Ends the process when an error comes through that nobody has caught.
+ *
+ * @returns the same for one that a caller has caught at last.
+ */
+export function endOnError({ stderr }: Pick<Output, "stderr">): (error: unknown) => never {
+  const end = (error: unknown): never => {
+    stderr(`${PROGRAM}: ${whatWentWrong(error)}\n`);
+    Deno.exit(FAILED_STATUS);
+  };
+  globalThis.addEventListener("error", (event) => {
+    event.preventDefault();
+    end(event.error);
+  });
+  globalThis.addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    end(event.reason);
+  });
+  return end;
+}
+
+/** Nobody reads the output any more, or its disk is full. */
+export function endForOutput(error: unknown): never {
+  if (error instanceof Deno.errors.BrokenPipe) Deno.exit(BROKEN_PIPE_STATUS);
+  ownOutput().stderr(`${PROGRAM}: the output cannot be written: ${messageOf(error)}\n`);
+  Deno.exit(FAILED_STATUS);
+}
+
+function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) {
+    try {
+      written += stream.writeSync(bytes.subarray(written));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.WouldBlock)) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
+    }
+  }
+}
+
+/** For a person: what happened. For whoever mends it: where. */
+function whatWentWrong(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound && isGone()) {
+    return "the folder that it was started in is gone: change to another one";
+  }
+  const place = error instanceof Error
+    ? /^\s+at .*?([^/\s(]+:\d+):\d+\)?$/m.exec(error.stack ?? "")
+    : null;
+  const where = place === null ? "" : ` (${place[1]})`;
+  return `${messageOf(error)}${where}. This should not happen: please report it`;
+}
+
+function isGone(): boolean {
+  try {
+    Deno.cwd();
+    return false;
+  } catch {
+    return true;
+  }
+}
