@@ -1,5 +1,6 @@
 /** Brings to an end what earlier processes of this agent left unfinished. */
 import { messageOf } from "../message.ts";
+import { statusesOf } from "../outbox/job_state.ts";
 import type { UploadQueue } from "./upload_queue.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
@@ -53,8 +54,13 @@ async function recoverJob(
       rerun: false,
     });
   }
+  const { finished, sent } = outbox.state;
+  if (finished !== undefined && !sent.has("outcome")) {
+    // The line of it was damaged; that the job has ended is what somebody waits for.
+    outbox.send({ kind: "outcome", status: statusesOf(outbox.state) });
+  }
   uploads.startLeftover(outbox);
-  if (outbox.state.finished !== undefined) {
+  if (finished !== undefined) {
     // A power cut may have kept the record and forgotten that this was removed.
     store.forgetReceived(outbox);
     return undefined;

@@ -147,7 +147,7 @@ class Uploader {
   #nextEvents(): NextStep {
     const { events, eventsSettled, finished } = this.#delivery.state;
     const count = events.length;
-    if (eventsSettled === count) return finished === undefined ? Infinity : "over";
+    if (eventsSettled >= count) return finished === undefined ? Infinity : "over";
     return async () => {
       const answer = await this.#postEvents(count);
       if (!answer.ok) this.#complainOfEvents(answer.message);

@@ -9,6 +9,8 @@ export interface ChaosJob {
   burst: number;
   exit: number;
   artifact: boolean;
+  /** A second artifact, far larger than `max_spool` but for its holes. */
+  sparse: boolean;
   provision: boolean;
   attachment: boolean;
 }
@@ -24,6 +26,7 @@ export function randomJob(random: Random): ChaosJob {
     // Not 46: that would take the agent offline.
     exit: random.chance(0.2) ? random.int(1, 45) : 0,
     artifact: random.chance(0.6),
+    sparse: random.chance(0.15),
     provision: random.chance(0.5),
     attachment: random.chance(0.3),
   };
@@ -66,7 +69,10 @@ export function phaseCommands(truth: string): Record<string, string> {
       `printf 'begin ä€😀\\n'; i=0; while [ $i -lt $lines ]; do i=$((i + 1)); ` +
       `echo "line $i of $lines $CHAOS_SECRET"; [ $((i % burst)) -eq 0 ] && sleep 0.03; done; ` +
       `if grep -q '"artifact":true' testflinger.json; then mkdir artifacts; ` +
-      `seq 1 20000 > artifacts/numbers; fi; echo end; exit ${NUMBER("exit")}`,
+      `seq 1 20000 > artifacts/numbers; ` +
+      `if grep -q '"sparse":true' testflinger.json; then truncate -s 32M artifacts/sparse; fi; fi; echo end; exit ${
+        NUMBER("exit")
+      }`,
     cleanup_command: `echo begin >> ${truth}/${job}; echo cleaning; sleep 0.05; ` +
       `echo end >> ${truth}/${job}; echo cleaned`,
   };

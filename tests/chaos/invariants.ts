@@ -34,6 +34,10 @@ export async function violations(scene: Scene): Promise<string[]> {
       wrong(`is ${state}, not complete`);
       continue;
     }
+    if (submitted.damaged) {
+      checkDamaged(scene, submitted, wrong);
+      continue;
+    }
     checkOutput(scene, submitted, wrong);
     for (const [phase, printed] of OTHER_OUTPUT) {
       checkRuns(scene, jobId, { phase, printed }, wrong);
@@ -46,6 +50,18 @@ export async function violations(scene: Scene): Promise<string[]> {
   checkSecret(scene, found);
   await checkLeftovers(scene, found);
   return found;
+}
+
+/** A job of which the agent has lost something: what there is of its log is in order, and there once. */
+function checkDamaged(scene: Scene, submitted: Submitted, wrong: Wrong): void {
+  checkCleanup(scene, submitted, wrong);
+  if (scene.generation === "legacy") return;
+  const numbers = [...scene.sandbox.log(submitted.jobId, "output").matchAll(/^line (\d+) of/gm)]
+    .map((found) => Number(found[1]));
+  const odd = numbers.findIndex((number, index) =>
+    index > 0 && number <= (numbers[index - 1] ?? 0)
+  );
+  if (odd !== -1) wrong(`its log has line ${numbers[odd]} behind line ${numbers[odd - 1]}`);
 }
 
 type Wrong = (text: string) => void;

@@ -52,7 +52,9 @@ console.log(
     sum((r) => total(r.faults))
   } faults injected, agents killed ${sum((r) => r.kills.SIGKILL)} times, stopped ${
     sum((r) => r.kills.SIGTERM)
-  } times, frozen ${sum((r) => r.kills.SIGSTOP)} times`,
+  } times, frozen ${sum((r) => r.kills.SIGSTOP)} times, their files damaged ${
+    sum((r) => r.damages)
+  } times`,
 );
 if (failed.length > 0) console.log(`failed seeds: ${failed.map((r) => r.seed).join(" ")}`);
 console.log(`${results.length - failed.length} passed, ${failed.length} failed`);

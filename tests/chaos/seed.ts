@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { createSandbox, type Sandbox } from "../../lib/sandbox/sandbox.ts";
 import { startProgram } from "../support/agent_process.ts";
 import { type ChaosJob, jobBody, phaseCommands, randomJob } from "./chaos_jobs.ts";
+import { damage } from "./disk_faults.ts";
 import { type Fault, startFaultyProxy } from "./faulty_proxy.ts";
 import { violations } from "./invariants.ts";
 import { Random } from "./random.ts";
@@ -16,6 +17,9 @@ const LONGEST_NOTE_MS = 10_000;
 /** After that everything must have come to its end by then. */
 const CALM_MS = 60_000;
 
+/** So often an agent that has gone finds its files not as it left them. */
+const DAMAGE_RATE = 0.15;
+
 const SIGNALS = ["SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP", undefined] as const;
 
 /** What became of a run. */
@@ -28,6 +32,8 @@ export interface SeedResult {
   faults: Record<Fault, number>;
   kills: Record<"SIGKILL" | "SIGTERM" | "SIGSTOP", number>;
   cancelled: number;
+  /** How often the agent's files were damaged. */
+  damages: number;
   /** Jobs that the server handed to an agent which had stopped listening: not promised. */
   handedToNobody: number;
   /** What the agents said, for a run that failed. */
@@ -39,6 +45,8 @@ export interface Submitted {
   jobId: string;
   job: ChaosJob;
   cancelled: boolean;
+  /** A part of what the agent knew of it was destroyed. */
+  damaged: boolean;
 }
 
 /** Runs one seed in a folder of its own. */
@@ -67,6 +75,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       polling_interval: 2,
       cancel_grace: 4,
       min_free_space: 0,
+      max_spool: 4_000_000,
       logging_level: "DEBUG",
       execution_basedir: join(folder, "run"),
       logging_basedir: join(folder, "logs"),
@@ -80,10 +89,15 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   for (let i = 0; i < jobs; i++) {
     const job = randomJob(random);
     const jobId = sandbox.submit(jobBody(job, "chaos"), job.attachment ? attachments : undefined);
-    submitted.push({ jobId, job, cancelled: false });
+    submitted.push({ jobId, job, cancelled: false, damaged: false });
   }
 
   const kills = { SIGKILL: 0, SIGTERM: 0, SIGSTOP: 0 };
+  const folders = {
+    jobs: join(folder, "results", `agent-${agentId}`, "jobs"),
+    run: join(folder, "run"),
+  };
+  let damages = 0;
   let output = "";
   const start = () =>
     startProgram(["-c", config, "--token-file", tokenFile], {
@@ -94,6 +108,12 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     await agent.exited;
     await proxy.forgetAgent();
     output += agent.output();
+    const done = random.chance(DAMAGE_RATE) ? await damage(folders, random) : undefined;
+    if (done !== undefined) {
+      damages++;
+      output += `\n--- the simulation: ${done.fault}, jobs ${done.jobIds.join(" ")}\n`;
+      for (const each of submitted) each.damaged ||= done.jobIds.includes(each.jobId);
+    }
     agent = start();
   };
   const isDone = () =>
@@ -117,7 +137,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       if (signal === "SIGKILL") {
         await proxy.holdJobs();
         const ids = submitted.map(({ jobId }) => jobId).filter((id) => !isNobodys(id));
-        await noted(ids, sandbox, join(folder, "results", `agent-${agentId}`, "jobs"));
+        await noted(ids, sandbox, folders.jobs);
       }
       kills[signal]++;
       agent.kill(signal);
@@ -147,6 +167,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       faults: proxy.injected,
       kills,
       cancelled: submitted.filter((job) => job.cancelled).length,
+      damages,
       handedToNobody: proxy.handedToNobody.size,
       output,
     };

@@ -10,6 +10,9 @@ function ownFolder(lab: Lab): string {
   return join(lab.config.results_basedir, "agent-agent-1");
 }
 
+/** Behind everything that has been logged. */
+const ALL = { output: 0, serial: 0 };
+
 interface Left {
   jobId: string;
   folder: string;
@@ -132,6 +135,39 @@ for (const [what, kept] of Object.entries({ "the last entry": 4, "all entries of
     assertStringIncludes(lab.logged("error").join("\n"), "look for a failing disk");
   });
 }
+
+/** Each line of a journal may be the one that a disk loses. */
+Deno.test("a job that has ended is complete on the server whichever line of its journal is damaged", async () => {
+  const ending = [
+    { t: "phase_ended", phase: "test", status: 0 },
+    { t: "message", n: 0, message: { kind: "status", status: { test: 0 } }, after: ALL },
+    { t: "event", event: { event_name: "job_start", timestamp: "", detail: "" } },
+    { t: "event", event: { event_name: "job_end", timestamp: "", detail: "" } },
+    { t: "events_settled", count: 2, how: "delivered" },
+    { t: "message", n: 1, message: { kind: "outcome", status: { test: 0 } }, after: ALL },
+    { t: "finished", at: 2 },
+  ];
+  const lines = 5 + ending.length;
+  await using lab = await Lab.open({ config: CONFIG });
+  const all: Left[] = [];
+  for (let line = 0; line < lines; line++) {
+    const left = await leaveInterrupted(lab, ...ending);
+    const record = join(left.folder, "record");
+    const text = (await Deno.readTextFile(record)).split("\n");
+    text[line] = `${text[line]?.slice(0, -1)}!`;
+    await Deno.writeTextFile(record, text.join("\n"));
+    all.push(left);
+  }
+  lab.start();
+  for (const left of all) {
+    await lab.complete(left.jobId);
+    assertEquals(printed(lab, left), wholeLog(left));
+  }
+  await lab.eventually(
+    () => [...Deno.readDirSync(join(ownFolder(lab), "jobs"))].length === 0,
+    "all is delivered",
+  );
+});
 
 Deno.test("an entry of a newer version is kept and said so, and is no failing disk", async () => {
   await using lab = await Lab.open({ config: CONFIG });
