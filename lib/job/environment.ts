@@ -1,9 +1,15 @@
 /** The environment in which a phase's command runs. */
 import { type AgentConfig, environmentOf } from "../config/agent_config.ts";
+import { markOf } from "../process/mark.ts";
 import { isUnsafeName, shownName } from "./secrets.ts";
 
 /** By this variable whatever a job leaves behind is found, also outside its process groups. */
 export const JOB_VARIABLE = "TESTFLINGER_JOB_ID";
+
+/** The mark of what a job of an agent starts, for what has cleared its environment. */
+export function jobMark(jobId: string, agentId: string): number {
+  return markOf(`${agentId} ${jobId}`);
+}
 
 /** What is the agent's own business, and would mislead a command. */
 const NOT_INHERITED = [

@@ -4,7 +4,7 @@ import type { Outbox } from "../outbox/outbox.ts";
 import { interruptedPhase, statusesOf } from "../outbox/job_state.ts";
 import { endSurvivors } from "../process/survivors.ts";
 import { removeArchive } from "./bring_attachments.ts";
-import { JOB_VARIABLE } from "./environment.ts";
+import { JOB_VARIABLE, jobMark } from "./environment.ts";
 import type { Events } from "./events.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
@@ -98,9 +98,10 @@ export class JobEnding {
 
   async #endSurvivors(): Promise<void> {
     const { clock, config, log, signals } = this.#context;
-    const { ended, left } = await endSurvivors({
+    const { ended, fleeting, left } = await endSurvivors({
       variable: JOB_VARIABLE,
       value: this.#job.jobId,
+      mark: jobMark(this.#job.jobId, config.agent_id),
       // Another agent of this host may have been given the same job.
       owner: { variable: "agent_id", value: config.agent_id },
       groups: this.#outbox.state.groups.map((group) => group.identity),
@@ -108,13 +109,14 @@ export class JobEnding {
       clock,
       forceStop: signals.forceStop,
     });
-    if (ended.length > 0) {
-      log.info(`Ended ${ended.length} processes that job ${this.#job.jobId} had left`);
-    }
-    for (const process of left) {
+    const count = ended.length + fleeting;
+    if (count > 0) log.info(`Ended ${count} processes that job ${this.#job.jobId} had left`);
+    for (const { pid, name, why } of left) {
       log.error(
-        `Cannot end process ${process.pid} (${process.name}), which job ${this.#job.jobId} left; ` +
-          "it belongs to another user: end it by hand",
+        `Cannot end process ${pid} (${name}), which job ${this.#job.jobId} left; ` +
+          (why === "not_permitted"
+            ? "it belongs to another user: end it by hand"
+            : "it hangs inside the kernel, or comes back faster than it can be killed: end it by hand"),
       );
     }
   }

@@ -13,7 +13,7 @@ import { bringAttachments } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
 import { readDeviceInfo } from "./connector_files.ts";
 import type { EndReason } from "./end_reason.ts";
-import { phaseEnvironment } from "./environment.ts";
+import { jobMark, phaseEnvironment } from "./environment.ts";
 import { type EventName, Events } from "./events.ts";
 import { interruption, sayOnce } from "./interruption.ts";
 import type { Job } from "./job.ts";
@@ -272,6 +272,7 @@ export class JobRun {
       command: this.#command(phase),
       folder: this.#folder.path,
       env,
+      mark: jobMark(this.#job.jobId, config.agent_id),
       secrets: this.#secrets,
       outbox: this.#outbox,
       observer,

@@ -23,6 +23,8 @@ export interface PhaseRunOptions {
   folder: string;
   /** The whole environment of the command. */
   env: Record<string, string>;
+  /** From `jobMark()`. */
+  mark: number;
   secrets: Secrets;
   outbox: Outbox;
   observer: Observer;
@@ -64,6 +66,7 @@ export async function runPhase(options: PhaseRunOptions): Promise<PhaseEnd> {
     result = await run(["/bin/sh", "-c", command], {
       cwd: options.folder,
       env: options.env,
+      mark: options.mark,
       limits: {
         ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
         ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),

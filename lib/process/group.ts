@@ -3,6 +3,7 @@ import { messageOf } from "../message.ts";
 import type { Exit } from "./exit.ts";
 import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
 import { parseIdentity, type ProcessIdentity, SAY_IDENTITY } from "./identity.ts";
+import { SET_MARK } from "./mark.ts";
 import { allProcesses, type ProcessStat } from "./proc.ts";
 import { signalGroup } from "./signal.ts";
 
@@ -12,6 +13,8 @@ export interface GroupOptions {
   cwd?: string | undefined;
   /** The whole environment; nothing of the agent's own is added. */
   env: Record<string, string>;
+  /** Carried by everything that the command starts: see mark.ts. */
+  mark?: number | undefined;
   /** What the command reads; default: nothing. */
   stdin?: "null" | Uint8Array | ReadableStream<Uint8Array> | undefined;
   /**
@@ -85,7 +88,9 @@ export const CLOSE_INHERITED = `eval "$(
  * limit, so that a command which wants them (`ulimit -c unlimited`) has them as far as the agent may.
  */
 const launch = (prepare: string) =>
-  `ulimit -S -c 0; (${SAY_IDENTITY}) || exit 125; ${prepare}\n${CLOSE_INHERITED}\nexec "$@"`;
+  `ulimit -S -c 0; ${SET_MARK}; (${SAY_IDENTITY}) || exit 125; shift; ${prepare}
+${CLOSE_INHERITED}
+exec "$@"`;
 
 /**
  * Starts a command.
@@ -102,11 +107,11 @@ export async function startGroup(
   const refusal = await whyNot(argv, options);
   if (refusal !== undefined) return { started: false, message: refusal };
 
-  const { stdin = "null", stderr } = options;
+  const { stdin = "null", stderr, mark = "" } = options;
   let child: Deno.ChildProcess;
   try {
     child = new Deno.Command("/bin/sh", {
-      args: ["-c", launch(stderr === "merge" ? "exec 2>&1" : ""), "sh", ...argv],
+      args: ["-c", launch(stderr === "merge" ? "exec 2>&1" : ""), "sh", `${mark}`, ...argv],
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       env: options.env,
       clearEnv: true,

@@ -28,6 +28,7 @@ import { CLOSE_INHERITED, type GroupEnd, LeadingCommand, whyNot } from "./group.
 import { FolderWatch } from "./folder_watch.ts";
 import { bootId, parseIdentity, type ProcessIdentity, SAY_IDENTITY } from "./identity.ts";
 import { discardOutput, KeptOutput, OUTPUT_START, type OutputPlace } from "./kept_output.ts";
+import { SET_MARK } from "./mark.ts";
 import { parseStat, processesOf } from "./proc.ts";
 import { Pump } from "./pump.ts";
 import { supervise, type SuperviseOptions, type SuperviseResult } from "./run.ts";
@@ -43,6 +44,8 @@ export interface KeepOptions {
   env: Record<string, string>;
   /** The `cgroup.procs` of a control group that the command joins before it becomes what it is. */
   cgroup?: string | undefined;
+  /** Carried by everything that the command starts: see mark.ts. */
+  mark?: number | undefined;
 }
 
 /** What `startKept()` comes to. */
@@ -96,13 +99,15 @@ exec awk 'BEGIN {
 /**
  * What the command starts as, in a session and group of its own: it says who it is, makes sure that
  * it may begin, then becomes the command. `$1` is the keeper's folder, `$2` the cgroup's file or
- * empty. Commands leave no core files: see `startGroup()`.
+ * empty, `$3` the mark or empty. Commands leave no core files: see `startGroup()`.
  */
 const LAUNCH = `ulimit -S -c 0
 (${SAY_IDENTITY}) 1<>"$1/command" || exit 125
 (set -C; : >"$1/begun") 2>/dev/null || exit 125
 [ -z "$2" ] || printf '0\\n' >"$2"
 shift 2
+${SET_MARK}
+shift
 exec "$@"`;
 
 /**
@@ -117,10 +122,10 @@ export async function startKept(
   argv: readonly string[],
   options: KeepOptions,
 ): Promise<KeptStart> {
-  const { folder, cwd, env, cgroup = "" } = options;
+  const { folder, cwd, env, cgroup = "", mark = "" } = options;
   const refusal = await whyNot(argv, options);
   if (refusal !== undefined) return { started: false, message: refusal };
-  const launch = ["setsid", "/bin/sh", "-c", LAUNCH, "sh", folder, cgroup, ...argv];
+  const launch = ["setsid", "/bin/sh", "-c", LAUNCH, "sh", folder, cgroup, `${mark}`, ...argv];
   try {
     makeFolder(folder);
     using watch = new FolderWatch(folder);

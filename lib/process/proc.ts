@@ -84,21 +84,40 @@ export async function processesOf(pids: readonly number[]): Promise<ProcessStat[
   return parseStats(text);
 }
 
+/** By what processes are looked for. */
+export interface ProcessSearch {
+  /** `NAME=VALUE`, in one line, in the environment as it was when their program started. */
+  entry: string;
+  /** A regular expression for a line of their limits. */
+  limit?: string | undefined;
+}
+
 /**
- * The processes whose environment, as it was when their program started, has this very entry.
+ * The processes that have an entry in their environment, and those that have a limit.
  *
- * @param entry `NAME=VALUE`, in one line.
  * @throws Error when nobody can look.
  */
-export async function processesWith(entry: string): Promise<number[]> {
+export async function searchProcesses(
+  { entry, limit = "" }: ProcessSearch,
+): Promise<{ withEntry: number[]; withLimit: number[] }> {
   if (entry.includes("\n")) throw new Error("Cannot look for an environment entry of two lines");
-  return await searchEnvironments([
-    "/bin/sh",
-    "-c",
-    'exec grep -lszxF -e "$1" /proc/[0-9]*/environ',
-    "sh",
-    entry,
-  ]);
+  const { code, text } = await ask(["/bin/sh", "-c", SEARCH, "sh", entry, limit]);
+  refuseFailure(code);
+  const files = text.split("\n");
+  return {
+    withEntry: pidsOf(files.filter((file) => file.endsWith("/environ"))),
+    withLimit: pidsOf(files.filter((file) => file.endsWith("/limits"))),
+  };
+}
+
+const SEARCH = `grep -lszxF -e "$1" /proc/[0-9]*/environ
+code=$?
+[ "$code" -le 2 ] && [ -n "$2" ] || exit "$code"
+exec grep -lsE -e "$2" /proc/[0-9]*/limits`;
+
+/** The processes that have an entry in their environment. See `searchProcesses()`. */
+export async function processesWith(entry: string): Promise<number[]> {
+  return (await searchProcesses({ entry })).withEntry;
 }
 
 /**
@@ -113,18 +132,25 @@ export async function processesWithOther(
 ): Promise<number[]> {
   const files = pids.map((pid) => `/proc/${pid}/environ`);
   if (files.length === 0) return [];
-  const having = await searchEnvironments(["grep", "-lsz", "-e", `^${variable}=`, ...files]);
-  const same = await searchEnvironments(["grep", "-lszxF", "-e", `${variable}=${value}`, ...files]);
+  const search = async (...how: string[]) => {
+    const { code, text } = await ask(["grep", ...how, ...files]);
+    refuseFailure(code);
+    return pidsOf(text.split("\n"));
+  };
+  const having = await search("-lsz", "-e", `^${variable}=`);
+  const same = await search("-lszxF", "-e", `${variable}=${value}`);
   return having.filter((pid) => !same.includes(pid));
 }
 
-async function searchEnvironments(grep: [string, ...string[]]): Promise<number[]> {
-  const { code, text } = await ask(grep);
-  // grep says 1 when nothing matched, and 2 when there was a file that it could not read.
+/** grep says 1 when nothing matched, and 2 when there was a file that it could not read. */
+function refuseFailure(code: number): void {
   if (code > 2) {
     throw new Error(`Cannot search the processes of this host: grep ended with ${code}`);
   }
-  return text.split("\n").filter((line) => line !== "").map((line) => Number(line.split("/")[2]));
+}
+
+function pidsOf(files: readonly string[]): number[] {
+  return files.filter((file) => file !== "").map((file) => Number(file.split("/")[2]));
 }
 
 /** Output of a tool that reads /proc. Its own environment carries nothing of ours. */

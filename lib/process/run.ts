@@ -10,6 +10,8 @@ interface CommonOptions {
   cwd?: string | undefined;
   /** The whole environment; nothing of the agent's own is added. */
   env: Record<string, string>;
+  /** Carried by everything that the command starts: see mark.ts. */
+  mark?: number | undefined;
   /** Ends the command: TERM, grace, KILL for its whole group. */
   signal?: AbortSignal | undefined;
   /** Ends the grace early. */
@@ -74,8 +76,8 @@ const TERMINATED: Exit = { kind: "signal", signal: 15 };
  * @param argv program and arguments.
  */
 export async function run(argv: readonly string[], options: RunOptions): Promise<RunResult> {
-  const { cwd, env, stderr = "merge", clock } = options;
-  return await start(argv, options, { cwd, env, stderr }, async (group) => {
+  const { cwd, env, mark, stderr = "merge", clock } = options;
+  return await start(argv, options, { cwd, env, mark, stderr }, async (group) => {
     await options.onStarted?.(group.identity);
     return [new Pump(group.output, { clock, onOutput: options.onOutput })];
   });
@@ -107,13 +109,13 @@ export async function capture(
   argv: readonly string[],
   options: CaptureOptions,
 ): Promise<Captured> {
-  const { cwd, env, input, clock, maxBytes, timeoutMs } = options;
+  const { cwd, env, mark, input, clock, maxBytes, timeoutMs } = options;
   const stdout = new Keeper(maxBytes);
   const stderr = new Keeper(maxBytes);
   const result = await start(
     argv,
     { ...options, limits: { totalMs: timeoutMs } },
-    { cwd, env, stdin: input, stderr: "separate" },
+    { cwd, env, mark, stdin: input, stderr: "separate" },
     (group) => {
       const keepIn = (keeper: Keeper) => (bytes: Uint8Array) => {
         keeper.keep(bytes);

@@ -1,6 +1,7 @@
 import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
 import { bootId, type ProcessIdentity } from "./identity.ts";
-import { allProcesses, processesWith, processesWithOther, type ProcessStat } from "./proc.ts";
+import { killNewest, markPattern } from "./mark.ts";
+import { allProcesses, processesWithOther, type ProcessStat, searchProcesses } from "./proc.ts";
 import { signalGroup, signalProcess } from "./signal.ts";
 
 /** By what a left-over process is known. */
@@ -8,6 +9,8 @@ export interface SurvivorMark {
   /** Name of a variable that everything of interest had in its environment when it started. */
   variable: string;
   value: string;
+  /** Of everything of interest, too: see mark.ts. */
+  mark?: number | undefined;
   /**
    * A second variable: what has it with another value is somebody else's, though it has the first.
    */
@@ -26,17 +29,25 @@ export interface Survivor {
 /** What became of the survivors. */
 export interface SurvivorsEnd {
   ended: Survivor[];
+  /** Killed besides, too short-lived to tell more of them. */
+  fleeting: number;
   /** Not ended: another user's, stuck in the kernel, or born faster than they could be killed. */
   left: (Survivor & { why: "not_permitted" | "still_alive" })[];
 }
 
+/** Looks in a row that find nothing new before it is taken for granted that nothing more can be done. */
+const LOOKS_WITHOUT_NEWS = KILL_LOOKS;
+/** Looks for what forks faster than it is killed. */
+const MOST_LOOKS = 200;
+/** Looks at the newest processes, of 0.3 ms each, that find none any more. */
+const HUNTS_WITHOUT_NEWS = 20;
+
 /**
- * Finds what is left of earlier commands, wherever it has gone: processes that have the variable;
- * those of a recorded group or session of which the leader or a process with the variable is there
+ * Finds what is left of earlier commands, wherever it has gone: processes that have the variable, or
+ * the mark; those of a recorded group or session of which the leader or a process with either is there
  * to prove that it is the same one; and whatever descends from any of these. Never the agent itself,
- * nor what it was started by. What has cleared its environment, and lost its parent and everyone of
- * its group, is not found; nor for certain what replaces itself again and again, by processes that
- * live shorter than it takes to look (some 10 ms).
+ * nor what it was started by. What has cleared its environment, lowered its limits, and lost its parent
+ * and everyone of its group, is not found.
  *
  * @throws Error when the processes of the host cannot be read.
  */
@@ -44,10 +55,14 @@ export async function findSurvivors(mark: SurvivorMark): Promise<ProcessStat[]> 
   return (await look(mark)).survivors;
 }
 
-async function markedProcesses(mark: SurvivorMark): Promise<Set<number>> {
-  const marked = await processesWith(`${mark.variable}=${mark.value}`);
-  const others = mark.owner === undefined ? [] : await processesWithOther(marked, mark.owner);
-  return new Set(marked.filter((pid) => !others.includes(pid)));
+async function markedProcesses(of: SurvivorMark): Promise<Set<number>> {
+  const { variable, value, mark, owner } = of;
+  const { withEntry, withLimit } = await searchProcesses({
+    entry: `${variable}=${value}`,
+    limit: mark === undefined ? undefined : markPattern(mark),
+  });
+  const others = owner === undefined ? [] : await processesWithOther(withEntry, owner);
+  return new Set([...withEntry.filter((pid) => !others.includes(pid)), ...withLimit]);
 }
 
 /** `fleeting`: one was there and is not any more, maybe because it has replaced itself. */
@@ -90,7 +105,8 @@ async function look(
 
 /**
  * Ends what `findSurvivors()` finds: TERM, then KILL for what is alive after the grace, again and
- * again until nothing is found or nothing more can be done.
+ * again until nothing new is found or nothing more can be done. With a mark this reaches programs that
+ * start themselves again and end, over and over, faster than all processes can be looked at.
  *
  * @throws Error when the processes of the host cannot be read.
  */
@@ -99,6 +115,17 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
   const refused = new Set<string>();
   let alive: ProcessStat[] = [];
   let blind: { error: unknown } | undefined;
+  let looks = 0;
+  let looksWithoutNews = 0;
+
+  let killed = 0;
+  /** Kills what is too short-lived to be seen. Returns whether there was anything. */
+  const hunt = async () => {
+    if (options.mark === undefined) return false;
+    const before = killed;
+    killed += await killNewest(options.mark, HUNTS_WITHOUT_NEWS);
+    return killed > before;
+  };
 
   /** Finds survivors, and sends each a signal: KILL to all, TERM to the new ones among them. */
   const round = async (signal: "SIGTERM" | "SIGKILL") => {
@@ -108,9 +135,10 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
     blind = undefined;
     const { survivors, processes, fleeting } = seeing;
     alive = survivors;
-    const due = alive.filter((process) =>
-      signal === "SIGKILL" ? !refused.has(keyOf(process)) : !seen.has(keyOf(process))
-    );
+    const news = alive.filter((process) => !seen.has(keyOf(process)));
+    const due = signal === "SIGTERM"
+      ? news
+      : alive.filter((process) => !refused.has(keyOf(process)));
     for (const process of alive) seen.set(keyOf(process), process);
     for (const group of signal === "SIGKILL" ? wholeGroups(due, processes) : []) {
       // At one stroke, so that nobody of it can fork away from it.
@@ -120,20 +148,27 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
       if (signalProcess(process.pid, signal) === "refused") refused.add(keyOf(process));
       else if (signal === "SIGTERM") signalProcess(process.pid, "SIGCONT");
     }
-    if (alive.length === 0) return fleeting ? "again" : "done";
-    return alive.every((process) => refused.has(keyOf(process))) ? "give up" : "again";
+    if (alive.length > 0 && alive.every((process) => refused.has(keyOf(process)))) return "give up";
+    const isQuiet = alive.length === 0 && !fleeting;
+    if (signal === "SIGTERM") return isQuiet ? "done" : "again";
+
+    const isNews = news.length > 0 || fleeting || await hunt();
+    if (isQuiet && !isNews) return "done";
+    looksWithoutNews = isNews ? 0 : looksWithoutNews + 1;
+    return ++looks < MOST_LOOKS && looksWithoutNews < LOOKS_WITHOUT_NEWS ? "again" : "give up";
   };
 
   using grace = new Grace(options);
   const gone = !grace.over.aborted &&
     await lookUntil(() => round("SIGTERM"), { over: grace.over });
-  if (!gone) await lookUntil(() => round("SIGKILL"), { looks: KILL_LOOKS });
+  if (!gone || await hunt()) await lookUntil(() => round("SIGKILL"), {});
 
   if (blind !== undefined) throw blind.error;
 
   const left = new Set(alive.map(keyOf));
   return {
     ended: [...seen].filter(([key]) => !left.has(key)).map(([, process]) => survivor(process)),
+    fleeting: killed,
     left: alive.map((process) => ({
       ...survivor(process),
       why: refused.has(keyOf(process)) ? "not_permitted" : "still_alive",

@@ -8,6 +8,7 @@ import {
   startKept,
 } from "../../lib/process/keeper.ts";
 import { OUTPUT_START } from "../../lib/process/kept_output.ts";
+import { markOf } from "../../lib/process/mark.ts";
 import { allProcesses, processesWith } from "../../lib/process/proc.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { ENV, joined, kill, Output, until } from "./support.ts";
@@ -409,6 +410,24 @@ Deno.test("a command that has not begun never will, once that was said", async (
   assertEquals(findKept(late, OUTPUT_START), undefined);
   assertEquals(findKept(late, OUTPUT_START), undefined, "whoever asks again hears the same");
   assertEquals(await Deno.readTextFile(place.path("runs")), "x\n");
+});
+
+Deno.test("a command carries the mark that it is given", async () => {
+  await using place = await Place.make();
+  const mark = markOf(place.mark);
+  const started = await startKept(["/bin/sh", "-c", "grep locks /proc/self/limits; echo $#"], {
+    folder: place.path("marked"),
+    cwd: place.folder,
+    env: place.env,
+    mark,
+  });
+  if (!started.started) throw new Error(started.message);
+  using command = started.command;
+  const output = new Output();
+  await watch(command, output);
+  assertEquals(output.text.split(/\s+/).slice(0, 7), [
+    ...["Max", "file", "locks", `${mark}`, `${mark}`, "locks", "0"],
+  ]);
 });
 
 Deno.test("wherever a process dies that starts a command, the next one knows whether it runs", async () => {

@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { systemClock } from "../../lib/clock.ts";
 import { startGroup } from "../../lib/process/group.ts";
 import type { ProcessIdentity } from "../../lib/process/identity.ts";
+import { killNewest, markOf } from "../../lib/process/mark.ts";
 import { run } from "../../lib/process/run.ts";
 import { endSurvivors, findSurvivors, type SurvivorMark } from "../../lib/process/survivors.ts";
 import { FakeClock } from "../support/fake_clock.ts";
@@ -11,9 +12,11 @@ import { ENV, groupOf, Output, until } from "./support.ts";
 async function leftBy(script: string) {
   const value = crypto.randomUUID();
   const groups: ProcessIdentity[] = [];
+  const number = markOf(value);
   const output = new Output();
   await run(["/bin/sh", "-c", script], {
     env: { ...ENV, TEST_MARK: value },
+    mark: number,
     clock: systemClock,
     graceMs: 0,
     drainMs: 0,
@@ -22,7 +25,7 @@ async function leftBy(script: string) {
     },
     onOutput: output.onOutput,
   });
-  const mark: SurvivorMark = { variable: "TEST_MARK", value, groups };
+  const mark: SurvivorMark = { variable: "TEST_MARK", value, mark: number, groups };
   return {
     mark,
     output,
@@ -49,8 +52,9 @@ Deno.test("daemons are found by the variable, wherever they have gone", async ()
   await using left = await leftBy("setsid sleep 1000 & (setsid setsid tail -f /dev/null &) ");
   await untilNames(left, ["sleep", "tail"]);
   assertEquals(await left.names({ ...left.mark, groups: [] }), ["sleep", "tail"]);
-  assertEquals(await left.names({ ...left.mark, variable: "OTHER" }), []);
-  assertEquals(await left.names({ ...left.mark, value: `${left.mark.value}0`, groups: [] }), []);
+  const unmarked = { ...left.mark, groups: [], mark: undefined };
+  assertEquals(await left.names({ ...unmarked, variable: "OTHER" }), []);
+  assertEquals(await left.names({ ...unmarked, value: `${left.mark.value}0` }), []);
 });
 
 Deno.test("what has no variable is found by its group, its session and its parents", async () => {
@@ -166,5 +170,48 @@ Deno.test("a survivor that starts others without end, and becomes another one ea
 Deno.test("without survivors there is nothing to do", async () => {
   const clock = new FakeClock();
   const mark = { variable: "TEST_MARK", value: crypto.randomUUID(), groups: [] };
-  assertEquals(await endSurvivors({ ...mark, graceMs: 10_000, clock }), { ended: [], left: [] });
+  assertEquals(await endSurvivors({ ...mark, graceMs: 10_000, clock }), {
+    ended: [],
+    fleeting: 0,
+    left: [],
+  });
+});
+
+/** Number of a system call, by architecture. */
+const PRCTL = Deno.build.arch === "aarch64" ? 167 : 157;
+const EXIT_OF_THREAD = Deno.build.arch === "aarch64" ? 93 : 60;
+
+Deno.test("what has no variable, no parent and no group, and forbids to look into it, is found by its mark", async () => {
+  await using left = await leftBy(
+    // PR_SET_DUMPABLE: its environment belongs to root from then on.
+    `(env -i setsid perl -e '$0 = "hidden"; syscall(${PRCTL}, 4, 0, 0, 0, 0); sleep 1000' &)`,
+  );
+  await untilNames(left, ["hidden"]);
+  assertEquals(await left.names({ ...left.mark, mark: undefined, groups: [] }), []);
+  const { ended } = await endSurvivors({ ...left.mark, graceMs: 10_000, clock: new FakeClock() });
+  assertEquals(ended.map(({ name }) => name), ["hidden"]);
+});
+
+Deno.test("a program of which the first thread has ended is found by its mark", async () => {
+  const program = "import ctypes, threading, time\n" +
+    "threading.Thread(target=time.sleep, args=[1000]).start()\n" +
+    `ctypes.CDLL(None).syscall(${EXIT_OF_THREAD}, 0)`;
+  await using left = await leftBy(`(env -i setsid python3 -c '${program}' &)`);
+  await until("it is found", async () => (await left.names()).length === 1);
+  const { ended } = await endSurvivors({ ...left.mark, graceMs: 0, clock: systemClock });
+  assertEquals(ended.length, 1);
+  await until("it is gone", async () => (await left.names()).length === 0);
+});
+
+Deno.test("a program that goes into another session, starts itself again and ends, without end, is ended", async () => {
+  const again = 'while (1) { exit if fork; setsid(); $SIG{TERM} = "IGNORE"; %ENV = (); }';
+  await using left = await leftBy(`setsid perl -e 'use POSIX; ${again}' &`);
+  const { fleeting, left: alive } = await endSurvivors({
+    ...left.mark,
+    graceMs: 0,
+    clock: systemClock,
+  });
+  assert(fleeting > 0);
+  assertEquals(alive, []);
+  assertEquals(await killNewest(left.mark.mark!, 200), 0);
 });
