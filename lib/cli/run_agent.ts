@@ -20,6 +20,7 @@ import { createServerClient } from "../server/client.ts";
 import { VERSION } from "../version.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
 import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
+import { withLastResort } from "./last_resort.ts";
 import { connectorMistake, withConnectorCommands } from "./connector_commands.ts";
 
 /** How many times faster than the wall's the agent's clock runs; only tests set it. */
@@ -95,7 +96,8 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
     return 1;
   }
   const watchers = await watch(config, prepared.folder, clock, log);
-  const { observer } = watchers;
+  const lastResort = withLastResort({ signals: io.signals, clock, log, exit: Deno.exit });
+  const observer = combineObservers([lastResort.observer, watchers.observer], log);
   const connectivity = new Connectivity(clock, log);
   const server = createServerClient({
     address: config.server_address,
@@ -121,7 +123,7 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
       clock,
       log,
       observer,
-      signals: io.signals,
+      signals: lastResort.signals,
       recentLog: () => agentLog.recent(),
       setRedactor: (redact) => agentLog.setRedactor(redact),
       wantsRelease: config.metrics_port !== undefined,
@@ -142,6 +144,7 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
     server.close();
     await watchers.close();
     await agentLog.close();
+    lastResort.over();
   }
 }
 

@@ -65,7 +65,7 @@ const JOB_BYTES = 16 * 1024 * 1024;
 const OTHER_BYTES = 1024 * 1024;
 
 /** A job that comes slowly is worth waiting for, but not for ever. */
-const JOB_TOTAL_MS = 600_000;
+const JOB_TOTAL_MS = 120_000;
 /** The state stands before most of the log. */
 const STATE_TOTAL_MS = 60_000;
 /** The log of a job may be long and the link slow. */

@@ -9,7 +9,7 @@ import { connect, JOB_ID, serveRaw, until, write } from "./http.ts";
 declare function gc(): void; // --v8-flags=--expose-gc
 
 const CALLS: Record<string, (server: ServerApi, signal: AbortSignal) => Promise<unknown>> = {
-  nextJob: (server, signal) => server.nextJob(["q"], signal),
+  nextJob: (server, signal) => server.nextJob(["q"], { signal }),
   getAgent: (server, signal) => server.getAgent(signal),
   getJobState: (server, signal) => server.getJobState(JOB_ID, signal),
   viewResult: (server, signal) => server.viewResult(JOB_ID, signal),
