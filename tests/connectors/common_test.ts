@@ -12,13 +12,13 @@ Deno.test("00-common 1: a wrong command line is exit status 2, usage on standard
   const before = await filesOf(lab);
   for (
     const [args, complaint] of [
-      [[], "a device type is needed; there are: fake_connector,"],
+      [[], `a device type is needed; there are: ${CONNECTOR_NAMES[0]},`],
       [["--version"], "there is no option '--version' here"],
       [
         ["noprovison"],
         "there is no device type 'noprovison', did you mean 'noprovision'? There are",
       ],
-      [["toaster"], "there is no device type 'toaster'; there are: fake_connector,"],
+      [["toaster"], `there is no device type 'toaster'; there are: ${CONNECTOR_NAMES[0]},`],
       [["toaster", "provision", "-c", "c.yaml", "j"], "there is no device type 'toaster'"],
       [["cm3", "provision", "-c", "c.yaml", "j"], "'cm3' is not in this version; there are: fake"],
       [["noprovision"], "a stage is needed; the stages are: setup, provision, firmware_update"],
@@ -54,7 +54,7 @@ Deno.test("help is there at every level, on standard output, with exit status 0"
   await using lab = await Lab.open();
   for (
     const [args, text] of [
-      [["-h"], "Devices:\n  fake_connector"],
+      [["-h"], `Devices:\n  ${CONNECTOR_NAMES[0]}`],
       [["--help"], "Stages: setup, provision"],
       [["noprovision", "-h"], "makes sure that the device answers"],
       [["noprovision", "provision", "--help"], "-c, --config CONFIG"],

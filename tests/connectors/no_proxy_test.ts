@@ -17,17 +17,22 @@ for (
 ) {
   Deno.test(`no_proxy=${noProxy} has an address asked ${asked ? "directly" : "by way of the proxy"}`, async () => {
     await using lab = await Lab.open();
-    await using host = httpStub(() => new Response());
-    await lab.config({ control_host: "127.0.0.1", control_host_port: host.port });
+    await using server = httpStub(() => new Response());
+    await lab.config({ agent_name: "a1", testflinger_server: server.url });
     await lab.job({ test_data: { test_cmds: 'echo "$no_proxy"' } });
-    const run = startEntry(lab, ["noprovision", "runtest", "-c", "c.yaml", "testflinger.json"], {
-      http_proxy: PROXY,
-      no_proxy: noProxy,
-    });
-    const { code, stderr } = await run.end();
-    assertEquals(code, 0, stderr);
-    assertEquals(host.requests.length, asked, stderr);
+    await lab.write("job_list.json", '[{"job_id": "c1"}]');
+    const run = async (stage: string) => {
+      const started = startEntry(lab, ["multi", stage, "-c", "c.yaml", "testflinger.json"], {
+        http_proxy: PROXY,
+        no_proxy: noProxy,
+      });
+      const { code, stderr } = await started.end();
+      assertEquals(code, 0, stderr);
+      return started.stdout();
+    };
+    await run("cleanup");
+    assertEquals(server.requests.length, asked);
     // The tests have the variable as it was.
-    assertEquals(run.stdout(), `${noProxy}\n`);
+    assertEquals(await run("runtest"), `${noProxy}\n`);
   });
 }

@@ -18,7 +18,16 @@ const MUXPI = { ...DEVICE, test_device: "/dev/sda" };
 const NETBOOT = { ...DEVICE, test_device: "/dev/sda", reboot_script: ["pdu"] };
 const MULTI = { agent_name: "a1", testflinger_server: "http://127.0.0.1:9" };
 
+const OEM: readonly Refused[] = [
+  { data: { a: 1 }, says: "there is no ISO to install" },
+  { data: { url: "http://127.0.0.1:9/a b.iso" }, says: "expected the name of an ISO" },
+];
+
 const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
+  dell_oemscript: OEM,
+  hp_oemscript: OEM,
+  lenovo_oemscript: OEM,
+  oemscript: OEM,
   fake_connector: [{ data: { fake_exit: 300 }, says: "fake_exit" }],
   maas2: [
     { config: DEVICE, data: { distro: "noble" }, says: "'maas_user', 'node_id' are missing" },
