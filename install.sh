@@ -18,11 +18,13 @@ Usage: sh install.sh [options]
   --prefix DIR      default: /usr/local
   --user NAME       system user that agents run as, made if missing (default: testflinger)
   --agent NAME --config FILE
-                    set up an agent: FILE becomes its configuration
+                    set up an agent: FILE becomes its configuration, if 'check' finds no mistake in it
+  --force           replace a configuration that differs, without asking
   --root DIR        install below DIR, for an image; makes no user now, but at the image's first boot
   --arch ARCH       with --root: x86_64 or aarch64, where the image is for another machine
   --uninstall       remove the program; configuration and undelivered results stay
-  --purge           with --uninstall: remove those and the user, too
+  --stop            with --uninstall: stop and disable all agents first, running jobs in order
+  --purge           with --uninstall: remove configuration, results and the user, too
 EOF
 }
 
@@ -37,7 +39,7 @@ misused() {
 }
 
 from='' version='' sha256='' prefix=/usr/local user=testflinger agent='' config=''
-root='' arch='' uninstall='' purge=''
+root='' arch='' uninstall='' purge='' stop='' force=''
 while [ $# -gt 0 ]; do
   case $1 in
     --from | --version | --sha256 | --prefix | --user | --agent | --config | --root | --arch)
@@ -57,6 +59,8 @@ while [ $# -gt 0 ]; do
       ;;
     --uninstall) uninstall=yes ;;
     --purge) purge=yes ;;
+    --stop) stop=yes ;;
+    --force) force=yes ;;
     -h | --help)
       usage
       exit 0
@@ -88,6 +92,8 @@ esac
 case $version in */* | *' '*) misused "--version is no version: '$version'" ;; esac
 [ -z "$arch" ] || [ -n "$root" ] || misused "--arch needs --root"
 [ -z "$purge" ] || [ -n "$uninstall" ] || misused "--purge needs --uninstall"
+[ -z "$stop" ] || [ -n "$uninstall" ] || misused "--stop needs --uninstall"
+[ -z "$force" ] || [ -n "$config" ] || misused "--force needs --config"
 [ -z "$root" ] || [ -d "$root" ] || fail "there is no folder $root"
 [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "must be run as root (or with --root DIR)"
 
@@ -117,10 +123,23 @@ if [ -n "$uninstall" ]; then
       fail "it is installed in $installed: add --prefix $installed. Nothing was removed"
   fi
   if systemd_runs; then
-    units=$(systemctl list-units --plain --no-legend 'testflinger-agent@*' | cut -d ' ' -f 1 |
-      tr '\n' ' ')
-    [ -z "$units" ] || fail "agents are running; stop them first: systemctl disable --now $units"
+    # Those that run or have failed, and those that start with the host. ('disable' takes no pattern.)
+    units=$({
+      systemctl list-units --all --plain --no-legend 'testflinger-agent@*.service'
+      systemctl list-unit-files --no-legend 'testflinger-agent@*.service'
+    } | cut -d ' ' -f 1 | grep -v '@\.service$' | sort -u | tr '\n' ' ')
+    running=$(systemctl list-units --plain --no-legend 'testflinger-agent@*.service' |
+      cut -d ' ' -f 1 | tr '\n' ' ')
+    if [ -n "$running" ] && [ -z "$stop" ]; then
+      fail "agents are running: $running
+add --stop to have them stopped and disabled first, or stop them yourself. Nothing was removed"
+    fi
+    # shellcheck disable=SC2086 # a list of words is wanted
+    [ -z "$units" ] || systemctl disable --now --quiet $units ||
+      fail "cannot stop all agents. Nothing was removed"
   fi
+  # In an image, or where systemd did not know them.
+  rm -f -- "$root"/etc/systemd/system/*.wants/testflinger-agent@*.service
   rm -f -- "$unit" "$bin/testflinger-agent" "$bin/testflinger-device-connector" \
     "$bin/snappy-device-agent" "$sysusers" "$tmpfiles" "$page" "$bash_completion" "$zsh_completion" \
     "$fish_completion"
@@ -129,7 +148,20 @@ if [ -n "$uninstall" ]; then
   if [ -z "$purge" ]; then
     say "Removed. Left in place: $etc, $state and the user (--purge removes them, too)."
   else
-    rm -rf -- "$etc" "$state"
+    # Folders of agents that lie elsewhere are their owner's to remove.
+    elsewhere=$(sed -n -E 's/^(execution|logging|results)_basedir:[[:space:]]*//p' \
+      "$etc"/*/testflinger-agent.conf 2>/dev/null | grep -v -e '^/var/lib/testflinger-agent/' \
+      -e '^/tmp/testflinger/' | sort -u | tr '\n' ' ') || :
+    rm -rf -- "$etc" "$state" "$root/run/testflinger-agent" \
+      "$root"/etc/systemd/system/testflinger-agent@*.service.d
+    # Everybody may put something there: only what is the agents' or root's.
+    for owner in "$user" root; do
+      find "$root/tmp" -maxdepth 1 -user "$owner" \( -name testflinger -o \
+        -name 'testflinger-agent-*.lock' -o -name 'TESTFLINGER-DEVICE-*' \) \
+        -exec rm -rf -- {} + 2>/dev/null || :
+    done
+    [ -z "$elsewhere" ] || say "Left in place, for configurations named them: $elsewhere"
+    ! systemd_runs || systemctl daemon-reload
     if [ -z "$root" ] && id "$user" >/dev/null 2>&1; then
       if command -v userdel >/dev/null; then userdel "$user"; else deluser "$user"; fi
     fi
@@ -342,7 +374,10 @@ Type=notify
 # Messages are sent by systemd-notify, a child. The agent takes the socket's address out of the
 # environment, lest a phase script speak for it by accident.
 NotifyAccess=all
-ExecStart=@PREFIX@/bin/testflinger-agent -c /etc/testflinger-agent/%i/testflinger-agent.conf
+# A restart that was asked for is no failure, and has a status by which systemd can tell.
+ExecStart=@PREFIX@/bin/testflinger-agent -c /etc/testflinger-agent/%i/testflinger-agent.conf \
+  --restart-status 75
+SuccessExitStatus=75
 # A safe restart: SIGUSR1 asks for it, and it is done when no job runs. To be used after an upgrade
 # and after changing the configuration. (The shell's own kill: not every host has /bin/kill.)
 ExecReload=/bin/sh -c 'kill -USR1 ${MAINPID}'
@@ -362,8 +397,7 @@ RuntimeDirectory=testflinger-agent/%i
 RuntimeDirectoryPreserve=restart
 SyslogIdentifier=testflinger-agent@%i
 
-# always: the agent ends with status 1 for a restart that was asked for, and an end with status 0
-# that systemd did not order is none that a lab wants.
+# always: an end that systemd did not order is none that a lab wants, whatever its status.
 Restart=always
 RestartSec=10
 # The first start unpacks 100 MB, which takes its time on an SD card.
@@ -475,7 +509,8 @@ u $user - "Testflinger agent" /var/lib/testflinger-agent /usr/sbin/nologin
 EOF
   stage "$tmpfiles" 0644 <<EOF
 # Device connectors' files may hold passwords: readable for the agents alone.
-Z /etc/testflinger-agent/*/* 0640 root $user
+# Scripts stay executable: the ~ leaves out what a file does not have.
+Z /etc/testflinger-agent/*/* ~0750 root $user
 EOF
 elif ! id "$user" >/dev/null 2>&1; then
   nologin=$(command -v nologin || printf /bin/false)
@@ -492,9 +527,19 @@ elif ! id "$user" >/dev/null 2>&1; then
 fi
 
 if [ -n "$agent" ]; then
-  stage "$etc/$agent/testflinger-agent.conf" 0640 <"$config"
+  installed=$etc/$agent/testflinger-agent.conf
+  if [ -f "$installed" ] && [ -z "$force" ] && ! cmp -s -- "$config" "$installed"; then
+    [ -t 0 ] || fail "$installed differs from $config: add --force to replace it. Nothing was changed"
+    printf '%s differs from %s. Replace it? [y/N] ' "$installed" "$config" >&2
+    read -r reply
+    case $reply in
+      [yY]*) ;;
+      *) fail "$installed stays as it is. Nothing was changed" ;;
+    esac
+  fi
+  stage "$installed" 0640 <"$config"
   # So that the agent, and nobody else, can read it.
-  [ -n "$root" ] || chgrp -- "$(id -gn "$user")" "$(new_name "$etc/$agent/testflinger-agent.conf")"
+  [ -n "$root" ] || chgrp -- "$(id -gn "$user")" "$(new_name "$installed")"
 fi
 
 # --- what the program says of itself -----------------------------------------------------------------
@@ -531,6 +576,16 @@ if [ -z "$root" ]; then
       fish) stage "$fish_completion" 0644 <"$work/text" ;;
     esac
   done
+fi
+
+if [ -n "$agent" ] && [ -z "$root" ]; then
+  # Where it will lie: files that it names may be beside it.
+  checked=$(new_name "$installed")
+  if ! (cd / && as_user "$copy" check "$checked") >"$work/text" 2>&1; then
+    sed "s|$checked|$config|g" "$work/text" >&2
+    fail "'check' finds mistakes in $config. Nothing was changed"
+  fi
+  ! grep -q 'warning: ' "$work/text" || sed "s|$checked|$installed|g" "$work/text"
 fi
 
 # --- now -----------------------------------------------------------------------------------------

@@ -26,6 +26,11 @@ export const agentCommand: Command = {
       value: "FILE",
       help: `JSON with the refresh_token (default: ${DEFAULT_TOKEN_FILE})`,
     },
+    {
+      name: "restart-status",
+      value: "N",
+      help: "exit status for a restart that was asked for (default: 1)",
+    },
   ],
   examples: [
     { line: "testflinger-agent -c rpi4.conf", does: "run the agent that rpi4.conf describes" },

@@ -1,5 +1,5 @@
 /** The agent as a command runs it: its configuration, everything that is told what it does, its end. */
-import { runAgent } from "../agent/agent.ts";
+import { type AgentEnd, runAgent } from "../agent/agent.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import { type Clock, scaledClock, systemClock } from "../clock.ts";
 import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
@@ -26,6 +26,8 @@ import { connectorMistake, withConnectorCommands } from "./connector_commands.ts
 /** How many times faster than the wall's the agent's clock runs; only tests set it. */
 const CLOCK_FACTOR_VARIABLE = "TESTFLINGER_AGENT_CLOCK_FACTOR";
 
+/** It could not start; also, by default, a restart: supervisors start again what ends with it. */
+const FAILED_STATUS = 1;
 /** The configuration is wrong: nothing was done. */
 const CONFIG_STATUS = 2;
 
@@ -63,7 +65,15 @@ export async function runCommand(line: CommandLine, io: Io): Promise<number> {
     io.stderr(`--metrics-port must be a number from 1 to 65535: ${line.values["metrics-port"]}\n`);
     return CONFIG_STATUS;
   }
-  return await runConfigured(config, line.values["token-file"] ?? DEFAULT_TOKEN_FILE, io);
+  const restartStatus = Number(line.values["restart-status"] ?? FAILED_STATUS);
+  if (!Number.isInteger(restartStatus) || restartStatus < 1 || restartStatus > 255) {
+    io.stderr(
+      `--restart-status must be a number from 1 to 255: ${line.values["restart-status"]}\n`,
+    );
+    return CONFIG_STATUS;
+  }
+  const end = await runConfigured(config, line.values["token-file"] ?? DEFAULT_TOKEN_FILE, io);
+  return { stopped: 0, failed: FAILED_STATUS, restart: restartStatus }[end];
 }
 
 function clockOf(factor: string | undefined): Clock {
@@ -78,7 +88,11 @@ function withPort(config: AgentConfig, port: string | undefined): AgentConfig | 
   return { ...config, metrics_port: number };
 }
 
-async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Promise<number> {
+async function runConfigured(
+  config: AgentConfig,
+  tokenFile: string,
+  io: Io,
+): Promise<AgentEnd["ended"]> {
   const clock = clockOf(Deno.env.get(CLOCK_FACTOR_VARIABLE));
   const agentLog = await createAgentLog({
     level: config.logging_level,
@@ -93,7 +107,7 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
   if (!prepared.ok) {
     log.error(prepared.message);
     await agentLog.close();
-    return 1;
+    return "failed";
   }
   const watchers = await watch(config, prepared.folder, clock, log);
   const lastResort = withLastResort({ signals: io.signals, clock, log, exit: Deno.exit });
@@ -130,7 +144,7 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
       onTurn: watchers.turned,
     });
     if (end.ended === "failed") log.error(end.message);
-    return end.ended === "stopped" ? 0 : 1;
+    return end.ended;
   } catch (error) {
     // Mostly the disk: what the agent must remember it must be able to write.
     log.error(
@@ -139,7 +153,7 @@ async function runConfigured(config: AgentConfig, tokenFile: string, io: Io): Pr
       }. If the disk of ${prepared.folder} is full or mounted ` +
         "without writing, make room there or mount it for writing",
     );
-    return 1;
+    return "failed";
   } finally {
     server.close();
     await watchers.close();

@@ -10,6 +10,17 @@ Deno.test("--metrics-port takes a port and nothing else, under both spellings", 
     }
   }));
 
+Deno.test("--restart-status takes an exit status and nothing else", () =>
+  withFiles({ "a.conf": AGENT }, async (folder) => {
+    for (const wrong of ["none", "0", "256", "7.5"]) {
+      const { status, stderr } = await run("-c", `${folder}/a.conf`, "--restart-status", wrong);
+      assertEquals(
+        [status, stderr],
+        [2, `--restart-status must be a number from 1 to 255: ${wrong}\n`],
+      );
+    }
+  }));
+
 Deno.test("sandbox listens where --host and --port say, and refuses what is no port", async () => {
   const { status, stderr } = await run("sandbox", "--port", "many");
   assertEquals([status, stderr], [2, "--port must be a number from 0 to 65535: many\n"]);

@@ -104,6 +104,17 @@ Deno.test("a log on standard error that nobody reads stops neither jobs nor the 
   );
 });
 
+Deno.test("--restart-status is the status of a restart that was asked for, and of nothing else", async () => {
+  await using lab = await uniqueLab();
+  const file = await configFile(lab);
+  await using agent = startProgram(["-c", file, "--restart-status", "75"]);
+  await lab.until(() => lab.sandbox.agent(lab.config.agent_id)?.state === "waiting", "waiting");
+  await using second = startProgram(["-c", file, "--restart-status", "75"]);
+  assertEquals(await second.exited, 1, second.output());
+  agent.kill("SIGUSR1");
+  assertEquals(await agent.exited, 75, agent.output());
+});
+
 Deno.test("a job that was running when the agent was killed is brought to its end by the next one", async () => {
   await using lab = await uniqueLab();
   const file = await configFile(lab, {

@@ -142,15 +142,29 @@ for (const shell of SHELLS) {
 
       await Deno.mkdir(join(root, "var/lib/testflinger-agent/rpi4"), { recursive: true });
       await Deno.writeTextFile(join(root, "var/lib/testflinger-agent/rpi4/result"), "precious");
+      // What an administrator and the agents have made besides.
+      await Deno.mkdir(join(root, "etc/systemd/system/multi-user.target.wants"));
+      const wanted = "etc/systemd/system/multi-user.target.wants/testflinger-agent@rpi4.service";
+      await Deno.symlink("../testflinger-agent@.service", join(root, wanted));
+      const dropIn = "etc/systemd/system/testflinger-agent@.service.d/strict.conf";
+      for (const path of [dropIn, "run/testflinger-agent/rpi4/x", "tmp/testflinger/run/x"]) {
+        await Deno.mkdir(dirname(join(root, path)), { recursive: true });
+        await Deno.writeTextFile(join(root, path), "");
+      }
       await giveAway(root);
       const uninstall = ["--root", root, "--uninstall"];
       const gone = await runUnprivileged([...shell, installer, ...uninstall]);
       assertEquals([gone.code, gone.stderr], [0, ""]);
       assertEquals(Object.keys(await state()).sort(), [
+        dropIn,
         "etc/testflinger-agent/testflinger-agent.conf.example",
+        "run/testflinger-agent/rpi4/x",
+        "tmp/testflinger/run/x",
         "var/lib/testflinger-agent/rpi4/result",
       ]);
-      await runUnprivileged([...shell, installer, ...uninstall, "--purge"]);
+      const user = Deno.uid() === 0 ? "nobody" : "root";
+      const purge = [...uninstall, "--purge", "--user", user];
+      await runUnprivileged([...shell, installer, ...purge]);
       assertEquals(await state(), {});
     }, { shell }));
 }
@@ -232,6 +246,57 @@ Deno.test("an agent's configuration is not readable for everybody, and the next 
     );
   }));
 
+Deno.test("a configuration that differs is not replaced without --force, and one that is the same is no question", () =>
+  onHost(async ({ root, releases, install, state }) => {
+    const config = join(releases, "mine.conf");
+    const agent = ["--version", "1.0.0", "--agent", "rpi-4", "--config", config];
+    await Deno.writeTextFile(config, "agent_id: rpi-4\n");
+    assertEquals((await install(...agent)).code, 0);
+    assertEquals((await install(...agent)).code, 0);
+    const before = await state();
+    await Deno.writeTextFile(config, "agent_id: rpi-5\n");
+    const { code, stderr } = await install(...agent);
+    assertEquals(code, 1);
+    const installed = join(root, "etc/testflinger-agent/rpi-4/testflinger-agent.conf");
+    assertEquals(
+      stderr,
+      `install.sh: ${installed} differs from ${config}: add --force to replace it. ` +
+        "Nothing was changed\n",
+    );
+    assertEquals(await state(), before);
+    assertEquals((await install(...agent, "--force")).code, 0);
+    assertEquals(await Deno.readTextFile(installed), "agent_id: rpi-5\n");
+  }));
+
+Deno.test({
+  name:
+    "at the boot of an image scripts below a configuration stay executable, and other files are not",
+  ignore: !isInstalled("systemd-tmpfiles") || Deno.uid() !== 0,
+  fn: () =>
+    onHost(async ({ root, install }) => {
+      await install("--version", "1.0.0");
+      const folder = join(root, "etc/testflinger-agent/rpi4");
+      await Deno.mkdir(folder);
+      const files = { "device.yaml": 0o644, "reboot.sh": 0o755, "keys": 0o600 };
+      for (const [name, mode] of Object.entries(files)) {
+        await Deno.writeTextFile(join(folder, name), "", { mode });
+        await Deno.chmod(join(folder, name), mode);
+      }
+      const entry = "testflinger:x:990:990::/:/bin/false\n";
+      await Deno.writeTextFile(join(root, "etc/passwd"), `root:x:0:0::/:/bin/sh\n${entry}`);
+      await Deno.writeTextFile(join(root, "etc/group"), "root:x:0:\ntestflinger:x:990:\n");
+      const { code, stderr } = await new Deno.Command("systemd-tmpfiles", {
+        args: ["--create", `--root=${root}`, join(root, "etc/tmpfiles.d/testflinger-agent.conf")],
+      }).output();
+      assertEquals(code, 0, new TextDecoder().decode(stderr));
+      const modes = Object.keys(files).map((name) => {
+        const { mode, uid, gid } = Deno.statSync(join(folder, name));
+        return `${name} ${((mode ?? 0) & 0o777).toString(8)} ${uid}:${gid}`;
+      });
+      assertEquals(modes, ["device.yaml 640 0:990", "reboot.sh 750 0:990", "keys 640 0:990"]);
+    }),
+});
+
 /** What must be refused: options, and what is said. */
 const REFUSED: readonly [string, (host: Host) => Promise<string[]> | string[], RegExp][] = [
   ["an unknown option", () => ["--frobnicate"], /unknown option '--frobnicate'/],
@@ -286,6 +351,8 @@ const REFUSED: readonly [string, (host: Host) => Promise<string[]> | string[], R
     return ["--version", "1.1.0"];
   }, /needs glibc: there is no .*ld-linux/],
   ["purge without uninstall", () => ["--purge"], /--purge needs --uninstall/],
+  ["stop without uninstall", () => ["--stop"], /--stop needs --uninstall/],
+  ["force without a configuration", () => ["--force"], /--force needs --config/],
 ];
 
 for (const [what, prepare, message] of REFUSED) {
