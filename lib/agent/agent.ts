@@ -259,7 +259,8 @@ class Agent {
       });
       return "refused";
     }
-    this.#reporter.setJob(job.jobId);
+    const accepted = outbox;
+    this.#reporter.setJob(job.jobId, () => accepted.state.cancelled);
     const context = this.#jobContext();
     let run: JobRun | undefined;
     this.#uploads.startLive(outbox, () => run?.noteCancelled());

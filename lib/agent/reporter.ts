@@ -51,6 +51,8 @@ export class Reporter {
   #log: string[] = [];
   #advertiseAt = -Infinity;
   #inJob = false;
+  /** Of the job that runs, or that was the last to run. */
+  #isJobCancelled: () => boolean = () => false;
   /** When the poll loop last looked at the record. */
   #seenAt = -Infinity;
   #postedAt = -Infinity;
@@ -137,9 +139,14 @@ export class Reporter {
     this.#options.observer.mode({ state: "restart", comment });
   }
 
-  /** A job begins, or with `""` has ended. */
-  setJob(jobId: string): void {
+  /**
+   * A job begins, or with `""` has ended.
+   *
+   * @param isCancelled asked at each post: the server itself clears the id of a job that it has cancelled.
+   */
+  setJob(jobId: string, isCancelled?: () => boolean): void {
     this.#wanted.job_id = jobId;
+    if (isCancelled !== undefined) this.#isJobCancelled = isCancelled;
     this.#inJob = jobId !== "";
     this.#dirty.add("job_id");
     this.#wakeUp();
@@ -207,7 +214,8 @@ export class Reporter {
     const { server, desired } = this.#options;
     let stateUpdate: AgentUpdate = {};
     let shown: ShownState | undefined;
-    if (this.#dirty.has("state") || this.#isUnseen) {
+    const isOfCancelled = this.#dirty.has("job_id") && this.#isJobCancelled();
+    if (this.#dirty.has("state") || this.#isUnseen || isOfCancelled) {
       // An administrator's wish may be in the same field and would be overwritten unread.
       const { moment } = desired;
       const record = await server.getAgent(signal);
@@ -215,6 +223,7 @@ export class Reporter {
       desired.learn(record.value, moment);
       if (isForgotten(record.value) && this.#mayRegister(record.value)) this.#markAll();
       this.#respect(desired.offline);
+      if (this.#isJobCancelled()) this.#leaveOutJob(record.value);
       if (this.#dirty.has("state")) {
         if (saysMode(this.shown.state, desired.hasMode)) shown = this.shown;
         stateUpdate = updateFor(this.shown, { record: record.value, hasMode: desired.hasMode });
@@ -254,6 +263,12 @@ export class Reporter {
     }
     for (const key of keys) this.#dirty.add(key);
     return this.#failed("agent's record", answer);
+  }
+
+  /** After a cancellation no id is posted but to clear one that an older server still shows. */
+  #leaveOutJob(record: AgentRecord | null): void {
+    const isToBeCleared = this.#wanted.job_id === "" && (record?.job_id ?? "") !== "";
+    if (!isToBeCleared) this.#dirty.delete("job_id");
   }
 
   /** Milliseconds until the next sign of life is due. */

@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import type { Answer, ServerApi } from "../server/api.ts";
+import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { Job } from "./job.ts";
 
@@ -103,7 +103,7 @@ function pauseAfter(answers: readonly Answer<unknown>[], backoff: Backoff): numb
 
 /** Nothing is known of the job, or never will be. */
 function isGone(state: Answer<string | undefined>): boolean {
-  return state.ok ? state.value === undefined : state.kind === "refused";
+  return state.ok ? state.value === undefined : isFinal(state);
 }
 
 function isOver(state: string | undefined): boolean {

@@ -1,4 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
+import { join } from "node:path";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { Lab } from "../support/lab.ts";
 
@@ -68,3 +69,45 @@ Deno.test("lines of the agent's log that the server did not take are posted agai
   await lab.until(() => logged().length > 2, "one more");
   assertEquals(logged(), ["one", "two", "three"]);
 });
+
+const AFTER_CANCELLATION = {
+  "a server that has cleared the id of a cancelled job is posted none": true,
+  "a server that still shows the id of a cancelled job is told that it is over, and nothing else":
+    false,
+};
+for (const [name, clears] of Object.entries(AFTER_CANCELLATION)) {
+  Deno.test(name, async () => {
+    await using lab = await Lab.open({
+      config: {
+        test_command: "touch ../testing; sleep 1000",
+        cleanup_command: "touch ../cleaning; while [ ! -e ../go ]; do sleep 0.02; done",
+      },
+    });
+    const posted: unknown[] = [];
+    let isCancelled = false;
+    lab.sandbox.intercept(async (request, proceed) => {
+      if (!request.url.includes("/v1/agents/data/")) return undefined;
+      if (request.method === "POST") {
+        const body: Record<string, unknown> = await request.clone().json();
+        if (isCancelled && "job_id" in body) posted.push(body.job_id);
+        return undefined;
+      }
+      const answer = await proceed();
+      if (!isCancelled || !clears) return answer;
+      return Response.json({ ...await answer.json(), job_id: "" });
+    });
+    const jobId = lab.submit({ test_data: { a: 1 } });
+    lab.start();
+    const exists = (name: string) =>
+      Deno.stat(join(lab.config.execution_basedir, name)).then(() => true, () => false);
+    await lab.eventually(() => exists("testing"), "the test runs");
+    await lab.until(() => lab.sandbox.agent("agent-1")?.job_id === jobId, "the server shows it");
+    lab.sandbox.cancel(jobId);
+    isCancelled = true;
+    await lab.eventually(() => exists("cleaning"), "it cleans up");
+    await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+    await lab.complete(jobId);
+    await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "it waits");
+    assertEquals(posted, clears ? [] : [""]);
+  });
+}
