@@ -1,0 +1,466 @@
+/**
+ * An image that can be read while it arrives: from a server, from another process of this host that
+ * is downloading it just now, or from the host's cache, where it is verified as it is read.
+ */
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import type { ConnectorContext } from "../../context.ts";
+import { messageOf, ProvisioningError } from "../errors.ts";
+import { downloadSource, expectChecksum } from "../http/download.ts";
+import { type Fetched, fetchFile, type FetchTarget, shownUrl } from "../http/transfer.ts";
+import type { ImageCache, UrlEntry } from "./cache.ts";
+
+/** How much is read at once. */
+const CHUNK_BYTES = 1024 * 1024;
+
+/** How often it is looked whether another process has written more. */
+const FOLLOW_PAUSE_MS = 100;
+
+/** What there is of an image at a moment. */
+interface Progress {
+  readonly size: number;
+  readonly isComplete: boolean;
+  /** Counts how often the image was begun anew: what was read before is of no use then. */
+  readonly generation: number;
+}
+
+/** An image on its way. Give it up by disposing of it. */
+export interface ArrivingImage extends AsyncDisposable {
+  /** Of the whole, in bytes; undefined where nobody says. */
+  readonly size: number | undefined;
+  /**
+   * The image from its first byte on, each piece as soon as it is there. The stream fails when the
+   * image cannot be had, or is not the right one: the last piece comes after that has been seen.
+   */
+  stream(): ReadableStream<Uint8Array>;
+  /** The first bytes, at most `length` of them. */
+  head(length: number): Promise<Uint8Array>;
+  /** Path of the whole image, once it is there and verified. */
+  whole(): Promise<string>;
+}
+
+/** Where the bytes are, and how to wait for more of them. */
+interface Source {
+  readonly path: string;
+  readonly size: number | undefined;
+  /**
+   * Waits until there is more than `beyond`, or all there will be, or it was begun anew since
+   * `generation`. Throws when it cannot be had.
+   */
+  wait(beyond: number, generation: number): Promise<Progress>;
+  /** Undefined: what is read has been verified as it was written. */
+  readonly verify?: (digest: string) => Promise<void>;
+  /** Path of the whole image: it may have got another name. */
+  finalPath(): string;
+  close(): Promise<void>;
+}
+
+/**
+ * Gets an image.
+ *
+ * @param source `sha256` is what the job says it must be.
+ * @param cache of this host; undefined: the image is kept in the job's folder while it is used.
+ * @throws ProvisioningError when nothing of it can be had.
+ */
+export async function openArriving(
+  ctx: ConnectorContext,
+  source: { readonly url: string; readonly sha256?: string | undefined },
+  cache: ImageCache | undefined,
+): Promise<ArrivingImage> {
+  const { url, wanted } = await downloadSource(ctx, source);
+  if (cache === undefined) return arriving(await download(ctx, { url, wanted }));
+  while (true) {
+    const lock = await cache.tryLock(url.href);
+    if (lock === undefined) {
+      const followed = await follow(ctx, { url, wanted, cache });
+      if (followed !== undefined) return arriving(followed);
+      continue;
+    }
+    return arriving(
+      await lead(ctx, { url, wanted, cache, lock, known: await cache.lookUp(url.href) }),
+    );
+  }
+}
+
+interface Wanted {
+  readonly url: URL;
+  readonly wanted: string | undefined;
+}
+
+/** Without a cache: a file in the job's folder, which is removed in the end. */
+async function download(ctx: ConnectorContext, { url, wanted }: Wanted): Promise<Source> {
+  const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: ".image-" });
+  const path = join(folder, "image");
+  const transfer = new OwnTransfer(ctx, { url, wanted, path });
+  const close = async () => {
+    await transfer.stop();
+    await Deno.remove(folder, { recursive: true });
+  };
+  try {
+    await transfer.begun;
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { path, size: transfer.total, wait: transfer.wait, finalPath: () => path, close };
+}
+
+/** A download for the cache. The lock is given up when it has ended. */
+interface Lead extends Wanted {
+  readonly cache: ImageCache;
+  readonly lock: Disposable;
+  /** A version that need not be sent again. */
+  readonly known?: UrlEntry | undefined;
+}
+
+async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransfer> {
+  const { url, wanted, cache, lock, known } = lead;
+  return new OwnTransfer(ctx, {
+    url,
+    wanted,
+    path: cache.incomingPath(url.href),
+    resume: await resumable(cache, url.href),
+    known,
+    onHead: async (size, validators) => {
+      if (size !== undefined && !await cache.makeRoom(size)) throw new TooLarge();
+      await cache.noteIncoming({ url: url.href, size, ...validators });
+    },
+    onFetched: async ({ sha256, size, validators }) => {
+      await cache.keep(url.href, { digest: sha256, size, validators });
+      await cache.count("miss", 0);
+      return cache.contentPath(sha256);
+    },
+    onEnded: async (how) => {
+      // Only what broke off is worth going on with.
+      if (how !== "broke off") await cache.forgetIncoming(url.href);
+      lock[Symbol.dispose]();
+    },
+  });
+}
+
+/** The process that downloads, unless the server says that what is there is still right. */
+async function lead(ctx: ConnectorContext, wish: Lead): Promise<Source> {
+  const { url, wanted, cache, known } = wish;
+  const isWanted = known !== undefined && (wanted === undefined || known.digest === wanted);
+  const transfer = await transferFor(ctx, { ...wish, known: isWanted ? known : undefined });
+  try {
+    if (await transfer.begun === "not modified" && known !== undefined) {
+      await transfer.stop();
+      return await kept(ctx, cache, known);
+    }
+  } catch (error) {
+    await transfer.stop();
+    if (error instanceof TooLarge) {
+      ctx.log.warning(`${shownUrl(url)} is larger than the image cache may become: it is not kept`);
+      return await download(ctx, { url, wanted });
+    }
+    // What the job names by its checksum is right, whatever the server says.
+    if (known !== undefined && wanted === known.digest) {
+      ctx.log.warning(
+        `${messageOf(error)}; the image in the cache has the right checksum, and is used`,
+      );
+      return await kept(ctx, cache, known);
+    }
+    throw error;
+  }
+  return {
+    path: transfer.path,
+    size: transfer.total,
+    wait: transfer.wait,
+    finalPath: () => transfer.finalPath,
+    // What has arrived is kept: another process goes on from there.
+    close: () => transfer.stop(),
+  };
+}
+
+/** The image cannot be kept. */
+class TooLarge extends Error {}
+
+/** What an earlier process has left of an image, if it can be gone on with. */
+async function resumable(cache: ImageCache, url: string) {
+  const entry = await cache.incoming(url);
+  const info = await Deno.stat(cache.incomingPath(url)).catch(() => undefined);
+  if (info === undefined || (entry?.etag ?? entry?.lastModified) === undefined) return undefined;
+  return { etag: entry?.etag, lastModified: entry?.lastModified };
+}
+
+/** An image of the cache. It is verified as it is read, so that a damaged one is never taken for it. */
+async function kept(
+  ctx: ConnectorContext,
+  cache: ImageCache,
+  { digest, size, url }: { readonly digest: string; readonly size: number; readonly url: string },
+): Promise<Source> {
+  await cache.touch(digest);
+  await cache.count("hit", size);
+  ctx.log.info(`The image is in the cache of this host: ${shownUrl(new URL(url))}`);
+  const path = cache.contentPath(digest);
+  return {
+    path,
+    size,
+    wait: () => Promise.resolve({ size, isComplete: true, generation: 0 }),
+    verify: async (found) => {
+      if (found === digest) return;
+      await cache.remove(digest);
+      throw new ProvisioningError(
+        `The image in the cache was damaged (its checksum is ${found}, expected ${digest}) and has ` +
+          `been removed: run the job again`,
+      );
+    },
+    finalPath: () => path,
+    close: () => Promise.resolve(),
+  };
+}
+
+/**
+ * Reads what another process downloads, and goes on with the download when that process is gone.
+ *
+ * @returns undefined when there is nothing to read after all: look again.
+ */
+async function follow(
+  ctx: ConnectorContext,
+  { url, wanted, cache }: Wanted & { readonly cache: ImageCache },
+): Promise<Source | undefined> {
+  const path = cache.incomingPath(url.href);
+  const file = await Deno.open(path).catch(() => undefined);
+  const entry = await cache.incoming(url.href);
+  if (file === undefined || entry === undefined) {
+    file?.close();
+    await ctx.clock.sleep(FOLLOW_PAUSE_MS, ctx.signal);
+    return undefined;
+  }
+  ctx.log.info(`Another job of this host downloads the image: ${shownUrl(url)}`);
+  const { ino } = await file.stat();
+  let finished: string | undefined;
+  let own: OwnTransfer | undefined;
+  const isOurs = async (other: string) =>
+    (await Deno.stat(other).catch(() => undefined))?.ino === ino;
+  /** Is the file that we read what has arrived in the end? */
+  const look = async () => {
+    const now = await cache.lookUp(url.href);
+    if (now !== undefined && await isOurs(cache.contentPath(now.digest))) finished = now.digest;
+  };
+  const wait = async (beyond: number, generation: number): Promise<Progress> => {
+    while (own === undefined) {
+      const { size } = await file.stat();
+      if (size > beyond && finished === undefined) {
+        return { size, isComplete: false, generation: 0 };
+      }
+      if (finished === undefined) await look();
+      if (finished !== undefined) {
+        expectChecksum(url, { found: finished, wanted });
+        return { size: (await file.stat()).size, isComplete: true, generation: 0 };
+      }
+      const lock = await cache.tryLock(url.href);
+      if (lock !== undefined) {
+        await look();
+        if (finished === undefined && await isOurs(path)) {
+          ctx.log.warning("That job is gone: this one goes on with the download");
+          own = await transferFor(ctx, { url, wanted, cache, lock });
+          continue;
+        }
+        lock[Symbol.dispose]();
+      } else if (!await isOurs(path)) {
+        await look();
+      }
+      if (finished !== undefined) continue;
+      if (!await isOurs(path)) throw changed();
+      await ctx.clock.sleep(FOLLOW_PAUSE_MS, ctx.signal);
+    }
+    return await own.wait(beyond, generation);
+  };
+  return {
+    path,
+    size: entry.size,
+    wait,
+    finalPath: () =>
+      own?.finalPath ?? (finished === undefined ? path : cache.contentPath(finished)),
+    async close() {
+      file.close();
+      await own?.stop();
+      if (finished !== undefined) await cache.count("hit", entry.size ?? 0);
+    },
+  };
+}
+
+function changed(): ProvisioningError {
+  return new ProvisioningError(
+    "The image changed on the server while it was being read: run the job again",
+  );
+}
+
+interface TransferOptions extends Wanted {
+  readonly path: string;
+  readonly resume?: FetchTarget["resume"];
+  readonly known?: FetchTarget["known"];
+  readonly onHead?: NonNullable<FetchTarget["onHead"]>;
+  /** @returns where the file is now. */
+  readonly onFetched?: (fetched: Extract<Fetched, { ended: "fetched" }>) => Promise<string>;
+  readonly onEnded?: (how: "kept" | "not modified" | "wrong" | "broke off") => Promise<void>;
+}
+
+/** A download of this process, which goes on while what has arrived is read. */
+class OwnTransfer {
+  readonly path: string;
+  /** Resolves when something has arrived, or nothing need arrive. */
+  readonly begun: Promise<"arriving" | "not modified">;
+  /** Of the whole, in bytes, once something has arrived. */
+  total: number | undefined;
+  finalPath: string;
+  readonly #stop = new AbortController();
+  #progress: Progress = { size: 0, isComplete: false, generation: 0 };
+  #failure: { readonly error: unknown } | undefined;
+  #waiters: (() => void)[] = [];
+  readonly #done: Promise<void>;
+
+  constructor(ctx: ConnectorContext, options: TransferOptions) {
+    const { url, wanted, path, resume, known, onHead, onFetched, onEnded } = options;
+    this.path = this.finalPath = path;
+    const begun = Promise.withResolvers<"arriving" | "not modified">();
+    this.begun = begun.promise;
+    this.begun.catch(() => {});
+    let ended: Parameters<NonNullable<typeof onEnded>>[0] = "broke off";
+    const run = async () => {
+      const signal = AbortSignal.any([ctx.signal, this.#stop.signal]);
+      const fetched = await fetchFile({ ...ctx, signal }, url, {
+        path,
+        resume,
+        known,
+        onHead: async (size, validators) => {
+          this.total = size;
+          await onHead?.(size, validators);
+        },
+        onBytes: (size) => {
+          const { size: before, generation } = this.#progress;
+          this.#progress = {
+            size,
+            isComplete: false,
+            generation: size < before ? generation + 1 : generation,
+          };
+          begun.resolve("arriving");
+          this.#wake();
+        },
+      });
+      if (fetched.ended === "not modified") {
+        ended = "not modified";
+        return begun.resolve("not modified");
+      }
+      ended = "wrong";
+      expectChecksum(url, { found: fetched.sha256, wanted });
+      ended = "kept";
+      this.finalPath = await onFetched?.(fetched) ?? path;
+      this.#progress = { ...this.#progress, size: fetched.size, isComplete: true };
+      begun.resolve("arriving");
+    };
+    this.#done = run().catch((error) => {
+      this.#failure = { error };
+      begun.reject(error);
+    }).finally(async () => {
+      await onEnded?.(ended);
+      this.#wake();
+    });
+  }
+
+  #wake(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const waiter of waiters) waiter();
+  }
+
+  /** Ends it, if it goes on. */
+  async stop(): Promise<void> {
+    this.#stop.abort(new Error("The image is not needed any more"));
+    await this.#done;
+  }
+
+  readonly wait = async (beyond: number, generation: number): Promise<Progress> => {
+    while (
+      this.#progress.size <= beyond && !this.#progress.isComplete &&
+      this.#progress.generation === generation && this.#failure === undefined
+    ) await new Promise<void>((resolve) => this.#waiters.push(resolve));
+    if (this.#failure !== undefined) throw this.#failure.error;
+    return this.#progress;
+  };
+}
+
+function arriving(source: Source): ArrivingImage {
+  return {
+    size: source.size,
+    stream: () => streamOf(source),
+    async head(length) {
+      let progress = await source.wait(0, 0);
+      while (progress.size < length && !progress.isComplete) {
+        progress = await source.wait(progress.size, progress.generation);
+      }
+      using file = await openEither(source);
+      const bytes = new Uint8Array(Math.min(length, progress.size));
+      let filled = 0;
+      while (filled < bytes.length) {
+        const read = await file.read(bytes.subarray(filled));
+        if (read === null) break;
+        filled += read;
+      }
+      return bytes.subarray(0, filled);
+    },
+    async whole() {
+      // Reading it to the end verifies it.
+      if (source.verify !== undefined) { for await (const _ of streamOf(source)); }
+      for (let progress = await source.wait(0, 0); !progress.isComplete;) {
+        progress = await source.wait(progress.size, progress.generation);
+      }
+      return source.finalPath();
+    },
+    [Symbol.asyncDispose]: () => source.close(),
+  };
+}
+
+/** The last piece is held back until all of it is known to be right. */
+function streamOf(source: Source): ReadableStream<Uint8Array> {
+  const hash = source.verify === undefined ? undefined : createHash("sha256");
+  let file: Deno.FsFile | undefined;
+  let at = 0;
+  let known: Progress = { size: 0, isComplete: false, generation: 0 };
+  let held: Uint8Array | undefined;
+  const close = () => {
+    file?.close();
+    file = undefined;
+  };
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        while (true) {
+          while (at >= known.size && !known.isComplete) {
+            const { generation } = known;
+            known = await source.wait(at, generation);
+            if (at > 0 && known.generation !== generation) throw changed();
+          }
+          file ??= await openEither(source);
+          const chunk = new Uint8Array(Math.min(CHUNK_BYTES, known.size - at));
+          const read = chunk.length === 0 ? null : await file.read(chunk);
+          if (read === null) {
+            if (at < known.size) {
+              throw new ProvisioningError("The image became shorter while it was read");
+            }
+            await source.verify?.(hash?.digest("hex") ?? "");
+            if (held !== undefined) controller.enqueue(held);
+            close();
+            return controller.close();
+          }
+          at += read;
+          hash?.update(chunk.subarray(0, read));
+          const ready = held;
+          held = chunk.subarray(0, read);
+          if (ready !== undefined) return controller.enqueue(ready);
+        }
+      } catch (error) {
+        close();
+        throw error;
+      }
+    },
+    cancel: close,
+  }, { highWaterMark: 1 });
+}
+
+/** It may get its final name at any moment. */
+async function openEither(source: Source): Promise<Deno.FsFile> {
+  return await Deno.open(source.finalPath()).catch(() => Deno.open(source.path));
+}

@@ -1,0 +1,308 @@
+/**
+ * The images that a host keeps, for all agents and connectors on it. Contents are kept under their
+ * digest and verified when they are used; what belongs to which URL is in a file of its own. One
+ * process downloads an image, with a lock that the kernel frees when that process dies; the others
+ * read what it writes.
+ *
+ *     content/<sha256>        the images
+ *     urls/<key>.json         what a URL had last time: digest, validators
+ *     incoming/<key>          an image on its way, and <key>.json with its validators
+ *     incoming/<key>.lock     locked by who downloads it
+ *     statistics.json         how often the cache helped, and what that saved
+ */
+import { statfs } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import * as z from "zod";
+import { messageOf } from "../errors.ts";
+import type { Validators } from "../http/transfer.ts";
+
+const FOLDERS = ["content", "urls", "incoming"];
+const DIGEST = /^[0-9a-f]{64}$/;
+
+/** An image that nobody goes on with is forgotten after a day. */
+const STALE_INCOMING_MS = 24 * 3_600_000;
+
+const validatorShape = {
+  etag: z.string().optional(),
+  lastModified: z.string().optional(),
+};
+
+const UrlEntry = z.object({
+  url: z.string(),
+  digest: z.string().regex(DIGEST),
+  size: z.number(),
+  ...validatorShape,
+});
+/** What a URL had when it was last asked. */
+export type UrlEntry = z.infer<typeof UrlEntry>;
+
+const IncomingEntry = z.object({ url: z.string(), size: z.number().optional(), ...validatorShape });
+/** What is known of an image on its way. */
+export type IncomingEntry = z.infer<typeof IncomingEntry>;
+
+const Statistics = z.object({
+  hits: z.int().default(0),
+  misses: z.int().default(0),
+  savedBytes: z.number().default(0),
+});
+/** How often the cache helped. */
+export type CacheStatistics = z.infer<typeof Statistics>;
+
+/** How much a cache may hold. */
+export interface CacheLimits {
+  /** All contents together, in bytes. */
+  readonly maxBytes: number;
+  /** What is left free on the disk at least, in bytes. */
+  readonly minFreeBytes: number;
+}
+
+/** One image that is kept. */
+export interface CachedContent {
+  readonly digest: string;
+  readonly path: string;
+  readonly size: number;
+  /** Milliseconds since 1970. */
+  readonly usedAt: number;
+  readonly urls: readonly string[];
+}
+
+/** A cache, or why there is none. */
+export type OpenedCache =
+  | { readonly ok: true; readonly cache: ImageCache }
+  | { readonly ok: false; readonly why: string };
+
+/** The cache of a host. */
+export class ImageCache {
+  private constructor(readonly folder: string, readonly limits: CacheLimits) {}
+
+  /**
+   * Opens the cache in a folder, which is made if need be. A folder of another user, or that others
+   * may write to, is not used: they would decide what is written to devices.
+   */
+  static async open(folder: string, limits: CacheLimits): Promise<OpenedCache> {
+    try {
+      await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
+      const info = await Deno.lstat(folder);
+      if (!info.isDirectory) return { ok: false, why: `${folder} is not a folder` };
+      if (info.uid !== Deno.uid()) return { ok: false, why: `${folder} belongs to another user` };
+      if (((info.mode ?? 0) & 0o022) !== 0) {
+        return { ok: false, why: `other users may write to ${folder}: chmod 700 it` };
+      }
+      for (const name of FOLDERS) {
+        await Deno.mkdir(join(folder, name), { recursive: true, mode: 0o700 });
+      }
+    } catch (error) {
+      return { ok: false, why: messageOf(error) };
+    }
+    return { ok: true, cache: new ImageCache(folder, limits) };
+  }
+
+  contentPath(digest: string): string {
+    return join(this.folder, "content", digest);
+  }
+
+  incomingPath(url: string): string {
+    return join(this.folder, "incoming", keyOf(url));
+  }
+
+  /** What is known of a URL, if its image is still there. */
+  async lookUp(url: string): Promise<UrlEntry | undefined> {
+    const entry = UrlEntry.safeParse(await readJson(this.#urlFile(url))).data;
+    if (entry === undefined || entry.url !== url) return undefined;
+    return await this.has(entry.digest) ? entry : undefined;
+  }
+
+  async has(digest: string): Promise<boolean> {
+    const info = await Deno.stat(this.contentPath(digest)).catch(() => undefined);
+    return info?.isFile === true;
+  }
+
+  /** What is known of an image on its way. */
+  async incoming(url: string): Promise<IncomingEntry | undefined> {
+    const entry = IncomingEntry.safeParse(await readJson(`${this.incomingPath(url)}.json`)).data;
+    return entry?.url === url ? entry : undefined;
+  }
+
+  /** Notes what is about to arrive. */
+  async noteIncoming(entry: IncomingEntry): Promise<void> {
+    await writeJson(`${this.incomingPath(entry.url)}.json`, entry);
+  }
+
+  /**
+   * Tries to become the one that downloads an image.
+   *
+   * @returns what gives the right up again; undefined while another process has it.
+   */
+  async tryLock(url: string): Promise<Disposable | undefined> {
+    const file = await Deno.open(`${this.incomingPath(url)}.lock`, {
+      read: true,
+      write: true,
+      create: true,
+      mode: 0o600,
+    });
+    if (await file.tryLock(true)) return file;
+    file.close();
+    return undefined;
+  }
+
+  /** Puts an image that has arrived where it is kept. The caller has its lock. */
+  async keep(
+    url: string,
+    { digest, size, validators }: {
+      readonly digest: string;
+      readonly size: number;
+      readonly validators: Validators;
+    },
+  ): Promise<void> {
+    await Deno.rename(this.incomingPath(url), this.contentPath(digest));
+    await this.noteUrl({ url, digest, size, ...validators });
+    await Deno.remove(`${this.incomingPath(url)}.json`).catch(() => {});
+  }
+
+  /** Notes that a URL has this image. */
+  async noteUrl(entry: UrlEntry): Promise<void> {
+    await writeJson(this.#urlFile(entry.url), entry);
+  }
+
+  /** Gives up what has arrived of an image. The caller has its lock. */
+  async forgetIncoming(url: string): Promise<void> {
+    for (const suffix of ["", ".json"]) {
+      await Deno.remove(this.incomingPath(url) + suffix).catch(() => {});
+    }
+  }
+
+  /** An image that is used is not the next to go. */
+  async touch(digest: string): Promise<void> {
+    const now = new Date();
+    await Deno.utime(this.contentPath(digest), now, now).catch(() => {});
+  }
+
+  /** Removes an image. Who reads it at this moment can go on. */
+  async remove(digest: string): Promise<void> {
+    await Deno.remove(this.contentPath(digest)).catch(() => {});
+  }
+
+  /** All images, the one that was used last first. */
+  async list(): Promise<CachedContent[]> {
+    const urls = new Map<string, string[]>();
+    for await (const { name } of Deno.readDir(join(this.folder, "urls"))) {
+      const entry = UrlEntry.safeParse(await readJson(join(this.folder, "urls", name))).data;
+      if (entry !== undefined) {
+        urls.set(entry.digest, [...urls.get(entry.digest) ?? [], entry.url]);
+      }
+    }
+    const contents: CachedContent[] = [];
+    for await (const { name: digest } of Deno.readDir(join(this.folder, "content"))) {
+      const path = this.contentPath(digest);
+      const info = await Deno.stat(path).catch(() => undefined);
+      if (info === undefined || !DIGEST.test(digest)) continue;
+      contents.push({
+        digest,
+        path,
+        size: info.size,
+        usedAt: info.mtime?.getTime() ?? 0,
+        urls: urls.get(digest) ?? [],
+      });
+    }
+    return contents.sort((a, b) => b.usedAt - a.usedAt);
+  }
+
+  /**
+   * Makes room for an image by removing those that were not used for the longest time.
+   *
+   * @param needed its size in bytes.
+   * @returns false when there is no room for it even in an empty cache: then nothing is removed.
+   */
+  async makeRoom(needed: number): Promise<boolean> {
+    const contents = await this.list();
+    const { maxBytes, minFreeBytes } = this.limits;
+    const held = contents.reduce((sum, { size }) => sum + size, 0);
+    const { bavail, bsize } = await statfs(this.folder);
+    const tooMuch = Math.max(
+      held + needed - maxBytes,
+      needed + minFreeBytes - bavail * bsize,
+    );
+    if (needed > maxBytes || tooMuch > held) return false;
+    let freed = 0;
+    for (const { digest, size } of contents.reverse()) {
+      if (freed >= tooMuch) break;
+      await this.remove(digest);
+      freed += size;
+    }
+    return true;
+  }
+
+  /**
+   * Brings the cache below its limits, and forgets what is of no use: notes of images that are gone,
+   * and images on their way that nobody goes on with.
+   *
+   * @returns how many bytes became free.
+   */
+  async prune(now: number): Promise<number> {
+    const before = (await this.list()).reduce((sum, { size }) => sum + size, 0);
+    await this.makeRoom(0);
+    for await (const { name } of Deno.readDir(join(this.folder, "urls"))) {
+      const file = join(this.folder, "urls", name);
+      const entry = UrlEntry.safeParse(await readJson(file)).data;
+      if (entry === undefined || !await this.has(entry.digest)) await Deno.remove(file);
+    }
+    let stale = 0;
+    for await (const { name } of Deno.readDir(join(this.folder, "incoming"))) {
+      const file = join(this.folder, "incoming", name);
+      const info = await Deno.stat(file).catch(() => undefined);
+      if (info === undefined || now - (info.mtime?.getTime() ?? 0) < STALE_INCOMING_MS) continue;
+      await Deno.remove(file).catch(() => {});
+      stale += info.size;
+    }
+    const after = (await this.list()).reduce((sum, { size }) => sum + size, 0);
+    return before - after + stale;
+  }
+
+  /** Counts a use of the cache. */
+  async count(use: "hit" | "miss", savedBytes: number): Promise<void> {
+    const path = join(this.folder, "statistics.json");
+    using lock = await Deno.open(`${path}.lock`, {
+      read: true,
+      write: true,
+      create: true,
+      mode: 0o600,
+    });
+    await lock.lock(true);
+    const { hits, misses, savedBytes: saved } = await this.statistics();
+    await writeJson(path, {
+      hits: hits + (use === "hit" ? 1 : 0),
+      misses: misses + (use === "miss" ? 1 : 0),
+      savedBytes: saved + savedBytes,
+    });
+  }
+
+  async statistics(): Promise<CacheStatistics> {
+    const text = await readJson(join(this.folder, "statistics.json"));
+    return Statistics.safeParse(text).data ?? { hits: 0, misses: 0, savedBytes: 0 };
+  }
+
+  #urlFile(url: string): string {
+    return join(this.folder, "urls", `${keyOf(url)}.json`);
+  }
+}
+
+/** A name for a URL that every file system takes. */
+function keyOf(url: string): string {
+  return createHash("sha256").update(url).digest("hex").slice(0, 32);
+}
+
+async function readJson(path: string): Promise<unknown> {
+  try {
+    return JSON.parse(await Deno.readTextFile(path));
+  } catch {
+    // Not there, or cut short by a power cut: as good as nothing.
+    return undefined;
+  }
+}
+
+async function writeJson(path: string, value: unknown): Promise<void> {
+  const temporary = `${path}.${crypto.randomUUID()}`;
+  await Deno.writeTextFile(temporary, JSON.stringify(value), { mode: 0o600 });
+  await Deno.rename(temporary, path);
+}
