@@ -64,6 +64,8 @@ export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
   };
   let server: HttpServer | undefined;
   let hasFailed = false;
+  let renewing: Promise<void> | undefined;
+  let isClosed = false;
 
   const serve = () => {
     try {
@@ -87,12 +89,17 @@ export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
 
   return {
     renew() {
-      if (isThere(path)) return;
-      void server?.close(0);
-      serve();
+      if (isThere(path) || renewing !== undefined) return;
+      // A listener that ends removes what has its name by then, so the new one comes after that.
+      renewing = (server?.close(0) ?? Promise.resolve()).then(() => {
+        if (!isClosed) serve();
+        renewing = undefined;
+      });
     },
     async close() {
+      isClosed = true;
       live.close();
+      await renewing;
       await server?.close(CLOSE_LIMIT_MS);
     },
   };
