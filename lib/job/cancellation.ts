@@ -7,6 +7,16 @@ import type { EndReason } from "./end_reason.ts";
 
 /** People wait for a cancellation; the server must not be asked more often than this. */
 const ASK_EVERY_MS = 1000;
+/** Nor less often, as long as it answers. */
+const LONGEST_PAUSE_MS = 10_000;
+/**
+ * A server that can only be asked for the whole result puts the job's log together for each answer:
+ * it is left alone ten times as long as that took, and a second for each MiB.
+ */
+const PAUSES_PER_ANSWER = 10;
+const BYTES_PER_PAUSE_MS = 1024 * 1024 / 1000;
+/** Whatever a server that is in trouble asks for: a job that is cancelled must not run on for hours. */
+const LONGEST_RETRY_AFTER_MS = 60_000;
 /** A server that is slow to say whether the job was cancelled does not hold up its next phase. */
 const LONGEST_CHECK_MS = 2000;
 
@@ -73,27 +83,31 @@ export class CancellationWatch implements AsyncDisposable {
     });
   }
 
-  /** Asks once; undefined when there was no answer, or none that helps, with the time to wait. */
-  async #ask(signal: AbortSignal): Promise<{ retryAfterMs?: number } | undefined> {
-    const { server, jobId } = this.#options;
+  /** Asks once. */
+  async #ask(signal: AbortSignal): Promise<Asked> {
+    const { clock, server, jobId } = this.#options;
+    const begun = clock.monotonic();
     const answer = await server.getJobState(jobId, signal);
-    if (!answer.ok) {
-      return answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs };
-    }
+    if (!answer.ok) return { ok: false, retryAfterMs: answer.retryAfterMs };
     if (answer.value === "cancelled") this.noteCancelled();
-    return undefined;
+    return { ok: true, pauseMs: pauseAfter(clock.monotonic() - begun, answer.bytes) };
   }
 
   async #watch(): Promise<void> {
     const { clock, connectivity } = this.#options;
     const signal = AbortSignal.any([this.#over.signal, this.#cancelled.signal]);
-    const backoff = new Backoff();
+    const backoff = new Backoff({ longestRetryAfterMs: LONGEST_RETRY_AFTER_MS });
+    let pauseMs = ASK_EVERY_MS;
     try {
       while (true) {
-        await clock.sleep(ASK_EVERY_MS, signal);
-        const failure = await this.#ask(signal);
-        if (failure === undefined) backoff.reset();
-        else await connectivity.pause(backoff.next(failure.retryAfterMs), signal);
+        await clock.sleep(pauseMs, signal);
+        const asked = await this.#ask(signal);
+        if (asked.ok) {
+          pauseMs = asked.pauseMs;
+          backoff.reset();
+        } else {
+          await connectivity.pause(backoff.next(asked.retryAfterMs), signal);
+        }
       }
     } catch (error) {
       if (!signal.aborted) throw error;
@@ -105,4 +119,15 @@ export class CancellationWatch implements AsyncDisposable {
     this.#over.abort();
     await this.#watching;
   }
+}
+
+/** What came of asking, and how long to wait before the next time. */
+type Asked =
+  | { ok: true; pauseMs: number }
+  | { ok: false; retryAfterMs: number | undefined };
+
+/** How long the server is left alone after an answer that cost it so much. */
+function pauseAfter(answerMs: number, answerBytes: number): number {
+  const wantedMs = Math.max(answerMs * PAUSES_PER_ANSWER, answerBytes / BYTES_PER_PAUSE_MS);
+  return Math.min(LONGEST_PAUSE_MS, Math.max(ASK_EVERY_MS, Math.round(wantedMs)));
 }

@@ -39,7 +39,7 @@ export class Auth {
   #accessTokenSeconds: number;
   #clients = new Map<string, Client & { secret: string }>();
   #refreshTokens = new Map<string, Client & { revoked: boolean }>();
-  #accessTokens = new Map<string, Client & { expires: number }>();
+  #accessTokens = new Map<string, Client & { expires: number; isSpoilt?: boolean }>();
 
   constructor(options: AuthOptions) {
     this.enabled = options.enabled;
@@ -63,6 +63,11 @@ export class Auth {
   /** Makes every access token that is out there an expired one. */
   expireAccessTokens(): void {
     for (const token of this.#accessTokens.values()) token.expires = -Infinity;
+  }
+
+  /** Makes every access token that is out there one of another signing key. */
+  spoilAccessTokens(): void {
+    for (const token of this.#accessTokens.values()) token.isSpoilt = true;
   }
 
   /** @throws Refusal 400 when the refresh token is unknown or revoked. */
@@ -114,6 +119,7 @@ export class Auth {
     if (!header) return undefined;
     const known = this.#accessTokens.get(header.replace(/^Bearer /, ""));
     if (known === undefined) throw new Refusal(403, "Invalid Token");
+    if (known.isSpoilt) throw new Refusal(403, "Invalid Token signature");
     if (known.expires <= this.#clock.now()) throw new Refusal(401, "Token has expired");
     return known;
   }

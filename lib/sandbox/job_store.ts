@@ -35,6 +35,8 @@ export class JobStore {
   #attachments = new Map<string, StoredFile>();
   #artifacts = new Map<string, StoredFile>();
   #events = new Map<string, readonly JobEvent[]>();
+  /** Jobs that were known once, of which nothing is taken any more. */
+  readonly #forgotten = new Set<string>();
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -53,6 +55,7 @@ export class JobStore {
       createdAt: this.#clock.now(),
       result: { job_state: "waiting" },
     };
+    this.#forgotten.delete(jobId);
     this.#jobs.delete(jobId);
     this.#jobs.set(jobId, job);
     return job;
@@ -98,6 +101,20 @@ export class JobStore {
     if (job === undefined || isOver(job)) return false;
     this.merge(jobId, { job_state: "cancelled" });
     return true;
+  }
+
+  /** Drops everything that is known of a job. */
+  forget(jobId: string): void {
+    this.#forgotten.add(jobId);
+    this.#jobs.delete(jobId);
+    this.#logs.delete(jobId);
+    this.#attachments.delete(jobId);
+    this.#artifacts.delete(jobId);
+    this.#events.delete(jobId);
+  }
+
+  isForgotten(jobId: string): boolean {
+    return this.#forgotten.has(jobId);
   }
 
   /** Puts these keys over those of the same name. A job that is not known stays unknown. */

@@ -1,9 +1,9 @@
 /** `/v1/result...`: outcomes, logs, artifacts. */
-import { type Context, Hono } from "hono";
+import { type Context, Hono, type MiddlewareHandler } from "hono";
 import * as z from "zod";
 import { type Phase, PHASES } from "../phases.ts";
 import { LogFragment, ResultUpdate } from "../server/schema.ts";
-import { nothing, Refusal, words } from "./answers.ts";
+import { json, nothing, Refusal, words } from "./answers.ts";
 import { PEOPLE } from "./auth.ts";
 import { checkJobId, describeIssues, isJobId, readBody } from "./body.ts";
 import { LOG_KEYS, LOG_TYPES, type LogType, streamText } from "./job_log.ts";
@@ -34,6 +34,17 @@ export function resultRoutes(world: World): Hono {
   const { auth, jobs } = world;
   const everybody = auth.only([...PEOPLE, "agent"]);
   const isLegacy = world.generation === "legacy";
+
+  // A legacy server takes posts for any id.
+  const refuseForgotten: MiddlewareHandler = async (c, next) => {
+    const isPost = c.req.method === "POST" && !isLegacy;
+    if (isPost && jobs.isForgotten(c.req.param("id") ?? "")) {
+      throw new Refusal(404, "Job not found");
+    }
+    await next();
+  };
+  app.use("/result/:id", refuseForgotten);
+  app.use("/result/:id/*", refuseForgotten);
 
   app.post("/result/:id", auth.only(["agent"]), async (c) => {
     const update = await readBody(c, isLegacy ? LegacyResult : ResultUpdate);
@@ -72,13 +83,15 @@ export function resultRoutes(world: World): Hono {
   return app;
 }
 
-function addLogs(app: Hono, { auth, clock, jobs }: World): void {
-  app.get("/result/:id/status", auth.only([...PEOPLE, "agent"]), (c) => {
-    const job = jobs.get(checkJobId(c.req.param("id")));
-    if (job === undefined) return nothing(c);
-    const { device_info: _, ...status } = resultValues(job);
-    return streamed(c, resultText(status, {}));
-  });
+function addLogs(app: Hono, { auth, clock, hasStatus, jobs }: World): void {
+  if (hasStatus) {
+    app.get("/result/:id/status", auth.only([...PEOPLE, "agent"]), (c) => {
+      const job = jobs.get(checkJobId(c.req.param("id")));
+      if (job === undefined) return nothing(c);
+      const { job_state, status } = job.result;
+      return json(c, { job_state, ...phaseStatuses(status) });
+    });
+  }
 
   for (const type of LOG_TYPES) {
     app.post(`/result/:id/log/${type}`, auth.only(["agent"]), async (c) => {
@@ -128,11 +141,13 @@ function addLegacyLogs(app: Hono, { auth, jobs }: World): void {
 /** The result as readers see it, without the logs: `status` becomes `{phase}_status`. */
 export function resultValues(job: StoredJob): Record<string, unknown> {
   const { status, agent_id: _, ...values } = job.result;
+  return { ...values, ...phaseStatuses(status) };
+}
+
+function phaseStatuses(status: unknown): Record<string, number> {
   // Only `ResultUpdate` has put it there.
-  for (const [phase, code] of Object.entries((status ?? {}) as Partial<Record<Phase, number>>)) {
-    values[`${phase}_status`] = code;
-  }
-  return values;
+  const codes = Object.entries((status ?? {}) as Partial<Record<Phase, number>>);
+  return Object.fromEntries(codes.map(([phase, code]) => [`${phase}_status`, code]));
 }
 
 function streamed(c: Context, text: Generator<string>): Response {

@@ -27,6 +27,11 @@ export interface SandboxOptions {
   tokens?: boolean;
   /** Whether agents have a `mode` of administrators beside their own `state`. @default false */
   mode?: boolean;
+  /**
+   * Whether a current server can be asked for the state of a job alone, as from late August 2026 on.
+   * @default true
+   */
+  hasStatus?: boolean;
   /** How long an access token is good for. @default 600 */
   accessTokenSeconds?: number;
   /** How an agent's `updated_at` is written. @default "iso" */
@@ -96,6 +101,8 @@ export interface Sandbox {
   provisionLogs(agentId: string): readonly StoredProvisionLog[];
   /** As an administrator does it. */
   setAgent(agentId: string, update: { state?: string; mode?: string; comment?: string }): void;
+  /** As if the server's database had lost the job: from now on its posts are answered with 404. */
+  forgetJob(jobId: string): void;
   /** As if seven days had gone by without a word from the agent. */
   forgetAgent(agentId: string): void;
   /** Gives a queue owners; none makes it free again. */
@@ -108,6 +115,8 @@ export interface Sandbox {
   addClient(client: { clientId: string; secret: string; role: Role }): void;
   /** Makes all access tokens that were handed out expire now. */
   expireAccessTokens(): void;
+  /** As if the server's signing key had been changed: 403 for all tokens that were handed out. */
+  spoilAccessTokens(): void;
 
   /** The last 10 000 requests, oldest first. */
   readonly requests: readonly RequestRecord[];
@@ -147,6 +156,7 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
     auth,
     jobs,
     agents,
+    hasStatus: options.hasStatus ?? true,
     mode: options.mode ?? false,
     updatedAt: options.updatedAt ?? "iso",
     deliverWebhooks: options.deliverWebhooks ?? false,
@@ -230,6 +240,10 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
       agents.update(agentId, update);
       changes.notify();
     },
+    forgetJob(jobId) {
+      jobs.forget(jobId);
+      changes.notify();
+    },
     forgetAgent(agentId) {
       agents.forget(agentId);
       changes.notify();
@@ -241,6 +255,7 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
     revokeRefreshToken: (token) => auth.revokeRefreshToken(token),
     addClient: (client) => auth.addClient(client),
     expireAccessTokens: () => auth.expireAccessTokens(),
+    spoilAccessTokens: () => auth.spoilAccessTokens(),
 
     get requests() {
       return requests.slice();

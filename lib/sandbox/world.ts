@@ -14,6 +14,7 @@ export interface World {
   readonly agents: AgentStore;
   /** Whether agents have a `mode` beside their `state`. */
   readonly mode: boolean;
+  readonly hasStatus: boolean;
   readonly updatedAt: DateForm;
   readonly deliverWebhooks: boolean;
 }

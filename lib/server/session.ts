@@ -93,6 +93,7 @@ export class Session {
     const first = await this.#transport.send(call, { token: token.value, sendStream });
     if (first instanceof Received) return first;
     if (token.value === undefined || !isTokenTrouble(first)) {
+      if (token.value !== undefined && isWrongRole(first)) this.#tokens.doubt(token.value);
       return this.#explain(first, token.value);
     }
     const renewed = await this.#tokens.renew(token.value, call.signal);

@@ -98,6 +98,13 @@ export class AccessTokens {
     return await this.current(signal);
   }
 
+  /** The token's role does not suffice: another one is asked for soon, which may have a better one. */
+  doubt(text: string): void {
+    const held = this.#held;
+    if (held?.text !== text) return;
+    held.renewAt = Math.min(held.renewAt, this.#options.clock.monotonic() + RENEW_AGAIN_MS);
+  }
+
   /** One refresh at a time; one caller's giving up does not take it from the others. */
   #shared(signal?: AbortSignal): Promise<Answer<string | undefined>> {
     this.#refreshing ??= this.#renewFromFile().finally(() => this.#refreshing = undefined);

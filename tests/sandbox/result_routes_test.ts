@@ -359,3 +359,41 @@ Deno.test("a reader who leaves early stops the server from producing the rest", 
   await settle();
   assert(read < COUNT / 4, `${read} of ${COUNT} fragments were produced`);
 });
+
+Deno.test("the state of a job alone comes with the statuses, and without logs and the device", async () => {
+  const sandbox = createSandbox();
+  const jobId = sandbox.submit({ job_queue: "q" });
+  const path = `/v1/result/${jobId}`;
+  await post(sandbox, path, {
+    job_state: "test",
+    status: { setup: 0 },
+    device_info: { device_ip: "10.0.0.1" },
+  });
+  await post(sandbox, `${path}/log/output`, fragment());
+  const answer = await get(sandbox, `${path}/status`);
+  assertEquals(await answer.json(), { job_state: "test", setup_status: 0 });
+});
+
+Deno.test("a server from before August 2026 cannot be asked for the state alone", async () => {
+  const sandbox = createSandbox({ hasStatus: false });
+  const jobId = sandbox.submit({ job_queue: "q" });
+  assertEquals((await get(sandbox, `/v1/result/${jobId}/status`)).status, 404);
+  assertEquals((await get(sandbox, `/v1/result/${jobId}`)).status, 200);
+});
+
+Deno.test("of a job that was forgotten nothing is known, and nothing is taken", async () => {
+  const sandbox = createSandbox();
+  const jobId = sandbox.submit({ job_queue: "q" });
+  const path = `/v1/result/${jobId}`;
+  await post(sandbox, `${path}/log/output`, fragment());
+  sandbox.forgetJob(jobId);
+  for (const end of ["", "/log/output", "/artifact"]) {
+    const answer = await post(sandbox, path + end, end === "" ? {} : fragment());
+    assertEquals([answer.status, (await answer.json()).message], [404, "Job not found"]);
+  }
+  assertEquals((await get(sandbox, path)).status, 204);
+  assertEquals(sandbox.log(jobId, "output"), "");
+  // Its id may be given to a job again.
+  sandbox.submit({ job_queue: "q", job_id: jobId });
+  assertEquals((await post(sandbox, path, {})).status, 200);
+});

@@ -128,3 +128,53 @@ Deno.test("a server that was away and comes back is served on, cookie and all", 
   assertEquals(succeeded(await client.nextJob(["q"])).kind, "none");
   await after.close();
 });
+
+Deno.test("a token of a signing key that the server no longer has is replaced, and the request repeated", async () => {
+  const folder = await Deno.makeTempDir();
+  const tokenFile = `${folder}/refresh_token`;
+  await Deno.writeTextFile(tokenFile, '{"refresh_token": "secret-1"}');
+  await using server = sandbox({ tokens: true });
+  server.sandbox.addRefreshToken("secret-1");
+  const problems: (string | undefined)[] = [];
+  using link = connect({ ...server, tokenFile, onAccess: (problem) => problems.push(problem) });
+  const { client } = link;
+  const jobId = server.sandbox.submit({ job_queue: "q" });
+  succeeded(await client.postResult(jobId, { job_state: "test" }));
+  server.sandbox.spoilAccessTokens();
+  succeeded(await client.postResult(jobId, { job_state: "complete" }));
+  assertEquals(server.sandbox.state(jobId), "complete");
+  assertEquals(problems, []);
+  await Deno.remove(folder, { recursive: true });
+});
+
+Deno.test("a token of the wrong role is said once, and once that it is right again", async () => {
+  const folder = await Deno.makeTempDir();
+  const tokenFile = `${folder}/refresh_token`;
+  await Deno.writeTextFile(tokenFile, '{"refresh_token": "people"}');
+  await using server = sandbox({ tokens: true });
+  server.sandbox.addRefreshToken("people", { role: "contributor" });
+  server.sandbox.addRefreshToken("agents");
+  const problems: (string | undefined)[] = [];
+  using link = connect({ ...server, tokenFile, onAccess: (problem) => problems.push(problem) });
+  const { client, clock, log } = link;
+  const jobId = server.sandbox.submit({ job_queue: "q" });
+  for (let i = 0; i < 3; i++) {
+    for (const call of [client.postResult(jobId, {}), client.nextJob(["q"])]) {
+      assertEquals(failed(await call).kind, "forbidden");
+    }
+    // What everybody may do is no sign that it is mended.
+    succeeded(await client.getJobState(jobId));
+  }
+  assertEquals(log.lines.map(({ level }) => level), ["error"]);
+  assertStringIncludes(log.lines[0]?.message ?? "", `role 'agent' and put it into ${tokenFile}`);
+  assertEquals(problems.length, 1);
+
+  await Deno.writeTextFile(tokenFile, '{"refresh_token": "agents"}');
+  await clock.advance(10_000);
+  succeeded(await client.postResult(jobId, {}));
+  assertEquals(problems.length, 1);
+  assertEquals(succeeded(await client.nextJob(["q"])).kind, "job");
+  assertEquals(problems.slice(1), [undefined]);
+  assertEquals(log.lines.map(({ level }) => level), ["error", "info"]);
+  await Deno.remove(folder, { recursive: true });
+});
