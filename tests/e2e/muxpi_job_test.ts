@@ -168,7 +168,7 @@ testWithTools(
 );
 
 testWithTools(
-  "a job that names another's file as its image fails in provision, says why, and leaves the device alone",
+  "a job that names another's file as its image fails in setup, says why, and leaves the device alone",
   TOOLS,
   async () => {
     await using all = await world();
@@ -179,11 +179,9 @@ testWithTools(
       all.attachments,
     );
     await lab.complete(jobId);
-    assertEquals(lab.statuses(jobId), { setup: 0, provision: 1, cleanup: 0 });
-    assertStringIncludes(lab.output(jobId, "provision"), "not inside of attachments/provision");
-    const failed = lab.sandbox.events(jobId).find(({ event_name }) =>
-      event_name === "provision_fail"
-    );
+    assertEquals(lab.statuses(jobId), { setup: 1, cleanup: 0 });
+    assertStringIncludes(lab.output(jobId, "setup"), "not inside of attachments/provision");
+    const failed = lab.sandbox.events(jobId).find(({ event_name }) => event_name === "setup_fail");
     assertStringIncludes(failed?.detail ?? "", "ProvisioningError: Cannot use the attachment");
     assert(!await Deno.stat(join(server.root, "switched")).then(() => true, () => false));
     agent.kill("SIGTERM");
