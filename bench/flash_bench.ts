@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { MuxpiContext } from "../connectors/muxpi/config.ts";
 import { writeImage } from "../connectors/support/image/flash.ts";
 import { muxpi } from "../connectors/muxpi.ts";
+import type { PutBackStack } from "../connectors/support/put_back.ts";
 import { makeContext } from "../connectors/make_context.ts";
 import { sniffImage, unpacker } from "../connectors/support/image/image.ts";
 import { systemClock } from "../lib/clock.ts";
@@ -33,7 +34,10 @@ export async function bench({ quick }: BenchRun): Promise<Figure[]> {
   try {
     const medium = join(folder, "medium");
     await Deno.writeFile(medium, new Uint8Array());
-    const ctx = contextFor(server);
+    const { ctx, putBack } = contextFor(server);
+    // The shared ssh connection ends with the stage.
+    await using stack = new AsyncDisposableStack();
+    stack.defer(() => putBack.runAll());
     // What cannot be packed makes up half of it, as in an image with packages in it.
     const bytes = new Uint8Array(SIZE);
     bytes.set(incompressible(SIZE / 2), SIZE / 4);
@@ -81,8 +85,10 @@ async function sendPlainly(server: SshServer, file: string, to: string): Promise
   if (!success) throw new Error(`Cannot send ${file}`);
 }
 
-function contextFor(server: SshServer): MuxpiContext {
-  const { ctx } = makeContext({
+function contextFor(
+  server: SshServer,
+): { readonly ctx: MuxpiContext; readonly putBack: PutBackStack } {
+  const { ctx, putBack } = makeContext({
     connector: muxpi.name,
     stage: "provision",
     config: z.object(muxpi.configShape).parse({
@@ -102,5 +108,5 @@ function contextFor(server: SshServer): MuxpiContext {
     print: () => Promise.resolve(),
   });
   // Parsed by muxpi's own shape, a line above.
-  return ctx as MuxpiContext;
+  return { ctx: ctx as MuxpiContext, putBack };
 }
