@@ -22,7 +22,7 @@ export const jobsCommand: Command = {
     if (chosen === undefined) return 1;
     const status = chosen.isComplete ? 0 : 1;
     const lists = await Promise.all(chosen.agents.map(async (agent) => ({
-      agent_id: agent.config.agent_id,
+      agent_id: agent.id,
       jobs: await recentJobs(agent, (text) => io.stderr(`${text}\n`)),
     })));
     if (format === "json") {

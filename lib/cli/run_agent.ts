@@ -1,4 +1,5 @@
 /** The agent as a command runs it: its configuration, everything that is told what it does, its end. */
+import { resolve } from "node:path";
 import { type AgentEnd, runAgent } from "../agent/agent.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import { type Clock, scaledClock, systemClock } from "../clock.ts";
@@ -8,7 +9,7 @@ import { withoutUserinfo } from "../observe/configuration_view.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { createInflux } from "../observe/influx.ts";
-import { createAgentLog, stderrIsJournal } from "../observe/log.ts";
+import { createAgentLog, LOG_FILE_NAME, stderrIsJournal } from "../observe/log.ts";
 import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
 import { createPulse } from "../observe/liveness.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
@@ -58,7 +59,8 @@ export async function readConfig(file: string, io: Io): Promise<AgentConfig | un
 
 /** Runs the agent that the command line describes; resolves with the exit status. */
 export async function runCommand(line: CommandLine, io: Io): Promise<number> {
-  const read = await readConfig(line.values.config ?? DEFAULT_CONFIG, io);
+  const file = line.values.config ?? DEFAULT_CONFIG;
+  const read = await readConfig(file, io);
   if (read === undefined) return CONFIG_STATUS;
   const config = withPort(read, line.values["metrics-port"]);
   if (config === undefined) {
@@ -72,7 +74,8 @@ export async function runCommand(line: CommandLine, io: Io): Promise<number> {
     );
     return CONFIG_STATUS;
   }
-  const end = await runConfigured(config, line.values["token-file"] ?? DEFAULT_TOKEN_FILE, io);
+  const tokenFile = line.values["token-file"] ?? DEFAULT_TOKEN_FILE;
+  const end = await runConfigured(config, { file, tokenFile }, io);
   return { stopped: 0, failed: FAILED_STATUS, restart: restartStatus }[end];
 }
 
@@ -90,7 +93,7 @@ function withPort(config: AgentConfig, port: string | undefined): AgentConfig | 
 
 async function runConfigured(
   config: AgentConfig,
-  tokenFile: string,
+  { file, tokenFile }: { file: string; tokenFile: string },
   io: Io,
 ): Promise<AgentEnd["ended"]> {
   const clock = clockOf(Deno.env.get(CLOCK_FACTOR_VARIABLE));
@@ -109,7 +112,7 @@ async function runConfigured(
     await agentLog.close();
     return "failed";
   }
-  const watchers = await watch(config, prepared.folder, clock, log);
+  const watchers = await watch(config, { file, folder: prepared.folder, clock, log });
   const lastResort = withLastResort({ signals: io.signals, clock, log, exit: Deno.exit });
   const observer = combineObservers([lastResort.observer, watchers.observer], log);
   const connectivity = new Connectivity(clock, log);
@@ -172,9 +175,7 @@ interface Watchers {
 
 async function watch(
   config: AgentConfig,
-  folder: string,
-  clock: Clock,
-  log: Log,
+  { file, folder, clock, log }: { file: string; folder: string; clock: Clock; log: Log },
 ): Promise<Watchers> {
   const agentId = config.agent_id;
   const liveness = createPulse({ clock });
@@ -185,6 +186,8 @@ async function watch(
     agentId,
     version: VERSION,
     serverAddress: withoutUserinfo(config.server_address),
+    configurationFile: resolve(file),
+    logFile: resolve(config.logging_basedir, LOG_FILE_NAME),
     folder,
     clock,
     log,

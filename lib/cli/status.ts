@@ -30,7 +30,7 @@ export const statusCommand: Command = {
     const [only] = entries;
     if (format === "json") {
       const plain = entries.map(({ agent, answer: { kind, ...more } }) => ({
-        agent_id: agent.config.agent_id,
+        agent_id: agent.id,
         file: agent.file,
         state: kind,
         ...more,

@@ -21,6 +21,9 @@ export interface StatusOptions {
   version: string;
   /** Shown as it is: without user name and password. */
   serverAddress: string;
+  /** Whole paths, for those who ask where it has its things from. */
+  configurationFile?: string;
+  logFile?: string;
   /** Where the recent jobs are kept: an existing folder of this agent alone. */
   folder: string;
   clock: Clock;
@@ -233,6 +236,10 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       return {
         agent_id: options.agentId,
         version: options.version,
+        ...(options.configurationFile === undefined
+          ? {}
+          : { configuration_file: options.configurationFile }),
+        ...(options.logFile === undefined ? {} : { log_file: options.logFile }),
         now: iso(),
         started_at: startedAt,
         healthy: trouble === undefined,

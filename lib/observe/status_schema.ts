@@ -64,6 +64,8 @@ const TransferStatus = z.object({
 export const AgentStatus = z.object({
   agent_id: z.string().describe("as the configuration has it"),
   version: z.string().describe("of the program that runs"),
+  configuration_file: z.string().optional().describe("which it was started with"),
+  log_file: z.string().optional().describe("its own log"),
   now: z.string().describe("the host's time"),
   started_at: z.string().describe("when the process started"),
   healthy: z.boolean().describe("whether the agent's loop turns, as /healthz says"),

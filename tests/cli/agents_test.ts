@@ -159,8 +159,8 @@ Deno.test("agents are found by their configuration in /etc and by the locks of r
     );
     await Deno.writeTextFile(`${folder}/etc/two/testflinger-agent.conf`, "agent_id: two\n");
     const { agents, complaints } = await findAgents({ configFolder: `${folder}/etc` });
-    const ours = agents.filter(({ config }) => [agentId, "one"].includes(config.agent_id));
-    assertEquals(ours.map((agent) => [agent.config.agent_id, agent.file]), [
+    const ours = agents.filter(({ id }) => [agentId, "one"].includes(id));
+    assertEquals(ours.map((agent) => [agent.id, agent.file]), [
       ["one", `${folder}/etc/one/testflinger-agent.conf`],
       [agentId, file],
     ]);
@@ -219,3 +219,52 @@ Deno.test("a command about an agent says which configurations it cannot use", as
     "--lines must be a whole number, 0 or more: it is 'many'\n",
   ]);
 });
+
+Deno.test("a running agent is found and asked whatever has become of its configuration", () =>
+  withLab(async ({ served, folder, file, agentId, start }) => {
+    const good = await Deno.readTextFile(file);
+    start();
+    await until(`${agentId}  waiting`, "status", "-c", file);
+    const jobId = served.sandbox.submit({ job_queue: "q", test_data: { test_cmds: "x" } });
+    await until(`Job            ${jobId}`, "status", "-c", file);
+    for (
+      const [what, text, complaint] of [
+        ["a slip of syntax", `${good}job_queues: [q\n`, ":13: this [ is never closed: add ]"],
+        ["a wrong key", `${good}pasport: x\n`, "pasport: is not a known key, remove it"],
+        [
+          "without its id",
+          good.replace(/^agent_id: .*\n/, ""),
+          "agent_id: is missing, must be text",
+        ],
+        ["another results_basedir", good.replace("/results", "/elsewhere"), ""],
+        ["another agent_id", good.replace(agentId, "other"), ""],
+        ["nothing at all", "", "is empty, must be a mapping"],
+      ]
+    ) {
+      await Deno.writeTextFile(file, text ?? "");
+      for (const named of [["-c", file], [agentId]]) {
+        const status = await run("status", ...named);
+        assertStringIncludes(status.stdout, `${agentId}  test for `, `${what}: ${status.stderr}`);
+        assertStringIncludes(status.stdout, jobId, what);
+        // By its id it is found without its file.
+        if (named.length > 1 && complaint !== "") {
+          assertStringIncludes(status.stderr, `${file} cannot be used: `, what);
+          assertStringIncludes(status.stderr, complaint ?? "", what);
+          assertStringIncludes(status.stderr, "the agent that runs goes on as it was started\n");
+        }
+        const logs = await run("logs", ...named);
+        assertStringIncludes(logs.stdout, `Agent ${agentId} starts`, what);
+        const output = await run("logs", "--job", ...named);
+        assertStringIncludes(output.stdout, "begun\n", what);
+        const offline = await run("offline", "--comment", what ?? "", ...named);
+        assertStringIncludes(offline.stdout, `${agentId}: takes no more jobs, and goes offline`);
+        assertEquals((await run("online", ...named)).status, 0, what);
+      }
+      assertEquals((await run("doctor", "-c", file)).status === 0, false);
+    }
+    await Deno.remove(file);
+    const gone = await run("status", "-c", file);
+    assertStringIncludes(gone.stdout, `${agentId}  test for `);
+    await Deno.writeTextFile(`${folder}/go`, "");
+    await served.sandbox.waitFor(() => served.sandbox.state(jobId) === "complete");
+  }));

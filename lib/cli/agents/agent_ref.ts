@@ -1,9 +1,11 @@
 /** The agents of this host: those that are set up, and those that run. */
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import { type AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
 import { agentFolder } from "../../job/store.ts";
 import { ask } from "../../process/proc.ts";
+import { LOG_FILE_NAME } from "../../observe/log.ts";
 import { DEFAULT_CONFIG } from "../command.ts";
+import { askStatus } from "./ask_agent.ts";
 import { heldLocks, pidIn } from "./lock_holder.ts";
 
 /** Where `install.sh` puts configurations, each in a folder of the agent's name. */
@@ -12,31 +14,56 @@ export const CONFIG_FOLDER = "/etc/testflinger-agent";
 /** Where locks and markers are. */
 export const SHARED_FOLDER = "/tmp";
 
-/** One agent, by its configuration. */
+/** One agent of this host. */
 export interface AgentRef {
+  /** Its `agent_id`. */
+  id: string;
+  /** Its configuration. */
   file: string;
-  config: AgentConfig;
-  /** The agent's own folder in `results_basedir`. */
+  /** Its own folder in `results_basedir`. */
   folder: string;
+  /** Undefined where nobody can tell. */
+  logFile: string | undefined;
 }
 
-/** An agent from its configuration, or what is wrong with the file in one line. */
-export async function readAgentRef(
-  file: string,
-): Promise<{ ok: true; agent: AgentRef } | { ok: false; message: string }> {
+/** One whose configuration can be used. */
+export interface ConfiguredAgent extends AgentRef {
+  config: AgentConfig;
+}
+
+/** What reading a configuration comes to; `message` is what is wrong with it, in one line. */
+export type AgentRead =
+  | { ok: true; agent: ConfiguredAgent }
+  | {
+    ok: false;
+    message: string;
+    /** Enough can be read to find an agent that runs, or ran, with it. */
+    agent: AgentRef | undefined;
+  };
+
+/** An agent from its configuration. */
+export async function readAgentRef(file: string): Promise<AgentRead> {
   const result = await loadAgentConfig(file);
-  if (result.ok) {
-    const { value: config } = result;
-    const folder = agentFolder(config.results_basedir, config.agent_id);
-    return { ok: true, agent: { file, config, folder } };
+  const { agent_id: id, results_basedir, logging_basedir } = result.ok
+    ? result.value
+    : result.valid;
+  const agent = id === undefined || results_basedir === undefined ? undefined : {
+    id,
+    file,
+    folder: agentFolder(results_basedir, id),
+    logFile: logging_basedir === undefined ? undefined : join(logging_basedir, LOG_FILE_NAME),
+  };
+  if (result.ok && agent !== undefined) {
+    return { ok: true, agent: { ...agent, config: result.value } };
   }
-  const [first, ...more] = result.mistakes;
+  const [first, ...more] = result.ok ? [] : result.mistakes;
   const others = more.length === 0 ? "" : ` (and ${more.length} more)`;
   const place = first !== undefined && first.line > 0 ? `${first.line}:${first.column}: ` : "";
   const key = first === undefined || first.path === "" ? "" : `${first.path}: `;
   return {
     ok: false,
     message: `${file} cannot be used: ${place}${key}${first?.message ?? ""}${others}`,
+    agent,
   };
 }
 
@@ -44,6 +71,8 @@ export async function readAgentRef(
 export interface FoundAgents {
   agents: AgentRef[];
   complaints: string[];
+  /** Whether nothing is known of some agent. */
+  isComplete: boolean;
 }
 
 /** Where agents are looked for. */
@@ -54,29 +83,45 @@ export interface AgentPlaces {
   sharedFolder?: string;
 }
 
-/** Looks for agents. */
+/** Looks for agents: those that are set up, and those that run. */
 export async function findAgents(
   { configFolder = CONFIG_FOLDER, sharedFolder = SHARED_FOLDER }: AgentPlaces = {},
 ): Promise<FoundAgents> {
   const agents = new Map<string, AgentRef>();
   const complaints: string[] = [];
+  let unknown = 0;
+  // First what runs: a configuration may have been changed, or broken, since it was read.
+  const running = await runningAgents(sharedFolder);
+  for (const agent of running) agents.set(agent.id, agent);
+  const files = new Set(running.map(({ file }) => file));
   for (const file of await installedConfigs(configFolder, complaints)) {
     const read = await readAgentRef(file);
-    if (read.ok) agents.set(read.agent.config.agent_id, read.agent);
-    else complaints.push(read.message);
-  }
-  for (const { agentId, pid } of await locks(sharedFolder)) {
-    if (agents.has(agentId)) continue;
-    const file = await configOfProcess(pid);
-    if (file === undefined) continue;
-    const read = await readAgentRef(file);
     if (!read.ok) complaints.push(read.message);
-    else if (read.agent.config.agent_id === agentId) agents.set(agentId, read.agent);
+    const { agent } = read;
+    if (agent !== undefined && !agents.has(agent.id)) agents.set(agent.id, agent);
+    if (agent === undefined && !files.has(file)) unknown++;
   }
   return {
-    agents: [...agents.values()].sort((a, b) => a.config.agent_id.localeCompare(b.config.agent_id)),
+    agents: [...agents.values()].sort((a, b) => a.id.localeCompare(b.id)),
+    isComplete: unknown === 0 && !complaints.some((text) => text.startsWith(configFolder + " ")),
     complaints,
   };
+}
+
+/** The agent that runs with this configuration, whatever is in the file now. */
+export async function runningWith(
+  file: string,
+  { sharedFolder = SHARED_FOLDER }: AgentPlaces = {},
+): Promise<AgentRef | undefined> {
+  const wanted = await realPath(file);
+  for (const agent of await runningAgents(sharedFolder)) {
+    if (await realPath(agent.file) === wanted) return agent;
+  }
+  return undefined;
+}
+
+async function realPath(file: string): Promise<string> {
+  return await Deno.realPath(file).catch(() => resolve(file));
 }
 
 async function installedConfigs(folder: string, complaints: string[]): Promise<string[]> {
@@ -96,6 +141,37 @@ async function installedConfigs(folder: string, complaints: string[]): Promise<s
     }
   }
   return files.sort();
+}
+
+/** Agents by the locks that they hold; what they are is asked of themselves. */
+async function runningAgents(folder: string): Promise<AgentRef[]> {
+  const found = await Promise.all(
+    (await locks(folder)).map(async ({ agentId, pid }): Promise<AgentRef | undefined> => {
+      // The other lock is in the agent's own folder, and open too.
+      const name = `/agent-${encodeURIComponent(agentId)}/lock`;
+      const lock = (await openFiles(pid)).find((path) => path.endsWith(name));
+      const own = lock === undefined ? undefined : dirname(lock);
+      const status = own === undefined ? undefined : await askStatus(own);
+      if (own !== undefined && status?.configuration_file !== undefined) {
+        const { configuration_file: file, log_file: logFile } = status;
+        return { id: agentId, file, folder: own, logFile };
+      }
+      // One that is just starting, that hangs, or of an older version.
+      const file = await configOfProcess(pid);
+      const read = file === undefined ? undefined : await readAgentRef(file);
+      if (read?.agent?.id === agentId) return read.agent;
+      return own === undefined || file === undefined
+        ? undefined
+        : { id: agentId, file, folder: own, logFile: undefined };
+    }),
+  );
+  return found.filter((agent) => agent !== undefined);
+}
+
+/** What a process has open, as far as this user may see it. */
+async function openFiles(pid: number): Promise<string[]> {
+  const { text } = await ask(["/bin/sh", "-c", 'ls -l "/proc/$1/fd"', "sh", String(pid)]);
+  return [...text.matchAll(/ -> (\/.*)$/gm)].map(([, path = ""]) => path);
 }
 
 /** The locks that agents hold, and their processes. Files of ended agents stay, and are left out. */

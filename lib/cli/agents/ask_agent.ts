@@ -2,7 +2,6 @@
 import { join } from "node:path";
 import { AgentStatus } from "../../observe/status_schema.ts";
 import { statusSocketPath } from "../../observe/status_socket.ts";
-import type { AgentRef } from "./agent_ref.ts";
 import { lockHolder } from "./lock_holder.ts";
 
 /** An agent that lives answers at once; one that hangs never does. */
@@ -15,8 +14,14 @@ export type AgentAnswer =
   | { kind: "silent"; why: string; pid?: number }
   | { kind: "stopped" };
 
+/** What an agent says of itself; undefined where it does not. */
+export async function askStatus(folder: string): Promise<AgentStatus | undefined> {
+  const answer = await askAgent({ folder });
+  return answer.kind === "running" ? answer.status : undefined;
+}
+
 /** Asks an agent what it is doing. */
-export async function askAgent({ folder }: AgentRef): Promise<AgentAnswer> {
+export async function askAgent({ folder }: { folder: string }): Promise<AgentAnswer> {
   let trouble: string;
   try {
     const response = await fetchFrom(folder, "/v1/status", AbortSignal.timeout(ANSWER_LIMIT_MS));

@@ -1,4 +1,5 @@
 /** Which agents of this host a command is about. */
+import { join } from "node:path";
 import { didYouMean } from "../../config/spelling.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "../command.ts";
 import {
@@ -7,18 +8,20 @@ import {
   CONFIG_FOLDER,
   findAgents,
   readAgentRef,
+  runningWith,
 } from "./agent_ref.ts";
+import { lockHolder } from "./lock_holder.ts";
 
 /** What a command is about. */
 export interface Chosen {
   agents: AgentRef[];
-  /** False: a configuration cannot be used, so that there are agents of which nothing is known. */
+  /** False: there are agents of which nothing is known, because a configuration cannot be used. */
   isComplete: boolean;
 }
 
 /**
- * The agents that the command line names; one whose configuration cannot be used is left out, and told. Undefined when it names none that can be used; that has
- * been told then.
+ * The agents that the command line names. One that runs is found although its configuration cannot be
+ * used any more, which is told; undefined when none is found, which has been told then.
  *
  * @param options.manyByDefault whether all are meant where none is named; else there must be one.
  */
@@ -31,7 +34,7 @@ export async function chooseAgents(
   const files = line.lists.config ?? [];
   const isNamed = files.length > 0 || positionals.length > 0 || line.switches.has("all");
   if (files.length > 0 || !isNamed && await exists(DEFAULT_CONFIG)) {
-    const chosen = await readAll(files.length > 0 ? files : [DEFAULT_CONFIG], io);
+    const chosen = await readAll(files.length > 0 ? files : [DEFAULT_CONFIG], { io, places });
     if (chosen.agents.length === 0 || positionals.length === 0) {
       return chosen.agents.length === 0 ? undefined : chosen;
     }
@@ -45,7 +48,7 @@ export async function chooseAgents(
     const agents = await byIds(positionals, { io, places });
     return agents === undefined ? undefined : { agents, isComplete: true };
   }
-  const { agents, complaints } = await findAgents(places);
+  const { agents, complaints, isComplete } = await findAgents(places);
   for (const complaint of complaints) io.stderr(`${complaint}\n`);
   if (agents.length === 0) {
     io.stderr(
@@ -58,33 +61,46 @@ export async function chooseAgents(
     io.stderr(`Which agent? Name one or more of them, or --all: ${ids(agents)}\n`);
     return undefined;
   }
-  return { agents, isComplete: complaints.length === 0 };
+  return { agents, isComplete };
 }
 
-async function readAll(files: readonly string[], io: Io): Promise<Chosen> {
+async function readAll(files: readonly string[], { io, places }: Search): Promise<Chosen> {
   const agents: AgentRef[] = [];
   for (const file of files) {
     const read = await readAgentRef(file);
-    if (read.ok) agents.push(read.agent);
-    else io.stderr(`${read.message}\n`);
+    const isRunning = read.agent !== undefined &&
+      await lockHolder(join(read.agent.folder, "lock")) !== undefined;
+    // What is in the file may have been changed, or broken, since the agent read it.
+    const running = isRunning ? read.agent : await runningWith(file, places);
+    const agent = running ?? read.agent;
+    const note = running === undefined ? "" : "; the agent that runs goes on as it was started";
+    if (!read.ok) io.stderr(`${read.message}${note}\n`);
+    if (agent !== undefined) agents.push({ ...agent, file });
   }
   return { agents, isComplete: agents.length === files.length };
 }
 
+interface Search {
+  io: Io;
+  places: AgentPlaces | undefined;
+}
+
 async function byIds(
   wanted: readonly string[],
-  { io, places }: { io: Io; places: AgentPlaces | undefined },
+  { io, places }: Search,
 ): Promise<AgentRef[] | undefined> {
   const { agents, complaints } = await findAgents(places);
   const chosen: AgentRef[] = [];
   for (const id of wanted) {
-    const agent = agents.find(({ config }) => config.agent_id === id);
+    const agent = agents.find((one) => one.id === id);
     if (agent !== undefined) {
       chosen.push(agent);
+      const broken = complaints.find((text) => text.startsWith(`${agent.file} `));
+      if (broken !== undefined) io.stderr(`${broken}\n`);
       continue;
     }
     for (const complaint of complaints) io.stderr(`${complaint}\n`);
-    const meant = didYouMean(id, agents.map(({ config }) => config.agent_id));
+    const meant = didYouMean(id, agents.map((one) => one.id));
     const hint = meant !== undefined
       ? `did you mean '${meant}'?`
       : await exists(id)
@@ -99,7 +115,7 @@ async function byIds(
 }
 
 function ids(agents: readonly AgentRef[]): string {
-  return agents.map(({ config }) => config.agent_id).join(", ");
+  return agents.map((one) => one.id).join(", ");
 }
 
 async function exists(file: string): Promise<boolean> {

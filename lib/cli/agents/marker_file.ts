@@ -11,13 +11,13 @@ interface Owner {
 }
 
 /** The path of a marker; the other spelling, without dashes, is only looked for. */
-export function markerPaths({ config: { agent_id: id } }: AgentRef, kind: MarkerKind): string[] {
+export function markerPaths({ id }: AgentRef, kind: MarkerKind): string[] {
   const ids = new Set([id, id.replaceAll("-", "")]);
   return [...ids].map((one) => join(SHARED_FOLDER, `TESTFLINGER-DEVICE-${kind}-${one}`));
 }
 
 /** As whom the agent runs, or would; undefined when that cannot be told. */
-async function ownerOf({ folder, config: { agent_id: id } }: AgentRef): Promise<Owner | undefined> {
+async function ownerOf({ folder, id }: AgentRef): Promise<Owner | undefined> {
   // Where its own folder may not be looked at, there is still its lock that everybody sees.
   const lock = sharedLockPath(SHARED_FOLDER, id);
   for (const path of [folder, lock]) {

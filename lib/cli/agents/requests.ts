@@ -68,7 +68,7 @@ export async function runRequest(
   const chosen = await chooseAgents(line, io, { manyByDefault: false, places });
   if (chosen === undefined) return 1;
   const outcomes = await Promise.all(chosen.agents.map(async (agent): Promise<Outcome> => {
-    const say = (text: string) => io.stdout(`${agent.config.agent_id}: ${text}\n`);
+    const say = (text: string) => io.stdout(`${agent.id}: ${text}\n`);
     const why = await whyNotHeeded(agent);
     if (why !== undefined) {
       say(why);
@@ -146,7 +146,7 @@ export const requestOnline: Request = async (agent, answer, talk) => {
       `${removed.length > 0 ? "the marker file is removed, but it" : "it"} stays ${wish.state}` +
         `${because}. That was not asked for on this host but is kept on the server: set it online ` +
         `there, on its web page or with 'testflinger-cli admin set agent-status --status online ` +
-        `--agents ${agent.config.agent_id}'`,
+        `--agents ${agent.id}'`,
     );
     return "refused";
   }

@@ -1,7 +1,5 @@
 /** What `testflinger-agent logs` does. */
-import { join } from "node:path";
 import { systemClock } from "../../clock.ts";
-import { LOG_FILE_NAME } from "../../observe/log.ts";
 import type { Io } from "../command.ts";
 import { TerminalText } from "../terminal_text.ts";
 import type { AgentRef } from "./agent_ref.ts";
@@ -22,11 +20,14 @@ export async function showLog(agent: AgentRef, io: Io, wish: LogWish): Promise<n
 }
 
 async function showAgent(
-  { config }: AgentRef,
+  { logFile: path, id }: AgentRef,
   io: Io,
   { lines, follow }: LogWish,
 ): Promise<number> {
-  const path = join(config.logging_basedir, LOG_FILE_NAME);
+  if (path === undefined) {
+    io.stderr(`Where ${id} has its log is not known: its configuration cannot be read\n`);
+    return 1;
+  }
   const decoder = new TextDecoder();
   const screen = new TerminalText();
   try {
@@ -49,12 +50,12 @@ async function showJob(agent: AgentRef, io: Io, { lines, follow }: LogWish): Pro
   const answer = await askAgent(agent);
   if (answer.kind !== "running") {
     const why = answer.kind === "stopped" ? "does not run" : `does not say: ${answer.why}`;
-    io.stderr(`${agent.config.agent_id} ${why}; what earlier jobs printed is on the server\n`);
+    io.stderr(`${agent.id} ${why}; what earlier jobs printed is on the server\n`);
     return 1;
   }
   if (answer.status.job === undefined) {
     io.stderr(
-      `${agent.config.agent_id} runs no job now` +
+      `${agent.id} runs no job now` +
         (follow ? "; waiting for one\n" : "; this is the last one's end\n"),
     );
   }

@@ -7,8 +7,8 @@ import type { AgentRef } from "./agent_ref.ts";
 import type { AgentAnswer } from "./ask_agent.ts";
 
 /** Everything about one agent. */
-export function statusLines({ config, file }: AgentRef, answer: AgentAnswer): string {
-  const heading = `${text(config.agent_id)}  `;
+export function statusLines({ id, file }: AgentRef, answer: AgentAnswer): string {
+  const heading = `${text(id)}  `;
   if (answer.kind === "stopped") {
     return `${heading}does not run\n${row("Configuration", file)}`;
   }
@@ -91,7 +91,7 @@ function transferWords(
 export function statusTable(entries: readonly { agent: AgentRef; answer: AgentAnswer }[]): string {
   const rows = entries.map((
     { agent, answer },
-  ) => [text(agent.config.agent_id), ...summary(answer)]);
+  ) => [text(agent.id), ...summary(answer)]);
   const all = [["AGENT", "STATE", "FOR", "JOB", "SERVER", "UNDELIVERED", "COMMENT"], ...rows];
   const widths =
     all[0]?.map((_, column) => Math.max(...all.map((cells) => cells[column]?.length ?? 0))) ?? [];

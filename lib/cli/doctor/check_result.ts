@@ -1,6 +1,6 @@
 /** What `doctor` says of one thing. */
 import type { Clock } from "../../clock.ts";
-import type { AgentRef } from "../agents/agent_ref.ts";
+import type { ConfiguredAgent } from "../agents/agent_ref.ts";
 import type { AgentUser } from "../agents/agent_user.ts";
 
 /** The outcome of one check. */
@@ -17,7 +17,7 @@ export interface CheckResult {
 
 /** What the checks look at, and with. */
 export interface Patient {
-  agent: AgentRef;
+  agent: ConfiguredAgent;
   /** As whom it runs, or would. */
   user: AgentUser;
   tokenFile: string;

@@ -1,6 +1,6 @@
 /** What `testflinger-agent doctor` does. */
 import { systemClock } from "../../clock.ts";
-import { SHARED_FOLDER } from "../agents/agent_ref.ts";
+import { readAgentRef, SHARED_FOLDER } from "../agents/agent_ref.ts";
 import { agentUser } from "../agents/agent_user.ts";
 import { chooseAgents } from "../agents/choose.ts";
 import { type CommandLine, type Io, readFormat, USAGE_STATUS } from "../command.ts";
@@ -59,17 +59,22 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
   const format = readFormat(line, io);
   if (format === undefined) return USAGE_STATUS;
   const chosen = await chooseAgents(line, io, { manyByDefault: false });
-  if (chosen?.isComplete !== true) {
-    io.stderr("'testflinger-agent check FILE' tells all about a configuration\n");
-  }
+  const hint = "'testflinger-agent check FILE' tells all about a configuration\n";
+  if (chosen?.isComplete !== true) io.stderr(hint);
   if (chosen === undefined) return CONFIG_STATUS;
   const { agents } = chosen;
   const isColoured = Deno.stdout.isTerminal() && (Deno.env.get("NO_COLOR") ?? "") === "";
   const isOne = agents.length === 1 && (line.lists.config ?? []).length < 2 &&
     !line.switches.has("all");
   const reports: Report[] = [];
-  for (const agent of agents) {
-    const { agent_id } = agent.config;
+  let unreadable = 0;
+  for (const { id: agent_id, file } of agents) {
+    const read = await readAgentRef(file);
+    if (!read.ok) {
+      unreadable++;
+      continue;
+    }
+    const { agent } = read;
     const checkResults: CheckResult[] = [];
     if (format === "text" && !isOne) io.stdout(`${agent_id}\n`);
     await diagnose({
@@ -95,7 +100,8 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
   if (format === "json") {
     io.stdout(`${JSON.stringify(isOne ? reports[0] : reports, null, 2)}\n`);
   }
-  if (!chosen.isComplete) return CONFIG_STATUS;
+  if (unreadable > 0 && chosen.isComplete) io.stderr(hint);
+  if (!chosen.isComplete || unreadable > 0) return CONFIG_STATUS;
   return reports.every(({ failed }) => failed === 0) ? 0 : 1;
 }
 
