@@ -89,6 +89,8 @@ export interface Connector {
   readonly configOptional: boolean;
   /** All programs that its stages call on this host, but for those that configurations and jobs name. */
   readonly programs: readonly ProgramNeed[];
+  /** The same of a control host that it runs commands on, besides those that every system has. */
+  readonly controlHostPrograms: readonly ProgramNeed[];
   /**
    * Runs one stage.
    *

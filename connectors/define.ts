@@ -57,6 +57,8 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
   readonly configOptional?: boolean;
   /** Programs that it calls on this host, besides what all connectors do. @default none */
   readonly programs?: readonly ProgramNeed[];
+  /** Programs that it runs on the control host, besides those that every system has. @default none */
+  readonly controlHostPrograms?: readonly ProgramNeed[];
   /** The pre-provision hook also cuts the device's power. @default false */
   readonly powerManagement?: boolean;
   /** JSON body of the hook's set-up request. @default none */
@@ -157,6 +159,7 @@ export function defineConnector<
     provisionShape: parts.provisionData,
     needs: parts.needs ?? [],
     configOptional: parts.configOptional ?? false,
+    controlHostPrograms: parts.controlHostPrograms ?? [],
     programs: mergePrograms([...parts.programs ?? [], ...COMMON_PROGRAMS]),
     // The caller has validated `config` by `configShape`, so it has this connector's keys too.
     run: async (ctx) => await workOf(ctx.stage)(ctx as OwnContext) ?? 0,

@@ -8,7 +8,14 @@ import type { Login } from "./support/image/seed_files.ts";
 import { imageSource, openImage } from "./support/image/source.ts";
 import { createUser, loginFor } from "./support/image/user.ts";
 import { credentials } from "./support/job.ts";
-import { QEMU_IMG, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
+import {
+  FLASH_PROGRAMS,
+  IMAGE_PROGRAMS,
+  QEMU_IMG,
+  SSH,
+  SSH_COPY_ID,
+  SSHPASS,
+} from "./support/process/programs.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
 import {
   controlHost,
@@ -33,6 +40,7 @@ export const muxpi = defineConnector({
   needs: ["agent_name", "control_host"],
   powerManagement: true,
   programs: [SSH, SSHPASS, SSH_COPY_ID, QEMU_IMG],
+  controlHostPrograms: [...IMAGE_PROGRAMS, ...FLASH_PROGRAMS],
   async prepare(ctx, { job, data }) {
     return {
       media: chosenMedia(ctx, data.media),

@@ -20,6 +20,10 @@ export function describeConnector(connector: Connector): string {
     ...(connector.configOptional ? ["It needs no configuration file.\n"] : []),
     `Programs on the agent's host:\n` +
     connector.programs.map((need) => `  ${programWords(need)}\n`).join(""),
+    ...connector.controlHostPrograms.length === 0 ? [] : [
+      `Programs on the control host:\n` +
+      connector.controlHostPrograms.map((need) => `  ${programWords(need)}\n`).join(""),
+    ],
     section("Configuration", own, connector.needs),
     section("Configuration that all connectors have", common, connector.needs),
     section("provision_data of the job", keyReferences(connector.provisionShape), []),
@@ -102,7 +106,16 @@ function programWords({ name, install, onlyFor }: ProgramNeed): string {
 }
 
 function chapter(
-  { name, summary, ownConfigShape, needs, configOptional, provisionShape, programs }: Connector,
+  {
+    name,
+    summary,
+    ownConfigShape,
+    needs,
+    configOptional,
+    provisionShape,
+    programs,
+    controlHostPrograms,
+  }: Connector,
 ): string {
   const elsewhere = needs.filter((key) => !Object.hasOwn(ownConfigShape, key));
   const own = keyReferences(ownConfigShape);
@@ -114,6 +127,10 @@ function chapter(
       ? []
       : [`Of the common keys it needs ${elsewhere.map(code).join(", ")} to provision.\n`]),
     `On the agent's host it calls ${programs.map(programInCode).join("; ")}.\n`,
+    ...(controlHostPrograms.length === 0 ? [] : [
+      `On the control host it needs, besides what every system has and what the configuration names, ` +
+      `${controlHostPrograms.map(programInCode).join("; ")}. \`doctor\` looks for them.\n`,
+    ]),
     ...(own.length === 0 ? [] : [`Configuration:\n\n${table(own, needs)}`]),
     ...(data.length === 0 ? [] : [`\`provision_data\` of the job:\n\n${table(data, [])}`]),
   ].join("\n");

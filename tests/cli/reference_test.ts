@@ -162,6 +162,7 @@ Deno.test("what is in code in the documentation and looks like a key is one, of 
   // Of jobs and their results, of Prometheus' configuration, and labels of metrics.
   const others = [
     ...["job_state", "test_cmds", "test_username", "test_password", "ignore_failure", "alloc_pct"],
+    ...["allocation_timeout"],
     ...["test_exception_info", "rule_files", "agent_id", "test_phase"],
   ];
   const docs = ["README.md", ...PROSE.map((name) => `docs/${name}`)]

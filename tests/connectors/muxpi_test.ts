@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { join } from "node:path";
 import { parse } from "yaml";
 import { imageType } from "../../connectors/support/image/image_type.ts";
+import { loadConnector } from "../../connectors/registry.ts";
 import { withPartitions } from "../../connectors/muxpi/storage.ts";
 import { shellWords } from "../../connectors/muxpi/words.ts";
 import { ControlHost, type ImagePartition } from "./support/control_host.ts";
@@ -992,6 +993,36 @@ test -e ${lab.root}/gone && { echo "No route to host" >&2; exit 255; }
   assertStringIncludes(run.stderr, "Cannot put back the storage medium to the device: ");
   // 12 pauses for the step, 3 for each of two mounts, 12 for the storage.
   assertEquals(lab.clock.elapsed, 5_000 + (12 + 3 + 3 + 12) * 5_000);
+});
+
+/** What every system has: coreutils, sed, find, and a shell. */
+const EVERYWHERE = [
+  ...["cat", "chmod", "dd", "echo", "false", "head", "mkdir", "mkfifo", "mktemp", "realpath", "rm"],
+  ...["rmdir", "ln", "sha256sum", "sync", "tee", "test", "touch", "true", "basename"],
+  ...["sed", "find", "sh"],
+];
+
+Deno.test("muxpi needs nothing on the control host but what it declares, and what every system has", async () => {
+  const declared = (await loadConnector("muxpi"))?.controlHostPrograms.map(({ name }) => name) ??
+    [];
+  for (
+    const files of [
+      { "etc/hostname": "ubuntu" },
+      { "lib/firmware/x-tegra186": null, "boot/grub/grub.cfg": "timeout=3\n" },
+      { "usr/bin/firefox": "x", "etc/os-release": 'VERSION_ID="24.04"\n' },
+    ]
+  ) {
+    const { lab, host } = await bench([{ name: "sda2", label: "writable", files }]);
+    await using _lab = lab;
+    await lab.config({ ...CONFIG, verify_flash: true });
+    await attach(lab, "i.img", await packed("xz", ["-1"]));
+    const bin = join(host.root, "bin");
+    for (const name of await names(bin)) {
+      if (![...EVERYWHERE, ...declared, "stm"].includes(name)) await Deno.remove(join(bin, name));
+    }
+    const { code, stderr } = await provision(lab);
+    assertEquals(code, 0, stderr);
+  }
 });
 
 Deno.test("a password of which cloud-init would make another one is refused before anything is done", async () => {

@@ -1,7 +1,7 @@
 import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 
-/** A program that a connector calls on the agent's host. */
+/** A program that a connector calls on the agent's host, or on a control host. */
 export interface ProgramNeed {
   readonly name: string;
   /** How it gets there. */
@@ -32,6 +32,31 @@ export const QEMU_IMG: ProgramNeed = {
 export const GIT: ProgramNeed = { name: "git", install: "apt install git", version: ["--version"] };
 export const TAR: ProgramNeed = { name: "tar", install: "apt install tar", version: ["--version"] };
 export const MAAS: ProgramNeed = { name: "maas", install: "snap install maas" };
+
+/** What is needed on a control host to look into an image and to change it; see `mountImage`. */
+export const IMAGE_PROGRAMS: readonly ProgramNeed[] = [
+  { name: "sudo", install: "apt install sudo, and a rule that asks for no password" },
+  { name: "lsblk", install: "apt install util-linux" },
+  { name: "mount", install: "apt install mount" },
+  { name: "umount", install: "apt install mount" },
+  { name: "mountpoint", install: "apt install util-linux" },
+];
+
+/** What is needed on a control host to write an image; see `flash`. */
+export const FLASH_PROGRAMS: readonly ProgramNeed[] = [
+  { name: "hdparm", install: "apt install hdparm" },
+  {
+    name: "zstdcat",
+    install: "apt install zstd",
+    onlyFor: "zstd images, and for packed ones whose own program is not there",
+  },
+  { name: "unxz", install: "apt install xz-utils", onlyFor: "xz images" },
+  { name: "unlzma", install: "apt install xz-utils", onlyFor: "lzma images" },
+  { name: "zcat", install: "apt install gzip", onlyFor: "gzip images" },
+  { name: "bunzip2", install: "apt install bzip2", onlyFor: "bzip2 images" },
+  { name: "lz4cat", install: "apt install lz4", onlyFor: "lz4 images" },
+  { name: "funzip", install: "apt install unzip", onlyFor: "zip images" },
+];
 
 /** What the stages call that all connectors have. */
 export const COMMON_PROGRAMS: readonly ProgramNeed[] = [

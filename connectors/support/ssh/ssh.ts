@@ -119,7 +119,7 @@ export function portOption(target: SshTarget, option: "-p" | "-P"): string[] {
 }
 
 /** The invocation that runs `command` (a shell command line: `quote` what is not yours) on a target. */
-function sshInvocation(
+export function sshInvocation(
   target: SshTarget,
   command: string,
   shared: readonly string[] = [],

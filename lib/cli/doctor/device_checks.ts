@@ -2,16 +2,35 @@
 import { join } from "node:path";
 import { loadConnector } from "../../../connectors/registry.ts";
 import { mergePrograms } from "../../../connectors/support/process/programs.ts";
-import { bracketed } from "../../../connectors/support/ssh/ssh.ts";
+import type { Connector } from "../../../connectors/context.ts";
+import type { CommonConfig } from "../../../connectors/support/config.ts";
+import {
+  bracketed,
+  controlHostTarget,
+  destination,
+  sshInvocation,
+} from "../../../connectors/support/ssh/ssh.ts";
 import { showText } from "../../observe/output_text.ts";
 import { connectorCalls, isFixed } from "../check/connector_calls.ts";
 import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
 import { findProgram } from "../check/programs.ts";
-import { type Check, type CheckResult, failed, ok, type Patient, warning } from "./check_result.ts";
+import {
+  type Check,
+  type CheckResult,
+  failed,
+  ok,
+  type Patient,
+  skipped,
+  warning,
+} from "./check_result.ts";
 
 const CONNECT_LIMIT_MS = 5_000;
 const HEALTH_LIMIT_MS = 5_000;
 const VERSION_LIMIT_MS = 5_000;
+/** ssh gives up connecting after 10 s. */
+const SSH_LIMIT_MS = 20_000;
+/** Last line of what the control host says: without it something else has answered. */
+const LOOKED = "looked";
 const MOST_VERSION_CHARS = 60;
 
 /** Connectors that reach no device of their own. */
@@ -23,6 +42,7 @@ const KEY_NAMES = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
 interface Device {
   file: string;
   config: DeviceConfig;
+  connectors: Connector[];
 }
 
 /** Everything about the devices that the agent's phases are for. */
@@ -37,6 +57,7 @@ export const deviceChecks: Check = async (patient) => {
       await keyVerdict(patient, device),
       await deviceVerdict(device),
       ...await controlHostVerdict(device),
+      ...await controlHostPrograms(patient, device),
     );
   }
   return [
@@ -50,8 +71,12 @@ async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]
   for (const { connector, configFile } of connectorCalls(config, file)) {
     if (configFile === undefined || !isFixed(configFile) || WITHOUT_DEVICE.has(connector)) continue;
     // What is wrong with the file has been told with the configuration.
-    const result = await readDeviceConfig(configFile, await loadConnector(connector));
-    if (result.ok) devices.set(configFile, { file: configFile, config: result.value });
+    const loaded = await loadConnector(connector);
+    const result = await readDeviceConfig(configFile, loaded);
+    if (!result.ok) continue;
+    const connectors = devices.get(configFile)?.connectors ?? [];
+    if (loaded !== undefined && !connectors.includes(loaded)) connectors.push(loaded);
+    devices.set(configFile, { file: configFile, config: result.value, connectors });
   }
   return [...devices.values()];
 }
@@ -174,6 +199,68 @@ async function controlHostVerdict({ config }: Device): Promise<CheckResult[]> {
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     return [failed("control host", `${host} does not answer: ${reason}`, advice)];
+  }
+}
+
+/** Whether the control host has the programs that connectors run there, asked by ssh. */
+async function controlHostPrograms(
+  { env, user }: Patient,
+  { config, connectors }: Device,
+): Promise<CheckResult[]> {
+  const needs = mergePrograms(connectors.flatMap((one) => one.controlHostPrograms));
+  const host = textOf(config.control_host);
+  if (host === undefined || needs.length === 0) return [];
+  const check = "control host programs";
+  if (user.uid !== Deno.uid()) {
+    return [skipped(check, `${host} lets in the agent's user only: run doctor as ${user.name}`)];
+  }
+  // The configuration has been read by a shape that has all the common keys.
+  const target = controlHostTarget({ config: config as CommonConfig });
+  const names = needs.map(({ name }) => name);
+  const command = `PATH="$PATH:/usr/sbin:/sbin"; for p in ${names.join(" ")}; do ` +
+    `command -v "$p" >/dev/null 2>&1 || echo "$p"; done; echo ${LOOKED}`;
+  const said = await outputOf(sshInvocation(target, command).argv, env);
+  const lines = said.stdout.trim().split("\n");
+  if (lines.at(-1) !== LOOKED) {
+    const why = showText(said.stderr.trim().split("\n").at(-1) ?? "");
+    return [
+      failed(
+        check,
+        `${destination(target)} cannot be asked by ssh${why === "" ? "" : `: ${why}`}`,
+        `as the agent's user: ssh-copy-id ${destination(target)}`,
+      ),
+    ];
+  }
+  const missing = needs.filter(({ name }) => lines.includes(name));
+  const found = names.filter((name) => !lines.includes(name));
+  const whom = connectors.map(({ name }) => name).join(" and ");
+  return [
+    ...missing.map(({ name, install, onlyFor }) =>
+      onlyFor === undefined
+        ? failed(check, `${host} has no ${name}, which ${whom} cannot do without`, install)
+        : warning(check, `${host} has no ${name}, which ${whom} needs for ${onlyFor}`, install)
+    ),
+    ...found.length === 0 ? [] : [ok(check, `${host} has ${found.join(", ")}`)],
+  ];
+}
+
+/** What a program prints; why it could not be started, in place of its standard error. */
+async function outputOf(
+  [program = "", ...args]: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<{ stdout: string; stderr: string }> {
+  try {
+    const { stdout, stderr } = await new Deno.Command(program, {
+      args,
+      env: { ...env },
+      clearEnv: true,
+      stdin: "null",
+      signal: AbortSignal.timeout(SSH_LIMIT_MS),
+    }).output();
+    const decoder = new TextDecoder();
+    return { stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+  } catch (error) {
+    return { stdout: "", stderr: error instanceof Error ? error.message : String(error) };
   }
 }
 
