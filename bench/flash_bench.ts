@@ -9,7 +9,7 @@ import { writeImage } from "../connectors/support/image/flash.ts";
 import { muxpi } from "../connectors/muxpi.ts";
 import type { PutBackStack } from "../connectors/support/put_back.ts";
 import { makeContext } from "../connectors/make_context.ts";
-import { sniffImage, unpacker } from "../connectors/support/image/image.ts";
+import { fileStream, sniffImage, unpacker } from "../connectors/support/image/image.ts";
 import { systemClock } from "../lib/clock.ts";
 import { incompressible, xz } from "../tests/support/disk_images.ts";
 import { isInstalled, SSH_TOOLS, SshServer } from "../tests/support/sshd.ts";
@@ -47,7 +47,12 @@ export async function bench({ quick }: BenchRun): Promise<Figure[]> {
     for (const [what, path] of [["raw", raw], ["xz", await xz(raw)]] as const) {
       const format = await sniffImage(path);
       if (format === "qcow2") throw new Error("That image was not meant to be qcow2");
-      const image = { path, unpacker: unpacker(format), timeoutMs: LIMIT_MS };
+      const image = {
+        stream: () => fileStream(path),
+        size: SIZE,
+        unpacker: unpacker(format),
+        timeoutMs: LIMIT_MS,
+      };
       const plain: number[] = [];
       const flashed: number[] = [];
       for (let pair = 0; pair < (quick ? 3 : 9); pair++) {

@@ -1,6 +1,6 @@
 import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
-import { imageStream } from "./image.ts";
+import { withProgress } from "./image.ts";
 import { expectSuccess, failureText, succeeded } from "../process/runner.ts";
 import { controlHost } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
@@ -28,7 +28,7 @@ const SHOWN_CHARS = 200;
 
 /** An image, and where to write it. */
 export interface Flashing {
-  readonly image: Pick<Image, "path" | "unpacker" | "timeoutMs">;
+  readonly image: Pick<Image, "stream" | "size" | "unpacker" | "timeoutMs">;
   /** Block device of the control host. */
   readonly device: string;
   /** Read back what was written. */
@@ -66,7 +66,10 @@ export async function writeImage(
   const program = `${image.unpacker} | dd`;
   const result = await controlHost(ctx).run(writeCommand({ image, device, verify }), {
     timeoutMs: image.timeoutMs,
-    input: await imageStream(ctx, { path: image.path, what: `Writing the image to ${device}` }),
+    input: withProgress(ctx, await image.stream(), {
+      what: `Writing the image to ${device}`,
+      total: image.size,
+    }),
   });
   const said = "stdout" in result ? `${result.stdout}\n${result.stderr}` : "";
   if (succeeded(result) && !WRITTEN.test(said)) {

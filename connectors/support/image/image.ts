@@ -1,4 +1,5 @@
 import { basename } from "node:path";
+import type { Task } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { progressOf } from "../progress.ts";
@@ -33,8 +34,8 @@ const UNPACKERS: Readonly<Record<Exclude<ImageFormat, "qcow2">, string>> = {
 /** How much of an image is read at once. */
 const CHUNK_BYTES = 1024 * 1024;
 
-/** How much of a file is looked at. */
-const HEAD_BYTES = 512;
+/** How much of an image is looked at. */
+export const HEAD_BYTES = 512;
 
 /** The end of a zip archive: 22 bytes and a comment of at most 64 KiB. */
 const ZIP_TAIL_BYTES = 22 + 65_535;
@@ -43,7 +44,26 @@ const ZIP_END = [0x50, 0x4b, 0x05, 0x06];
 const QCOW2_TIMEOUT_MS = 1_800_000;
 
 /**
- * Finds out what an image file is by its first bytes.
+ * Finds out what an image is by its first bytes, of which `HEAD_BYTES` are enough.
+ *
+ * @param name for messages.
+ * @throws ProvisioningError when it is no image: empty, a web page, text.
+ */
+export function formatOf(head: Uint8Array, name: string): ImageFormat {
+  if (head.length === 0) throw new ProvisioningError(`The image '${name}' is empty`);
+  const format = MAGIC.find(([, magic]) => magic.every((byte, i) => head[i] === byte))?.[0] ??
+    "raw";
+  if (format === "raw" && isText(head)) {
+    const what = /^\s*<(!doctype|html|\?xml)/i.test(new TextDecoder().decode(head))
+      ? "a web page"
+      : "text";
+    throw new ProvisioningError(`'${name}' is no image: it is ${what}`);
+  }
+  return format;
+}
+
+/**
+ * Finds out what an image file is.
  *
  * @throws ProvisioningError when it is no image: empty, a web page, text, an archive of many files.
  */
@@ -58,16 +78,7 @@ export async function sniffImage(path: string): Promise<ImageFormat> {
     });
   }
   using open = file;
-  const head = await readSome(open, HEAD_BYTES);
-  if (head.length === 0) throw new ProvisioningError(`The image '${name}' is empty`);
-  const format = MAGIC.find(([, magic]) => magic.every((byte, i) => head[i] === byte))?.[0] ??
-    "raw";
-  if (format === "raw" && isText(head)) {
-    const what = /^\s*<(!doctype|html|\?xml)/i.test(new TextDecoder().decode(head))
-      ? "a web page"
-      : "text";
-    throw new ProvisioningError(`'${name}' is no image: it is ${what}`);
-  }
+  const format = formatOf(await readSome(open, HEAD_BYTES), name);
   if (format === "zip") {
     const members = await zipMembers(open);
     if (members !== 1) {
@@ -100,39 +111,57 @@ export async function rawFromQcow2(ctx: ConnectorContext, path: string): Promise
   return raw;
 }
 
-/** An image as a stream, which says in the log how far it has come. */
-export async function imageStream(
-  ctx: ConnectorContext,
-  { path, what }: { readonly path: string; readonly what: string },
-): Promise<ReadableStream<Uint8Array>> {
+/** A file as a stream of large pieces: the small ones of `file.readable` cost more than their use. */
+export async function fileStream(path: string): Promise<ReadableStream<Uint8Array>> {
   const file = await Deno.open(path);
-  const { size } = await file.stat();
-  const progress = progressOf(ctx, { what, total: size });
-  let sent = 0;
-  // Not `file.readable`: its small pieces cost more than what is done with them.
   return new ReadableStream({
     async pull(controller) {
       const buffer = new Uint8Array(CHUNK_BYTES);
       const length = await file.read(buffer).catch((error) => {
         file.close();
-        progress.end();
         throw error;
       });
       if (length === null) {
         file.close();
-        progress.end();
         controller.close();
-        return;
+      } else {
+        controller.enqueue(buffer.subarray(0, length));
       }
-      sent += length;
-      progress.at(sent);
-      controller.enqueue(buffer.subarray(0, length));
     },
-    cancel() {
-      file.close();
-      progress.end();
-    },
+    cancel: () => file.close(),
   }, { highWaterMark: 1 });
+}
+
+/** The same stream, which says how far it has come. */
+export function withProgress(
+  ctx: ConnectorContext,
+  stream: ReadableStream<Uint8Array>,
+  task: Task,
+): ReadableStream<Uint8Array> {
+  const progress = progressOf(ctx, task);
+  const reader = stream.getReader();
+  let passed = 0;
+  return new ReadableStream({
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read();
+        if (done) {
+          progress.end();
+          return controller.close();
+        }
+        passed += value.length;
+        progress.at(passed);
+        controller.enqueue(value);
+      } catch (error) {
+        progress.end();
+        throw error;
+      }
+    },
+    async cancel(reason) {
+      progress.end();
+      await reader.cancel(reason);
+    },
+  }, { highWaterMark: 0 });
 }
 
 async function readSome(file: Deno.FsFile, length: number): Promise<Uint8Array> {

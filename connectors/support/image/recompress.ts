@@ -2,7 +2,7 @@
 import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { expectSuccess } from "../process/runner.ts";
-import { imageStream, rawFromQcow2, sniffImage, unpacker } from "./image.ts";
+import { fileStream, rawFromQcow2, sniffImage, unpacker, withProgress } from "./image.ts";
 
 const COMPRESS_TIMEOUT_MS = 3_600_000;
 
@@ -37,7 +37,10 @@ export async function recompressToXz(ctx: ConnectorContext, path: string): Promi
       ],
       {
         timeoutMs: COMPRESS_TIMEOUT_MS,
-        input: await imageStream(ctx, { path: source, what: "Compressing the image with xz" }),
+        input: withProgress(ctx, await fileStream(source), {
+          what: "Compressing the image with xz",
+          total: (await Deno.stat(source)).size,
+        }),
       },
     );
     expectSuccess(ended, { step: "compress the image", program: `${program} | xz` });

@@ -1,16 +1,18 @@
 import { basename, join } from "node:path";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { attachmentPath } from "../attachments.ts";
-import { checkDownload, download } from "../http/download.ts";
+import { checkDownload } from "../http/download.ts";
 import { ProvisioningError } from "../errors.ts";
-import { rawFromQcow2, sniffImage, unpacker } from "./image.ts";
+import { openArriving } from "./arriving.ts";
+import { hostCache } from "./host_cache.ts";
+import { fileStream, formatOf, HEAD_BYTES, rawFromQcow2, sniffImage, unpacker } from "./image.ts";
 
 /** How long writing may take. */
 const FLASH_URL_TIMEOUT_MS = 1_800_000;
 const FLASH_ATTACHMENT_TIMEOUT_MS = 1_200_000;
 
 /** Below the job's folder. */
-const DOWNLOAD_FOLDER_PREFIX = ".image-";
+const RAW_FOLDER_PREFIX = ".image-";
 
 /** What a job may say of its image. */
 export interface NamedImage {
@@ -47,10 +49,12 @@ export async function imageSource(ctx: PrepareContext, data: NamedImage): Promis
   );
 }
 
-/** An image on the agent's host. What was made for it is gone when it is disposed of. */
+/** An image that is written as it arrives. What was made for it is gone when it is disposed of. */
 export interface Image extends AsyncDisposable {
-  /** Absolute. */
-  readonly path: string;
+  /** All of it, from the first byte on. To be asked for once. */
+  stream(): Promise<ReadableStream<Uint8Array>>;
+  /** In bytes, as it comes; undefined where nobody knows. */
+  readonly size: number | undefined;
   /** Program that makes a raw image of it, from standard input to standard output. */
   readonly unpacker: string;
   /** What writing it may take. */
@@ -58,42 +62,74 @@ export interface Image extends AsyncDisposable {
 }
 
 /**
- * Gets the image.
+ * Gets the beginning of the image, and the rest while it is written.
  *
  * @throws ProvisioningError when it cannot be had, or it is no image.
  */
 export async function openImage(ctx: ConnectorContext, source: ImageSource): Promise<Image> {
-  const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: DOWNLOAD_FOLDER_PREFIX });
-  const remove = () => Deno.remove(folder, { recursive: true });
+  if (source.kind === "attachment") {
+    return await imageOfFile(ctx, source.path, FLASH_ATTACHMENT_TIMEOUT_MS);
+  }
+  const arriving = await openArriving(ctx, source, await hostCache(ctx));
   try {
-    const file = await imageFile(ctx, source, folder);
-    const format = await sniffImage(file.path);
-    if (format !== "qcow2") return { ...file, unpacker: unpacker(format), ...disposedBy(remove) };
-    // qemu-img writes beside its input, and attachments belong to the job.
-    const link = join(folder, basename(file.path));
-    if (link !== file.path) await Deno.symlink(file.path, link);
-    const path = await rawFromQcow2(ctx, link);
-    await sniffImage(path);
-    return { ...file, path, unpacker: unpacker("raw"), ...disposedBy(remove) };
+    const name = basename(new URL(source.url).pathname);
+    const format = formatOf(await arriving.head(HEAD_BYTES), name);
+    // What these are is only seen at their end.
+    if (format === "qcow2" || format === "zip") {
+      const file = await imageOfFile(ctx, await arriving.whole(), FLASH_URL_TIMEOUT_MS);
+      return {
+        ...file,
+        async [Symbol.asyncDispose]() {
+          await file[Symbol.asyncDispose]();
+          await arriving[Symbol.asyncDispose]();
+        },
+      };
+    }
+    return {
+      stream: () => Promise.resolve(arriving.stream()),
+      size: arriving.size,
+      unpacker: unpacker(format),
+      timeoutMs: FLASH_URL_TIMEOUT_MS,
+      [Symbol.asyncDispose]: () => arriving[Symbol.asyncDispose](),
+    };
   } catch (error) {
-    await remove();
+    await arriving[Symbol.asyncDispose]();
     throw error;
   }
 }
 
-async function imageFile(
+async function imageOfFile(
   ctx: ConnectorContext,
-  source: ImageSource,
-  folder: string,
-): Promise<{ path: string; timeoutMs: number }> {
-  if (source.kind === "attachment") {
-    return { path: source.path, timeoutMs: FLASH_ATTACHMENT_TIMEOUT_MS };
+  path: string,
+  timeoutMs: number,
+): Promise<Image> {
+  const format = await sniffImage(path);
+  if (format !== "qcow2") {
+    return {
+      stream: () => fileStream(path),
+      size: (await Deno.stat(path)).size,
+      unpacker: unpacker(format),
+      timeoutMs,
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    };
   }
-  const { url, sha256 } = source;
-  const { path } = await download(ctx, { url, to: join(folder, "image"), sha256 });
-  return { path, timeoutMs: FLASH_URL_TIMEOUT_MS };
-}
-
-function disposedBy(remove: () => Promise<void>): AsyncDisposable {
-  return { [Symbol.asyncDispose]: remove };
+  const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: RAW_FOLDER_PREFIX });
+  const remove = () => Deno.remove(folder, { recursive: true });
+  try {
+    // qemu-img writes beside its input, and that is not ours.
+    const link = join(folder, "image");
+    await Deno.symlink(path, link);
+    const raw = await rawFromQcow2(ctx, link);
+    await sniffImage(raw);
+    return {
+      stream: () => fileStream(raw),
+      size: (await Deno.stat(raw)).size,
+      unpacker: unpacker("raw"),
+      timeoutMs,
+      [Symbol.asyncDispose]: remove,
+    };
+  } catch (error) {
+    await remove();
+    throw error;
+  }
 }
