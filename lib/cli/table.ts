@@ -1,5 +1,6 @@
 /** The commands, in the order in which the help lists them. */
 import type { Command } from "./command.ts";
+import { cacheCommand } from "./cache.ts";
 import { checkCommand } from "./check.ts";
 import { completionCommand } from "./completion.ts";
 import { doctorCommand } from "./doctor.ts";
@@ -63,6 +64,7 @@ export const COMMANDS: readonly Command[] = [
   restartCommand,
   offlineCommand,
   onlineCommand,
+  cacheCommand,
   sandboxCommand,
   deviceConnector,
   completionCommand,

@@ -174,6 +174,15 @@ const newKeys = {
   max_spool: bytes().prefault("10 GiB").describe(
     "How much of logs and artifacts may wait on disk to be delivered to the server.",
   ),
+  image_cache: text().refine((path) => path === "" || isAbsolute(path), "must be a whole path")
+    .optional().describe(
+      "Folder of the images that the device connectors of this host keep, for all its agents; " +
+        'absent: `image-cache` in `results_basedir`; `""`: none is kept.',
+    ),
+  image_cache_max: bytes().optional().describe(
+    "How much may be kept there; absent: 20 GiB where the disk has room for ten times that, else " +
+      "nothing.",
+  ),
   attachments_max_members: z.int().min(1).default(ATTACHMENTS_MAX_MEMBERS).describe(
     "How many files and folders the attachments of a job may have.",
   ),

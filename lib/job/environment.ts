@@ -1,4 +1,5 @@
 /** The environment in which a phase's command runs. */
+import { join } from "node:path";
 import { type AgentConfig, environmentOf } from "../config/agent_config.ts";
 import { markOf } from "../process/mark.ts";
 import { isUnsafeName, shownName } from "./secrets.ts";
@@ -37,6 +38,17 @@ export interface PhaseEnvironmentOptions {
   config: AgentConfig;
 }
 
+/** What tells device connectors of the images that the host keeps. */
+function imageCacheOf(config: AgentConfig): Record<string, string> {
+  const folder = config.image_cache ?? join(config.results_basedir, "image-cache");
+  return {
+    TESTFLINGER_IMAGE_CACHE: folder,
+    TESTFLINGER_IMAGE_CACHE_MIN_FREE: String(config.min_free_space),
+    ...(config.image_cache_max !== undefined &&
+      { TESTFLINGER_IMAGE_CACHE_MAX: String(config.image_cache_max) }),
+  };
+}
+
 /** The agent's own environment, then the configuration, then the job's id, then the secrets. */
 export function phaseEnvironment(
   { jobId, secrets, config }: PhaseEnvironmentOptions,
@@ -45,6 +57,7 @@ export function phaseEnvironment(
   for (const name of NOT_INHERITED) delete inherited[name];
   const env: Record<string, string> = {
     ...inherited,
+    ...imageCacheOf(config),
     ...environmentOf(config),
     [JOB_VARIABLE]: jobId,
   };

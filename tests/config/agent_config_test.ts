@@ -343,6 +343,13 @@ const WRONG: Record<string, [value: string, message: string][]> = {
       "is the number '1.5', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
     ],
   ],
+  image_cache: [["images", "is the text 'images', must be a whole path"]],
+  image_cache_max: [
+    [
+      "lots",
+      "is the text 'lots', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
+    ],
+  ],
   attachments_max_members: [["0", "is the number '0', must be at least 1"]],
   attachments_max_size: [
     [

@@ -1,9 +1,16 @@
 /** Which image cache a stage uses: the agent says so in the environment of its phases. */
+import { statfs } from "node:fs/promises";
+import { dirname } from "node:path";
 import type { ConnectorContext } from "../../context.ts";
 import { ImageCache } from "./cache.ts";
 
+/** Where the disk is large, a cache is this large unless somebody says otherwise. */
+const DEFAULT_MAX_BYTES = 20 * 2 ** 30;
+/** How many times that the disk must hold. */
+const DISK_FACTOR = 10;
+
 /** Variables that the agent sets from its keys image_cache, image_cache_max and min_free_space. */
-export const CACHE_VARIABLES = {
+const CACHE_VARIABLES = {
   folder: "TESTFLINGER_IMAGE_CACHE",
   maxBytes: "TESTFLINGER_IMAGE_CACHE_MAX",
   minFreeBytes: "TESTFLINGER_IMAGE_CACHE_MIN_FREE",
@@ -14,11 +21,25 @@ export async function hostCache(
   { env, log }: Pick<ConnectorContext, "env" | "log">,
 ): Promise<ImageCache | undefined> {
   const folder = env[CACHE_VARIABLES.folder] ?? "";
-  const maxBytes = Number(env[CACHE_VARIABLES.maxBytes] ?? 0);
+  if (folder === "") return undefined;
+  const maxBytes = Number(env[CACHE_VARIABLES.maxBytes] ?? await defaultMaxBytes(folder));
   const minFreeBytes = Number(env[CACHE_VARIABLES.minFreeBytes] ?? 0);
-  if (folder === "" || !(maxBytes > 0)) return undefined;
+  if (!(maxBytes > 0)) return undefined;
   const opened = await ImageCache.open(folder, { maxBytes, minFreeBytes: minFreeBytes || 0 });
   if (opened.ok) return opened.cache;
   log.warning(`The image cache is not used: ${opened.why}`);
   return undefined;
+}
+
+/** How large a cache in this folder may become where nobody says; 0 on a small disk. */
+export async function defaultMaxBytes(folder: string): Promise<number> {
+  for (let place = folder;; place = dirname(place)) {
+    try {
+      const { blocks, bsize } = await statfs(place);
+      return blocks * bsize >= DISK_FACTOR * DEFAULT_MAX_BYTES ? DEFAULT_MAX_BYTES : 0;
+    } catch {
+      // It is yet to be made; the root is there.
+      if (place === dirname(place)) return 0;
+    }
+  }
 }
