@@ -120,7 +120,7 @@ const establishedKeys = {
     "Folder of the working folders, one for each job.",
   ),
   logging_basedir: filledText().default("/tmp/testflinger/logs").describe(
-    "Folder of `testflinger-agent.log`, which is rotated at midnight; 6 old files are kept.",
+    "Folder of `testflinger-agent.log`, which is rotated at midnight; 6 old files are kept. Its lines have the name of the agent.",
   ),
   results_basedir: filledText().default("/tmp/testflinger/results").describe(
     "Folder of what could not be delivered yet.",

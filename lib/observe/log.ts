@@ -109,7 +109,9 @@ export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
     recent.push(text);
     if (recent.length > MAX_RECENT) recent = recent.slice(-MAX_RECENT);
     if (!options.quiet) toConsole(event);
-    const line = options.format === "json" ? formatJson(event, options.agentId) : text;
+    const line = options.format === "json"
+      ? formatJson(event, options.agentId)
+      : formatText(event, options.agentId);
     toFile.write(line, event.time);
   };
 

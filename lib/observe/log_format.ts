@@ -43,9 +43,24 @@ export function escapeText(text: string): string {
   });
 }
 
-/** `2026-11-22 23:59:59,123 WARNING message key=value`, time as the host's clock shows it. */
-export function formatText(event: LogEvent): string {
-  return `${localTime(event.time)} ${event.level} ${sentence(event)}`;
+/**
+ * `2026-11-22 23:59:59,123 WARNING message key=value`, time as the host's clock shows it; with an
+ * agent, `... WARNING [rpi4-1] message`, for a file that several agents may write to.
+ */
+export function formatText(event: LogEvent, agentId?: string): string {
+  const name = agentId === undefined ? "" : `[${escapeText(agentId)}] `;
+  return `${localTime(event.time)} ${event.level} ${name}${sentence(event)}`;
+}
+
+const NAME_IN_TEXT = /^[\d-]+ [\d:,]+ [A-Z]+ (\[.*\] .*)/s;
+const NAME_IN_JSON = /^\{"time":"[^"]*","level":"[A-Z]+","agent":("(?:[^"\\]|\\.)*")/;
+
+/** Whether a line of a log file is another agent's; one that does not say whose it is is not. */
+export function isOfAnother(line: string, agentId: string): boolean {
+  const json = NAME_IN_JSON.exec(line)?.[1];
+  if (json !== undefined) return json !== JSON.stringify(agentId);
+  const rest = NAME_IN_TEXT.exec(line)?.[1];
+  return rest !== undefined && !rest.startsWith(`[${escapeText(agentId)}] `);
 }
 
 /** `<4>message key=value`: the journal keeps time and unit itself. */

@@ -109,7 +109,7 @@ Deno.test("status, logs, jobs, offline, online and restart follow an agent throu
     const online = await run("online", ...on);
     assertEquals([online.status, online.stdout], [0, `${agentId}: takes jobs again\n`]);
     const logs = await until("to be started again", "logs", "-n", "2", ...on);
-    assertMatch(logs, /^.* INFO .*\n.* INFO The agent ends, to be started again\n$/);
+    assertMatch(logs, /^.* INFO .*\n.* INFO \[\S+\] The agent ends, to be started again\n$/);
   }));
 
 Deno.test("restart --wait and online --wait end when a supervisor has started the agent again", () =>
@@ -267,4 +267,25 @@ Deno.test("a running agent is found and asked whatever has become of its configu
     assertStringIncludes(gone.stdout, `${agentId}  test for `);
     await Deno.writeTextFile(`${folder}/go`, "");
     await served.sandbox.waitFor(() => served.sandbox.state(jobId) === "complete");
+  }));
+
+Deno.test("of a log that two agents write, logs shows the named one's lines", () =>
+  withLab(async ({ folder, file, agentId, start }) => {
+    const other = `${agentId}-other`;
+    const config = (await Deno.readTextFile(file)).replace(agentId, other)
+      .replace("/results", "/other");
+    await Deno.writeTextFile(`${folder}/b.conf`, config);
+    start();
+    await using _second = startProgram(["-c", `${folder}/b.conf`, "--token-file", "none"]);
+    await until(`${agentId}  waiting`, "status", "-c", file);
+    await until(`${other}  waiting`, "status", "-c", `${folder}/b.conf`);
+    const log = await Deno.readTextFile(`${folder}/logs/testflinger-agent.log`);
+    assertStringIncludes(log, ` INFO [${agentId}] Agent ${agentId} starts`);
+    assertStringIncludes(log, ` INFO [${other}] Agent ${other} starts`);
+    for (const [id, others] of [[agentId, other], [other, agentId]]) {
+      const { stdout } = await run("logs", id ?? "");
+      assertStringIncludes(stdout, `[${id}] Agent ${id} starts`);
+      assertEquals(stdout.includes(`[${others}]`), false, stdout);
+    }
+    await Deno.remove(`/tmp/testflinger-agent-${other}.lock`).catch(() => {});
   }));

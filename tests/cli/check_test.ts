@@ -20,6 +20,11 @@ function checkAgent(more: string, ...flags: string[]) {
   return check({ "a.conf": AGENT + more }, (folder) => [...flags, `${folder}/a.conf`]);
 }
 
+/** Agents of these tests share their folders. */
+const SAME_LOG =
+  "warning: logging_basedir: 'logs' is that of a.conf too: both write one log, whose " +
+  "lines have their names; give each a folder of its own";
+
 Deno.test("check accepts a valid agent's configuration", async () => {
   assertEquals(await checkAgent("test_command: echo hello\n"), {
     status: 0,
@@ -66,12 +71,14 @@ Deno.test("check judges the other keys while one is wrong", async () => {
     "a.conf:7:12: connector: there is no device connector 'muxpy', did you mean 'muxpi'?",
     "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: choose another",
     "b.conf:3:13: job_queues: is the text 'rpi4', must be a list: write ['rpi4']",
+    `b.conf:5:18: ${SAME_LOG}`,
     "b.conf:7:15: metrics_port: is the number '1000000', must be at most 65535",
     "b.conf:8:12: connector: 'muxpi' must come with connector_config, the device's own file",
+    `c.conf:5:18: ${SAME_LOG}`,
     "c.conf:9:12: max_spool: is the text 'much', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
     "device.yaml:1:1: control_host: is missing, muxpi cannot provision without it",
     "device.yaml:1:14: serial_port: is the text 'many', must be a port number, 1 to 65535",
-    "4 files: 9 mistakes, 1 warning",
+    "4 files: 9 mistakes, 3 warnings",
   ]);
 });
 
@@ -262,8 +269,10 @@ Deno.test("check finds what agents of one host must not share", async () => {
   assertEquals(status, 2);
   assertEquals(said, [
     "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: choose another",
+    `b.conf:5:18: ${SAME_LOG}`,
     "c.conf:1:11: warning: agent_id: 'rpi41' without its dashes is the id of a.conf too: a marker " +
     "file meant for one of the two may reach the other",
+    `c.conf:5:18: ${SAME_LOG}`,
     "c.conf:7:15: warning: metrics_port: 9100 is the port of a.conf too: choose another",
     "device.yaml: warning: is the device of 2 agents, which would disturb each other: a.conf, c.conf",
     said.at(-1) ?? "",

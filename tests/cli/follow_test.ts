@@ -32,6 +32,27 @@ Deno.test("a log's end is so many lines, also when the file is long or its last 
     assertEquals(await lastLines(path, 2), "");
   }));
 
+Deno.test("of a file that others write, too, the last lines are those that count, however far back", () =>
+  withFile(async (path) => {
+    const lines = Array.from(
+      { length: 5000 },
+      (_, i) => `${i % 1000 === 7 ? "own" : "other"} ${i}`,
+    );
+    await Deno.writeTextFile(path, lines.map((line) => `${line} ${"x".repeat(40)}\n`).join(""));
+    const clock = new FakeClock();
+    const counts = (line: string) => line.startsWith("own");
+    const shown = async (count: number) => {
+      let text = "";
+      for await (const bytes of followFile(path, { lines: count, counts, follow: false, clock })) {
+        text += new TextDecoder().decode(bytes);
+      }
+      return text.split("\n").filter(counts).map((line) => line.split(" ")[1]);
+    };
+    assertEquals(await shown(1), ["4007"]);
+    assertEquals(await shown(3), ["2007", "3007", "4007"]);
+    assertEquals((await shown(9)).length, 5);
+  }));
+
 Deno.test("following goes on into the file that takes the place of a rotated one", () =>
   withFile(async (path) => {
     await Deno.writeTextFile(path, "a\n");

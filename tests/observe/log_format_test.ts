@@ -4,6 +4,7 @@ import {
   formatJournal,
   formatJson,
   formatText,
+  isOfAnother,
   localDate,
   type LogEvent,
 } from "../../lib/observe/log_format.ts";
@@ -73,4 +74,19 @@ Deno.test("a JSON line has the time in UTC, the agent, and the fields with their
     fields: { n: 1, t: true, s: "x" },
   });
   assertEquals("fields" in JSON.parse(formatJson(event("m"), "a-1")), false);
+});
+
+Deno.test("a line of a log file says whose it is, in text and in JSON", () => {
+  for (const id of ["rpi4-1", "a b] c", 'quote"d', "new\nline"]) {
+    const text = formatText(event("m"), id);
+    const json = formatJson(event("m"), id);
+    for (const line of [text, json]) {
+      assertEquals(isOfAnother(line, id), false, line);
+      assertEquals(isOfAnother(line, "rpi4-2"), true, line);
+    }
+  }
+  // Of an older version, or the rest of a line.
+  for (const line of [formatText(event("m")), "  at nowhere", "", "{", '{"a": 1}']) {
+    assertEquals(isOfAnother(line, "rpi4-1"), false, line);
+  }
 });

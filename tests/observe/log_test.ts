@@ -39,18 +39,18 @@ async function withLog(
   }
 }
 
-Deno.test("an event goes to the file and to the console, as the same line", () =>
+Deno.test("an event goes to the console, and to the file with the agent's name", () =>
   withLog({}, ({ log, screen, file }) => {
     log.info("Job started", { job_id: "j-1" });
     assertEquals(screen, ["2026-11-22 12:00:00,005 INFO Job started job_id=j-1"]);
-    assertEquals(file(), screen[0] + "\n");
+    assertEquals(file(), "2026-11-22 12:00:00,005 INFO [agent-1] Job started job_id=j-1\n");
   }));
 
 Deno.test("logging_quiet logs to the file only", () =>
   withLog({ quiet: true }, ({ log, screen, file }) => {
     log.error("E");
     assertEquals(screen, []);
-    assertStringIncludes(file(), "ERROR E");
+    assertStringIncludes(file(), "ERROR [agent-1] E");
   }));
 
 for (
@@ -82,7 +82,7 @@ Deno.test("under systemd the console has priorities and no time, the file has ti
   withLog({ underSystemd: true }, ({ log, screen, file }) => {
     log.warning("careful", { n: 1 });
     assertEquals(screen, ["<4>careful n=1"]);
-    assertMatch(file(), /^2026-11-22 12:00:00,005 WARNING careful n=1\n$/);
+    assertMatch(file(), /^2026-11-22 12:00:00,005 WARNING \[agent-1\] careful n=1\n$/);
   }));
 
 Deno.test("log_format json writes JSON lines everywhere", () =>
@@ -111,7 +111,7 @@ Deno.test("secrets of the running job are taken out of messages, fields and numb
     const line = "2026-11-22 12:00:00,005 INFO password **f52fbd** " +
       "url=http://u:**f52fbd**@host pin=**n** status=1";
     assertEquals(screen, [line]);
-    assertEquals(file(), line + "\n");
+    assertEquals(file().replace("[agent-1] ", ""), line + "\n");
     assertEquals(recent(), [line]);
     setRedactor();
     log.info("hunter2");
@@ -200,8 +200,8 @@ Deno.test("a full disk costs lines and nothing else, and leaves no half line to 
     assertStringIncludes(screen, "written again lost=3");
     const lines = (await Deno.readTextFile(`${folder}/${NAME}`)).trimEnd().split("\n");
     assertEquals(lines.length, 3, lines.join("\n"));
-    assertMatch(lines[0] ?? "", /INFO before$/);
-    assertMatch(lines[2] ?? "", / INFO after$/);
+    assertMatch(lines[0] ?? "", /INFO \[agent-1\] before$/);
+    assertMatch(lines[2] ?? "", / INFO \[agent-1\] after$/);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -8,8 +8,10 @@ const NEW_LINE = 0x0a;
 
 /** What to read of a log file. */
 export interface FollowOptions {
-  /** How many lines of its end. */
+  /** How many lines of its end, of those that count. */
   lines: number;
+  /** Which lines count. @default all */
+  counts?: (line: string) => boolean;
   /** Whether to go on with what is written later, also into its successor after a rotation. */
   follow: boolean;
   clock: Clock;
@@ -24,13 +26,13 @@ export interface FollowOptions {
  */
 export async function* followFile(
   path: string,
-  { lines, follow, clock, signal }: FollowOptions,
+  { lines, counts = () => true, follow, clock, signal }: FollowOptions,
 ): AsyncGenerator<Uint8Array> {
   let file: Deno.FsFile | undefined;
   try {
     file = await open(path, follow);
     if (file !== undefined) {
-      await file.seek(await startOfLastLines(file, lines), Deno.SeekMode.Start);
+      await file.seek(await startOfLastLines(file, lines, counts), Deno.SeekMode.Start);
     }
     while (true) {
       if (file !== undefined) yield* rest(file);
@@ -86,27 +88,42 @@ async function isReplaced(path: string, file: Deno.FsFile): Promise<boolean> {
   }
 }
 
-/** Where the last lines begin, read from the end: a log may be large. */
-async function startOfLastLines(file: Deno.FsFile, lines: number): Promise<number> {
+/** Where the last lines begin that count, read from the end: a log may be large. */
+async function startOfLastLines(
+  file: Deno.FsFile,
+  lines: number,
+  counts: (line: string) => boolean,
+): Promise<number> {
   const { size } = await file.stat();
+  if (lines === 0) return size;
   let left = lines;
+  /** The beginning of the line that ends in the part before. */
+  let rest = new Uint8Array();
   for (let end = size; end > 0;) {
     const start = Math.max(0, end - CHUNK_BYTES);
-    const chunk = new Uint8Array(end - start);
-    await file.seek(start, Deno.SeekMode.Start);
-    let filled = 0;
-    while (filled < chunk.length) {
-      const count = await file.read(chunk.subarray(filled));
-      if (count === null) break;
-      filled += count;
-    }
-    for (let i = filled - 1; i >= 0; i--) {
+    const part = new Uint8Array(end - start + rest.length);
+    await readAt(file, start, part.subarray(0, end - start));
+    part.set(rest, end - start);
+    let lineEnd = part.length;
+    for (let i = end - start - 1; i >= 0; i--) {
       // The end of the last line begins none.
-      if (chunk[i] !== NEW_LINE || start + i === size - 1) continue;
-      left--;
+      if (part[i] !== NEW_LINE || start + i === size - 1) continue;
+      if (counts(new TextDecoder().decode(part.subarray(i + 1, lineEnd)))) left--;
       if (left === 0) return start + i + 1;
+      lineEnd = i;
     }
+    rest = part.slice(0, lineEnd);
     end = start;
   }
-  return lines === 0 ? size : 0;
+  return 0;
+}
+
+/** Fills `bytes` from that place, or as far as there is something. */
+async function readAt(file: Deno.FsFile, place: number, bytes: Uint8Array): Promise<void> {
+  await file.seek(place, Deno.SeekMode.Start);
+  for (let filled = 0; filled < bytes.length;) {
+    const count = await file.read(bytes.subarray(filled));
+    if (count === null) return;
+    filled += count;
+  }
 }

@@ -1,5 +1,6 @@
 /** What `testflinger-agent logs` does. */
 import { systemClock } from "../../clock.ts";
+import { isOfAnother } from "../../observe/log_format.ts";
 import type { Io } from "../command.ts";
 import { TerminalText } from "../terminal_text.ts";
 import type { AgentRef } from "./agent_ref.ts";
@@ -30,10 +31,16 @@ async function showAgent(
   }
   const decoder = new TextDecoder();
   const screen = new TerminalText();
+  // Agents with one logging_basedir write one file.
+  const counts = (line: string) => !isOfAnother(line, id);
+  let partial = "";
   try {
-    for await (const bytes of followFile(path, { lines, follow, clock: systemClock })) {
-      io.stdout(screen.push(decoder.decode(bytes, { stream: true })));
+    for await (const bytes of followFile(path, { lines, counts, follow, clock: systemClock })) {
+      const all = (partial + decoder.decode(bytes, { stream: true })).split(/(?<=\n)/);
+      partial = all.at(-1)?.endsWith("\n") ? "" : all.pop() ?? "";
+      io.stdout(screen.push(all.filter(counts).join("")));
     }
+    if (counts(partial)) io.stdout(screen.push(partial));
     return 0;
   } catch (error) {
     const why = error instanceof Deno.errors.NotFound

@@ -1,4 +1,5 @@
 /** Checks configuration files, each by itself and all of them against each other. */
+import { resolve } from "node:path";
 import * as z from "zod";
 import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts";
 import { AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
@@ -192,8 +193,22 @@ function compareAgents(agents: readonly Agent[]): void {
   const ids = new Map<string, string>();
   const markers = new Map<string, string>();
   const ports = new Map<string, string>();
+  const logs = new Map<string, string>();
   for (const { file, config, say } of agents) {
-    const { agent_id: id, metrics_host, metrics_port } = config;
+    const { agent_id: id, metrics_host, metrics_port, logging_basedir } = config;
+    const log = logging_basedir === undefined ? undefined : resolve(logging_basedir);
+    const sameLog = log === undefined ? undefined : logs.get(log);
+    if (sameLog !== undefined) {
+      say(
+        "warning",
+        ["logging_basedir"],
+        `${
+          quoted(log ?? "")
+        } is that of ${sameLog} too: both write one log, whose lines have their ` +
+          "names; give each a folder of its own",
+      );
+    }
+    if (log !== undefined) logs.set(log, sameLog ?? file);
     if (id === undefined) continue;
     const sameId = ids.get(id);
     if (sameId !== undefined) {
