@@ -1,0 +1,268 @@
+/** On the control groups of this host, where there are any that may be used. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { systemClock } from "../../lib/clock.ts";
+import { type ControlGroup, ControlGroups, parseUsage } from "../../lib/process/cgroup.ts";
+import { type KeptCommand, startKept } from "../../lib/process/keeper.ts";
+import { FakeClock } from "../support/fake_clock.ts";
+import { TempFolder } from "../support/temp_folder.ts";
+import { ENV, until } from "./support.ts";
+
+const opened = await ControlGroups.open();
+const groups = opened.ok ? opened.groups : undefined;
+/** Making groups for others, and mounting, takes the superuser. */
+const isRoot = Deno.uid() === 0;
+const ignore = groups === undefined;
+
+const FIXTURE = join(import.meta.dirname ?? "", "fixtures", "own_group.ts");
+const PERMISSIONS = ["--allow-read", "--allow-write", "--allow-run", "--allow-sys", "--allow-env"];
+
+async function shell(script: string, ...args: string[]): Promise<string> {
+  const { stdout } = await new Deno.Command("/bin/sh", { args: ["-c", script, "sh", ...args] })
+    .output();
+  return new TextDecoder().decode(stdout).trim();
+}
+
+async function isThere(folder: string): Promise<boolean> {
+  return await shell('[ -e "$1" ] && echo yes', folder) === "yes";
+}
+
+/** A group with commands in it; what is left of it goes with the test. */
+class Fixture implements AsyncDisposable {
+  readonly name = `test-${crypto.randomUUID()}`;
+  readonly group: ControlGroup = groups!.group(this.name);
+  readonly #folder = new TempFolder();
+  readonly #commands: KeptCommand[] = [];
+
+  /** Runs a script in a group of this name in it, to its end. */
+  async run(command: string, script: string): Promise<void> {
+    const cgroup = await this.group.prepare(command);
+    assert(cgroup !== undefined);
+    const started = await startKept(["/bin/sh", "-c", script, this.#folder.path], {
+      folder: this.#folder.at(command),
+      cwd: this.#folder.path,
+      env: ENV,
+      cgroup,
+    });
+    if (!started.started) throw new Error(started.message);
+    this.#commands.push(started.command);
+    await started.command.exit;
+  }
+
+  /** Names of what is in the group. */
+  async names(): Promise<string[]> {
+    const names = await shell(
+      'for pid in $(find "$1" -name cgroup.procs -exec cat {} +); do cat /proc/$pid/comm; done',
+      this.group.folder,
+    );
+    return names.split("\n").filter((name) => name !== "").toSorted();
+  }
+
+  async untilNames(...expected: string[]): Promise<void> {
+    await until(`${expected} are there`, async () => `${await this.names()}` === `${expected}`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.group.end({ graceMs: 0, clock: systemClock });
+    for (const command of this.#commands) command[Symbol.dispose]();
+    await this.#folder[Symbol.asyncDispose]();
+  }
+}
+
+Deno.test(
+  "whatever a command leaves is ended with its group, however it hides, and the group is gone",
+  {
+    ignore,
+  },
+  async () => {
+    await using fixture = new Fixture();
+    await fixture.run("one", "env -i setsid sleep 1000 & (setsid setsid tail -f /dev/null &) ");
+    const user = isRoot ? "setpriv --reuid 65534 --clear-groups" : "";
+    await fixture.run("two", `(${user} env -i setsid perl -e '$0 = "odd"; sleep 1000' &)`);
+    await fixture.untilNames("odd", "sleep", "tail");
+    const end = await fixture.group.end({ graceMs: 10_000, clock: new FakeClock() });
+    assertEquals(end.ended.map(({ name }) => name).toSorted(), ["odd", "sleep", "tail"]);
+    assertEquals(end.left, []);
+    assertEquals(await isThere(fixture.group.folder), false);
+  },
+);
+
+Deno.test(
+  "what ignores TERM is killed after the grace, also what starts itself again without end",
+  {
+    ignore,
+  },
+  async () => {
+    await using fixture = new Fixture();
+    const again = 'while (1) { exit if fork; setsid(); $SIG{TERM} = "IGNORE"; }';
+    await fixture.run("one", `setsid perl -e 'use POSIX; ${again}' &`);
+    await fixture.run("two", "setsid sh -c 'trap \"\" TERM; while :; do sleep 1000; done' &");
+    const clock = new FakeClock();
+    const end = fixture.group.end({ graceMs: 10_000, clock });
+    await until("the grace has begun", () => clock.sleepers > 0);
+    await clock.advance(9_999);
+    assert((await fixture.names()).includes("sh"));
+    await clock.advance(1);
+    assertEquals((await end).left, []);
+    assertEquals(await isThere(fixture.group.folder), false);
+  },
+);
+
+Deno.test("a group is found again by its name, and one that is not there is ended at once", {
+  ignore,
+}, async () => {
+  await using fixture = new Fixture();
+  await fixture.run("one", "setsid sleep 1000 &");
+  await fixture.untilNames("sleep");
+  const again = await ControlGroups.open();
+  if (!again.ok) throw new Error(again.reason);
+  const options = { graceMs: 10_000, clock: new FakeClock() };
+  const { ended } = await again.groups.group(fixture.name).end(options);
+  assertEquals(ended.map(({ name }) => name), ["sleep"]);
+  assertEquals(await again.groups.group(fixture.name).end(options), {
+    ended: [],
+    fleeting: 0,
+    left: [],
+  });
+});
+
+Deno.test("any text names a group, and none leads out of its place", { ignore }, async () => {
+  for (const name of ["../..", "a/b", "cgroup.procs", "é".repeat(200), " "]) {
+    const group = groups!.group(name);
+    const file = await group.prepare(name) ?? "";
+    assert(file.startsWith(`${groups!.folder}/`), file);
+    assertEquals(file.slice(groups!.folder.length + 1).split("/").length, 3, file);
+    await group.end({ graceMs: 0, clock: systemClock });
+    assertEquals(await isThere(group.folder), false);
+  }
+});
+
+Deno.test("the time that a command and its children took is counted for each command", {
+  ignore,
+}, async () => {
+  await using fixture = new Fixture();
+  await fixture.run("busy", "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'");
+  await fixture.run("idle", "true");
+  const [busy, idle] = [await fixture.group.usage("busy"), await fixture.group.usage("idle")];
+  assert((busy.cpuMs ?? 0) > (idle.cpuMs ?? Infinity), JSON.stringify({ busy, idle }));
+  assertEquals(busy.killed, 0);
+});
+
+Deno.test("what the kernel counts is read, and what its log says of whom it killed", () => {
+  const usage = parseUsage(
+    [
+      "file cpu.stat",
+      "usage_usec 1234567\nuser_usec 1000000\nsystem_usec 234567",
+      "file memory.peak\n52428800",
+      "file memory.events",
+      "low 0\nhigh 0\nmax 17\noom 1\noom_kill 2\noom_group_kill 0",
+      "file io.stat",
+      "8:0 rbytes=4096 wbytes=1000 rios=1 wios=2 dbytes=0 dios=0\n254:0 rbytes=1 wbytes=24 rios=1 wios=1",
+      "victim 4711 stress-ng vm",
+      "",
+    ].join("\n"),
+  );
+  assertEquals(usage, {
+    cpuMs: 1234.567,
+    memoryPeak: 52_428_800,
+    read: 4097,
+    written: 1024,
+    killed: 2,
+    victims: [{ pid: 4711, name: "stress-ng vm" }],
+  });
+  assertEquals(parseUsage(""), { killed: 0, victims: [] });
+});
+
+/** Runs the fixture in a group of its own, as a supervisor would start it. */
+async function inOwnGroup<T>(
+  test: (group: string, run: (...args: string[]) => Promise<Record<string, unknown>>) => Promise<T>,
+): Promise<T> {
+  const group = `${groups!.folder}/given-${crypto.randomUUID()}`;
+  const before = await shell('cat "$1/cgroup.subtree_control"', groups!.folder);
+  await shell('mkdir "$1"; echo +hugetlb >"${1%/*}/cgroup.subtree_control"', group);
+  try {
+    return await test(group, async (...args) => {
+      const text = await shell(
+        'echo 0 >"$1/cgroup.procs" || exit 219; shift; exec "$@"',
+        group,
+        ...[Deno.execPath(), "run", "--quiet", ...PERMISSIONS, FIXTURE, ...args],
+      );
+      assert(text !== "", "the group cannot be joined");
+      return JSON.parse(text);
+    });
+  } finally {
+    await shell('echo 1 >"$1/cgroup.kill"', group);
+    await until("nobody is in it", async () => {
+      await shell('find "$1" -depth -type d -exec rmdir {} \\; 2>/dev/null', group);
+      return !await isThere(group);
+    });
+    // As it was, unless somebody else uses it by now.
+    if (before === "") await shell('echo -hugetlb >"$1/cgroup.subtree_control"', groups!.folder);
+  }
+}
+
+/** Any controller will do to see whether it is handed on; this one nobody else wants. */
+const hasController = groups !== undefined && isRoot &&
+  (await shell('cat "$1/cgroup.controllers"', groups.folder)).split(" ").includes("hugetlb");
+
+Deno.test(
+  "a process that has a group to itself moves into one of its own, so that commands get controllers",
+  {
+    ignore: !hasController,
+  },
+  () =>
+    inOwnGroup(async (group, run) => {
+      const found = await run("release");
+      assertEquals(found.folder, group);
+      assertEquals(found.controllers, ["hugetlb"]);
+      assertMatch(`${found.own}`, /\/given-[^/]+\/main-process$/);
+      assertEquals(found.join, `${group}/job/test/cgroup.procs`);
+      assertEquals([found.handedOn, found.ofCommand], ["hugetlb", "hugetlb"]);
+      // Else a supervisor could not start the next process there.
+      assertEquals(found.after, "");
+      assertEquals((await run("release")).controllers, ["hugetlb"]);
+    }),
+);
+
+Deno.test(
+  "where others are in the group there are no controllers, and nobody is moved but the process itself",
+  {
+    ignore: !hasController,
+  },
+  () =>
+    inOwnGroup(async (group, run) => {
+      const other = new Deno.Command("/bin/sh", {
+        args: ["-c", 'echo 0 >"$1/cgroup.procs"; exec sleep 1000', "sh", group],
+      }).spawn();
+      await until("it is there", async () => await shell('cat "$1/cgroup.procs"', group) !== "");
+      const found = await run();
+      assertEquals(found.controllers, []);
+      assertEquals(found.join, `${group}/job/test/cgroup.procs`);
+      assertEquals(await shell('cat "$1/cgroup.procs"', group), `${other.pid}`);
+      other.kill();
+      await other.status;
+    }),
+);
+
+async function reasonIn(setUp: string): Promise<string> {
+  const text = await shell(
+    `exec unshare --mount sh -c '${setUp} && exec "$@"' sh "$@"`,
+    ...[Deno.execPath(), "run", "--quiet", ...PERMISSIONS, FIXTURE],
+  );
+  return JSON.parse(text === "" ? "{}" : text).reason;
+}
+
+Deno.test("groups that may not be written to, or are not there, are not used, and it is said why", {
+  ignore: ignore || !isRoot,
+}, async () => {
+  const { folder } = groups!;
+  const mount = folder.replace(/(\/sys\/fs\/cgroup(\/unified)?).*/, "$1");
+  assertStringIncludes(
+    await reasonIn(`mount -o remount,bind,ro ${mount}`),
+    `${folder} is mounted read-only`,
+  );
+  assertEquals(
+    await reasonIn(`umount -l ${mount}`),
+    "this host shows no control groups of version 2",
+  );
+});
