@@ -91,6 +91,8 @@ export interface Connector {
   readonly programs: readonly ProgramNeed[];
   /** The same of a control host that it runs commands on, besides those that every system has. */
   readonly controlHostPrograms: readonly ProgramNeed[];
+  /** What its tests run it against, as the end of "is tested against". */
+  readonly testedAgainst: string;
   /**
    * Runs one stage.
    *

@@ -59,6 +59,8 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
   readonly programs?: readonly ProgramNeed[];
   /** Programs that it runs on the control host, besides those that every system has. @default none */
   readonly controlHostPrograms?: readonly ProgramNeed[];
+  /** What is real of what tests run it against. @default nothing is */
+  readonly testedAgainst?: string;
   /** The pre-provision hook also cuts the device's power. @default false */
   readonly powerManagement?: boolean;
   /** JSON body of the hook's set-up request. @default none */
@@ -159,6 +161,7 @@ export function defineConnector<
     provisionShape: parts.provisionData,
     needs: parts.needs ?? [],
     configOptional: parts.configOptional ?? false,
+    testedAgainst: parts.testedAgainst ?? "stand-ins for every program, server and device",
     controlHostPrograms: parts.controlHostPrograms ?? [],
     programs: mergePrograms([...parts.programs ?? [], ...COMMON_PROGRAMS]),
     // The caller has validated `config` by `configShape`, so it has this connector's keys too.

@@ -17,6 +17,7 @@ export const fakeConnector = defineConnector({
   summary: "No device at all, for trying an agent: provision only prints what it was asked for.",
   config: {},
   configOptional: true,
+  testedAgainst: "the agent and the sandbox server, end to end",
   provisionData: {
     fake_sleep: z.number().nonnegative().optional()
       .describe(directOnly("Seconds that provisioning takes.")),

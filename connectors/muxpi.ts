@@ -37,6 +37,9 @@ export const muxpi = defineConnector({
     "SDWire), on a control host, and boots it.",
   config: muxpiConfigShape,
   provisionData: muxpiProvisionShape,
+  testedAgainst:
+    "a real OpenSSH server as control host and device, with real images of each kind on " +
+    "loop devices, and the real mount, lsblk, hdparm and dd; multiplexers and boards are stand-ins",
   needs: ["agent_name", "control_host"],
   powerManagement: true,
   programs: [SSH, SSHPASS, SSH_COPY_ID, QEMU_IMG],

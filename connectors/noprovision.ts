@@ -30,6 +30,7 @@ export const noprovision = defineConnector({
       "A device that does not answer even after a reset takes the agent offline (exit status 46).",
     ),
   },
+  testedAgainst: "a real OpenSSH server as the device",
   provisionData: {
     skip: z.boolean().optional().describe("True: do not even look whether the device answers."),
   },

@@ -86,6 +86,10 @@ Why a stage failed is in \`device-connector-error.json\`. SIGTERM, SIGINT and SI
 running and put back what was switched or mounted, within 30 s: an agent whose devices have storage
 multiplexers should not have a shorter \`cancel_grace\`.
 
+Each connector says below what its tests run it against. Of the stages that all have, \`runtest\` runs
+real commands, \`reserve\` a real ssh-import-id and ssh-copy-id against a real OpenSSH server, and
+\`firmware_update\` stand-ins. No test has ever had a real board, multiplexer, MAAS or BMC.
+
 Secrets of a job that appear in what a test prints are masked by the agent, not here. The serial logs
 are as the device wrote them.
 `;
@@ -115,6 +119,7 @@ function chapter(
     provisionShape,
     programs,
     controlHostPrograms,
+    testedAgainst,
   }: Connector,
 ): string {
   const elsewhere = needs.filter((key) => !Object.hasOwn(ownConfigShape, key));
@@ -131,6 +136,7 @@ function chapter(
       `On the control host it needs, besides what every system has and what the configuration names, ` +
       `${controlHostPrograms.map(programInCode).join("; ")}. \`doctor\` looks for them.\n`,
     ]),
+    `Tested against ${testedAgainst}.\n`,
     ...(own.length === 0 ? [] : [`Configuration:\n\n${table(own, needs)}`]),
     ...(data.length === 0 ? [] : [`\`provision_data\` of the job:\n\n${table(data, [])}`]),
   ].join("\n");
