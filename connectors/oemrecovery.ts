@@ -6,6 +6,7 @@ import { ProvisioningError } from "./support/errors.ts";
 import { credentials } from "./support/job.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
 import { type CommandResult, succeeded } from "./support/process/runner.ts";
+import { isLost, remote } from "./support/ssh/remote.ts";
 import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
 import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
@@ -19,9 +20,6 @@ const ANSWER_TIMEOUT_MS = 15_000;
 const READY_CMD_TIMEOUT_MS = 60_000;
 const READY_LIMIT_MS = 3_600_000;
 const READY_PAUSE_MS = 90_000;
-
-/** What ssh itself returns when the connection could not be had, or was lost. */
-const SSH_FAILED = 255;
 
 /** For devices that reset themselves to their original image when they are told to. */
 export const oemrecovery = defineConnector({
@@ -99,7 +97,7 @@ async function recover(
   { commands, target }: Recovery,
   { lastMayDisconnect }: { readonly lastMayDisconnect: boolean },
 ): Promise<void> {
-  const device = keysOnly(target);
+  const device = remote(ctx, keysOnly(target));
   let left = commands.length;
   await runScript(ctx, {
     key: "recovery_cmds",
@@ -108,17 +106,19 @@ async function recover(
     failure: { step: "recover the device", ErrorClass: ProvisioningError },
     async run(command, options) {
       ctx.log.info(`Running on the device: ${command}`);
-      const result = await ssh(ctx, device, command, options);
+      // Once: nobody knows what a command has done whose connection was lost.
+      const result = await device.run(command, { ...options, attempts: 1 });
       left -= 1;
-      const gone = result.ended === "timeout" ||
-        (result.ended === "exited" && result.status === SSH_FAILED);
+      const gone = result.ended === "timeout" || isLost(result);
       // Still there, so it was not the recovery that ended the connection.
       if (!gone || left > 0 || !lastMayDisconnect) return result;
-      if ((await keyLetsIn(ctx, device, ANSWER_TIMEOUT_MS)).ok) return result;
+      if ((await keyLetsIn(ctx, target, ANSWER_TIMEOUT_MS)).ok) return result;
       ctx.log.info("The device has gone away, as it should");
       return { ended: "exited", status: 0, stdout: "", stderr: "" };
     },
   });
+  // What answers from now on is to be the new system, by connections of its own.
+  await device.disconnect();
 }
 
 /**

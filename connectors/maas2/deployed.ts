@@ -1,6 +1,7 @@
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { type CommandResult, failureText, succeeded } from "../support/process/runner.ts";
+import { isLost } from "../support/ssh/remote.ts";
 import { destination, deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import { showInstallationLog } from "./installation_log.ts";
@@ -8,9 +9,6 @@ import { type MaasSession, readMachine } from "./machine.ts";
 
 const POLL_MS = 15_000;
 const PROBE_TIMEOUT_MS = 60_000;
-
-/** What ssh itself returns when the connection could not be had, or was lost. */
-const SSH_FAILED = 255;
 
 /** MAAS may learn the addresses of a machine a little after it has deployed it. */
 const ADDRESS_POLLS = 3;
@@ -109,5 +107,5 @@ async function logIn(
 /** Did the machine itself answer, be it with a refusal? Otherwise no other user would get further. */
 function isAnswered(result: CommandResult): boolean {
   if (result.ended !== "exited") return false;
-  return result.status !== SSH_FAILED || /permission denied|authentication/i.test(result.stderr);
+  return !isLost(result) || /permission denied|authentication/i.test(result.stderr);
 }
