@@ -92,6 +92,41 @@ testWithTools("noprovision resets a device whose ssh server knows nobody", SSH_T
 });
 
 testWithTools(
+  "oemrecovery runs its commands on a real device over one login, and sees it come up by others",
+  [...SSH_TOOLS, "sshpass", "ssh-copy-id"],
+  async () => {
+    await using server = await SshServer.open({
+      // Another boot from the moment on when the device has been told to recover.
+      forceCommand: `case "$SSH_ORIGINAL_COMMAND" in *boot_id) ` +
+        `test -e {root}/recovered && echo new || echo old; exit;; esac; ` +
+        `cd {root} && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"`,
+    });
+    await using lab = await Lab.open();
+    await server.program("snap", 'test "$1" = model && echo "model generic-classic"');
+    await lab.config(
+      configFor(server, {
+        control_host: undefined,
+        recovery_cmds: [
+          "echo one >> done",
+          "echo two >> done",
+          "echo three >> done",
+          "touch recovered",
+        ],
+      }),
+    );
+    await lab.job({ provision_data: { a: 1 }, test_data: { test_username: server.user } });
+    const run = await provision(lab, server, "oemrecovery");
+    assertEquals(run.code, 0, run.stderr);
+    assertEquals(await Deno.readTextFile(join(server.root, "done")), "one\ntwo\nthree\n");
+    const { publicKey } = {
+      publicKey: await Deno.readTextFile(join(server.home, ".ssh/authorized_keys")),
+    };
+    assertStringIncludes(publicKey, "id_ed25519");
+    console.log(server.logins);
+  },
+);
+
+testWithTools(
   "reserve lets in whoever's key is served, and nobody else",
   [...SSH_TOOLS, "ssh-copy-id", "ssh-import-id"],
   async () => {
