@@ -136,9 +136,16 @@ function commands(): string {
     "## Exit status\n",
     grid(["status", "meaning"], [
       ["0", "the agent was told to stop; a command has done what it was asked for"],
-      ["1", "the agent is to be started again, or could not start; something failed"],
-      ["2", "the configuration or the command line is wrong: nothing was done"],
+      [
+        "1",
+        "the agent is to be started again (or what `--restart-status` says), or could not start; " +
+        "something failed: a phase of `try`, a check of `doctor`, an agent that is not well in " +
+        "`status`, a warning with `check --strict`",
+      ],
+      ["2", "the configuration, the job file or the command line is wrong: nothing was done"],
       ["3", "what was asked for is not done within `--timeout`, and stays asked for"],
+      ["46", "of `device-connector`: a device that only a person can bring back"],
+      ["141", "nobody reads the output any more"],
     ]),
     "",
   ].join("\n");

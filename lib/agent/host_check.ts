@@ -1,4 +1,5 @@
 /** Whether the host can take another job: there is room, and the agent can write where it has to. */
+import { size } from "../observe/words.ts";
 import { messageOf } from "../message.ts";
 
 /** A file of this size must fit: a full disk still takes empty ones. */
@@ -50,9 +51,7 @@ export async function lackOfSpace(
     }
     const free = disk.bavail * disk.bsize;
     if (free >= least) continue;
-    const message = `${folder} has ${mebibytes(free)} MiB free, and min_free_space is ${
-      mebibytes(least)
-    } MiB`;
+    const message = `${folder} has ${size(free)} free, and min_free_space is ${size(least)}`;
     return { cause: `space ${folder}`, message };
   }
   return undefined;
@@ -77,8 +76,4 @@ async function whyNotWritable(folder: string): Promise<HostTrouble | undefined> 
 function isFull(error: unknown): boolean {
   return error instanceof Error && "code" in error &&
     ["ENOSPC", "EDQUOT"].includes(`${error.code}`);
-}
-
-function mebibytes(bytes: number): number {
-  return Math.floor(bytes / 2 ** 20);
 }

@@ -20,8 +20,9 @@ function valuesOf(flag: Flag): Choices | "file" | "text" {
 }
 
 /** What may stand for a command's operands. */
-function operandsOf({ name, operands }: Command): Choices | "file" | "none" {
+function operandsOf({ name, operands }: Command): Choices | "file" | "agents" | "none" {
   if (name === "help") return commandNames();
+  if (operands?.includes("AGENT")) return "agents";
   if (operands === undefined) return "none";
   if (/^[a-z|]+$/.test(operands)) return operands.split("|");
   return /FILE|yaml/i.test(operands) ? "file" : "none";
@@ -50,6 +51,15 @@ export function completionScript(shell: Shell): string {
       return fish();
   }
 }
+
+/** Agents that are set up and those that run, as shell: completion must not wait for the program. */
+const AGENT_NAMES = `_testflinger_agent_names() {
+  {
+    ls -d /etc/testflinger-agent/*/ 2>/dev/null | sed 's|.*/\\([^/]*\\)/$|\\1|'
+    ls /tmp 2>/dev/null | sed -n 's/^testflinger-agent-\\(.*\\)\\.lock$/\\1/p'
+  } | sort -u
+}
+`;
 
 const CONNECTOR_WORDS = () => [...CONNECTOR_NAMES, "list", "describe"];
 
@@ -82,11 +92,13 @@ function bash(): string {
       ? " files=yes"
       : operands === "none"
       ? ""
+      : operands === "agents"
+      ? ' words="$words $(_testflinger_agent_names)"'
       : ` words="$words ${operands.join(" ")}"`;
     return `    '${command.name}') words='${words}';${more} ;;\n`;
   }).join("");
   return `# bash completion for ${PROGRAM}
-_testflinger_agent() {
+${AGENT_NAMES}_testflinger_agent() {
   local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD-1]}
   local command='' words='' files='' i
   COMPREPLY=()
@@ -135,6 +147,7 @@ function zsh(): string {
   const operands = (command: Command): string[] => {
     const choice = operandsOf(command);
     if (choice === "file") return ["'*:file:_files'"];
+    if (choice === "agents") return ["'*:agent:($(_testflinger_agent_names))'"];
     return choice === "none" ? [] : [`'1:${command.name}:(${choice.join(" ")})'`];
   };
   const cases = COMMANDS.filter(({ name }) => name !== "device-connector").map((command) =>
@@ -146,7 +159,7 @@ function zsh(): string {
     .join("\n");
   return `#compdef ${PROGRAM}
 # zsh completion for ${PROGRAM}
-_testflinger_agent() {
+${AGENT_NAMES}_testflinger_agent() {
   local curcontext=$curcontext state line
   local -a commands
   commands=(
@@ -185,6 +198,12 @@ function fish(): string {
   const names = commandNames().join(" ");
   const lines = [
     `# fish completion for ${PROGRAM}`,
+    "function _testflinger_agent_names",
+    "  begin",
+    "    ls -d /etc/testflinger-agent/*/ 2>/dev/null | string replace -r '.*/([^/]*)/$' '$1'",
+    "    ls /tmp 2>/dev/null | string match -rg '^testflinger-agent-(.*)\\.lock$'",
+    "  end | sort -u",
+    "end",
     `complete -c ${PROGRAM} -f`,
   ];
   const option = (flag: Flag, condition: string) => {
@@ -216,6 +235,10 @@ function fish(): string {
     const operands = operandsOf(command);
     if (operands === "file") {
       lines.push(`complete -c ${PROGRAM} -n ${fishText(condition)} -F`);
+    } else if (operands === "agents") {
+      lines.push(
+        `complete -c ${PROGRAM} -n ${fishText(condition)} -a '(_testflinger_agent_names)'`,
+      );
     } else if (operands !== "none") {
       lines.push(
         `complete -c ${PROGRAM} -n ${fishText(condition)} -a ${fishText(operands.join(" "))}`,

@@ -17,7 +17,7 @@ export const jobsCommand: Command = {
     const format = readFormat(line, io);
     if (format === undefined) return USAGE_STATUS;
     const { chooseAgents } = await import("./agents/choose.ts");
-    const { jobLines, recentJobs } = await import("./agents/jobs_table.ts");
+    const { jobsTable, recentJobs } = await import("./agents/jobs_table.ts");
     const chosen = await chooseAgents(line, io, { manyByDefault: true });
     if (chosen === undefined) return 1;
     const status = chosen.isComplete ? 0 : 1;
@@ -35,7 +35,7 @@ export const jobsCommand: Command = {
           jobs.length === 0 ? "no job yet" : `the last ${count(jobs.length, "job")}`
         }\n`,
       );
-      for (const job of jobs) io.stdout(jobLines(job));
+      if (jobs.length > 0) io.stdout(jobsTable(jobs));
     }
     return status;
   },

@@ -104,7 +104,8 @@ function localTime(ms: number): string {
 }
 
 function sentence(event: LogEvent): string {
-  let text = escapeText(event.message);
+  // Where a message of a server or of the system that is a sentence is part of one of ours.
+  let text = escapeText(event.message).replaceAll(/(?<=[\w)'"])\.\.(?= |$)/g, ".");
   for (const [key, value] of Object.entries(event.fields)) {
     if (value !== undefined) text += ` ${escapeText(key)}=${quoted(value)}`;
   }

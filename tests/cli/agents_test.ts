@@ -99,8 +99,9 @@ Deno.test("status, logs, jobs, offline, online and restart follow an agent throu
     assertStringIncludes((await run("status", ...on)).stdout, "Because        new card");
 
     const jobs = await run("jobs", ...on);
-    assertStringIncludes(jobs.stdout, `${jobId}\n    queue q, `);
-    assertMatch(jobs.stdout, /ended with normal_exit\n {4}test \d+ s\n/);
+    const row = jobs.stdout.split("\n").find((line) => line.includes(jobId)) ?? "";
+    assertMatch(row, /^[\d-]+ [\d:]+ {2}\S+ {2}q +\d+ s +passed +test \d+ s$/);
+    assertMatch(jobs.stdout, /\nSTARTED \(UTC\) +JOB +QUEUE +TOOK +RESULT +PHASES +NAME\n/);
     const [list] = JSON.parse((await run("jobs", "--format", "json", ...on)).stdout);
     assertEquals([list.agent_id, list.jobs[0].job_id], [agentId, jobId]);
 

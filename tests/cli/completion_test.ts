@@ -57,6 +57,16 @@ for (const shell of ["bash", "fish"] as const) {
       await is("try jo", ["job.yaml"]);
       await is("--tok", ["--token-file"]);
       await is("logs --fo", ["--follow"]);
+      const id = `op-complete-${crypto.randomUUID().slice(0, 8)}`;
+      const lock = `/tmp/testflinger-agent-${id}.lock`;
+      await Deno.writeTextFile(lock, "");
+      try {
+        for (const command of ["status", "logs", "restart", "doctor"]) {
+          await is(`${command} ${id.slice(0, -2)}`, [id]);
+        }
+      } finally {
+        await Deno.remove(lock);
+      }
     }));
 }
 

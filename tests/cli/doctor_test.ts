@@ -50,7 +50,7 @@ Deno.test("doctor says that the disk is fuller than min_free_space allows", () =
     const lines = await examine({ agent: read.agent });
     assertMatch(
       about("space", lines),
-      /^space: failed: DIR has \d+ MiB free, and min_free_space is \d+ MiB -> no job is taken before/,
+      /^space: failed: DIR has [\d.]+ [KMG]iB free, and min_free_space is [\d.]+ GiB -> no job is taken before/,
     );
   }));
 

@@ -113,7 +113,7 @@ class Field implements AsyncDisposable {
       .replaceAll(/process 24456 \(.*? -c /g, "process 24456 (testflinger-agent -c ")
       .replaceAll(/-c (\S+) --token-file [^\s)]+/g, "-c $1")
       .replaceAll(/of it \d+ s ago/g, "of it 4 s ago")
-      .replaceAll(/\d+ MiB free/g, "512 MiB free")
+      .replaceAll(/[\d.]+ [KMG]iB free/g, "512.0 MiB free")
       .replaceAll(/59 min \d+ s/g, "1 h 0 min")
       .replaceAll(/certificate expired: .*? ago\)/g, "certificate expired: ...")
       .split("\n").map((line) => line.trimEnd());
@@ -241,7 +241,7 @@ const SECTIONS: Record<string, () => Promise<string[]>> = {
     await field.configure({ min_free_space: "8000 TiB" });
     const screen = [...await field.agent("No job is taken"), ...await field.command("doctor")];
     return screen.map((line) =>
-      line.replace(/min_free_space is \d+ MiB/, "min_free_space is 1024 MiB")
+      line.replace(/min_free_space is [\d.]+ [KMG]iB/, "min_free_space is 1.0 GiB")
     );
   },
 };

@@ -90,3 +90,13 @@ Deno.test("a line of a log file says whose it is, in text and in JSON", () => {
     assertEquals(isOfAnother(line, "rpi4-1"), false, line);
   }
 });
+
+Deno.test("a sentence of a server in one of ours ends with one full stop; dots that mean something stay", () => {
+  const shown = (message: string) => formatText(event(message)).slice(32);
+  assertEquals(
+    shown("400: Invalid refresh token.. Try again"),
+    "400: Invalid refresh token. Try again",
+  );
+  assertEquals(shown("it says 'no.'.. End.."), "it says 'no.'. End.");
+  assertEquals(shown("a ../b .. c... d"), "a ../b .. c... d");
+});

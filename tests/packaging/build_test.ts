@@ -66,6 +66,17 @@ Deno.test("the build says what it can be asked for", async () => {
   }
 });
 
+Deno.test("build --help says what there is, and builds nothing", async () => {
+  for (const option of ["--help", "-h"]) {
+    const { code, stdout, stderr } = await build([option]);
+    assertEquals([code, stderr], [0, ""]);
+    assertMatch(
+      stdout,
+      /^usage: deno task build \[options\]\n[^]*--packaging [^]*default: portable/,
+    );
+  }
+});
+
 Deno.test("the bundle names no folder of the machine that builds it", async () => {
   const text = Object.values(await bundled()).join("\n");
   assert(!text.includes(ROOT));
@@ -317,7 +328,10 @@ Deno.test("up to the runtime deno compile does its work: program, permissions, t
 Deno.test("a compiled file that does not run the program is not left in dist", () =>
   inTemp(async (out) => {
     const env = { DENORT_BIN: Deno.execPath() };
-    const { code, stderr } = await build(["--target", HOST.name, "--out", out], env);
+    const { code, stderr } = await build(
+      ["--packaging", "compile", "--target", HOST.name, "--out", out],
+      env,
+    );
     assertEquals(code, 1);
     assertMatch(
       stderr,
@@ -333,7 +347,7 @@ Deno.test({
   ignore: missing !== undefined,
   fn: () =>
     inTemp(async (out) => {
-      const built = await build(["--target", HOST.name, "--out", out]);
+      const built = await build(["--packaging", "compile", "--target", HOST.name, "--out", out]);
       assertEquals(built.code, 0, built.stderr);
       const file = join(out, `testflinger-agent-${VERSION}-${HOST.arch}`);
       const run = async (...args: string[]) => {

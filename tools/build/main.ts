@@ -1,7 +1,5 @@
 /**
- * `deno task build`: the files that a lab copies to its hosts, into `dist/`.
- *
- * Usage: deno task build [--target TARGET[,TARGET]] [--packaging compile|portable] [--out FOLDER]
+ * `deno task build`: the files that a lab copies to its hosts, into `dist/`; `--help` has the options.
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,6 +32,20 @@ const MEBIBYTE = 1024 * 1024;
 /** Bad usage, as other programs have it. */
 const USAGE_STATUS = 2;
 
+const HELP = `usage: deno task build [options]
+
+Builds the files that a lab copies to its hosts.
+
+  --target TARGET[,TARGET]       machines to build for (default: ${
+  TARGETS.map(({ name }) => name).join(",")
+})
+  --packaging portable|compile   portable: a script with Deno and the program behind it; needs nothing
+                                 but npm. compile: made by 'deno compile', which needs 'denort' from
+                                 Deno's own site (default: portable)
+  --out FOLDER                   where to (default: dist)
+  -h, --help                     show this help
+`;
+
 interface Order {
   targets: readonly Target[];
   packaging: Packaging;
@@ -48,6 +60,7 @@ interface Built {
   sha256: string;
 }
 
+/** What is to be built, or what is wrong with the command line. */
 function readOrder(args: string[]): Order | string {
   let values;
   try {
@@ -55,13 +68,15 @@ function readOrder(args: string[]): Order | string {
       args,
       options: {
         target: { type: "string", multiple: true },
-        packaging: { type: "string", default: "compile" },
+        packaging: { type: "string", default: "portable" },
         out: { type: "string", default: join(ROOT, "dist") },
+        help: { type: "boolean", short: "h", default: false },
       },
     }));
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
+  if (values.help) return "help";
   const packaging = PACKAGINGS.find((name) => name === values.packaging);
   if (packaging === undefined) {
     return `--packaging is one of ${PACKAGINGS.join(", ")}, not '${values.packaging}'`;
@@ -149,6 +164,10 @@ function encode(text: string): Uint8Array<ArrayBuffer> {
 }
 
 const order = readOrder(Deno.args);
+if (order === "help") {
+  console.log(HELP.trimEnd());
+  Deno.exit(0);
+}
 if (typeof order === "string") {
   console.error(`build: ${order}`);
   Deno.exit(USAGE_STATUS);

@@ -21,20 +21,35 @@ export async function recentJobs(
   return recent.jobs;
 }
 
-/** Three lines for each job: which it was, how it ended, what its phases took. */
-export function jobLines(job: PastJob): string {
-  const name = job.name === undefined ? "" : ` (${text(job.name)})`;
-  const phases = job.phases.filter(({ state }) => state !== "skipped").map((entry) => {
-    const { phase, state, status, seconds = 0 } = entry;
-    if (state === "running") return `${phase} did not end`;
-    return `${phase} ${duration(seconds)}${status === 0 ? "" : `, failed with ${status}`}`;
-  });
-  const failed = job.recovery_failed ? "; the device could not be recovered" : "";
-  return `${job.started_at.slice(0, 19).replace("T", " ")}  ${text(job.job_id)}${name}\n` +
-    `    queue ${text(job.queue)}, ${duration(job.seconds)}, ended with ${
-      text(job.reason)
-    }${failed}\n` +
-    (phases.length === 0 ? "" : `    ${phases.join("; ")}\n`);
+/** One line for each job: when it began, how it ended, what its phases took. */
+export function jobsTable(jobs: readonly PastJob[]): string {
+  const rows = jobs.map((job) => [
+    job.started_at.slice(0, 19).replace("T", " "),
+    text(job.job_id),
+    text(job.queue),
+    duration(job.seconds),
+    resultOf(job),
+    job.phases.filter(({ state }) => state !== "skipped").map(({ phase, state, seconds = 0 }) =>
+      state === "running" ? `${phase} did not end` : `${phase} ${duration(seconds)}`
+    ).join(", "),
+    text(job.name ?? ""),
+  ]);
+  const all = [["STARTED (UTC)", "JOB", "QUEUE", "TOOK", "RESULT", "PHASES", "NAME"], ...rows];
+  const widths =
+    all[0]?.map((_, column) => Math.max(...all.map((cells) => cells[column]?.length ?? 0))) ?? [];
+  return all.map((cells) =>
+    `${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd()}\n`
+  ).join("");
+}
+
+/** In a few words: `passed`, `test failed (3)`, `cancelled`. */
+function resultOf({ reason, phases, recovery_failed: isLost }: PastJob): string {
+  const lost = isLost ? ", device not recovered" : "";
+  const failed = phases.find(({ status = 0 }) => status !== 0);
+  if (reason !== "normal_exit") return `${text(reason).replaceAll("_", " ")}${lost}`;
+  return failed === undefined
+    ? `passed${lost}`
+    : `${failed.phase} failed (${failed.status})${lost}`;
 }
 
 function text(outside: string): string {

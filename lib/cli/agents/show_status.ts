@@ -92,7 +92,10 @@ export function statusTable(entries: readonly { agent: AgentRef; answer: AgentAn
   const rows = entries.map((
     { agent, answer },
   ) => [text(agent.id), ...summary(answer)]);
-  const all = [["AGENT", "STATE", "FOR", "JOB", "SERVER", "UNDELIVERED", "COMMENT"], ...rows];
+  const all = [
+    ["AGENT", "STATE", "FOR", "JOB", "SERVER", "UNDELIVERED", "VERSION", "COMMENT"],
+    ...rows,
+  ];
   const widths =
     all[0]?.map((_, column) => Math.max(...all.map((cells) => cells[column]?.length ?? 0))) ?? [];
   return all.map((cells) =>
@@ -107,8 +110,8 @@ function serverInOneWord({ reachable, turned_away }: AgentStatus["server"]): str
 }
 
 function summary(answer: AgentAnswer): string[] {
-  if (answer.kind === "stopped") return ["stopped", "", "", "", "", ""];
-  if (answer.kind === "silent") return ["silent", "", "", "", "", answer.why];
+  if (answer.kind === "stopped") return ["stopped", "", "", "", "", "", ""];
+  if (answer.kind === "silent") return ["silent", "", "", "", "", "", answer.why];
   const { mode, job, server, undelivered, trouble, now, recovering } = answer.status;
   return [
     stateOf(answer.status),
@@ -120,6 +123,7 @@ function summary(answer: AgentAnswer): string[] {
     text(job?.job_id ?? recovering?.job_id ?? "-"),
     serverInOneWord(server),
     undelivered.bytes === 0 && undelivered.jobs === 0 ? "-" : size(undelivered.bytes),
+    answer.status.version,
     trouble === undefined ? text(mode?.comment ?? "") : `seems to hang: ${text(trouble)}`,
   ];
 }
