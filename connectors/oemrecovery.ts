@@ -43,6 +43,7 @@ export const oemrecovery = defineConnector({
   needs: ["device_ip"],
   setupBody: { usb: "DUT" },
   programs: [SSH, SSHPASS, SSH_COPY_ID],
+  testedAgainst: "a real OpenSSH server as the device; what recovers it, and snapd, are stand-ins",
   prepare(ctx, { job }) {
     const commands = ctx.config.recovery_cmds ?? [];
     if (commands.length === 0) {
