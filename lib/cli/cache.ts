@@ -1,5 +1,4 @@
 /** `testflinger-agent cache`: the images that the device connectors of this host keep. */
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { CONFIG_FLAG } from "./agents/flags.ts";
 import {
@@ -131,6 +130,8 @@ async function listing(cache: Cache, format: "text" | "json"): Promise<string> {
 
 /** @returns whether all are as they should be. */
 async function verify(cache: Cache, io: Io): Promise<boolean> {
+  // Loaded only now: the table of commands is loaded at each start.
+  const { createHash } = await import("node:crypto");
   let damaged = 0;
   const contents = await cache.list();
   for (const { digest, path } of contents) {

@@ -200,7 +200,7 @@ function fish(): string {
     `# fish completion for ${PROGRAM}`,
     "function _testflinger_agent_names",
     "  begin",
-    "    ls -d /etc/testflinger-agent/*/ 2>/dev/null | string replace -r '.*/([^/]*)/$' '$1'",
+    "    for folder in /etc/testflinger-agent/*/; basename $folder; end",
     "    ls /tmp 2>/dev/null | string match -rg '^testflinger-agent-(.*)\\.lock$'",
     "  end | sort -u",
     "end",
