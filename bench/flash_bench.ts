@@ -9,7 +9,7 @@ import { writeImage } from "../connectors/support/image/flash.ts";
 import { muxpi } from "../connectors/muxpi.ts";
 import type { PutBackStack } from "../connectors/support/put_back.ts";
 import { makeContext } from "../connectors/make_context.ts";
-import { fileStream, sniffImage, unpacker } from "../connectors/support/image/image.ts";
+import { fileStream, headOf, sniffImage, unpacker } from "../connectors/support/image/image.ts";
 import { systemClock } from "../lib/clock.ts";
 import { incompressible, xz } from "../tests/support/disk_images.ts";
 import { isInstalled, SSH_TOOLS, SshServer } from "../tests/support/sshd.ts";
@@ -49,6 +49,7 @@ export async function bench({ quick }: BenchRun): Promise<Figure[]> {
       if (format === "qcow2") throw new Error("That image was not meant to be qcow2");
       const image = {
         stream: () => fileStream(path),
+        head: (length: number) => headOf(path, length),
         size: SIZE,
         unpacker: unpacker(format),
         timeoutMs: LIMIT_MS,

@@ -58,7 +58,12 @@ export const muxpi = defineConnector({
     await reachControlHost(ctx, controlHostCycled);
 
     const { device, back } = await connectStorage(ctx, media);
-    await flash(ctx, { image, device, verify: ctx.config.verify_flash });
+    await flash(ctx, {
+      image,
+      device,
+      verify: ctx.config.verify_flash,
+      wire: ctx.config.image_wire,
+    });
     if (login !== undefined || ctx.config.mounted_image_script?.length) {
       await changeImage(ctx, device, login);
     }

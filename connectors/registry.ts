@@ -3,6 +3,7 @@ import type { Connector } from "./context.ts";
 /** The connectors of this version, by their names on the command line. */
 const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
   dell_oemscript: async () => (await import("./oemscript.ts")).dellOemscript,
+  dragonboard: async () => (await import("./dragonboard.ts")).dragonboard,
   fake_connector: async () => (await import("./fake_connector.ts")).fakeConnector,
   hp_oemscript: async () => (await import("./oemscript.ts")).hpOemscript,
   lenovo_oemscript: async () => (await import("./oemscript.ts")).lenovoOemscript,
@@ -23,7 +24,6 @@ export const NOT_IN_THIS_VERSION: readonly string[] = [
   "cm3",
   "control_host_iot",
   "control_host_kvm",
-  "dragonboard",
   "oem_autoinstall",
 ];
 

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { imageWireShape } from "../support/image/config.ts";
 import type { ConnectorContext } from "../context.ts";
 import {
   amount,
@@ -43,6 +44,7 @@ export const muxpiConfigShape = {
     "The same, run when the image is not mounted any more and the medium not yet given back: the " +
       "place for fsck, resize2fs, dd.",
   ),
+  ...imageWireShape,
   verify_flash: z.boolean().default(false).describe(
     "Read back what was written, and compare checksums.",
   ),

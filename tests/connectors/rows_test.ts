@@ -11,6 +11,7 @@ const ROWS: Readonly<Record<string, number>> = {
   "09-oemscript": 12,
   "10-oemrecovery": 10,
   "12-muxpi": 16,
+  "14-dragonboard": 10,
   "15-netboot": 11,
   "16-firmware-update": 14,
 };

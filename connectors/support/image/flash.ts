@@ -2,9 +2,10 @@ import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { withProgress } from "./image.ts";
 import { expectSuccess, failureText, succeeded } from "../process/runner.ts";
-import { controlHost } from "../ssh/remote.ts";
+import { controlHost, type Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import type { Image } from "./source.ts";
+import { chooseWire, UNPACKING_FAILED, type WireName } from "./wire.ts";
 
 /** Slow cards take their time for what is left in memory. */
 const SYNC_TIMEOUT_MS = 600_000;
@@ -17,8 +18,6 @@ const REREAD_PAUSE_MS = 5_000;
 
 const VERIFY_TIMEOUT_MS = 1_800_000;
 
-/** A POSIX shell knows only the end of a pipe's last program, so the first one's is written out. */
-const UNPACKING_FAILED = "testflinger: the image could not be unpacked";
 const READING_FAILED = "testflinger: the medium could not be read";
 /** The last line that POSIX has every dd print. */
 const WRITTEN = /^\d+\+\d+ records out\r?$/m;
@@ -28,9 +27,13 @@ const SHOWN_CHARS = 200;
 
 /** An image, and where to write it. */
 export interface Flashing {
-  readonly image: Pick<Image, "stream" | "size" | "unpacker" | "timeoutMs">;
-  /** Block device of the control host. */
+  readonly image: Pick<Image, "stream" | "head" | "size" | "unpacker" | "timeoutMs">;
+  /** The host that has the medium. @default the control host */
+  readonly to?: Remote;
+  /** Block device of that host. */
   readonly device: string;
+  /** In which form the image crosses the connection. @default as it came */
+  readonly wire?: WireName;
   /** Read back what was written. */
   readonly verify: boolean;
 }
@@ -41,16 +44,16 @@ export interface Flashing {
  * @throws ProvisioningError when not all of it could be written.
  */
 export async function flash(ctx: ConnectorContext, flashing: Flashing): Promise<void> {
-  const { device, verify } = flashing;
+  const { device, verify, to = controlHost(ctx) } = flashing;
   ctx.log.info(`Writing the image to ${device}`);
   const written = await writeImage(ctx, flashing);
-  const synced = await controlHost(ctx).run("sync", { timeoutMs: SYNC_TIMEOUT_MS });
+  const synced = await to.run("sync", { timeoutMs: SYNC_TIMEOUT_MS });
   if (!succeeded(synced)) {
     ctx.log.warning(`Cannot make sure that all is written: ${failureText("sync", synced)}`);
     await ctx.clock.sleep(AFTER_FAILED_SYNC_MS, ctx.signal);
   }
-  await rereadPartitions(ctx, device);
-  if (verify) await readBack(ctx, device, written);
+  await rereadPartitions(ctx, { to, device });
+  if (verify) await readBack(ctx, { to, device }, written);
 }
 
 /**
@@ -60,12 +63,15 @@ export async function flash(ctx: ConnectorContext, flashing: Flashing): Promise<
  */
 export async function writeImage(
   ctx: ConnectorContext,
-  { image, device, verify }: Flashing,
+  { image, device, verify, to = controlHost(ctx), wire: wanted = "original" }: Flashing,
 ): Promise<string> {
   const step = `write the image to ${device}`;
-  const program = `${image.unpacker} | dd`;
-  const result = await controlHost(ctx).run(writeCommand({ image, device, verify }), {
+  const wire = await chooseWire(ctx, { image, to, wanted });
+  const { unpacker, filter } = wire;
+  const program = `${unpacker} | dd`;
+  const result = await to.run(writeCommand({ unpacker, device, verify }), {
     timeoutMs: image.timeoutMs,
+    ...(filter === undefined ? {} : { filter }),
     input: withProgress(ctx, await image.stream(), {
       what: `Writing the image to ${device}`,
       total: image.size,
@@ -81,18 +87,22 @@ export async function writeImage(
   if (succeeded(result) && result.stderr.includes(UNPACKING_FAILED)) {
     const why = result.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
     throw new ProvisioningError(
-      `Cannot ${step}: '${image.unpacker}' cannot unpack it on the control host: ${why}`,
+      `Cannot ${step}: '${image.unpacker}' cannot unpack it on ${
+        filter === undefined ? "the control host" : "the agent's host"
+      }: ${why}`,
     );
   }
   expectSuccess(result, { step, program });
   return said;
 }
 
-function writeCommand({ image, device, verify }: Flashing): string {
+function writeCommand(
+  { unpacker, device, verify }: Pick<Flashing, "device" | "verify"> & { readonly unpacker: string },
+): string {
   // zstdcat reads most formats too, and control hosts of old have it.
-  const unpack = image.unpacker === "cat" || image.unpacker === "zstdcat"
-    ? image.unpacker
-    : `{ if command -v ${image.unpacker} >/dev/null; then ${image.unpacker}; else zstdcat; fi; }`;
+  const unpack = unpacker === "cat" || unpacker === "zstdcat"
+    ? unpacker
+    : `{ if command -v ${unpacker} >/dev/null; then ${unpacker}; else zstdcat; fi; }`;
   const unpacked = `{ ${unpack} || echo ${quote(UNPACKING_FAILED)} >&2; }`;
   // In English, as the number of bytes is read from it.
   const dd = `LC_ALL=C sudo dd of=${quote(device)} bs=16M conv=fsync`;
@@ -102,9 +112,15 @@ function writeCommand({ image, device, verify }: Flashing): string {
     `exit "$s"; }`;
 }
 
-async function rereadPartitions(ctx: ConnectorContext, device: string): Promise<void> {
+/** Where the medium is. */
+interface Medium {
+  readonly to: Remote;
+  readonly device: string;
+}
+
+async function rereadPartitions(ctx: ConnectorContext, { to, device }: Medium): Promise<void> {
   for (let attempt = 1;; attempt++) {
-    const result = await controlHost(ctx).run(`sudo hdparm -z ${quote(device)}`, {
+    const result = await to.run(`sudo hdparm -z ${quote(device)}`, {
       timeoutMs: REREAD_TIMEOUT_MS,
     });
     if (succeeded(result)) return;
@@ -121,7 +137,7 @@ async function rereadPartitions(ctx: ConnectorContext, device: string): Promise<
 /** Reads as many bytes as were written, from the medium itself. */
 async function readBack(
   ctx: ConnectorContext,
-  device: string,
+  { to, device }: Medium,
   written: string,
 ): Promise<void> {
   const step = `verify what was written to ${device}`;
@@ -134,7 +150,7 @@ async function readBack(
   }
   // What the control host still has in memory proves nothing.
   const forget = `sudo hdparm -f ${quote(device)} >/dev/null`;
-  const read = await controlHost(ctx).run(
+  const read = await to.run(
     `${forget} && { sudo head -c ${size} ${quote(device)} || echo ${
       quote(READING_FAILED)
     } >&2; } | ` +

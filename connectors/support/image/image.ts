@@ -91,6 +91,12 @@ export async function sniffImage(path: string): Promise<ImageFormat> {
   return format;
 }
 
+/** The first bytes of a file, at most `length` of them. */
+export async function headOf(path: string, length: number): Promise<Uint8Array> {
+  using file = await Deno.open(path);
+  return await readSome(file, length);
+}
+
 /** Name of the program that unpacks an image of this format from standard input to standard output. */
 export function unpacker(format: Exclude<ImageFormat, "qcow2">): string {
   return UNPACKERS[format];

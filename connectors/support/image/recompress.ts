@@ -2,12 +2,10 @@
 import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { expectSuccess } from "../process/runner.ts";
+import { UNPACKING_FAILED } from "./wire.ts";
 import { fileStream, rawFromQcow2, sniffImage, unpacker, withProgress } from "./image.ts";
 
 const COMPRESS_TIMEOUT_MS = 3_600_000;
-
-/** A POSIX shell knows only the end of a pipe's last program, so the first one's is written out. */
-const UNPACKING_FAILED = "testflinger: the image could not be unpacked";
 
 /**
  * Makes `<path>.xz` of an image and removes the image itself. One that is xz already is only renamed.

@@ -5,7 +5,15 @@ import { checkDownload } from "../http/download.ts";
 import { ProvisioningError } from "../errors.ts";
 import { openArriving } from "./arriving.ts";
 import { hostCache } from "./host_cache.ts";
-import { fileStream, formatOf, HEAD_BYTES, rawFromQcow2, sniffImage, unpacker } from "./image.ts";
+import {
+  fileStream,
+  formatOf,
+  HEAD_BYTES,
+  headOf,
+  rawFromQcow2,
+  sniffImage,
+  unpacker,
+} from "./image.ts";
 
 /** How long writing may take. */
 const FLASH_URL_TIMEOUT_MS = 1_800_000;
@@ -53,6 +61,8 @@ export async function imageSource(ctx: PrepareContext, data: NamedImage): Promis
 export interface Image extends AsyncDisposable {
   /** All of it, from the first byte on. To be asked for once. */
   stream(): Promise<ReadableStream<Uint8Array>>;
+  /** The first bytes, at most `length` of them. May be asked for at any time. */
+  head(length: number): Promise<Uint8Array>;
   /** In bytes, as it comes; undefined where nobody knows. */
   readonly size: number | undefined;
   /** Program that makes a raw image of it, from standard input to standard output. */
@@ -87,6 +97,7 @@ export async function openImage(ctx: ConnectorContext, source: ImageSource): Pro
     }
     return {
       stream: () => Promise.resolve(arriving.stream()),
+      head: (length) => arriving.head(length),
       size: arriving.size,
       unpacker: unpacker(format),
       timeoutMs: FLASH_URL_TIMEOUT_MS,
@@ -107,6 +118,7 @@ async function imageOfFile(
   if (format !== "qcow2") {
     return {
       stream: () => fileStream(path),
+      head: (length) => headOf(path, length),
       size: (await Deno.stat(path)).size,
       unpacker: unpacker(format),
       timeoutMs,
@@ -123,6 +135,7 @@ async function imageOfFile(
     await sniffImage(raw);
     return {
       stream: () => fileStream(raw),
+      head: (length) => headOf(raw, length),
       size: (await Deno.stat(raw)).size,
       unpacker: unpacker("raw"),
       timeoutMs,

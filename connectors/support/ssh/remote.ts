@@ -20,6 +20,8 @@ export interface RemoteOptions extends Partial<CommandOptions> {
   readonly attempts?: number;
   /** Between attempts. @default 5 s */
   readonly pauseMs?: number;
+  /** A shell command on this host that the input goes through on its way. */
+  readonly filter?: string;
 }
 
 /** A command that must work. */

@@ -30,6 +30,8 @@ export interface Invocation {
 export interface SshOptions extends CommandOptions {
   /** Options by which a shared connection is used. @default a connection of its own */
   readonly shared?: readonly string[];
+  /** A shell command on this host that the input goes through on its way to ssh. */
+  readonly filter?: string;
 }
 
 /** Remote paths that scp leaves alone, whichever protocol it speaks. */
@@ -144,9 +146,13 @@ export function ssh(
   ctx: ConnectorContext,
   target: SshTarget,
   command: string,
-  { shared, ...options }: SshOptions,
+  { shared, filter, ...options }: SshOptions,
 ): Promise<CommandResult> {
-  return invoke(ctx, sshInvocation(target, command, shared), { target, options });
+  const plain = sshInvocation(target, command, shared);
+  const invocation = filter === undefined
+    ? plain
+    : { ...plain, argv: ["/bin/sh", "-c", `{ ${filter}; } | "$@"`, "sh", ...plain.argv] };
+  return invoke(ctx, invocation, { target, options });
 }
 
 /** How a command that was run by `ssh` failed, in one sentence and the last lines of its output. */

@@ -1,0 +1,220 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { Lab } from "./support/lab.ts";
+import { type HttpStub, httpStub } from "./support/stubs.ts";
+
+const IMAGE = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 251);
+
+const CONFIG = {
+  agent_name: "a1",
+  device_ip: "10.1.1.1",
+  test_device: "/dev/mmcblk1",
+  snappy_writable_partition: "/dev/mmcblk1p3",
+  reboot_script: ["echo reset >> resets; cat after_reset > up"],
+  select_master_script: ["echo master > after_reset"],
+  select_test_script: ["echo test > after_reset"],
+};
+
+/** A board: the file `up` says which system runs, `after_reset` which one is next. */
+async function openBoard(
+  options: { up?: string; image?: Uint8Array<ArrayBuffer>; answers?: Record<string, string> } = {},
+): Promise<{ lab: Lab; images: HttpStub } & AsyncDisposable> {
+  const { up = "master", image = IMAGE, answers = {} } = options;
+  const lab = await Lab.open();
+  const images = httpStub(() => new Response(image));
+  await lab.config(CONFIG);
+  await lab.job({ provision_data: { url: `${images.url}/i.img` } });
+  await lab.write("up", up);
+  await lab.write("after_reset", "master");
+  for (const program of ["unxz", "xz", "zstdcat", "zcat"]) {
+    await Deno.symlink(`/usr/bin/${program}`, join(lab.root, "bin", program)).catch(() => {});
+  }
+  const own = Object.entries(answers).map(([word, script]) => `  *"${word}"*) ${script} ;;`);
+  await lab.fake(
+    "ssh",
+    `case "$*" in *"-O exit"*) exit 0 ;; esac
+for command; do :; done
+case "$*" in *linaro@*) as=master ;; *) as=test ;; esac
+[ "$(cat ${lab.cwd}/up)" = "$as" ] || { echo "No route to host" >&2; exit 255; }
+case "$command" in
+${own.join("\n")}
+  *os-release) if [ $as = master ]; then echo ID=debian; else echo ID=ubuntu-core; fi ;;
+  *"dd of="*) cat > ${lab.cwd}/card; echo "1+0 records out" >&2 ;;
+  ls*) echo "boot system-data" ;;
+  *"cat > "*) cat > "${lab.cwd}/written-$n" ;;
+  */sbin/reboot) cat ${lab.cwd}/after_reset > ${lab.cwd}/up; exit 255 ;;
+esac`,
+  );
+  return {
+    lab,
+    images,
+    async [Symbol.asyncDispose]() {
+      await images[Symbol.asyncDispose]();
+      await lab[Symbol.asyncDispose]();
+    },
+  };
+}
+
+async function provision(lab: Lab) {
+  const { code, stderr } = await lab.stage("dragonboard", "provision");
+  const message = code === 0 ? "" : (await lab.failure("provision")).exception_message ?? "";
+  return { code, stderr, message };
+}
+
+async function steps(lab: Lab): Promise<string[]> {
+  return (await lab.calls("ssh")).map(({ args }) => args.at(-1) ?? "")
+    .filter((command) => !/os-release|@10\.1\.1\.1$/.test(command));
+}
+
+async function packed(program: string, bytes: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+  const file = await Deno.makeTempFile();
+  await Deno.writeFile(file, bytes);
+  const { stdout } = await new Deno.Command(program, { args: ["-qc", file] }).output();
+  await Deno.remove(file);
+  return stdout;
+}
+
+Deno.test("14-dragonboard 1: the master image writes the card, and the test image boots", async () => {
+  await using scene = await openBoard({ image: await packed("xz", IMAGE) });
+  const { lab } = scene;
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assertEquals(await Deno.readFile(join(lab.cwd, "card")), IMAGE);
+  const order = [
+    "sudo umount /dev/mmcblk1*",
+    "dd of=/dev/mmcblk1",
+    "sync",
+    "hdparm -z /dev/mmcblk1",
+    "sudo mount /dev/mmcblk1p3 /mnt",
+    "ls /mnt",
+    "sudo mkdir -p /mnt/system-data/var/lib/cloud/seed/nocloud-net",
+    "nocloud-net/meta-data",
+    "nocloud-net/user-data",
+    "/mnt/system-data/etc/sudoers.d/ubuntu",
+    "sudo umount /mnt",
+    "sudo /sbin/reboot",
+  ];
+  const done = await steps(lab);
+  let at = -1;
+  for (const part of order) {
+    const next = done.findIndex((command, i) => i > at && command.includes(part));
+    assert(next > at, `${part} is not behind what comes before it:\n${done.join("\n")}`);
+    at = next;
+  }
+  assertEquals(parse(await lab.read("user-data")).password, "ubuntu");
+  assertEquals(lab.clock.paused.at(-1), 60_000);
+  assert(!await lab.has("resets"), "a board with its master image up was reset");
+});
+
+Deno.test("14-dragonboard 2: a board with its test image up is reset into the master image", async () => {
+  await using scene = await openBoard({ up: "test" });
+  const { code, stderr } = await provision(scene.lab);
+  assertEquals(code, 0, stderr);
+  assertEquals((await scene.lab.read("resets")).trim(), "reset");
+});
+
+Deno.test("a board that comes back with its test image is told to boot the master image, once", async () => {
+  await using scene = await openBoard({ up: "nothing" });
+  await scene.lab.write("after_reset", "test");
+  const { code, stderr } = await provision(scene.lab);
+  assertEquals(code, 0, stderr);
+  assertEquals((await scene.lab.read("resets")).trim(), "reset\nreset");
+
+  await using stubborn = await openBoard({ up: "test" });
+  await stubborn.lab.config({ ...CONFIG, select_master_script: ["echo test > after_reset"] });
+  assertEquals((await provision(stubborn.lab)).code, 46);
+});
+
+Deno.test("14-dragonboard 3: a board that shows nothing for 300 s is a matter for a person", async () => {
+  await using scene = await openBoard({ up: "nothing" });
+  await scene.lab.write("after_reset", "nothing");
+  const { code, message } = await provision(scene.lab);
+  assertEquals(code, 46);
+  assertStringIncludes(message, "within 300 s");
+  assertEquals(scene.lab.clock.elapsed, 300_000);
+});
+
+Deno.test("14-dragonboard 4: a job without an image is refused before the board is touched", async () => {
+  await using scene = await openBoard();
+  await scene.lab.job({ provision_data: { x: 1 } });
+  const { code } = await provision(scene.lab);
+  assertEquals(code, 1);
+  assertEquals((await scene.lab.failure("provision")).exception_name, "ProvisioningError");
+  assertEquals(await scene.lab.calls(), []);
+});
+
+Deno.test("14-dragonboard 5: a connection that breaks off leaves a card that the board falls back from", async () => {
+  await using scene = await openBoard({
+    answers: { "dd of=": "head -c 1000 >/dev/null; exit 255" },
+  });
+  const { code } = await provision(scene.lab);
+  assertEquals(code, 1);
+  assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+});
+
+Deno.test("14-dragonboard 6: writing that takes more than 1800 s ends with the card wiped", async () => {
+  await using scene = await openBoard({ answers: { "dd of=": "hang" } });
+  const { code, message } = await provision(scene.lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "1800 s");
+  assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+});
+
+Deno.test("14-dragonboard 7: a zstd image arrives unpacked", async () => {
+  await using scene = await openBoard({ image: await packed("zstd", IMAGE) });
+  const { code, stderr } = await provision(scene.lab);
+  assertEquals(code, 0, stderr);
+  assertEquals(await Deno.readFile(join(scene.lab.cwd, "card")), IMAGE);
+});
+
+Deno.test("an image that cannot be unpacked fails, and the card is wiped", async () => {
+  const broken = (await packed("xz", IMAGE)).slice(0, -40);
+  await using scene = await openBoard({ image: broken });
+  const { code, message } = await provision(scene.lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "on the agent's host");
+  assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+});
+
+Deno.test("14-dragonboard 8: a test image that never boots fails, and the card is wiped", async () => {
+  await using scene = await openBoard();
+  await scene.lab.config({ ...CONFIG, select_test_script: ["echo master > after_reset"] });
+  const { code, message } = await provision(scene.lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "The test image did not come up within 600 s");
+  assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+});
+
+Deno.test("14-dragonboard 9: a script that cannot select the test image fails and is named", async () => {
+  await using scene = await openBoard();
+  await scene.lab.config({ ...CONFIG, select_test_script: ["false"] });
+  const { code, message } = await provision(scene.lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "select_test_script[0]");
+  assertEquals((await scene.lab.failure("provision")).exception_name, "ProvisioningError");
+});
+
+Deno.test("14-dragonboard 10: a reset that hangs is a matter for a person", async () => {
+  await using scene = await openBoard({ up: "test" });
+  await scene.lab.fake("pdu", "hang");
+  await scene.lab.config({ ...CONFIG, reboot_script: ["pdu"] });
+  assertEquals((await provision(scene.lab)).code, 46);
+});
+
+Deno.test("every step on the board that fails is named, and the card is wiped", async () => {
+  for (
+    const [word, says] of [
+      ["sudo mount", "mount the image"],
+      ["mkdir -p", "make a folder for the user data"],
+      ["hdparm", "read the partitions"],
+      ["sudo umount /mnt", "unmount the image"],
+    ] as const
+  ) {
+    await using scene = await openBoard({ answers: { [word]: "echo broken >&2; exit 32" } });
+    const { code, message } = await provision(scene.lab);
+    assertEquals(code, 1, word);
+    assertStringIncludes(message, says);
+    assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+  }
+});
