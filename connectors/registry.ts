@@ -2,6 +2,7 @@ import type { Connector } from "./context.ts";
 
 /** The connectors of this version, by their names on the command line. */
 const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
+  control_host_iot: async () => (await import("./control_host_iot.ts")).controlHostIot,
   dell_oemscript: async () => (await import("./oemscript.ts")).dellOemscript,
   dragonboard: async () => (await import("./dragonboard.ts")).dragonboard,
   fake_connector: async () => (await import("./fake_connector.ts")).fakeConnector,
@@ -22,7 +23,6 @@ export const CONNECTOR_NAMES: readonly string[] = Object.keys(LOADERS);
 /** Names that jobs and configurations in the field use, and that this version does not have. */
 export const NOT_IN_THIS_VERSION: readonly string[] = [
   "cm3",
-  "control_host_iot",
   "control_host_kvm",
   "oem_autoinstall",
 ];

@@ -99,7 +99,8 @@ export const commonShape = {
   control_host_verify_tls: z.boolean().default(true).describe(
     "false: do not check the control host's certificate. Each provision warns of it in its log.",
   ),
-  control_host_token: z.string().min(1).optional()
+  control_host_token: z.string()
+    .regex(/^[\x21-\x7e]+$/, "must be printable ASCII without blanks").optional()
     .describe("Token for the control host's REST service, sent as 'Authorization: Bearer'."),
   control_user: z.string().default("ubuntu").describe("User for ssh to the control host."),
   control_host_ssh_port: port.default(SSH_PORT).describe("Port of the control host's ssh server."),

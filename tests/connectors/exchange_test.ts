@@ -33,7 +33,7 @@ function answered(result: ExchangeResult): Answer {
   return result as Answer;
 }
 
-function failed(result: ExchangeResult): { message: string; sent: boolean } {
+function failed(result: ExchangeResult): { message: string; unreachable: boolean } {
   if (result.ended === "failed") return result;
   throw new Error(`answered with status ${result.status}`);
 }
@@ -107,7 +107,7 @@ Deno.test("a server that takes the connection and never answers is given up afte
   assertEquals(await send(lab, `http://127.0.0.1:${server.port}/`), {
     ended: "failed",
     message: "no answer within 60 s",
-    sent: true,
+    unreachable: false,
   });
 });
 
@@ -119,14 +119,14 @@ Deno.test("a connection that is not there in time is given up after the connect 
   assertEquals(await send(lab, `https://127.0.0.1:${server.port}/`), {
     ended: "failed",
     message: "no connection within 30 s",
-    sent: false,
+    unreachable: true,
   });
 });
 
 Deno.test("a refused connection has sent nothing, so that a request can be repeated", async () => {
   await using lab = await Lab.open();
   const result = await send(lab, `http://127.0.0.1:${closedPort()}/`, { method: "POST" });
-  assertEquals(failed(result).sent, false);
+  assert(failed(result).unreachable);
   assertStringIncludes(failed(result).message, "ECONNREFUSED");
 });
 
@@ -297,7 +297,7 @@ Deno.test("the control host's certificate is checked, against a file if one is n
   }, (request) => new Response(request.headers.get("authorization") ?? "nobody"));
   const base = { control_host_scheme: "https", control_host_port: server.addr.port };
   const refused = await health(lab, base);
-  assertStringIncludes(JSON.stringify(refused), '"sent":false');
+  assertStringIncludes(JSON.stringify(refused), '"unreachable":false');
   assertStringIncludes(JSON.stringify(refused), "certificate");
   assertEquals(
     await health(lab, { ...base, control_host_ca: made.authority, control_host_token: "t0ken" }),
@@ -333,7 +333,7 @@ Deno.test("an expired certificate of the control host is refused", async () => {
   });
   // With one that is not, the same configuration works.
   assertStringIncludes(JSON.stringify(result), "certificate");
-  assertStringIncludes(JSON.stringify(result), '"sent":false');
+  assertStringIncludes(JSON.stringify(result), '"unreachable":false');
 });
 
 Deno.test("a file of certificates that cannot be read, or has none, is named", async () => {

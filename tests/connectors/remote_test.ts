@@ -65,7 +65,7 @@ testWithTools(
       assertEquals(((await Deno.stat(join(socket, ".."))).mode ?? 0) & 0o777, 0o700);
     });
     await assertRejects(() => Deno.stat(join(socket, "..")), Deno.errors.NotFound);
-    assertEquals(await running(socket), []);
+    await ended(socket);
   },
 );
 
@@ -86,7 +86,7 @@ testWithTools(
     });
     await Deno.stat(join(server.root, "mark"));
     assertEquals(server.logins, 1);
-    assertEquals(await running(socket), []);
+    await ended(socket);
   },
 );
 
@@ -100,7 +100,7 @@ testWithTools(
       await host.run("true");
       const [pid] = await running(await controlPath(lab));
       Deno.kill(Number(pid), "SIGKILL");
-      await until(async () => (await running(await controlPath(lab))).length === 0);
+      await ended(await controlPath(lab));
       assert(succeeded(await host.run("true")));
       assert(succeeded(await host.run("true")));
     });
@@ -136,7 +136,7 @@ testWithTools("disconnect() has the next command log in again", SSH_TOOLS, async
     await host.run("true");
     const socket = await controlPath(lab);
     await host.disconnect();
-    assertEquals(await running(socket), []);
+    await ended(socket);
     await host.disconnect();
     await host.run("true");
   });
@@ -219,7 +219,7 @@ testWithTools(
         lab.hang = () => waits-- > 0;
         return await running;
       }), Stopped);
-    assertEquals(await running(await controlPath(lab)), []);
+    await ended(await controlPath(lab));
   },
 );
 
@@ -269,6 +269,11 @@ async function controlPath(lab: Lab): Promise<string> {
   const option = (await lab.calls("ssh")).flatMap(({ args }) => args)
     .findLast((arg) => arg.startsWith("ControlPath="));
   return option?.slice("ControlPath=".length) ?? "";
+}
+
+/** Waits until nobody holds the shared connection of a socket any more. */
+function ended(socket: string): Promise<void> {
+  return until(async () => (await running(socket)).length === 0);
 }
 
 /** Ids of the processes that hold the shared connection of a socket. */

@@ -8,6 +8,8 @@ const ROWS: Readonly<Record<string, number>> = {
   "03-maas2": 14,
   "04-maas-storage": 12,
   "05-multi": 12,
+  "06-control-host-rest": 13,
+  "07-control-host-iot": 13,
   "09-oemscript": 12,
   "10-oemrecovery": 10,
   "12-muxpi": 16,

@@ -17,19 +17,23 @@ export interface RestCall {
   /** For connecting, and for silence where nothing else is said. */
   readonly timeoutMs: number;
   /** How long the service may be silent. @default `timeoutMs` */
-  readonly readTimeoutMs?: number;
+  readonly readTimeoutMs?: number | (() => number);
 }
 
 /** What came of a call whose answer is small. */
 export type RestResult =
   | { readonly ok: true; readonly body: string }
-  /** `status`: undefined where there was no answer. `sent`: the service may have got the request. */
-  | {
-    readonly ok: false;
-    readonly why: string;
-    readonly status: number | undefined;
-    readonly sent: boolean;
-  };
+  | RestFailure;
+
+/** Why there is no answer that is any good. */
+export interface RestFailure {
+  readonly ok: false;
+  readonly why: string;
+  /** Undefined where there was no answer. */
+  readonly status: number | undefined;
+  /** The service has got nothing of the request. */
+  readonly unreachable: boolean;
+}
 
 /** The service, as the configuration says. */
 export interface RestService {
@@ -42,7 +46,7 @@ export interface RestService {
     ctx: ConnectorContext,
     path: string,
     call: RestCall,
-  ): Promise<Answer | RestResult & { readonly ok: false }>;
+  ): Promise<Answer | RestFailure>;
 }
 
 /** How much of an answer a message shows. */
@@ -87,7 +91,8 @@ export async function restService(
         trust,
       });
       if (answer.ended === "failed") {
-        return { ok: false, why: answer.message, status: undefined, sent: answer.sent };
+        const { message: why, unreachable } = answer;
+        return { ok: false, why, status: undefined, unreachable };
       }
       if (answer.ok) return answer;
       const { status } = answer;
@@ -96,7 +101,7 @@ export async function restService(
         ok: false,
         why: `status ${status}${words === "" ? "" : `: ${words}`}`,
         status,
-        sent: true,
+        unreachable: false,
       };
     },
     async call(ctx, path, call) {

@@ -37,8 +37,8 @@ export interface ExchangeRequest {
   readonly body?: RequestBody | undefined;
   /** Until there is a connection, encryption included. */
   readonly connectTimeoutMs: number;
-  /** How long the server may take no data, or send none. */
-  readonly readTimeoutMs: number;
+  /** How long the server may take no data, or send none; asked anew each time if it is a function. */
+  readonly readTimeoutMs: number | (() => number);
   /** @default certificates are checked */
   readonly trust?: Trust;
 }
@@ -63,8 +63,8 @@ export interface Answer extends Disposable {
 export type ExchangeResult = Answer | {
   readonly ended: "failed";
   readonly message: string;
-  /** Whether the server can have seen something of the request. */
-  readonly sent: boolean;
+  /** There was no connection at all, so that the request can be repeated without fear. */
+  readonly unreachable: boolean;
 };
 
 /**
@@ -81,8 +81,10 @@ export async function exchange(
   const silence = new Silence({ limits, signal });
   const { outgoing, end } = await begin(new URL(url), request);
   const state = { connected: false, answered: false };
+  const { readTimeoutMs } = request;
+  const readMs = typeof readTimeoutMs === "number" ? () => readTimeoutMs : readTimeoutMs;
   const connected = () => {
-    if (!state.connected) silence.limit(request.readTimeoutMs, "no answer");
+    if (!state.connected) silence.limit(readMs(), "no answer");
     state.connected = true;
   };
   const dispose = () => {
@@ -109,7 +111,7 @@ export async function exchange(
         send(outgoing, request.body, {
           progress() {
             connected();
-            if (!state.answered) silence.limit(request.readTimeoutMs, "no answer");
+            if (!state.answered) silence.limit(readMs(), "no answer");
           },
           enough: () => state.answered,
         }).catch(reject);
@@ -117,11 +119,12 @@ export async function exchange(
       silence.signal,
     );
     silence.stop();
-    return answerOf(message, { silence, readTimeoutMs: request.readTimeoutMs, dispose });
+    return answerOf(message, { silence, readMs, dispose });
   } catch (error) {
     dispose();
     signal.throwIfAborted();
-    return { ended: "failed", message: innermostMessage(error), sent: state.connected };
+    const unreachable = !state.connected && (silence.over || isNetworkError(error));
+    return { ended: "failed", message: innermostMessage(error), unreachable };
   }
 }
 
@@ -183,9 +186,9 @@ async function send(
 
 function answerOf(
   message: IncomingMessage,
-  { silence, readTimeoutMs, dispose }: {
+  { silence, readMs, dispose }: {
     silence: Silence;
-    readTimeoutMs: number;
+    readMs: () => number;
     dispose: () => void;
   },
 ): Answer {
@@ -194,7 +197,7 @@ function answerOf(
     const pieces = message[Symbol.asyncIterator]();
     try {
       while (true) {
-        silence.limit(readTimeoutMs, "nothing has come");
+        silence.limit(readMs(), "nothing has come");
         const { done, value } = await unlessAborted(pieces.next(), silence.signal);
         if (done) return;
         silence.stop();
@@ -233,6 +236,12 @@ function answerOf(
   return answer;
 }
 
+/** What the system says of a host that is down, or not where it should be. Not certificates. */
+function isNetworkError(error: unknown): boolean {
+  return error instanceof Error && "code" in error && typeof error.code === "string" &&
+    /^E(CONN|HOST|NET|TIMEDOUT|AI_AGAIN)/.test(error.code);
+}
+
 /** A limit on silence, set again whenever something happens. */
 class Silence implements Disposable {
   readonly #over = new AbortController();
@@ -251,6 +260,11 @@ class Silence implements Disposable {
   /** Has the connector been asked to stop? */
   get stopped(): boolean {
     return this.#outer.aborted;
+  }
+
+  /** Has it been silent for too long? */
+  get over(): boolean {
+    return this.#over.signal.aborted;
   }
 
   limit(ms: number, what: string): void {

@@ -9,8 +9,8 @@ export interface Polling {
   readonly waitingFor: string;
   /** Milliseconds from now. The last look is at their end, unless the one before takes until then. */
   readonly limitMs: number;
-  /** Milliseconds between two looks. */
-  readonly pauseMs: number;
+  /** Milliseconds between two looks; asked before each pause if it is a function. */
+  readonly pauseMs: number | (() => number);
   /** Look once before the first pause. @default false */
   readonly lookFirst?: boolean;
   /**
@@ -37,7 +37,10 @@ export async function pollUntil(
   const leftMs = () => Math.max(0, started + limitMs - clock.monotonic());
   let said = started;
   for (let pause = !polling.lookFirst;; pause = true) {
-    if (pause) await clock.sleep(Math.min(pauseMs, leftMs()), signal);
+    if (pause) {
+      const pauseNow = typeof pauseMs === "number" ? pauseMs : pauseMs();
+      await clock.sleep(Math.min(pauseNow, leftMs()), signal);
+    }
     const missing = await polling.look(leftMs());
     signal.throwIfAborted();
     if (missing === undefined || leftMs() === 0) return missing;

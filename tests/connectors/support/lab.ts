@@ -77,6 +77,8 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Told what is printed, as it comes. */
   readonly onStdout?: (text: string) => void;
+  /** Told what is logged, as it comes. */
+  readonly onStderr?: (text: string) => void;
 }
 
 /** The lab. Everything is gone when it is disposed of. */
@@ -227,6 +229,7 @@ ${HANG}${script}
       },
       stderr: (text) => {
         stderr += text;
+        options.onStderr?.(text);
       },
     });
     return { code, stdout, stderr };

@@ -51,6 +51,8 @@ export async function answerAll({ method, path }: StubRequest, raw: Request): Pr
     for await (const _ of client.readable);
     return new Response("written");
   }
+  if (path === "/api/v1/provision") return Response.json({ job_id: "j1" });
+  if (path === "/api/v1/provision/j1") return Response.json({ status: "completed" });
   if (method === "POST" && path === "/v1/job") return Response.json({ job_id: "c1" });
   if (path !== "/v1/result/c1") return new Response("{}");
   return Response.json({ job_state: "allocated", device_info: { device_ip: "10.9.9.1" } });
@@ -89,6 +91,30 @@ esac`,
 
 const OWN: readonly Scene[] = [
   ...["dell_oemscript", "hp_oemscript", "lenovo_oemscript", "oemscript"].map(oemScene),
+  {
+    connector: "control_host_iot",
+    stage: "provision",
+    variant: "after a power cycle of its control host",
+    programs: ["ping", "cycle", "power", "sshpass", "ssh-copy-id"],
+    dispensable: ["ping", "cycle", "power"],
+    silent: ["ping"],
+    mute: ["sshpass", "ssh-copy-id"],
+    async prepare(lab, port, more) {
+      await lab.config({
+        ...DEVICE,
+        ...CYCLE,
+        ...controlHost(port),
+        reboot_script: ["pdu"],
+        poweroff_script: ["power off"],
+        poweron_script: ["power on"],
+        ...more,
+      });
+      await lab.job({ provision_data: { preset: "P" } });
+      await lab.fake("cycle", "");
+      await lab.fake("power", "");
+      await lab.fake("ping", "exit 1");
+    },
+  },
   {
     connector: "fake_connector",
     stage: "provision",
