@@ -5,6 +5,7 @@ import { checkCommand } from "./check.ts";
 import { completionCommand } from "./completion.ts";
 import { doctorCommand } from "./doctor.ts";
 import { jobsCommand } from "./jobs.ts";
+import { artifactsCommand, cancelCommand, resultsCommand, submitCommand } from "./lab_commands.ts";
 import { logsCommand } from "./logs.ts";
 import { offlineCommand, onlineCommand, restartCommand } from "./requests.ts";
 import { sandboxCommand } from "./sandbox.ts";
@@ -56,6 +57,10 @@ const helpCommand: Command = {
 
 export const COMMANDS: readonly Command[] = [
   tryCommand,
+  submitCommand,
+  resultsCommand,
+  artifactsCommand,
+  cancelCommand,
   checkCommand,
   doctorCommand,
   statusCommand,

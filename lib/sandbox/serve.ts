@@ -94,10 +94,8 @@ export async function runSandbox(options: RunSandboxOptions): Promise<void> {
     print("For the command-line client's admin commands:");
     print(`  --client-id admin --secret-key ${secret}`);
   }
-  print("To submit a job, and to read what became of it:");
-  print(`  curl -H 'Content-Type: application/json' ${url}/v1/job \\`);
-  print(`    -d '{"job_queue": "QUEUE", "test_data": {"test_cmds": "echo hello"}}'`);
-  print(`  curl ${url}/v1/result/JOB_ID`);
+  print("To submit a job, and to see how it ends:");
+  print(`  testflinger-agent submit job.yaml --wait --server ${url}`);
   print("");
   try {
     await new Promise<void>((resolve) => {

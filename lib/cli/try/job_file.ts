@@ -1,5 +1,5 @@
 /** A job file as people submit it, and the archive of its attachments as the server hands it on. */
-import { dirname, resolve } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { packTar, type TarEntry } from "modern-tar";
 import * as z from "zod";
 import { formatPath, type Mistake, type Path, quoted } from "../../config/mistake.ts";
@@ -45,9 +45,13 @@ export async function readJobFile(file: string): Promise<JobFileResult> {
     const path = [`${phase}_data`, "attachments"];
     if (!Array.isArray(attachments)) return wrong(path, "must be a list");
     for (const [index, attachment] of attachments.entries()) {
-      const entry = await entryOf(attachment, phase, dirname(resolve(file)));
-      if (typeof entry === "string") return wrong([...path, index], entry);
-      entries.push(entry);
+      // What is on the server already has no file here.
+      if (isObject(attachment) && attachment.local === undefined && attachment.agent) continue;
+      const one = await packed(attachment, { phase, folder: dirname(resolve(file)) });
+      if (typeof one === "string") return wrong([...path, index], one);
+      entries.push(...one.entries);
+      const { local: _, ...rest } = attachment;
+      attachments[index] = { ...rest, agent: one.agent };
     }
   }
   if (entries.length === 0) return { ok: true, value: { job, warnings } };
@@ -104,23 +108,45 @@ function keysOf(schema: unknown): string[] {
   return schema instanceof z.ZodObject ? [...Object.keys(schema.shape), ...SERVER_KEYS] : [];
 }
 
-/** One attachment as a member of the archive, or what is wrong with it. */
-async function entryOf(
+/** One attachment as members of the archive, or what is wrong with it. */
+interface Packed {
+  entries: TarEntry[];
+  /** Its path below the phase's folder, on the agent. */
+  agent: string;
+}
+
+/** A file, or a folder with all that is in it; named on the agent as the established client names it. */
+async function packed(
   attachment: unknown,
-  phase: string,
-  folder: string,
-): Promise<TarEntry | string> {
+  { phase, folder }: { phase: string; folder: string },
+): Promise<Packed | string> {
   if (!isObject(attachment) || typeof attachment.local !== "string") {
     return "must be a mapping with the key 'local', the file to attach";
   }
-  const { local } = attachment;
-  const name = typeof attachment.agent === "string" ? attachment.agent : local;
+  const path = resolve(folder, attachment.local);
+  const below = relative(folder, path);
+  const agent = typeof attachment.agent === "string"
+    ? attachment.agent.replace(/^\/+/, "")
+    : below.startsWith("..")
+    ? basename(path)
+    : below;
   try {
-    const path = resolve(folder, local);
-    const [body, info] = [await Deno.readFile(path), await Deno.stat(path)];
-    const mode = (info.mode ?? 0o644) & 0o755;
-    return { header: { name: `${phase}/${name}`, size: body.length, mode }, body };
+    return { entries: await membersOf(path, `${phase}/${agent}`), agent };
   } catch (error) {
-    return `cannot read the attachment ${local}: ${readFailure(error)}`;
+    return `cannot read the attachment ${attachment.local}: ${readFailure(error)}`;
   }
+}
+
+async function membersOf(path: string, name: string): Promise<TarEntry[]> {
+  const info = await Deno.stat(path);
+  const mode = (info.mode ?? 0o644) & 0o755;
+  if (!info.isDirectory) {
+    const body = await Deno.readFile(path);
+    return [{ header: { name, size: body.length, mode }, body }];
+  }
+  const names = (await Array.fromAsync(Deno.readDir(path))).map((entry) => entry.name).sort();
+  const inside = await Promise.all(
+    names.map((one) => membersOf(join(path, one), `${name}/${one}`)),
+  );
+  return [{ header: { name: `${name}/`, size: 0, mode, type: "directory" } }, ...inside.flat()];
 }
