@@ -411,6 +411,14 @@ KillMode=mixed
 TimeoutStopSec=100s
 # A test that eats all memory is killed by the kernel; that must not stop the agent.
 OOMPolicy=continue
+# Each job runs in a control group of its own below the unit's, and is ended with it.
+Delegate=yes
+# What runs on while the agent is away must not keep the next one from starting: systemd cannot start it
+# in a group that hands controllers on. An agent that ends in order has seen to it itself.
+ExecStopPost=-/bin/sh -c 'for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do \
+  cd "$$root$$(sed -n "/^0::/{s///;s,/[.]control$$,,;p}" /proc/self/cgroup)" 2>/dev/null || continue; \
+  for file in */cgroup.subtree_control cgroup.subtree_control; do \
+    for one in $$(cat "$$file"); do echo "-$$one" >"$$file"; done; done; done'
 
 # Hardening that does not get in the way of ssh, docker and sudo in phase scripts. Everything
 # stronger makes systemd set NoNewPrivileges, and sudo stops working; for hosts whose scripts need

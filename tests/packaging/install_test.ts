@@ -522,6 +522,7 @@ Deno.test("the unit restarts always, stops in order, and asks for a safe restart
         "KillMode=mixed",
         "ExecReload=/bin/sh -c 'kill -USR1 ${MAINPID}'",
         "OOMPolicy=continue",
+        "Delegate=yes",
         "User=testflinger",
       ]
     ) {
@@ -532,6 +533,60 @@ Deno.test("the unit restarts always, stops in order, and asks for a safe restart
       /^(NoNewPrivileges|SystemCall|Restrict|Lock|MemoryDeny|PrivateDevices|ProtectKernel|ProtectClock|ProtectHostname|DynamicUser)/;
     assertEquals(lines.filter((line) => endsSudo.test(line)), []);
   }));
+
+/** Where control groups of version 2 are: beside others, or alone. */
+const GROUPS = "$(grep -m1 ' cgroup2 ' /proc/mounts | cut -d' ' -f2)";
+
+/** The group of a unit with that of a job in it, in which something runs; systemd's own beside it. */
+const IN_GIVEN_GROUP = `
+cd "${GROUPS}"
+was=$(cat cgroup.subtree_control)
+given=given-$$
+mkdir "$given" "$given/job" "$given/job/test" "$given/.control"
+echo +hugetlb >cgroup.subtree_control
+echo +hugetlb >"$given/cgroup.subtree_control"
+echo +hugetlb >"$given/job/cgroup.subtree_control"
+sh -c 'echo 0 >"$1"; exec sleep 1000' sh "$given/job/test/cgroup.procs" &
+echo "before: $(cat "$given/cgroup.subtree_control")"
+sh -c 'echo 0 >"$1"; exec sh -c "$2"' sh "$given/.control/cgroup.procs" "$1"
+echo "after:$(cat "$given/cgroup.subtree_control")"
+sh -c 'echo 0 >"$1" && echo joined' sh "$given/cgroup.procs"
+kill -9 $!
+wait $! 2>/dev/null || true
+find "$given" -depth -type d -exec rmdir {} \\;
+[ -n "$was" ] || echo -hugetlb >cgroup.subtree_control
+`;
+
+async function mayHandOnControllers(): Promise<boolean> {
+  const script = `cd "${GROUPS}" && [ -w cgroup.procs ] && grep -qw hugetlb cgroup.controllers`;
+  return (await new Deno.Command("/bin/sh", { args: ["-c", script], stderr: "null" }).output())
+    .success;
+}
+
+Deno.test(
+  "when the agent is gone the unit's own control group hands no controllers on, so that the next one can start there",
+  {
+    ignore: !await mayHandOnControllers(),
+  },
+  () =>
+    onHost(async (host) => {
+      const folder = await unitFolder(host);
+      const unit = await Deno.readTextFile(join(folder, "testflinger-agent@.service"));
+      const [, words = ""] = /^ExecStopPost=-\/bin\/sh -c '((?:[^'])+)'$/m.exec(unit) ?? [];
+      // As systemd reads it: a backslash continues the line, $$ is a dollar.
+      const script = words.replaceAll("\\\n", " ").replaceAll("$$", "$");
+      const { stdout, stderr } = await ended(
+        new Deno.Command("/bin/sh", {
+          args: ["-ec", IN_GIVEN_GROUP, "sh", script],
+          stdin: "null",
+          stdout: "piped",
+          stderr: "piped",
+        }).spawn(),
+      );
+      // A job runs on in its group meanwhile, and the group itself can be joined again.
+      assertEquals([stdout, stderr], ["before: hugetlb\nafter:\njoined\n", ""]);
+    }),
+);
 
 Deno.test("the example configuration is valid, also with every line in use", () =>
   onHost(async ({ root, install }) => {
