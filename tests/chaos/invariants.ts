@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
 import { compileSecrets } from "../../lib/process/redactor.ts";
-import { expectedOutput, SECRET } from "./chaos_jobs.ts";
+import { expectedOutput, LEFT_OUT, SECRET } from "./chaos_jobs.ts";
 import type { Phase } from "../../lib/phases.ts";
 import type { Submitted } from "./seed.ts";
 
@@ -44,6 +44,7 @@ export async function violations(scene: Scene): Promise<string[]> {
     }
     if (scene.generation === "current") checkFragments(scene, jobId, wrong);
     else checkLiveOutput(scene, jobId, wrong);
+    if (scene.generation === "current") checkSerial(scene, submitted, wrong);
     await checkArtifact(scene, submitted, wrong);
     checkCleanup(scene, submitted, wrong);
   }
@@ -86,7 +87,7 @@ function checkRuns(
 ): void {
   const log = scene.sandbox.log(jobId, "output", phase);
   const runs = log.split(/\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n/).slice(1)
-    .map((run) => run.replace(REMARKS, ""));
+    .map((run) => run.replace(REMARKS, "").replaceAll(LEFT_OUT, ""));
   const isOdd = (run: string) => !printed.startsWith(run) && !printed.startsWith(run.trimEnd());
   const odd = runs.find(isOdd);
   if (odd !== undefined) wrong(`its log of ${phase} is ${JSON.stringify(log)}`);
@@ -171,6 +172,23 @@ async function checkArtifact(scene: Scene, { jobId, job }: Submitted, wrong: Wro
   if (code !== 0 || new TextDecoder().decode(stdout) !== expected) wrong("its artifact is damaged");
 }
 
+/** Holes are no bytes of a log, and what is behind them is there. */
+function checkSerial(scene: Scene, { jobId, job }: Submitted, wrong: Wrong): void {
+  const log = scene.sandbox.log(jobId, "serial", "test").replaceAll("\0", "");
+  if (!job.serial) {
+    if (log !== "") wrong("it has a serial log");
+    return;
+  }
+  if (log.length > 1000) wrong(`its serial log has ${log.length} characters`);
+  if (job.exit !== 0 || statusOf(scene, jobId, "test") !== 0) return;
+  if (
+    !log.startsWith("booting\n") ||
+    !log.endsWith(`${compileSecrets([SECRET]).redactText(SECRET)}\n`)
+  ) {
+    wrong(`its serial log is ${JSON.stringify(log)}`);
+  }
+}
+
 /** Cleanup ran once, or was completed. */
 function checkCleanup(scene: Scene, { jobId }: Submitted, wrong: Wrong): void {
   let notes = "";
@@ -203,7 +221,12 @@ function checkSecret(scene: Scene, found: string[]): void {
 async function checkLeftovers(scene: Scene, found: string[]): Promise<void> {
   for (const { jobId } of scene.submitted) {
     const { stdout } = await new Deno.Command("/bin/sh", {
-      args: ["-c", `grep -lszxF "TESTFLINGER_JOB_ID=${jobId}" /proc/[0-9]*/environ`],
+      args: [
+        "-c",
+        `grep -lszxF "TESTFLINGER_JOB_ID=${jobId}" /proc/[0-9]*/environ; ` +
+        // What hides has the id as an argument.
+        `grep -lszxF "${jobId}" /proc/[0-9]*/cmdline`,
+      ],
       stderr: "null",
     }).output();
     const alive = new TextDecoder().decode(stdout).trim();
