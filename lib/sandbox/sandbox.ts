@@ -2,6 +2,7 @@
  * A Testflinger server in memory, for trying things and for tests: strict where the real one is,
  * and with windows through which a test sees what has arrived.
  */
+import { pageRoutes } from "./page.ts";
 import { Hono } from "hono";
 import { type Clock, systemClock } from "../clock.ts";
 import type { Phase } from "../phases.ts";
@@ -282,6 +283,7 @@ function makeApp(world: Parameters<typeof jobRoutes>[0]): Hono {
     url.pathname = "/v1/";
     return c.redirect(url.href, 308);
   });
+  app.route("/", pageRoutes(world));
   app.route("/v1", tokenRoutes(world));
   app.route("/v1", jobRoutes(world));
   app.route("/v1", resultRoutes(world));

@@ -96,6 +96,10 @@ export async function runSandbox(options: RunSandboxOptions): Promise<void> {
   }
   print("To submit a job, and to see how it ends:");
   print(`  testflinger-agent submit job.yaml --wait --server ${url}`);
+  print(`Its queues, jobs, logs and agents are at ${url}/ in a browser. Without the program:`);
+  print(`  curl -H 'Content-Type: application/json' ${url}/v1/job \\`);
+  print(`    -d '{"job_queue": "QUEUE", "test_data": {"test_cmds": "echo hello"}}'`);
+  print(`  curl ${url}/v1/result/JOB_ID`);
   print("");
   try {
     await new Promise<void>((resolve) => {
