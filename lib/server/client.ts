@@ -69,7 +69,7 @@ const JOB_TOTAL_MS = 120_000;
 /** The state stands before most of the log. */
 const STATE_TOTAL_MS = 60_000;
 /** The log of a job may be long and the link slow. */
-const RESULT_TOTAL_MS = 1_800_000;
+const RESULT_TOTAL_MS = 600_000;
 /** Attachments may be an image of many gigabytes. */
 const ATTACHMENTS_TOTAL_MS = 12 * 3_600_000;
 

@@ -2,6 +2,18 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
+import {
+  cut,
+  dripOn,
+  PAGE_STATUSES,
+  type RealAnswer,
+  refuse,
+  refuseRole,
+  refuseToken,
+  showPage,
+  stall,
+  STATUSES,
+} from "./odd_answers.ts";
 import type { Random } from "./random.ts";
 
 /** What can happen to a request. */
@@ -13,13 +25,18 @@ const FAULTS = [
   "status before",
   "status after",
   "away",
+  "page before",
+  "page after",
+  "portal",
+  "stall",
+  "endless",
+  "403 token",
+  "403 role",
 ] as const;
 export type Fault = typeof FAULTS[number];
 
-const STATUSES = [500, 502, 503, 429, 401, 504, 408] as const;
-
 /** Of all requests so many meet a fault while there are faults. */
-const FAULT_RATE = 0.18;
+const FAULT_RATE = 0.2;
 const LONGEST_DELAY_MS = 400;
 const LONGEST_AWAY_MS = 1500;
 
@@ -49,15 +66,7 @@ export interface FaultyProxy {
 
 /** Starts a proxy before `sandbox`. */
 export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promise<FaultyProxy> {
-  const injected: Record<Fault, number> = {
-    "delay": 0,
-    "reset before": 0,
-    "reset after": 0,
-    "truncate": 0,
-    "status before": 0,
-    "status after": 0,
-    "away": 0,
-  };
+  const injected = Object.fromEntries(FAULTS.map((fault) => [fault, 0])) as Record<Fault, number>;
   const handedOut = new Set<string>();
   const handedToNobody = new Set<string>();
   const connections = new Set<Socket>();
@@ -66,56 +75,75 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
   let isHoldingJobs = false;
   let calm = false;
   let awayUntil = 0;
+  /** What a portal shows in the server's place, and until when. */
+  let portal = { status: 0, until: 0 };
+  /** Answers that would not end by themselves. */
+  const unending = new Set<ServerResponse>();
 
   const handle = async (request: IncomingMessage, response: ServerResponse) => {
     if (request.url === FENCE) return void response.end();
     if (!calm && performance.now() < awayUntil) return void request.socket.destroy();
-    const fault = !calm && random.chance(FAULT_RATE) ? random.pick(FAULTS) : undefined;
+    const isShown = !calm && performance.now() < portal.until;
+    const fault = !calm && !isShown && random.chance(FAULT_RATE) ? random.pick(FAULTS) : undefined;
     if (fault !== undefined) injected[fault]++;
     if (fault === "away") {
       awayUntil = performance.now() + random.int(100, LONGEST_AWAY_MS);
       return void request.socket.destroy();
     }
+    if (fault === "portal") {
+      const until = performance.now() + random.int(100, LONGEST_AWAY_MS);
+      portal = { status: random.pick(PAGE_STATUSES), until };
+    }
     if (fault === "reset before") return void request.socket.destroy();
     const body = await bodyOf(request);
     if (body === undefined) return; // The agent has gone: a request that was cut does not arrive.
+    if (isShown || fault === "portal") return showPage(response, portal.status);
     if (fault === "delay") {
       await new Promise((resolve) => setTimeout(resolve, random.int(1, LONGEST_DELAY_MS)));
       if (request.socket.destroyed) return;
     }
     if (fault === "status before") return refuse(response, random.pick(STATUSES), random);
+    if (fault === "page before") return showPage(response, random.pick(PAGE_STATUSES));
+    if (fault === "403 token") return refuseToken(response, random);
+    if (fault === "403 role") return refuseRole(response);
     if (isJobQuestion(request) && (isHoldingJobs || ofDeadAgents.has(request.socket))) {
       return void request.socket.destroy();
     }
     const asked = askSandbox(request, body);
     const inFlight = asked.then(() => {});
     offersUnderWay.add(inFlight);
-    const { answer, content, offer } = await asked.finally(() => offersUnderWay.delete(inFlight));
-    if (offer !== undefined && fault === "truncate") {
-      // A job of which the agent reads no more than the id can still be brought to an end.
-      return cut(response, answer, content, random.int(offer.readable, content.length - 1));
+    const { answer, offer } = await asked.finally(() => offersUnderWay.delete(inFlight));
+    const { length } = answer.content;
+    // Of a job that is handed out the agent reads the id at least: then it can still be brought to an
+    // end. One that is lost before is beyond anyone's reach: see docs/reliability.md.
+    const at = random.int(offer?.readable ?? 0, Math.max(0, length - 1));
+    if (fault === "truncate" && length > 1) return cut(response, answer, at);
+    if (fault === "stall" || fault === "endless") {
+      unending.add(response);
+      response.on("close", () => unending.delete(response));
+      if (fault === "stall" && length > 1) return stall(response, answer, at);
+      if (fault === "endless" && answer.status !== 204) return dripOn(response, answer);
     }
-    // A job that is lost before its id has arrived is beyond anyone's reach: see docs/reliability.md.
     if (offer === undefined) {
       if (fault === "reset after") return void request.socket.destroy();
       if (fault === "status after") return refuse(response, random.pick([500, 502, 504]), random);
-      if (fault === "truncate" && content.length > 1) {
-        return cut(response, answer, content, random.int(0, content.length - 1));
-      }
+      if (fault === "page after") return showPage(response, random.pick(PAGE_STATUSES));
     }
-    response.writeHead(answer.status, headersOf(answer, content.length));
-    response.end(content);
+    response.writeHead(answer.status, answer.headers);
+    response.end(answer.content);
   };
 
   const askSandbox = async (request: IncomingMessage, body: Uint8Array) => {
-    const answer = await sandbox.fetch(asRequest(request, body));
-    const content = new Uint8Array(await answer.arrayBuffer());
-    const offer = jobOffer(request, answer, content);
+    const given = await sandbox.fetch(asRequest(request, body));
+    const content = new Uint8Array(await given.arrayBuffer());
+    const headers = headersOf(given, content.length);
+    const answer: RealAnswer = { status: given.status, headers, content };
+    const offer = jobOffer(request, answer);
     if (offer !== undefined) {
       handedOut.add(offer.jobId);
       if (request.socket.destroyed) handedToNobody.add(offer.jobId);
     }
-    return { answer, content, offer };
+    return { answer, offer };
   };
 
   const server = createServer((request, response) => {
@@ -150,6 +178,7 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
     },
     calmDown: () => {
       calm = true;
+      for (const response of unending) response.socket?.destroy();
     },
     close: () =>
       new Promise((resolve) => {
@@ -196,19 +225,6 @@ function headersOf(answer: Response, length: number): Record<string, string> {
   return { ...headers, "content-length": String(length) };
 }
 
-function refuse(response: ServerResponse, status: number, random: Random): void {
-  const retry: Record<string, string> = status === 503 || status === 429
-    ? { "retry-after": String(random.int(0, 3)) }
-    : {};
-  response.writeHead(status, { "content-type": "application/json", ...retry });
-  response.end(`{"message": "chaos"}`);
-}
-
-function cut(response: ServerResponse, answer: Response, content: Uint8Array, at: number): void {
-  response.writeHead(answer.status, headersOf(answer, content.length));
-  response.write(content.subarray(0, at), () => response.socket?.destroy());
-}
-
 function isJobQuestion(request: IncomingMessage): boolean {
   return request.url?.startsWith("/v1/job?") ?? false;
 }
@@ -216,10 +232,9 @@ function isJobQuestion(request: IncomingMessage): boolean {
 /** Where in the answer the job's id has been read, when the answer hands out a job. */
 function jobOffer(
   request: IncomingMessage,
-  answer: Response,
-  content: Uint8Array,
+  { status, content }: RealAnswer,
 ): { jobId: string; readable: number } | undefined {
-  if (!isJobQuestion(request) || answer.status !== 200 || content.length < 3) return undefined;
+  if (!isJobQuestion(request) || status !== 200 || content.length < 3) return undefined;
   const text = new TextDecoder().decode(content);
   const id = /"job_id":\s*"([0-9a-f-]{36})"/.exec(text);
   if (id === null) throw new Error(`Cannot find the id of the job in ${text}`);

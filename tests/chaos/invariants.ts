@@ -29,6 +29,7 @@ export async function violations(scene: Scene): Promise<string[]> {
   for (const submitted of scene.submitted) {
     const { jobId } = submitted;
     const wrong = (text: string) => found.push(`job ${jobId}: ${text}`);
+    if (submitted.forgotten) continue;
     const state = scene.sandbox.state(jobId);
     if (state !== "complete") {
       wrong(`is ${state}, not complete`);
@@ -49,6 +50,7 @@ export async function violations(scene: Scene): Promise<string[]> {
     checkCleanup(scene, submitted, wrong);
   }
   checkSecret(scene, found);
+  checkAgent(scene, found);
   await checkLeftovers(scene, found);
   return found;
 }
@@ -216,6 +218,14 @@ function checkSecret(scene: Scene, found: string[]): void {
       scene.sandbox.provisionLogs(scene.agentId),
     ]);
     if (everything.includes(SECRET)) found.push(`job ${jobId}: its secret is on the server`);
+  }
+}
+
+/** Also when the server has forgotten the agent on the way, it knows all of it in the end. */
+function checkAgent({ sandbox, agentId }: Scene, found: string[]): void {
+  const record = sandbox.agent(agentId);
+  if (record?.queues?.[0] !== "chaos") {
+    found.push(`the server knows the agent as ${JSON.stringify({ ...record, log: [] })}`);
   }
 }
 

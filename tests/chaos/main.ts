@@ -48,7 +48,9 @@ console.log(
     sum((r) => r.generation === "legacy" ? 1 : 0)
   } of them with a server of the older generation: ${sum((r) => r.jobs)} jobs (${
     sum((r) => r.cancelled)
-  } cancelled, ${sum((r) => r.handedToNobody)} handed to an agent that had stopped listening), ${
+  } cancelled, ${sum((r) => r.forgotten)} forgotten by the server, ${
+    sum((r) => r.handedToNobody)
+  } handed to an agent that had stopped listening), ${
     sum((r) => total(r.faults))
   } faults injected, agents killed ${sum((r) => r.kills.SIGKILL)} times, stopped ${
     sum((r) => r.kills.SIGTERM)

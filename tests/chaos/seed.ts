@@ -32,6 +32,8 @@ export interface SeedResult {
   faults: Record<Fault, number>;
   kills: Record<"SIGKILL" | "SIGTERM" | "SIGSTOP", number>;
   cancelled: number;
+  /** Jobs that the server has forgotten. */
+  forgotten: number;
   /** How often the agent's files were damaged. */
   damages: number;
   /** Jobs that the server handed to an agent which had stopped listening: not promised. */
@@ -47,6 +49,8 @@ export interface Submitted {
   cancelled: boolean;
   /** A part of what the agent knew of it was destroyed. */
   damaged: boolean;
+  /** The server knows nothing of it any more. */
+  forgotten: boolean;
 }
 
 /** Runs one seed in a folder of its own. */
@@ -56,7 +60,8 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   const agentId = `chaos-${seed}-${crypto.randomUUID().slice(0, 8)}`;
   const usesTokens = random.chance(0.5);
   const generation: SeedResult["generation"] = random.chance(0.25) ? "legacy" : "current";
-  const sandbox = createSandbox({ tokens: usesTokens, generation });
+  const hasStatus = random.chance(0.5);
+  const sandbox = createSandbox({ tokens: usesTokens, generation, hasStatus });
   const proxy = await startFaultyProxy(sandbox, random);
   const truth = join(folder, "truth");
   await Deno.mkdir(truth);
@@ -89,7 +94,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   for (let i = 0; i < jobs; i++) {
     const job = randomJob(random);
     const jobId = sandbox.submit(jobBody(job, "chaos"), job.attachment ? attachments : undefined);
-    submitted.push({ jobId, job, cancelled: false, damaged: false });
+    submitted.push({ jobId, job, cancelled: false, damaged: false, forgotten: false });
   }
 
   const kills = { SIGKILL: 0, SIGTERM: 0, SIGSTOP: 0 };
@@ -117,7 +122,10 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     agent = start();
   };
   const isDone = () =>
-    submitted.every(({ jobId }) => sandbox.state(jobId) === "complete" || isNobodys(jobId));
+    submitted.every(({ jobId, forgotten }) =>
+      sandbox.state(jobId) === "complete" || isNobodys(jobId) ||
+      forgotten && !exists(join(folders.jobs, jobId))
+    );
   // A job that is cancelled while it waits is handed out to nobody.
   const isNobodys = (jobId: string) =>
     proxy.handedToNobody.has(jobId) ||
@@ -131,12 +139,19 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       const target = random.pick(submitted as [Submitted, ...Submitted[]]);
       if (random.chance(0.12)) target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
       if (random.chance(0.05)) sandbox.expireAccessTokens();
+      if (random.chance(0.05)) sandbox.spoilAccessTokens();
+      if (random.chance(0.05)) sandbox.forgetAgent(agentId);
+      if (random.chance(0.04) && generation === "current") {
+        target.forgotten = true;
+        sandbox.forgetJob(target.jobId);
+      }
       if (signal === undefined) continue;
       // Between the server's handing out a job and the agent's first note of it nobody can help: see
       // docs/reliability.md.
       if (signal === "SIGKILL") {
         await proxy.holdJobs();
-        const ids = submitted.map(({ jobId }) => jobId).filter((id) => !isNobodys(id));
+        const ids = submitted.filter(({ forgotten }) => !forgotten)
+          .map(({ jobId }) => jobId).filter((id) => !isNobodys(id));
         await noted(ids, sandbox, folders.jobs);
       }
       kills[signal]++;
@@ -167,6 +182,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       faults: proxy.injected,
       kills,
       cancelled: submitted.filter((job) => job.cancelled).length,
+      forgotten: submitted.filter((job) => job.forgotten).length,
       damages,
       handedToNobody: proxy.handedToNobody.size,
       output,

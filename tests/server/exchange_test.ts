@@ -29,7 +29,7 @@ const HEAD =
 const PATIENT: Record<string, { call: (server: ServerApi) => Promise<Answered>; s: number }> = {
   nextJob: { call: (server) => server.nextJob(["q"]), s: 120 },
   getJobState: { call: (server) => server.getJobState(JOB_ID), s: 60 },
-  viewResult: { call: (server) => server.viewResult(JOB_ID), s: 1800 },
+  viewResult: { call: (server) => server.viewResult(JOB_ID), s: 600 },
 };
 type Answered = { ok: true } | Failure;
 
