@@ -1,4 +1,5 @@
 /** Whether the host can take another job: there is room, and the agent can write where it has to. */
+import { join } from "node:path";
 import { size } from "../observe/words.ts";
 import { messageOf } from "../message.ts";
 
@@ -16,19 +17,22 @@ export interface HostTrouble {
   message: string;
 }
 
-/**
- * Looks at the folders in which a job keeps what it has; the first trouble counts.
- *
- * @param leastFree bytes that must be free.
- */
+/** What has to be so, and who looks. */
+export interface HostCheckOptions {
+  /** Bytes. */
+  leastFree: number;
+  agentId: string;
+}
+
+/** Looks at the folders in which a job keeps what it has; the first trouble counts. */
 export async function troubleWith(
   folders: readonly string[],
-  leastFree: number,
+  { leastFree, agentId }: HostCheckOptions,
 ): Promise<HostTrouble | undefined> {
   const lack = await lackOfSpace(folders, leastFree);
   if (lack !== undefined) return lack;
   for (const folder of folders) {
-    const trouble = await whyNotWritable(folder);
+    const trouble = await whyNotWritable(folder, agentId);
     if (trouble !== undefined) return trouble;
   }
   return undefined;
@@ -58,17 +62,18 @@ export async function lackOfSpace(
 }
 
 /** Only trying shows it: a file system may be read-only, out of inodes, over quota, or gone. */
-async function whyNotWritable(folder: string): Promise<HostTrouble | undefined> {
-  let path: string | undefined;
+async function whyNotWritable(folder: string, agentId: string): Promise<HostTrouble | undefined> {
+  // Always the same, so that an agent which is killed here leaves one, and the next removes it.
+  const path = join(folder, `.probe-${encodeURIComponent(agentId)}`);
   try {
-    path = await Deno.makeTempFile({ dir: folder, prefix: ".probe-" });
-    await Deno.writeFile(path, new Uint8Array(PROBE_BYTES));
+    await Deno.remove(path).catch(() => {});
+    await Deno.writeFile(path, new Uint8Array(PROBE_BYTES), { createNew: true });
   } catch (error) {
     const hint = isFull(error) ? " (its bytes or its inodes are used up: remove files)" : "";
     const reason = messageOf(error).replace(/: (tmpfile|open|write)\b.*$/, "");
     return { cause: `write ${folder}`, message: `${folder} takes no files: ${reason}${hint}` };
   } finally {
-    if (path !== undefined) await Deno.remove(path).catch(() => {});
+    await Deno.remove(path).catch(() => {});
   }
   return undefined;
 }

@@ -136,7 +136,10 @@ export class PollLoop {
     if (!record.ok) return later(record);
 
     const trouble = this.#options.restoreFolders() ??
-      await troubleWith([config.execution_basedir, jobsFolder], config.min_free_space);
+      await troubleWith([config.execution_basedir, jobsFolder], {
+        leastFree: config.min_free_space,
+        agentId: config.agent_id,
+      });
     this.#noteTrouble(trouble);
     reporter.showIdle(trouble === undefined ? "" : `${NO_JOB}${trouble.message}`);
     if (record.isCertain) reporter.see(record.value);
