@@ -204,7 +204,7 @@ function checkCleanup(scene: Scene, { damaged, jobId }: Submitted, wrong: Wrong)
   const ends = notes.split("\n").filter((line) => line === "end").length;
   if (ends === 0) wrong("its cleanup was never completed");
   // A journal that has lost that cleanup had ended has it run again.
-  const mayRepeat = damaged || scene.kills.SIGKILL > 0;
+  const mayRepeat = damaged || scene.kills.SIGKILL !== 0;
   if (ends > 1 && !mayRepeat) wrong(`its cleanup was completed ${ends} times`);
   if (statusOf(scene, jobId, "cleanup") === undefined) wrong("its cleanup has no status");
 }
