@@ -233,11 +233,11 @@ const CASES: readonly Case[] = [
     program: "hdparm",
     outcomes: {
       missing:
-        /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' ended .* 1: sudo: h/,
+        /Cannot make the control host read .* \/dev\/sda again: 'hdparm -z' ended .* 1: sudo: h/,
       hanging:
-        /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' was ended after 40/,
+        /Cannot make the control host read .* \/dev\/sda again: 'hdparm -z' was ended after 40/,
       failing:
-        /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' ended .* 9: it we/,
+        /Cannot make the control host read .* \/dev\/sda again: 'hdparm -z' ended .* 9: it we/,
       "printing rubbish": "works",
     },
   },
@@ -355,7 +355,8 @@ const CASES: readonly Case[] = [
     calls: "-f*",
     config: { verify_flash: true },
     outcomes: {
-      missing: /Cannot make the control host read .* \/dev\/sda anew: 'hdparm -z' ended .* 1: sudo/,
+      missing:
+        /Cannot make the control host read .* \/dev\/sda again: 'hdparm -z' ended .* 1: sudo/,
       hanging:
         /Cannot verify .* to \/dev\/sda: 'hdparm -f && head \| sha256sum' was ended after 1800/,
       failing:

@@ -12,7 +12,7 @@ const SYNC_TIMEOUT_MS = 600_000;
 const AFTER_FAILED_SYNC_MS = 30_000;
 
 const REREAD_TIMEOUT_MS = 40_000;
-/** udev may be looking at the partitions just then, and a busy device is not read anew. */
+/** udev may be looking at the partitions just then, and a busy device is not read again. */
 const REREAD_ATTEMPTS = 3;
 const REREAD_PAUSE_MS = 5_000;
 
@@ -126,7 +126,7 @@ async function rereadPartitions(ctx: ConnectorContext, { to, device }: Medium): 
     if (succeeded(result)) return;
     if (attempt >= REREAD_ATTEMPTS || result.ended === "timeout") {
       expectSuccess(result, {
-        step: `make the control host read the partitions of ${device} anew`,
+        step: `make the control host read the partitions of ${device} again`,
         program: "hdparm -z",
       });
     }

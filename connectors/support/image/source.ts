@@ -129,7 +129,7 @@ async function imageOfFile(
   const remove = () => Deno.remove(folder, { recursive: true });
   try {
     // qemu-img writes beside its input, and that is not ours.
-    const link = join(folder, "image");
+    const link = join(folder, basename(path));
     await Deno.symlink(path, link);
     const raw = await rawFromQcow2(ctx, link);
     await sniffImage(raw);
