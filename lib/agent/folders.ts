@@ -1,4 +1,5 @@
 /** The folders in which an agent keeps what it has: made at start, and trusted only if nobody else owns them. */
+import { dirname, resolve } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { agentFolder } from "../job/store.ts";
 import { examineFolder } from "../job/trusted_folder.ts";
@@ -41,8 +42,13 @@ function makeFolders(
 ): string | undefined {
   for (const [key, path, mode] of folders) {
     try {
-      Deno.mkdirSync(path, { recursive: true, mode });
-      const { refusal } = examineFolder(path, Deno.uid() ?? 0);
+      const above = existingPart(path);
+      // Nothing is made in a folder of somebody else either.
+      const before = examineFolder(above, Deno.uid() ?? 0);
+      if (before.refusal === undefined) Deno.mkdirSync(path, { recursive: true, mode });
+      const { refusal } = before.refusal === undefined
+        ? examineFolder(path, Deno.uid() ?? 0)
+        : before;
       if (refusal !== undefined) {
         return `Cannot trust the folder ${path} (${key}): ${refusal}. ` +
           "Have it removed or given to the agent's user, or configure another one.";
@@ -53,6 +59,17 @@ function makeFolders(
     }
   }
   return undefined;
+}
+
+/** As much of a path as there is. */
+function existingPart(path: string): string {
+  const whole = resolve(path);
+  try {
+    Deno.statSync(whole);
+    return whole;
+  } catch {
+    return dirname(whole) === whole ? whole : existingPart(dirname(whole));
+  }
 }
 
 /** Whoever owns the agent's own folder decides what the agent remembers; and nobody else looks in. */

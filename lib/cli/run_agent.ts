@@ -97,20 +97,27 @@ async function runConfigured(
   io: Io,
 ): Promise<AgentEnd["ended"]> {
   const clock = clockOf(Deno.env.get(CLOCK_FACTOR_VARIABLE));
+  // First of all: nothing is written into a folder that cannot be trusted.
+  const prepared = prepareFolders(config);
   const agentLog = await createAgentLog({
     level: config.logging_level,
-    quiet: config.logging_quiet,
-    folder: config.logging_basedir,
+    quiet: prepared.ok && config.logging_quiet,
+    folder: prepared.ok ? config.logging_basedir : undefined,
     format: config.log_format,
     agentId: config.agent_id,
     underSystemd: stderrIsJournal(),
   });
   const { log } = agentLog;
-  const prepared = prepareFolders(config);
   if (!prepared.ok) {
     log.error(prepared.message);
     await agentLog.close();
     return "failed";
+  }
+  if (Deno.uid() === 0) {
+    log.warning(
+      "The agent runs as root, and so does everything in its jobs: let it run as a user of its own " +
+        "(install.sh makes one)",
+    );
   }
   const watchers = await watch(config, { file, folder: prepared.folder, clock, log });
   const lastResort = withLastResort({ signals: io.signals, clock, log, exit: Deno.exit });

@@ -38,8 +38,8 @@ export interface AgentLogOptions {
   level: string;
   /** Log to the file only. A file that cannot be written is still told to the console. */
   quiet: boolean;
-  /** `logging_basedir`; made where it is missing. */
-  folder: string;
+  /** `logging_basedir`; made where it is missing. Undefined: the console has to do. */
+  folder: string | undefined;
   format: "text" | "json";
   agentId: string;
   /** @default "stderr" */
@@ -90,7 +90,7 @@ export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
   const toConsole = (event: LogEvent) => say(consoleLine(event, options));
   const complain = (level: Level, message: string, fields: LogFields) =>
     toConsole({ time: now(), level, message, fields });
-  const toFile = fileWriter(
+  const toFile = options.folder === undefined ? NO_FILE : fileWriter(
     createLogFile(join(options.folder, LOG_FILE_NAME), {
       onRotationFailed: (reason) =>
         complain(
@@ -233,6 +233,8 @@ function consoleLine(event: LogEvent, options: AgentLogOptions): string {
   }
   return options.underSystemd ? formatJournal(event) : formatText(event);
 }
+
+const NO_FILE = { write() {}, close() {} };
 
 /** Writes lines to the file; says once that it cannot, and once that it can again. */
 function fileWriter(

@@ -56,6 +56,8 @@ for (const name of ["", "run", "logs", "results"]) {
       const message = prepared.ok ? "" : prepared.message;
       assertStringIncludes(message, `${path} belongs to user ${NOBODY}`);
       assertStringIncludes(message, "_basedir)");
+      // Nothing was put into it before it was refused.
+      assertEquals([...Deno.readDirSync(path)], []);
     },
   );
 }

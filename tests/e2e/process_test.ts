@@ -168,3 +168,32 @@ Deno.test("an unknown command and an unknown option get a suggestion and exit st
   assertEquals(await option.exited, 2);
   assertStringIncludes(option.output(), "did you mean --config?");
 });
+
+Deno.test({
+  name: "a log folder that belongs to another user is named, and nothing is written into it",
+  ignore: Deno.uid() !== 0,
+  async fn() {
+    await using lab = await uniqueLab();
+    await Deno.chmod(lab.folder, 0o1777);
+    const logging_basedir = join(lab.folder, "anothers");
+    await Deno.mkdir(logging_basedir);
+    await Deno.chown(logging_basedir, 65534, 65534);
+    await using agent = startProgram(["-c", await configFile(lab, { logging_basedir })]);
+    assertEquals(await agent.exited, 1, agent.output());
+    assertStringIncludes(agent.output(), `${logging_basedir} belongs to user 65534`);
+    assertEquals([...Deno.readDirSync(logging_basedir)], []);
+  },
+});
+
+Deno.test({
+  name: "an agent that runs as root says that its jobs do, too",
+  ignore: Deno.uid() !== 0,
+  async fn() {
+    await using lab = await uniqueLab();
+    await using agent = startProgram(["-c", await configFile(lab)]);
+    await lab.until(() => lab.sandbox.agent(lab.config.agent_id)?.state === "waiting", "waiting");
+    assertStringIncludes(agent.output(), " WARNING The agent runs as root, and so does everything");
+    agent.kill("SIGTERM");
+    assertEquals(await agent.exited, 0);
+  },
+});
