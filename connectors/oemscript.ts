@@ -9,7 +9,7 @@ import { oemConfigShape, oemProvisionShape } from "./oemscript/config.ts";
 import { recoverByScript } from "./oemscript/external_script.ts";
 import { type Flavour, isoPlan } from "./oemscript/iso.ts";
 import { recover } from "./oemscript/recovery.ts";
-import { restart, waitUntilBooted } from "./oemscript/restart.ts";
+import { restart, waitUntilBooted } from "./support/wait/key_login.ts";
 import { GIT, SCP, SSH, SSH_COPY_ID, SSHPASS, TAR } from "./support/process/programs.ts";
 
 function oemConnector(name: string, flavour: Flavour, recovers: string): Connector {

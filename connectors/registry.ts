@@ -13,6 +13,7 @@ const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
   muxpi: async () => (await import("./muxpi.ts")).muxpi,
   netboot: async () => (await import("./netboot.ts")).netboot,
   noprovision: async () => (await import("./noprovision.ts")).noprovision,
+  oem_autoinstall: async () => (await import("./oem_autoinstall.ts")).oemAutoinstall,
   oemrecovery: async () => (await import("./oemrecovery.ts")).oemrecovery,
   oemscript: async () => (await import("./oemscript.ts")).oemscript,
 };
@@ -24,7 +25,6 @@ export const CONNECTOR_NAMES: readonly string[] = Object.keys(LOADERS);
 export const NOT_IN_THIS_VERSION: readonly string[] = [
   "cm3",
   "control_host_kvm",
-  "oem_autoinstall",
 ];
 
 /** Loads the connector of that name, and no other one; undefined where there is none. */

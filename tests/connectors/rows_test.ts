@@ -12,6 +12,7 @@ const ROWS: Readonly<Record<string, number>> = {
   "07-control-host-iot": 13,
   "09-oemscript": 12,
   "10-oemrecovery": 10,
+  "11-oem-autoinstall": 14,
   "12-muxpi": 16,
   "14-dragonboard": 10,
   "15-netboot": 11,

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
-import { ProvisioningError } from "../errors.ts";
+import { messageOf, ProvisioningError } from "../errors.ts";
 import { failureText, succeeded } from "../process/runner.ts";
 import {
   destination,
@@ -134,4 +134,17 @@ export async function publicKeyFile(
     `There is no public key to install: looked for ${files.join(", ")}; make one with ` +
       `ssh-keygen, or set 'ssh_public_key' in the device configuration`,
   );
+}
+
+/** The agent's own public keys, one each. Where there are none, a warning says so. */
+export async function publicKeys(
+  ctx: Pick<PrepareContext, "config" | "env" | "log">,
+): Promise<string[]> {
+  try {
+    const text = await Deno.readTextFile(await publicKeyFile(ctx));
+    return text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
+  } catch (error) {
+    ctx.log.warning(`The system gets no ssh key, only a password: ${messageOf(error)}`);
+    return [];
+  }
 }

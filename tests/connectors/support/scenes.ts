@@ -139,6 +139,36 @@ const OWN: readonly Scene[] = [
     },
   },
   {
+    connector: "oem_autoinstall",
+    stage: "provision",
+    programs: ["ssh", "sshpass", "ssh-copy-id"],
+    // What goes wrong by ssh is named by what was run there: see oem_autoinstall_test.ts.
+    broken: ["sshpass", "ssh-copy-id"],
+    mute: ["sshpass", "ssh-copy-id"],
+    async prepare(lab, _port, more) {
+      await lab.config({ ...DEVICE, reboot_script: ["true"], ...more });
+      await lab.job({ provision_data: { url: "http://127.0.0.1:1/noble.iso" } });
+      const part = (name: string, keys: Record<string, string>) =>
+        JSON.stringify({ name, path: `/dev/${name}`, type: "part", ...keys });
+      const parts = [
+        part("sda1", { parttype: "c12a7328-f81f-11d2-ba4b-00c04fc93ec9" }),
+        part("sda2", { fstype: "vfat", partuuid: "r" }),
+        part("sda3", { fstype: "ext4", mountpoint: "/" }),
+      ].join(", ");
+      await lab.fake(
+        "ssh",
+        `for command; do :; done
+case "$command" in
+  *boot_id) echo "boot-$n" ;;
+  lsblk*) echo '{"blockdevices": [{"children": [${parts}]}]}' ;;
+  *mime-type*) echo application/x-iso9660-image ;;
+  *"-type d"*) printf '%s\\n' "'/cloud-configs/grub'" "'/sideloads'" ;;
+  *"-type f"*) printf '%s\\n' "'/casper/vmlinuz'" "'/casper/initrd'" ;;
+esac`,
+      );
+    },
+  },
+  {
     connector: "dragonboard",
     stage: "provision",
     programs: ["ssh", "sshpass", "ssh-copy-id"],

@@ -1,0 +1,152 @@
+/** Downloading the ISO on the device, with the job's credentials where it has some. */
+import { ProvisioningError } from "../support/errors.ts";
+import type { Remote } from "../support/ssh/remote.ts";
+import { quote } from "../support/ssh/ssh.ts";
+import type { AutoinstallContext } from "./config.ts";
+
+/** Server of OEM images that is reached by rclone. */
+const OEM_SHARE = "oem-share.canonical.com";
+
+const INSTALL_TIMEOUT_MS = 600_000;
+const DOWNLOAD_TIMEOUT_MS = 3_600_000;
+const CHECKSUM_TIMEOUT_MS = 600_000;
+
+/** Credentials for the download. */
+export type Token =
+  /** A configuration of rclone, and what it is to copy. */
+  | { readonly kind: "rclone"; readonly config: string; readonly source: string }
+  | { readonly kind: "login"; readonly user: string; readonly token: string };
+
+/**
+ * What a token file says.
+ *
+ * @throws ProvisioningError when it does not fit the URL.
+ */
+export function readToken(url: URL, text: string): Token {
+  if (url.href.includes(OEM_SHARE)) {
+    return { kind: "rclone", config: text, source: rcloneSource(url.href) };
+  }
+  const user = /^username:\s*(\S+)\s*$/m.exec(text)?.[1];
+  const token = /^token:\s*(\S+)\s*$/m.exec(text)?.[1];
+  if (user !== undefined && token !== undefined) return { kind: "login", user, token };
+  throw new ProvisioningError(
+    "The job's 'token_file' cannot be used: expected a line 'username: NAME' and a line 'token: TOKEN'",
+  );
+}
+
+/** `<project>:<path>` of an address such as https://oem-share.canonical.com/share/PROJECT/a/b.iso. */
+function rcloneSource(url: string): string {
+  const project = url.split("/")[4];
+  if (project === undefined || project === "") {
+    throw new ProvisioningError(`'${url}' does not name a project of ${OEM_SHARE}`);
+  }
+  const mark = url.includes("partners") ? "share/" : `${project}/`;
+  return `${project}:${url.slice(url.lastIndexOf(mark) + mark.length)}`;
+}
+
+/** @throws ProvisioningError when the ISO cannot be had, or is not the right one. */
+export async function downloadIso(
+  ctx: AutoinstallContext,
+  device: Remote,
+  { url, token, sha256, iso, home }: {
+    readonly url: string;
+    readonly token: Token | undefined;
+    readonly sha256: string | undefined;
+    /** Where to put it. */
+    readonly iso: string;
+    readonly home: string;
+  },
+): Promise<void> {
+  if (url.includes(OEM_SHARE) && token?.kind !== "rclone") {
+    throw new ProvisioningError(`Images of ${OEM_SHARE} need the job's 'token_file'`);
+  }
+  ctx.log.info("Downloading the ISO on the device");
+  if (token?.kind === "rclone") await copyByRclone(device, { ...token, home });
+  else await downloadByWget(device, { url, login: token, iso, home });
+  await device.must({
+    step: "download the ISO on the device",
+    program: "test",
+    command: `sudo test -s ${quote(iso)}`,
+  });
+  if (sha256 === undefined) return;
+  const said = await device.must({
+    step: "verify the ISO",
+    program: "sha256sum",
+    command: `sudo sha256sum ${quote(iso)}`,
+    timeoutMs: CHECKSUM_TIMEOUT_MS,
+  });
+  const found = said.trim().split(/\s+/)[0]?.toLowerCase();
+  if (found === sha256) return;
+  throw new ProvisioningError(
+    `The ISO on the device has the checksum ${found}, expected ${sha256}: it is not the right one`,
+  );
+}
+
+async function copyByRclone(
+  device: Remote,
+  { config, source, home }: {
+    readonly config: string;
+    readonly source: string;
+    readonly home: string;
+  },
+): Promise<void> {
+  const file = `${home}/url_token`;
+  await device.must({
+    step: "install rclone on the device",
+    program: "apt-get",
+    command: "command -v rclone >/dev/null || " +
+      "sudo DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y rclone",
+    timeoutMs: INSTALL_TIMEOUT_MS,
+  });
+  try {
+    await device.write({ step: "write the credentials on the device", path: file, text: config });
+    await device.must({
+      step: "download the ISO on the device",
+      program: "rclone",
+      command: `sudo rclone --config ${quote(file)} copy ${quote(source)} ${quote(`${home}/`)}`,
+      timeoutMs: DOWNLOAD_TIMEOUT_MS,
+      attempts: 1,
+    });
+  } finally {
+    await device.run(`rm -f ${quote(file)}`);
+  }
+}
+
+/** Credentials go by a netrc file: a command line can be read by everybody on the device. */
+async function downloadByWget(
+  device: Remote,
+  { url, login, iso, home }: {
+    readonly url: string;
+    readonly login: { readonly user: string; readonly token: string } | undefined;
+    readonly iso: string;
+    readonly home: string;
+  },
+): Promise<void> {
+  const folder = `${home}/.testflinger-netrc`;
+  const wget = `wget --no-verbose --tries=3 ${
+    login === undefined ? "" : "--auth-no-challenge "
+  }-O ${quote(iso)} ${quote(url)}`;
+  try {
+    if (login !== undefined) {
+      await device.must({
+        step: "make a folder for the credentials on the device",
+        program: "mkdir",
+        command: `mkdir -p -m 700 ${quote(folder)}`,
+      });
+      await device.write({
+        step: "write the credentials on the device",
+        path: `${folder}/.netrc`,
+        text: `machine ${new URL(url).hostname} login ${login.user} password ${login.token}\n`,
+      });
+    }
+    await device.must({
+      step: "download the ISO on the device",
+      program: "wget",
+      command: login === undefined ? `sudo ${wget}` : `sudo env HOME=${quote(folder)} ${wget}`,
+      timeoutMs: DOWNLOAD_TIMEOUT_MS,
+      attempts: 1,
+    });
+  } finally {
+    if (login !== undefined) await device.run(`rm -rf ${quote(folder)}`);
+  }
+}
