@@ -18,8 +18,8 @@ export interface CallFailure extends Failure {
 /** As much of a server's message as fits a log line. */
 const MESSAGE_CHARS = 200;
 
-/** A server that lies about `Retry-After` must not put an agent to sleep for a year. */
-const LONGEST_RETRY_AFTER_MS = 3_600_000;
+/** A server that lies about `Retry-After` must not keep results from it for a year. */
+const LONGEST_RETRY_AFTER_MS = 600_000;
 
 /** What a server says at a 403 of a token that it cannot read: another token may do. */
 const BAD_TOKEN = /invalid token|unable to decode token|token missing required claim/i;

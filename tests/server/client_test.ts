@@ -30,7 +30,7 @@ Deno.test("Retry-After is understood as seconds and as a date, and a century is 
     ["7", 7000],
     [new Date(clock.now() + 90_000).toUTCString(), 90_000],
     [new Date(clock.now() - 90_000).toUTCString(), 0],
-    ["3153600000", 3_600_000],
+    ["3153600000", 600_000],
     ["soon", undefined],
     ["-5", undefined],
   ];
