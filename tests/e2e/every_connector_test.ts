@@ -152,7 +152,7 @@ async function prepareDevice({ lab, server }: World): Promise<void> {
   await server.program("lsblk", `echo '${DISKS}'`);
   await server.program("systemctl", "echo inactive; exit 3");
   await server.program("rsync", "true");
-  await server.program("snap", "echo '1  Done  today  today  Initialize system state'");
+  await server.program("snap", "echo '1  Done  today  today  Initialize device'");
   const presets = ["skip-storage-selecting", "no-secureboot", "misc-for-automation", "skip-oobe"];
   for (const name of presets) {
     const folder = join(lab.folder, "presets", `oem-fix-misc-cnl-${name}`);
