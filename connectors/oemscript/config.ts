@@ -7,6 +7,9 @@ export const oemConfigShape = {
   oem_recovery_script: z.string().min(1).optional().describe(
     "A script on the agent's host that does the recovery in place of the connector: recovery-from-iso.sh.",
   ),
+  insecure_download: z.boolean().default(false).describe(
+    "Devices do not check the certificate of the server that an ISO comes from.",
+  ),
   oem_preset_dir: z.string().min(1).optional().describe(
     "Folder with a copy of each preset repository; unset: they are cloned from Launchpad each time.",
   ),

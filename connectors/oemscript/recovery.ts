@@ -63,14 +63,15 @@ export async function recover(ctx: OemContext, plan: IsoPlan): Promise<void> {
 
 async function downloadIso(ctx: OemContext, device: Remote, plan: IsoPlan): Promise<void> {
   const path = `${HOME}/${plan.name}`;
-  if (plan.insecureDownload) {
+  const isInsecure = plan.insecureDownload || ctx.config.insecure_download;
+  if (isInsecure) {
     ctx.log.warning("The certificate of the ISO's server is not checked: insecure_download is set");
   }
   await device.must({
     step: `download the ISO on the device`,
     program: "wget",
     command: `sudo wget --no-verbose --tries=3 ` +
-      `${plan.insecureDownload ? "--no-check-certificate " : ""}-O ${path} ${quote(plan.url)} && ` +
+      `${isInsecure ? "--no-check-certificate " : ""}-O ${path} ${quote(plan.url)} && ` +
       `sudo test -s ${path}`,
     timeoutMs: DOWNLOAD_TIMEOUT_MS,
     attempts: 1,

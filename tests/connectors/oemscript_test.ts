@@ -323,6 +323,12 @@ Deno.test("certificates are checked unless the job says otherwise, which the log
   assertStringIncludes(stderr, "insecure_download is set");
   const wget = (await steps(lab)).find((command) => command.includes("wget")) ?? "";
   assertStringIncludes(wget, "--no-check-certificate");
+
+  // The official server refuses the job's key; a lab has the configuration's.
+  await using other = await Lab.open();
+  await openDevice(other);
+  await other.config({ ...CONFIG, insecure_download: true });
+  assertStringIncludes((await provision(other)).stderr, "insecure_download is set");
 });
 
 Deno.test("a local copy of the presets is used without the network", async () => {
