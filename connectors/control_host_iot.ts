@@ -68,6 +68,7 @@ export const controlHostIot = defineConnector({
   summary: "Has the service of a control host flash an IoT board.",
   config: {},
   provisionData,
+  testedAgainst: "a real HTTP server, which stands in for the control host's service",
   needs: ["control_host", "agent_name", "device_ip"],
   powerManagement: true,
   programs: [

@@ -5,9 +5,9 @@
  */
 import type { Connector } from "./context.ts";
 import { defineConnector } from "./define.ts";
-import { oemConfigShape, oemProvisionShape } from "./oemscript/config.ts";
+import { oemConfigShape, type OemContext, oemProvisionShape } from "./oemscript/config.ts";
 import { recoverByScript } from "./oemscript/external_script.ts";
-import { type Flavour, isoPlan } from "./oemscript/iso.ts";
+import { type Flavour, type IsoPlan, isoPlan } from "./oemscript/iso.ts";
 import { recover } from "./oemscript/recovery.ts";
 import { restart, waitUntilBooted } from "./support/wait/key_login.ts";
 import { GIT, SCP, SSH, SSH_COPY_ID, SSHPASS, TAR } from "./support/process/programs.ts";
@@ -21,13 +21,16 @@ function oemConnector(name: string, flavour: Flavour, recovers: string): Connect
     needs: ["device_ip"],
     programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, { ...GIT, onlyFor: "presets from Launchpad" }, TAR],
     prepare: (ctx, { job, data }) => isoPlan(ctx, { job, data, flavour }),
-    async provision(ctx, { plan }) {
-      await restart(ctx, plan.login);
-      if (ctx.config.oem_recovery_script !== undefined) await recoverByScript(ctx, plan);
-      else await recover(ctx, plan);
-      await waitUntilBooted(ctx, { login: plan.login, before: undefined });
-    },
+    provision: (ctx, { plan }) => installIso(ctx, plan),
   });
+}
+
+/** Unpacks the ISO over the recovery partition, and has the device recover from it. */
+export async function installIso(ctx: OemContext, plan: IsoPlan): Promise<void> {
+  await restart(ctx, plan.login);
+  if (ctx.config.oem_recovery_script !== undefined) await recoverByScript(ctx, plan);
+  else await recover(ctx, plan);
+  await waitUntilBooted(ctx, { login: plan.login, before: undefined });
 }
 
 export const oemscript = oemConnector("oemscript", "dell", "dell-restore-system");

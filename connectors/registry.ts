@@ -2,7 +2,9 @@ import type { Connector } from "./context.ts";
 
 /** The connectors of this version, by their names on the command line. */
 const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
+  cm3: async () => (await import("./cm3.ts")).cm3,
   control_host_iot: async () => (await import("./control_host_iot.ts")).controlHostIot,
+  control_host_kvm: async () => (await import("./control_host_kvm.ts")).controlHostKvm,
   dell_oemscript: async () => (await import("./oemscript.ts")).dellOemscript,
   dragonboard: async () => (await import("./dragonboard.ts")).dragonboard,
   fake_connector: async () => (await import("./fake_connector.ts")).fakeConnector,
@@ -20,12 +22,6 @@ const LOADERS: Readonly<Record<string, () => Promise<Connector>>> = {
 
 /** Their names, sorted. */
 export const CONNECTOR_NAMES: readonly string[] = Object.keys(LOADERS);
-
-/** Names that jobs and configurations in the field use, and that this version does not have. */
-export const NOT_IN_THIS_VERSION: readonly string[] = [
-  "cm3",
-  "control_host_kvm",
-];
 
 /** Loads the connector of that name, and no other one; undefined where there is none. */
 export async function loadConnector(name: string): Promise<Connector | undefined> {

@@ -6,7 +6,7 @@
  * Usage: deno run --allow-read --allow-write --allow-env tools/docs.ts
  */
 import { fileURLToPath } from "node:url";
-import { loadConnectors, NOT_IN_THIS_VERSION } from "../connectors/registry.ts";
+import { loadConnectors } from "../connectors/registry.ts";
 import type { Connector } from "../connectors/context.ts";
 import { connectorsDocument } from "../connectors/support/reference.ts";
 import { agentCommand } from "../lib/cli/agent_command.ts";
@@ -90,8 +90,6 @@ function configuration(connectors: readonly Connector[]): string {
         ? "none of its own.\n"
         : table(keyReferences(connector.provisionShape)),
     ]),
-    `Not in this version: ${NOT_IN_THIS_VERSION.map((name) => `\`${name}\``).join(", ")}.`,
-    "",
   ].join("\n");
 }
 

@@ -26,16 +26,12 @@ export async function connectorMistake(
   { connector, connector_config }: Partial<AgentConfig>,
 ): Promise<string | undefined> {
   if (connector === undefined) return undefined;
-  const { CONNECTOR_NAMES, loadConnector, NOT_IN_THIS_VERSION } = await import(
+  const { CONNECTOR_NAMES, loadConnector } = await import(
     "../../connectors/registry.ts"
   );
   const found = await loadConnector(connector);
   if (found === undefined) {
     const meant = didYouMean(connector, CONNECTOR_NAMES);
-    if (NOT_IN_THIS_VERSION.includes(connector)) {
-      return `the device connector ${quoted(connector)} is not in this version, there are: ` +
-        CONNECTOR_NAMES.join(", ");
-    }
     return `there is no device connector ${quoted(connector)}, ` +
       (meant === undefined
         ? `there are: ${CONNECTOR_NAMES.join(", ")}`

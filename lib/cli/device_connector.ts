@@ -5,12 +5,7 @@
 import { type Clock, systemClock } from "../clock.ts";
 import { type Connector, type Stage, STAGES } from "../../connectors/context.ts";
 import { didYouMean } from "../config/spelling.ts";
-import {
-  CONNECTOR_NAMES,
-  loadConnector,
-  loadConnectors,
-  NOT_IN_THIS_VERSION,
-} from "../../connectors/registry.ts";
+import { CONNECTOR_NAMES, loadConnector, loadConnectors } from "../../connectors/registry.ts";
 import { honourNoProxy } from "../../connectors/support/http/no_proxy.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
@@ -164,9 +159,7 @@ async function parseDescribe(rest: readonly string[]): Promise<Command> {
 async function findConnector(name: string): Promise<Connector | string> {
   const connector = await loadConnector(name);
   if (connector !== undefined) return connector;
-  return NOT_IN_THIS_VERSION.includes(name)
-    ? `the device type '${name}' is not in this version; ${thereAre()}`
-    : unknown("device type", name, { names: CONNECTOR_NAMES, all: thereAre() });
+  return unknown("device type", name, { names: CONNECTOR_NAMES, all: thereAre() });
 }
 
 function thereAre(): string {

@@ -1,5 +1,4 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { NOT_IN_THIS_VERSION } from "../../connectors/registry.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
 /** What `check` says of the files, with the folder taken off their names. */
@@ -211,13 +210,6 @@ Deno.test("check knows connectors and stages, with a suggestion, and wants whole
     await about("muxpi provision -c /no/such.yaml"),
     "2 there is no file '/no/such.yaml', a device configuration",
   );
-  for (const name of NOT_IN_THIS_VERSION) {
-    assertEquals(
-      await about(`${name} provision -c /dev/null`),
-      `0 warning: the device connector '${name}' is not in this version: keep the established ` +
-        "agent's testflinger-device-connector for it, and write its full path here",
-    );
-  }
 });
 
 Deno.test("check takes the key connector and its connector_config for a call, too", async () => {

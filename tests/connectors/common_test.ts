@@ -1,6 +1,6 @@
 /** What all connectors have in common: 00-common. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { CONNECTOR_NAMES, NOT_IN_THIS_VERSION } from "../../connectors/registry.ts";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { Lab } from "./support/lab.ts";
 import { answerAll, SCENES } from "./support/scenes.ts";
 import { httpStub, tcpStub, until } from "./support/stubs.ts";
@@ -19,12 +19,6 @@ Deno.test("00-common 1: a wrong command line is exit status 2, usage on standard
         "there is no device type 'noprovison', did you mean 'noprovision'? There are",
       ],
       [["toaster"], `there is no device type 'toaster'; there are: ${CONNECTOR_NAMES[0]},`],
-      ...NOT_IN_THIS_VERSION.map((name) =>
-        [
-          [name, "provision", "-c", "c.yaml", "j"],
-          `'${name}' is not in this version; there`,
-        ] as const
-      ),
       [["toaster", "provision", "-c", "c.yaml", "j"], "there is no device type 'toaster'"],
       [["noprovision"], "a stage is needed; the stages are: setup, provision, firmware_update"],
       [["noprovision", "bogus", "-c", "c.yaml", "j"], "there is no stage 'bogus'"],

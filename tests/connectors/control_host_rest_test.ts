@@ -213,6 +213,18 @@ Deno.test("06-control-host-rest 13: a service that is never done has a limit, an
   assertEquals(service.lines.at(-1), "DELETE /api/v1/provision/j1");
 });
 
+Deno.test("06-control-host-rest 14: a reboot_script of the job counts, and not the configuration's", async () => {
+  await using lab = await Lab.open();
+  await using service = await ControlHostService.open();
+  const run = await provisionWith(lab, service, {
+    connector: "control_host_kvm",
+    config: { reboot_script: null },
+    data: { preset: "x", url: "http://t", reboot_script: ["its own"] },
+  });
+  assertEquals(run.code, 0, run.stderr);
+  assertEquals(service.request.kwargs.reboot_script, ["its own"]);
+});
+
 Deno.test("a log that goes on and on has the same limit", async () => {
   await using lab = await Lab.open();
   await using service = await ControlHostService.open({

@@ -1,10 +1,6 @@
 /** What is odd about one agent's configuration, beyond what its schema says. */
 import { STAGES } from "../../../connectors/context.ts";
-import {
-  CONNECTOR_NAMES,
-  loadConnector,
-  NOT_IN_THIS_VERSION,
-} from "../../../connectors/registry.ts";
+import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts";
 import { type AgentConfig, DEFAULT_METRICS_HOST, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
@@ -89,15 +85,6 @@ async function checkCall(
 ): Promise<void> {
   if (key === "connector") return;
   if (!CONNECTOR_NAMES.includes(connector)) {
-    if (NOT_IN_THIS_VERSION.includes(connector)) {
-      say(
-        "warning",
-        [key],
-        `the device connector ${quoted(connector)} is not in this version: keep the established ` +
-          "agent's testflinger-device-connector for it, and write its full path here",
-      );
-      return;
-    }
     const meant = didYouMean(connector, CONNECTOR_NAMES);
     say(
       "mistake",

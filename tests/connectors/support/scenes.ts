@@ -92,6 +92,40 @@ esac`,
 const OWN: readonly Scene[] = [
   ...["dell_oemscript", "hp_oemscript", "lenovo_oemscript", "oemscript"].map(oemScene),
   {
+    connector: "cm3",
+    stage: "provision",
+    programs: ["ssh", "sshpass", "ssh-copy-id", "pdu"],
+    // What goes wrong on the control host is in cm3_test.ts.
+    broken: ["sshpass", "ssh-copy-id", "pdu"],
+    mute: ["sshpass", "ssh-copy-id", "pdu"],
+    async prepare(lab, _port, more) {
+      const host = await prepareMuxpi(lab, _port, more);
+      for (const program of ["pi3gpio", "cm3-installer", "udisksctl"]) await host.fake(program, "");
+      await lab.job({ provision_data: { url: "http://images/x.img" } });
+      return host;
+    },
+  },
+  {
+    connector: "control_host_kvm",
+    stage: "provision",
+    programs: [],
+    async prepare(lab, port, more) {
+      await lab.config({ ...DEVICE, ...controlHost(port), reboot_script: ["pdu"], ...more });
+      await lab.job({ provision_data: { url: "http://t", robot_tasks: [] } });
+    },
+  },
+  {
+    connector: "control_host_kvm",
+    stage: "provision",
+    variant: "with an OEM image",
+    programs: ["sshpass", "ssh", "ssh-copy-id"],
+    mute: ["sshpass", "ssh", "ssh-copy-id"],
+    async prepare(lab, port, more) {
+      await lab.config({ ...DEVICE, ...controlHost(port), reboot_script: ["pdu"], ...more });
+      await lab.job({ provision_data: { alloem_url: "http://a", robot_tasks: [] } });
+    },
+  },
+  {
     connector: "control_host_iot",
     stage: "provision",
     variant: "after a power cycle of its control host",
