@@ -13,6 +13,7 @@ import { sha256 } from "./digest.ts";
 import { commitOf } from "./git.ts";
 import { collectNotices } from "./notices.ts";
 import { portable } from "./portable.ts";
+import { buildDeb, canBuildDeb } from "./deb.ts";
 import { denoFor } from "./runtime.ts";
 import { tryFile } from "./trial.ts";
 import {
@@ -43,6 +44,7 @@ Builds the files that a lab copies to its hosts.
                                  but npm. compile: made by 'deno compile', which needs 'denort' from
                                  Deno's own site (default: portable)
   --out FOLDER                   where to (default: dist)
+  --no-deb                       no Debian packages (with dpkg-deb there are some)
   -h, --help                     show this help
 `;
 
@@ -50,6 +52,7 @@ interface Order {
   targets: readonly Target[];
   packaging: Packaging;
   out: string;
+  withDeb: boolean;
 }
 
 /** One line of `manifest.json`. */
@@ -70,6 +73,7 @@ function readOrder(args: string[]): Order | string {
         target: { type: "string", multiple: true },
         packaging: { type: "string", default: "portable" },
         out: { type: "string", default: join(ROOT, "dist") },
+        "no-deb": { type: "boolean", default: false },
         help: { type: "boolean", short: "h", default: false },
       },
     }));
@@ -88,10 +92,10 @@ function readOrder(args: string[]): Order | string {
     return `--target is one of ${TARGETS.map(({ name }) => name).join(", ")}, not '${unknown}'`;
   }
   const targets = TARGETS.filter(({ name }) => names.includes(name));
-  return { targets, packaging, out: values.out };
+  return { targets, packaging, out: values.out, withDeb: !values["no-deb"] };
 }
 
-async function build({ targets, packaging, out }: Order): Promise<void> {
+async function build({ targets, packaging, out, withDeb }: Order): Promise<void> {
   if (Deno.version.deno !== DENO_VERSION) {
     throw new BuildError(
       `This is Deno ${Deno.version.deno}; build with ${DENO_VERSION}, or the files are not the ` +
@@ -130,6 +134,17 @@ async function build({ targets, packaging, out }: Order): Promise<void> {
     const bytes = encode(text);
     await replaceFile(join(out, file), bytes);
     sums.push(`${await sha256(bytes)}  ${file}\n`);
+  }
+  await replaceFile(join(out, "SHA256SUMS"), encode(sums.join("")));
+  if (!withDeb) return;
+  if (!canBuildDeb()) {
+    console.log("No Debian packages: there is no dpkg-deb here");
+    return;
+  }
+  for (const target of targets) {
+    const name = await buildDeb({ target, out, root: ROOT, notices });
+    sums.push(`${await sha256(await Deno.readFile(join(out, name)))}  ${name}\n`);
+    console.log(shortPath(join(out, name), ROOT));
   }
   await replaceFile(join(out, "SHA256SUMS"), encode(sums.join("")));
 }

@@ -41,7 +41,7 @@ export async function buildPortable(
   const { code, stderr } = await ended(
     new Deno.Command(Deno.execPath(), {
       args: [
-        ...["run", ...PERMISSIONS, "tools/build/main.ts", "--packaging=portable", "--out", folder],
+        ...["run", ...PERMISSIONS, "tools/build/main.ts", "--no-deb", "--out", folder],
         ...(target === undefined ? [] : ["--target", target.name]),
       ],
       cwd: root,
