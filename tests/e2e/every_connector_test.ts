@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Lab } from "../support/lab.ts";
 import { SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
 import { httpStub } from "../connectors/support/stubs.ts";
+import { FORCE_TREE, prepareTree } from "../connectors/support/tree_control_host.ts";
 import { startProgram } from "./built_program.ts";
 
 const TOOLS = [...SSH_TOOLS, "sshpass", "ssh-copy-id", "xz", "tar", "git"];
@@ -73,6 +74,10 @@ interface Scene {
   done?: readonly string[];
   /** @default the one who runs the tests */
   user?: string;
+  /** What the server does with each command. @default FORCE */
+  force?: string;
+  /** Sets up what is special about this device. */
+  prepare?: (world: World) => Promise<void>;
 }
 
 interface World {
@@ -88,7 +93,59 @@ const OEM = {
   user: "ubuntu",
 };
 
+/** The service of a control host, and its power. */
+const CONTROL_HOST = ({ server, port }: World) => ({
+  control_host: "127.0.0.1",
+  control_host_port: port,
+  control_user: server.user,
+});
+
+/** A control host on which an image can be looked into, and that is the device as well. */
+async function prepareCm3({ server }: World): Promise<void> {
+  const { root } = server;
+  await prepareTree(server);
+  for (const program of ["pi3gpio", "cm3-installer", "udisksctl"]) {
+    await server.program(program, "");
+  }
+  await server.program(
+    "sudo",
+    `echo "$*" >> ${root}/done
+case "$*" in
+  *chassis_vendor) echo HP ;;
+  *chassis_type) echo 13 ;;
+  *get-devices*) echo '{"Devices": []}' ;;
+  *fwupd*) true ;;
+  *) exec "$@" ;;
+esac`,
+  );
+}
+
 const SCENES: readonly Scene[] = [
+  {
+    connector: "control_host_iot",
+    config: CONTROL_HOST,
+    provisionData: () => ({ preset: "P", urls: ["http://images/core.img.xz"] }),
+  },
+  {
+    connector: "control_host_kvm",
+    config: CONTROL_HOST,
+    provisionData: () => ({ alloem_url: "http://images/oem.iso", robot_tasks: ["a.robot"] }),
+    user: "ubuntu",
+    done: ["chpasswd"],
+  },
+  {
+    connector: "cm3",
+    config: (world) => ({ ...CONTROL_HOST(world), test_device: "/dev/medium" }),
+    provisionData: () => ({ url: "http://images/core.img.xz" }),
+    force: FORCE_TREE,
+    prepare: prepareCm3,
+    done: [
+      "pi3gpio set high 16",
+      "cm3-installer http://images/core.img.xz",
+      "udisksctl power-off -b /dev/medium",
+      "pi3gpio set low 16",
+    ],
+  },
   { connector: "fake_connector", provisionData: () => ({ url: "x" }) },
   { connector: "noprovision", provisionData: () => ({ skip: false }) },
   {
@@ -124,8 +181,13 @@ const SCENES: readonly Scene[] = [
   },
 ];
 
-/** The imager of a device, and a server with images. */
+/** The imager of a device, the service of a control host, and a server with images. */
 async function answer({ path }: { path: string }, raw: Request): Promise<Response> {
+  if (path === "/api/v1/provision") return Response.json({ job_id: "j1" });
+  if (path === "/api/v1/provision/j1") return Response.json({ status: "completed" });
+  if (path === "/api/v1/provision/j1/logs") {
+    return new Response('id: 1\ndata: {"level": "INFO", "message": "flashing"}\n\n');
+  }
   if (path === "/check") return new Response("Snappy Test Device Imager");
   if (path === "/writeimage") {
     const from = new URL(raw.url).searchParams.get("server")?.split(":") ?? [];
@@ -196,14 +258,16 @@ esac
   );
 }
 
-for (const { connector, config, provisionData, done = [], user } of SCENES) {
+for (const scene of SCENES) {
+  const { connector, config, provisionData, done = [], user } = scene;
   testWithTools(`a whole job runs on a device of ${connector}`, TOOLS, async () => {
     const agentId = `every-${crypto.randomUUID().slice(0, 8)}`;
     await using lab = await Lab.open({ config: { agent_id: agentId } });
-    await using server = await SshServer.open({ forceCommand: FORCE });
+    await using server = await SshServer.open({ forceCommand: scene.force ?? FORCE });
     await using stub = httpStub(answer);
     const world: World = { lab, server, port: stub.port };
     await prepareDevice(world);
+    await scene.prepare?.(world);
     await Deno.writeTextFile(
       join(lab.folder, "device.yaml"),
       JSON.stringify({
@@ -258,6 +322,9 @@ for (const { connector, config, provisionData, done = [], user } of SCENES) {
     assertEquals(lab.sandbox.artifact(jobId) !== undefined, true);
     const onDevice = await Deno.readTextFile(join(server.root, "done")).catch(() => "");
     for (const step of done) assertStringIncludes(onDevice, step);
+    if (connector.startsWith("control_host_")) {
+      assertStringIncludes(lab.output(jobId, "provision"), "[control-host] flashing");
+    }
     if (connector === "dragonboard") {
       assertEquals(await Deno.readFile(join(server.root, "card")), IMAGE);
     }
