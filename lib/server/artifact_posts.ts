@@ -3,9 +3,9 @@ import type { Answer, Upload } from "./api.ts";
 import type { CallFailure } from "./classify.ts";
 import { Received } from "./exchange.ts";
 import { nodeUpload } from "./node_http.ts";
-import { countBytes, multipart } from "./request_body.ts";
+import { countBytes, multipart, type SendStream } from "./request_body.ts";
 import { type Session, TRANSFER_IDLE_MS } from "./session.ts";
-import type { Call, SendStream } from "./transport.ts";
+import type { Call } from "./transport.ts";
 
 /** Length required; and what a server answers that does not know chunked bodies. */
 const WANTS_LENGTH = [411, 501];

@@ -3,7 +3,6 @@ import type { Log } from "../log.ts";
 import type {
   Answer,
   Archive,
-  Failure,
   Generation,
   JobOffer,
   LogPiece,
@@ -12,18 +11,12 @@ import type {
   StateAnswer,
   Upload,
 } from "./api.ts";
-import { isJobId, readJob, readJobState, readView } from "./answers.ts";
+import { readJob } from "./answers.ts";
 import { ArtifactPosts } from "./artifact_posts.ts";
-import {
-  type CallFailure,
-  isAboutJob,
-  isCookieMissing,
-  isWrongRole,
-  oneLine,
-  parseJson,
-} from "./classify.ts";
+import { type CallFailure, isCookieMissing, isWrongRole, oneLine, parseJson } from "./classify.ts";
 import { Received } from "./exchange.ts";
 import { LogPosts } from "./log_posts.ts";
+import { encode, jobPath, type NotAJob, notAsked, Results } from "./results.ts";
 import {
   AgentRecord,
   type AgentUpdate,
@@ -66,15 +59,8 @@ const OTHER_BYTES = 1024 * 1024;
 
 /** A job that comes slowly is worth waiting for, but not for ever. */
 const JOB_TOTAL_MS = 120_000;
-/** The state stands before most of the log. */
-const STATE_TOTAL_MS = 60_000;
-/** The log of a job may be long and the link slow. */
-const RESULT_TOTAL_MS = 600_000;
 /** Attachments may be an image of many gigabytes. */
 const ATTACHMENTS_TOTAL_MS = 12 * 3_600_000;
-
-/** A server that cannot be asked for the state alone may have been upgraded. */
-const NO_STATUS_FOR_MS = 3_600_000;
 
 /**
  * Makes the client of a Testflinger server. One attempt per call, but for what a 401 calls for;
@@ -91,15 +77,13 @@ export function createServerClient(
 class ServerClient implements ServerApi {
   readonly #session: Session;
   readonly #logs: LogPosts;
+  readonly #results: Results;
   readonly #artifacts: ArtifactPosts;
   readonly #agent: string;
   readonly #jobBytes: number;
   readonly #otherBytes: number;
-  readonly #clock: Clock;
   /** What the agent last said of itself and what does not change by itself. */
   #profile: AgentUpdate = {};
-  /** Until then the server is not asked for the state of a job alone. */
-  #noStatusUntil = -Infinity;
 
   constructor(options: ServerClientOptions) {
     const { agentId, clock, log, limits = {}, onContact } = options;
@@ -109,7 +93,6 @@ class ServerClient implements ServerApi {
     this.#agent = encode(agentId);
     this.#jobBytes = limits.jobBytes ?? JOB_BYTES;
     this.#otherBytes = limits.otherBytes ?? OTHER_BYTES;
-    this.#clock = clock;
     this.#session = new Session({
       address: options.address,
       tokenFile: options.tokenFile,
@@ -119,13 +102,14 @@ class ServerClient implements ServerApi {
       onContact: (ok, message) => {
         if (!ok) {
           this.#logs.wasUnreachable();
-          this.#noStatusUntil = -Infinity;
+          this.#results.wasUnreachable();
         }
         onContact?.(ok, message);
       },
       onAccess: options.onAccess,
     });
     this.#logs = new LogPosts({ session: this.#session, clock, log });
+    this.#results = new Results({ session: this.#session, logs: this.#logs, clock });
     this.#artifacts = new ArtifactPosts({ session: this.#session, log });
   }
 
@@ -255,7 +239,7 @@ class ServerClient implements ServerApi {
       // The archive as it is: `fetch` would unpack what a server labels as compressed on the way.
       headers: { "Accept": "*/*", "Accept-Encoding": "identity" },
     });
-    if (!(answer instanceof Received)) return await this.#judge(jobId, answer, signal);
+    if (!(answer instanceof Received)) return await this.#results.judge(jobId, answer, signal);
     if (answer.status !== 204) {
       const length = Number(answer.headers.get("content-length") ?? NaN);
       const stream = answer.stream();
@@ -266,25 +250,11 @@ class ServerClient implements ServerApi {
   }
 
   async getJobState(jobId: string, signal?: AbortSignal): Promise<StateAnswer> {
-    const limits = { idle: true, totalMs: STATE_TOTAL_MS };
-    if (this.#clock.monotonic() >= this.#noStatusUntil) {
-      const answer = await this.#get(jobPath("/v1/result/", jobId, "/status"), signal, limits);
-      if (answer instanceof Received) return await readJobState(answer);
-      if (answer.kind !== "missing") return answer;
-      if (isAboutJob(answer)) return NOTHING_KNOWN;
-      this.#noStatusUntil = this.#clock.monotonic() + NO_STATUS_FOR_MS;
-    }
-    const answer = await this.#get(jobPath("/v1/result/", jobId), signal, limits);
-    if (answer instanceof Received) return await readJobState(answer);
-    return isAboutJob(answer) ? NOTHING_KNOWN : answer;
+    return await this.#results.state(jobId, signal);
   }
 
   async viewResult(jobId: string, signal?: AbortSignal): Promise<Answer<ResultView>> {
-    // Idle time: a result grows with the job's log.
-    const limits = { idle: true, totalMs: RESULT_TOTAL_MS };
-    const answer = await this.#get(jobPath("/v1/result/", jobId), signal, limits);
-    if (answer instanceof Received) return await readView(answer);
-    return isAboutJob(answer) ? { ok: true, value: { logBytes: {} } } : answer;
+    return await this.#results.view(jobId, signal);
   }
 
   async postResult(
@@ -294,7 +264,7 @@ class ServerClient implements ServerApi {
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId);
     const answer = await this.#send({ path, body: update, signal });
-    return answer instanceof Received ? DONE : await this.#judge(jobId, answer, signal);
+    return answer instanceof Received ? DONE : await this.#results.judge(jobId, answer, signal);
   }
 
   async postLog(
@@ -304,9 +274,9 @@ class ServerClient implements ServerApi {
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId, `/log/${log}`);
-    if (typeof path !== "string") return this.#notAsked("POST", path);
+    if (typeof path !== "string") return notAsked(`POST ${this.address}`, path);
     const answer = await this.#logs.post({ jobId, log, fragment, signal });
-    return answer.ok ? answer : await this.#judge(jobId, answer, signal);
+    return answer.ok ? answer : await this.#results.judge(jobId, answer, signal);
   }
 
   async postEvents(
@@ -317,7 +287,7 @@ class ServerClient implements ServerApi {
     const path = jobPath("/v1/job/", jobId, "/events");
     const answer = await this.#send({ path, body: update, signal, once: true });
     if (answer instanceof Received) return DONE;
-    const judged = await this.#judge(jobId, answer, signal);
+    const judged = await this.#results.judge(jobId, answer, signal);
     const mayBeWebhooks = ["foreign", "busy", "missing", "forbidden"].includes(judged.kind);
     if (!mayBeWebhooks || isWrongRole(answer)) return judged;
     // The server hands on what the webhook has answered, which may be anything: a page, too.
@@ -335,35 +305,9 @@ class ServerClient implements ServerApi {
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId, "/artifact");
-    if (typeof path !== "string") return this.#notAsked("POST", path);
+    if (typeof path !== "string") return notAsked(`POST ${this.address}`, path);
     const answer = await this.#artifacts.post({ path, upload, signal });
-    return answer.ok ? answer : await this.#judge(jobId, answer, signal);
-  }
-
-  /**
-   * A 404 about a job is believed when it is a current server's, which then knows no result of the
-   * job either. Anything else is no reason to give up what a job has made.
-   */
-  async #judge(
-    jobId: string,
-    answer: Failure,
-    signal: AbortSignal | undefined,
-  ): Promise<Failure> {
-    if (answer.kind !== "missing") return answer;
-    const generation = await this.#logs.find(signal);
-    if (!generation.ok || generation.value !== "current") return answer;
-    const result = await this.#get(jobPath("/v1/result/", jobId), signal, { idle: true });
-    if (result instanceof Received) {
-      const begin = await result.begin();
-      result.release();
-      if (begin !== "") return answer;
-    } else if (result.kind !== "missing" || result.body !== "json") {
-      return answer;
-    }
-    const greeted = await this.#session.greet(signal);
-    if (!greeted.ok) return answer;
-    const message = `${answer.message} (the server knows nothing of the job any more)`;
-    return { ...answer, kind: "forgotten", message };
+    return answer.ok ? answer : await this.#results.judge(jobId, answer, signal);
   }
 
   async #get(
@@ -371,7 +315,7 @@ class ServerClient implements ServerApi {
     signal: AbortSignal | undefined,
     more: Partial<Call> = {},
   ): Promise<Received | CallFailure> {
-    if (typeof path !== "string") return this.#notAsked("GET", path);
+    if (typeof path !== "string") return notAsked(`GET ${this.address}`, path);
     return await this.#session.request({
       method: "GET",
       path,
@@ -387,7 +331,7 @@ class ServerClient implements ServerApi {
   }
 
   async #send({ path, body, signal, once = false }: Post): Promise<Received | CallFailure> {
-    if (typeof path !== "string") return this.#notAsked("POST", path);
+    if (typeof path !== "string") return notAsked(`POST ${this.address}`, path);
     return await this.#session.post({
       method: "POST",
       path,
@@ -397,18 +341,9 @@ class ServerClient implements ServerApi {
       signal,
     });
   }
-
-  /** The server would answer 400; and what is no id must not become part of a URL. */
-  #notAsked(method: string, { notAJob, path }: NotAJob): Failure {
-    const shown = oneLine(JSON.stringify(notAJob));
-    const message =
-      `${method} ${this.address}${path}: not asked: ${shown} is not a job id (a UUID)`;
-    return { ok: false, kind: "refused", message };
-  }
 }
 
 const DONE: Answer<void> = { ok: true, value: undefined };
-const NOTHING_KNOWN: StateAnswer = { ok: true, value: undefined, bytes: 0 };
 
 interface Post {
   path: string | NotAJob;
@@ -416,19 +351,4 @@ interface Post {
   signal: AbortSignal | undefined;
   /** See `Call.once`. */
   once?: boolean;
-}
-
-interface NotAJob {
-  notAJob: string;
-  path: string;
-}
-
-function jobPath(before: string, jobId: string, after = ""): string | NotAJob {
-  if (!isJobId(jobId)) return { notAJob: jobId, path: `${before}...${after}` };
-  return `${before}${encode(jobId)}${after}`;
-}
-
-/** For one part of a path, or one value of a query. */
-function encode(text: string): string {
-  return encodeURIComponent(text.toWellFormed());
 }

@@ -8,7 +8,7 @@ import type { Failure } from "./api.ts";
 import { type CallFailure, oneLine } from "./classify.ts";
 
 /** The reason with which a `TimeLimit` aborts. */
-export class TimeUp extends Error {
+class TimeUp extends Error {
   override readonly name = "TimeUp";
 
   /** @param idle whether nothing moved for that long, rather than the whole taking longer. */

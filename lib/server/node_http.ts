@@ -5,8 +5,7 @@
  */
 import type { Agent, ClientRequest, IncomingMessage, request } from "node:http";
 import type { Log } from "../log.ts";
-import { Outgoing } from "./request_body.ts";
-import type { SendStream } from "./transport.ts";
+import { Outgoing, type SendStream } from "./request_body.ts";
 import { certificatesForNode, proxiesOfEnvironment, usesSystemStore } from "./trust.ts";
 
 /** Of an answer to an upload: a message for people. */

@@ -71,6 +71,17 @@ export class Outgoing {
   }
 }
 
+/** A request whose body is a stream. */
+interface StreamRequest {
+  url: URL;
+  headers: Headers;
+  body: Outgoing;
+  signal: AbortSignal;
+}
+
+/** How such a request is sent when `fetch` cannot do it. */
+export type SendStream = (request: StreamRequest) => Promise<Response>;
+
 /** A file as `multipart/form-data`, written as a stream: `FormData` would hold all of it in memory. */
 export interface MultipartFile {
   /** Of the field, and of the file in it. */

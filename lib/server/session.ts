@@ -12,7 +12,8 @@ import {
 import { Received } from "./exchange.ts";
 import { TokenAnswer } from "./schema.ts";
 import { AccessTokens, type TokenGrant } from "./tokens.ts";
-import { type Call, type SendStream, Transport } from "./transport.ts";
+import type { SendStream } from "./request_body.ts";
+import { type Call, Transport } from "./transport.ts";
 
 /** Ordinary calls. */
 export const CALL_LIMIT_MS = 30_000;

@@ -3,7 +3,7 @@ import type { Log } from "../log.ts";
 import { type CallFailure, classify, isFromServer, isMarkup, MARKUP, oneLine } from "./classify.ts";
 import { noAnswer, raced, Received, TimeLimit } from "./exchange.ts";
 import { isBlockedPort, NodeHttp } from "./node_http.ts";
-import { Outgoing } from "./request_body.ts";
+import { Outgoing, type SendStream } from "./request_body.ts";
 import { certificatesOfEnvironment } from "./trust.ts";
 
 /** One request. */
@@ -38,17 +38,6 @@ export interface RequestBody {
   type: string;
   /** A text (as UTF-8 where it is bytes), or the start of a stream, once per attempt. */
   content: string | Uint8Array<ArrayBuffer> | (() => ReadableStream<Uint8Array>);
-}
-
-/** How a request whose body is a stream is sent when `fetch` cannot do it. */
-export type SendStream = (request: StreamRequest) => Promise<Response>;
-
-/** A request whose body is a stream. */
-export interface StreamRequest {
-  url: URL;
-  headers: Headers;
-  body: Outgoing;
-  signal: AbortSignal;
 }
 
 /** What a `Transport` needs. */
