@@ -15,6 +15,8 @@ Usage: sh install.sh [options]
   --version V       which version, where there are several; without --from, one that was installed
                     before and is still there (roll back)
   --sha256 HEX      checksum of the program, where there is no SHA256SUMS
+  --key FILE        public key, of GnuPG (.asc, .gpg) or minisign (.pub): SHA256SUMS must be signed with it
+                    (SHA256SUMS.asc or SHA256SUMS.minisig beside it)
   --prefix DIR      default: /usr/local
   --user NAME       system user that agents run as, made if missing (default: testflinger)
   --agent NAME --config FILE
@@ -39,15 +41,16 @@ misused() {
 }
 
 from='' version='' sha256='' prefix=/usr/local user=testflinger agent='' config=''
-root='' arch='' uninstall='' purge='' stop='' force=''
+root='' arch='' uninstall='' purge='' stop='' force='' key=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --from | --version | --sha256 | --prefix | --user | --agent | --config | --root | --arch)
+    --from | --version | --sha256 | --key | --prefix | --user | --agent | --config | --root | --arch)
       [ $# -ge 2 ] || misused "$1 needs a value"
       case $1 in
         --from) from=$2 ;;
         --version) version=$2 ;;
         --sha256) sha256=$2 ;;
+        --key) key=$2 ;;
         --prefix) prefix=${2%/} ;;
         --user) user=$2 ;;
         --agent) agent=$2 ;;
@@ -89,6 +92,8 @@ case $agent in
     [ -r "$config" ] || fail "cannot read the configuration $config"
     ;;
 esac
+[ -z "$key" ] || [ -r "$key" ] || fail "cannot read the key $key"
+[ -z "$key" ] || [ -z "$sha256" ] || misused "--key is for SHA256SUMS, which --sha256 takes the place of"
 case $version in */* | *' '*) misused "--version is no version: '$version'" ;; esac
 [ -z "$arch" ] || [ -n "$root" ] || misused "--arch needs --root"
 [ -z "$purge" ] || [ -n "$uninstall" ] || misused "--purge needs --uninstall"
@@ -304,6 +309,36 @@ case $from in
     fi
     ;;
 esac
+
+if [ -n "$key" ]; then
+  [ -s "$sums" ] || fail "there is no SHA256SUMS in $place that could be signed"
+  case $key in *.pub) signature=SHA256SUMS.minisig ;; *) signature=SHA256SUMS.asc ;; esac
+  case $from in
+    *://*) fetch "$place/$signature" "$work/$signature" ;;
+    *)
+      [ -r "$place/$signature" ] || fail "there is no $signature in $place"
+      cat -- "$place/SHA256SUMS" >"$sums"
+      cat -- "$place/$signature" >"$work/$signature"
+      ;;
+  esac
+  case $signature in
+    *.minisig)
+      command -v minisign >/dev/null || fail "needs minisign to check $signature"
+      minisign -Vq -p "$key" -m "$sums" -x "$work/$signature" >/dev/null 2>&1 ||
+        fail "the signature of $place/SHA256SUMS is not one of $key. Nothing was changed"
+      ;;
+    *)
+      command -v gpg >/dev/null || fail "needs gpg to check $signature"
+      # A keyring of this key alone: what else the user trusts does not matter.
+      mkdir -m 0700 "$work/keys"
+      gpg --homedir "$work/keys" --batch --quiet --import <"$key" 2>/dev/null ||
+        fail "$key is no public key of GnuPG"
+      gpg --homedir "$work/keys" --batch --quiet --trust-model always \
+        --verify "$work/$signature" "$sums" 2>/dev/null ||
+        fail "the signature of $place/SHA256SUMS is not one of $key. Nothing was changed"
+      ;;
+  esac
+fi
 
 case $name in
   testflinger-agent-[0-9]*-x86_64 | testflinger-agent-[0-9]*-aarch64) ;;

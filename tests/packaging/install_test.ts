@@ -297,6 +297,78 @@ Deno.test({
     }),
 });
 
+Deno.test({
+  name: "with --key the checksums must be signed with it",
+  ignore: !isInstalled("gpg"),
+  fn: () =>
+    onHost(async ({ releases, install, version, state }) => {
+      const home = await Deno.makeTempDir({ prefix: "tf-gpg-" });
+      try {
+        const gpg = async (user: string, ...args: string[]) => {
+          const { success, stdout, stderr } = await new Deno.Command("gpg", {
+            args: ["--homedir", home, "--batch", "--yes", "--passphrase", "", "-u", user, ...args],
+          }).output();
+          assert(success, new TextDecoder().decode(stderr));
+          return stdout;
+        };
+        const keys: string[] = [];
+        for (const user of ["ours@example.com", "other@example.com"]) {
+          await gpg(user, "--quick-gen-key", user, "ed25519", "sign");
+          const key = join(releases, `${user}.asc`);
+          await Deno.writeFile(key, await gpg(user, "--armor", "--export", user));
+          keys.push(key);
+        }
+        const [ours = "", other = ""] = keys;
+        const sums = join(releases, "SHA256SUMS");
+        const options = ["--version", "1.0.0", "--key", ours];
+        const unsigned = await install(...options);
+        assertEquals(unsigned.stderr, `install.sh: there is no SHA256SUMS.asc in ${releases}\n`);
+        await gpg("ours@example.com", "--armor", "--detach-sign", "--output", `${sums}.asc`, sums);
+        await giveAway(releases);
+        const wrong = await install("--version", "1.0.0", "--key", other);
+        assertStringIncludes(
+          wrong.stderr,
+          `the signature of ${sums} is not one of ${other}. Nothing was changed`,
+        );
+        assertEquals(await state(), {});
+        assertEquals((await install(...options)).stderr, "");
+        assertEquals(await version(), "version 1.0.0");
+        // Changed after it was signed.
+        await Deno.writeTextFile(sums, `${"0".repeat(64)}  something\n`, { append: true });
+        const changed = await install("--version", "1.1.0", "--key", ours);
+        assertStringIncludes(changed.stderr, "Nothing was changed");
+        assertEquals(await version(), "version 1.0.0");
+      } finally {
+        await new Deno.Command("gpgconf", { args: ["--homedir", home, "--kill", "all"] }).output();
+        await Deno.remove(home, { recursive: true });
+      }
+    }),
+});
+
+Deno.test({
+  name: "a key of minisign does, too",
+  ignore: !isInstalled("minisign"),
+  fn: () =>
+    onHost(async ({ releases, install, version }) => {
+      const minisign = async (...args: string[]) => {
+        const { success, stderr } = await new Deno.Command("minisign", { args }).output();
+        assert(success, new TextDecoder().decode(stderr));
+      };
+      const [ours, other] = ["ours", "other"].map((name) => join(releases, name));
+      for (const key of [ours, other]) {
+        await minisign("-G", "-W", "-p", `${key}.pub`, "-s", `${key}.key`);
+      }
+      const sums = join(releases, "SHA256SUMS");
+      await minisign("-S", "-s", `${ours}.key`, "-m", sums);
+      await giveAway(releases);
+      const wrong = await install("--version", "1.0.0", "--key", `${other}.pub`);
+      assertEquals(wrong.code, 1);
+      assertStringIncludes(wrong.stderr, `is not one of ${other}.pub. Nothing was changed`);
+      assertEquals((await install("--version", "1.0.0", "--key", `${ours}.pub`)).stderr, "");
+      assertEquals(await version(), "version 1.0.0");
+    }),
+});
+
 /** What must be refused: options, and what is said. */
 const REFUSED: readonly [string, (host: Host) => Promise<string[]> | string[], RegExp][] = [
   ["an unknown option", () => ["--frobnicate"], /unknown option '--frobnicate'/],
