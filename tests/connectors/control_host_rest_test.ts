@@ -446,6 +446,24 @@ Deno.test("stopping the connector asks the control host to give up", async () =>
   assertEquals(service.lines.at(-1), "DELETE /api/v1/provision/j1");
 });
 
+Deno.test("the token for the control host is sent to it, and shown to no job", async () => {
+  await using lab = await Lab.open();
+  await using service = await ControlHostService.open();
+  const run = await provisionWith(lab, service, {
+    connector: "control_host_iot",
+    data: JOB,
+    config: { control_host_token: "t0ken" },
+  });
+  assertEquals(run.code, 0, run.stderr);
+  assert(service.calls.every(({ headers }) => headers.authorization === "Bearer t0ken"));
+  await lab.job({ test_data: { test_cmds: ["echo '{{' {control_host_token} {agent_name}"] } });
+  const test = await lab.stage("control_host_iot", "runtest");
+  assertEquals(test.stdout, "{ {control_host_token} a1\n");
+  assert(
+    !(run.stderr + run.stdout + test.stderr + await lab.read("device-info.json")).includes("t0ken"),
+  );
+});
+
 Deno.test("more than one attachment is refused before the control host is power-cycled", async () => {
   const { run, service, failure } = await play({}, {
     config: { control_host_reboot_script: ["cycle"] },
