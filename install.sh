@@ -628,7 +628,6 @@ if [ -n "$agent" ] && [ -z "$root" ]; then
     sed "s|$checked|$config|g" "$work/text" >&2
     fail "'check' finds mistakes in $config. Nothing was changed"
   fi
-  ! grep -q 'warning: ' "$work/text" || sed "s|$checked|$installed|g" "$work/text"
 fi
 
 # --- now -----------------------------------------------------------------------------------------
