@@ -101,16 +101,21 @@ export const dragonboard = defineConnector({
   },
 });
 
-/** Installs the agent's key, if the test image is there to take it. */
-async function tryKey(ctx: DragonboardContext, login: Credentials): Promise<void> {
-  const { user, password } = login;
+/**
+ * Installs the agent's key, if the test image is there to take it: whether the agent gets in is seen
+ * by what answers it.
+ *
+ * @returns why that did not work; undefined when it did.
+ */
+async function tryKey(
+  ctx: DragonboardContext,
+  { user, password }: Credentials,
+): Promise<string | undefined> {
   const copied = await copySshKey(ctx, deviceTarget(ctx, { user, password }), {
     attempts: 1,
     timeoutMs: KEY_TIMEOUT_MS,
   });
-  if (!copied.ok && copied.missing) {
-    throw new ProvisioningError(`Cannot log in on the device: ${copied.why}`);
-  }
+  return copied.ok ? undefined : copied.why;
 }
 
 /** @returns why the test image is thought not to run; undefined when it does. */
@@ -247,8 +252,9 @@ async function bootTestImage(
     pauseMs: POLL_PAUSE_MS,
     lookFirst: true,
     async look() {
-      await tryKey(ctx, login);
-      return await testMissing(ctx, login);
+      const refusal = await tryKey(ctx, login);
+      const missing = await testMissing(ctx, login);
+      return missing === undefined || refusal === undefined ? missing : `${missing}; ${refusal}`;
     },
   });
   if (missing === undefined) return;

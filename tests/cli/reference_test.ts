@@ -169,7 +169,8 @@ Deno.test("what is in code in the documentation and looks like a key is one, of 
     .map((file) => Deno.readTextFileSync(ROOT + file)).join("\n");
   const told = [...docs.matchAll(/`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)`/g)].map(([, key]) => key ?? "");
   assertEquals(told.length > 30, true, `only ${told.length}`);
-  assertEquals(strange(told, [...known, ...served, ...others]), []);
+  const names = connectors.map(({ name }) => name);
+  assertEquals(strange(told, [...known, ...served, ...others, ...names]), []);
   // An example of a configuration is one that the agent takes.
   for (const [, yaml] of docs.matchAll(/^```yaml\n([^]*?)^```$/gm)) {
     if (!yaml?.includes("agent_id:")) continue;

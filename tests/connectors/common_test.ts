@@ -522,7 +522,9 @@ Deno.test("the serial log of provision is there even if nobody answers", async (
 });
 
 Deno.test("00-common 14: a control host that answers 500 to everything gets one request, and provision goes on", async () => {
-  for (const connector of CONNECTOR_NAMES) {
+  // What the service of the control host does itself cannot go on without it.
+  const others = CONNECTOR_NAMES.filter((name) => !name.startsWith("control_host_"));
+  for (const connector of others) {
     const provision = SCENES.find((scene) =>
       scene.connector === connector && scene.stage === "provision" && !scene.variant
     );
