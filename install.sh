@@ -446,7 +446,7 @@ KillMode=mixed
 TimeoutStopSec=100s
 # A test that eats all memory is killed by the kernel; that must not stop the agent.
 OOMPolicy=continue
-# Each job runs in a control group of its own below the unit's, and is ended with it.
+# Control groups for jobs may be made below the unit's.
 Delegate=yes
 # What runs on while the agent is away must not keep the next one from starting: systemd cannot start it
 # in a group that hands controllers on. An agent that ends in order has seen to it itself.
