@@ -14,6 +14,8 @@ const CLOCK_FACTOR = 20;
 const LONGEST_UNREST_MS = 6_000;
 /** A machine under load may be slow to let the agent write its first note. */
 const LONGEST_NOTE_MS = 10_000;
+/** As long may a start take, or a way to the server be closed. */
+const LONGEST_START_MS = 5_000;
 /** After that everything must have come to its end by then. */
 const CALM_MS = 60_000;
 
@@ -109,6 +111,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       env: { TESTFLINGER_AGENT_CLOCK_FACTOR: String(CLOCK_FACTOR) },
     });
   let agent = start();
+  let heard = 0;
   const restart = async () => {
     await agent.exited;
     await proxy.forgetAgent();
@@ -119,6 +122,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       output += `\n--- the simulation: ${done.fault}, jobs ${done.jobIds.join(" ")}\n`;
       for (const each of submitted) each.damaged ||= done.jobIds.includes(each.jobId);
     }
+    heard = sandbox.requestCount;
     agent = start();
   };
   const isDone = () =>
@@ -132,8 +136,15 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     sandbox.state(jobId) === "cancelled" && !proxy.handedOut.has(jobId);
   try {
     // 1. Unrest: signals and cancellations at moments that the seed chooses.
-    const until = performance.now() + random.int(1000, LONGEST_UNREST_MS);
+    let until = performance.now() + random.int(1000, LONGEST_UNREST_MS);
     while (performance.now() < until && !isDone()) {
+      // On a machine under load each agent would be killed before it has done anything.
+      if (random.chance(0.8)) {
+        const begun = performance.now();
+        const signal = AbortSignal.timeout(LONGEST_START_MS);
+        await sandbox.waitFor(() => sandbox.requestCount > heard, { signal }).catch(() => {});
+        until += performance.now() - begun;
+      }
       await new Promise((resolve) => setTimeout(resolve, random.int(20, 700)));
       const signal = random.pick(SIGNALS);
       const target = random.pick(submitted as [Submitted, ...Submitted[]]);
