@@ -6,6 +6,7 @@ const ROOT = resolve(import.meta.dirname ?? "", "..");
 /** What each room may import from, besides itself and the leaves. See docs/architecture.md. */
 const ALLOWED: Record<string, readonly string[]> = {
   "lib/cli": [
+    "lib/host",
     "lib/agent",
     "lib/job",
     "lib/outbox",
@@ -16,6 +17,7 @@ const ALLOWED: Record<string, readonly string[]> = {
     "lib/sandbox",
     "connectors",
   ],
+  "lib/host": ["lib/agent", "lib/outbox", "lib/server", "lib/config", "lib/observe"],
   "lib/agent": ["lib/job", "lib/outbox", "lib/server", "lib/config", "lib/process", "lib/observe"],
   "lib/job": ["lib/outbox", "lib/server", "lib/config", "lib/process", "lib/observe"],
   "lib/outbox": ["lib/server"],

@@ -17,7 +17,7 @@ import {
   type KeyReference,
   keyReferences,
 } from "../lib/config/config_reference.ts";
-import { statusReference } from "./status_reference.ts";
+import { type FieldReference, statusReference } from "./status_reference.ts";
 
 /** The files below the repository, each with what it should hold. */
 export async function generatedDocs(): Promise<Record<string, string>> {
@@ -150,17 +150,25 @@ function commands(): string {
 }
 
 function status(): string {
-  const rows = statusReference().map(({ path, type, isOptional, meaning }) => [
-    `\`${path}\``,
-    cell(type),
-    isOptional ? "may be absent" : "",
-    cell(meaning),
-  ]);
+  const { host, agent } = statusReference();
+  const rows = (fields: FieldReference[]) =>
+    grid(
+      ["field", "type", "", "meaning"],
+      fields.map(({ path, type, isOptional, meaning }) => [
+        `\`${path}\``,
+        cell(type),
+        isOptional ? "may be absent" : "",
+        cell(meaning),
+      ]),
+    );
   return [
     NOTE,
-    "# What `GET /v1/status` answers\n",
-    "JSON. Times are ISO 8601 in UTC. Fields may be added; those here stay as they are.\n",
-    grid(["field", "type", "", "meaning"], rows),
+    "# What is answered as JSON\n",
+    "Times are ISO 8601 in UTC. Fields may be added; those here stay as they are.\n",
+    "## `GET /v1/status`: the process and its agents\n",
+    `${rows(host)}\n`,
+    "## `GET /v1/agents/<id>`: one agent\n",
+    rows(agent),
     "",
   ].join("\n");
 }

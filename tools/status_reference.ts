@@ -1,6 +1,6 @@
-/** The rows of a reference of `GET /v1/status`, from the schema that types it. */
+/** The rows of a reference of what is answered over HTTP, from the schemas that type it. */
 import * as z from "zod";
-import { AgentStatus } from "../lib/observe/status_schema.ts";
+import { AgentStatus, HostStatus } from "../lib/observe/status_schema.ts";
 
 /** One field: `job.phases[].status`. */
 export interface FieldReference {
@@ -13,9 +13,12 @@ export interface FieldReference {
 
 type Node = z.core.JSONSchema.BaseSchema;
 
-/** All fields, in the order in which the schema has them. */
-export function statusReference(): FieldReference[] {
-  return fieldsOf(z.toJSONSchema(AgentStatus), "");
+/** All fields of a host's status and of an agent's, in the order in which the schemas have them. */
+export function statusReference(): { host: FieldReference[]; agent: FieldReference[] } {
+  return {
+    host: fieldsOf(z.toJSONSchema(HostStatus), ""),
+    agent: fieldsOf(z.toJSONSchema(AgentStatus), ""),
+  };
 }
 
 function fieldsOf(schema: Node, prefix: string): FieldReference[] {

@@ -1,7 +1,5 @@
 /** The life of an agent: start, poll loop, stop; and the jobs that it runs meanwhile. */
 import { join } from "node:path";
-import type { Clock } from "../clock.ts";
-import type { AgentConfig } from "../config/agent_config.ts";
 import { adoptLeftovers } from "../job/legacy_results.ts";
 import { artifactUpload } from "../job/artifact_upload.ts";
 import { UploadQueue } from "../job/upload_queue.ts";
@@ -14,11 +12,10 @@ import { JobRun } from "../job/job_run.ts";
 import { recoverJobs } from "../job/recovery.ts";
 import { JobStore } from "../job/store.ts";
 import { forgetClaim } from "../job/working_folder.ts";
-import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import { combineObservers, noObserver, type Observer } from "../observe/observer.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
-import type { ServerApi } from "../server/api.ts";
+import type { Emit } from "../observe/events.ts";
+import { type Observer, observerOf } from "../observe/observer.ts";
+import type { AgentContext, AgentControl, LeaveReason } from "./context.ts";
 import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
 import type { HostTrouble } from "./host_check.ts";
 import { JobSecrets } from "./job_secrets.ts";
@@ -28,8 +25,7 @@ import { StateFile } from "./state_file.ts";
 import { refuseJob } from "./refuse_job.ts";
 import { LAST_STATE_MS, Reporter } from "./reporter.ts";
 import { PollLoop } from "./poll_loop.ts";
-import type { Signals } from "./signals.ts";
-import { DesiredState, STOPPED_COMMENT } from "./desired_state.ts";
+import { DesiredState, REMOVED_COMMENT, STOPPED_COMMENT } from "./desired_state.ts";
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
@@ -38,38 +34,32 @@ const DRAIN_MS = 10_000;
 const RESTART_COMMENT = "The agent restarts";
 
 /** What an agent is made of. */
-export interface AgentOptions {
-  config: AgentConfig;
+export interface AgentOptions extends AgentContext {
   /** From `prepareFolders()`. */
   folder: string;
-  server: ServerApi;
-  connectivity: Connectivity;
-  clock: Clock;
-  log: Log;
-  observer: Observer;
-  signals: Signals;
+  control: AgentControl;
   /** The agent's own log lines since the last call, for its record on the server. */
   recentLog(): string[];
   /** Is given what masks secrets in the agent's own log. */
   setRedactor(redact: (text: string) => string): void;
   /** Whether somebody reads the `release` label of the metrics. */
   wantsRelease: boolean;
-  /** Called when the agent has started, and then at each turn of its loop. */
-  onTurn?(): void;
   /** Where markers and locks are looked for. @default "/tmp" */
   sharedFolder?: string;
 }
 
-/** Why an agent ended: how its process should exit. */
+/** Why an agent ended. */
 export type AgentEnd =
-  /** It was told to stop: exit status 0. */
+  /** It was told to stop. */
   | { ended: "stopped" }
-  /** It is to be started again: exit status 1. */
+  /** It is to be started again. */
   | { ended: "restart" }
-  /** It could not start: exit status 1, with `message` for the operator. */
+  /** It was told to leave. */
+  | { ended: "left" }
+  /** It could not start: `message` is for the operator. */
   | { ended: "failed"; message: string };
 
-/** Runs an agent until it is told to stop or to restart. */
+/** Runs an agent until it is told to stop, to restart or to leave. */
 export async function runAgent(options: AgentOptions): Promise<AgentEnd> {
   const { config, folder, log, sharedFolder } = options;
   const taken = takeLock({
@@ -106,7 +96,10 @@ class Agent {
   readonly #desired: DesiredState;
   readonly #reporter: Reporter;
   readonly #pollLoop: PollLoop;
+  readonly #emit: Emit;
+  /** What a job tells. */
   readonly #observer: Observer;
+  #leaving: LeaveReason | undefined;
   readonly #secrets = new JobSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
 
   constructor(options: AgentOptions, folder: string, lock: Lock) {
@@ -117,10 +110,11 @@ class Agent {
     this.#state = new StateFile(folder, log);
     this.#desired = new DesiredState(this.#state, log);
     this.#reporter = new Reporter({ ...options, desired: this.#desired });
-    this.#observer = combineObservers([options.observer, {
-      ...noObserver,
-      phaseStarted: (phase) => this.#reporter.showPhase(phase),
-    }], log);
+    this.#emit = (event) => {
+      options.emit(event);
+      if (event.type === "phase_began") this.#reporter.showPhase(event.phase);
+    };
+    this.#observer = observerOf(this.#emit);
     this.#uploads = new UploadQueue({
       store: this.#store,
       uploader: {
@@ -133,11 +127,11 @@ class Agent {
         openArtifacts: (outbox, folder) =>
           artifactUpload(outbox, folder, {
             redact: (text) => this.#secrets.redact(text),
-            observer: options.observer,
+            observer: this.#observer,
           }),
-        onRetry: () => this.#observer.retried(),
+        onRetry: () => this.#emit({ type: "retried" }),
       },
-      observer: options.observer,
+      observer: this.#observer,
       clock,
       log,
       removeFolder: (path) => this.#removeFolder(path),
@@ -145,7 +139,8 @@ class Agent {
     });
     this.#pollLoop = new PollLoop({
       ...options,
-      observer: this.#observer,
+      emit: this.#emit,
+      isLeaving: () => this.#leaving !== undefined,
       signals: this.#stopSignals,
       desired: this.#desired,
       markers: new Markers({
@@ -184,10 +179,14 @@ class Agent {
 
   /** From start to stop. */
   async run(): Promise<AgentEnd> {
-    const { log, signals, config, clock } = this.#options;
-    signals.listen({
+    const { log, control, config, clock } = this.#options;
+    control.listen({
       restart: () => {
         this.#desired.requestRestart("Restart signal (SIGUSR1)", "SIGUSR1 asks for a restart");
+        this.#pollLoop.wakeUp();
+      },
+      leave: (why) => {
+        this.#leaving = why;
         this.#pollLoop.wakeUp();
       },
       stop: (signal, again) => this.#onStop(signal, again),
@@ -205,8 +204,8 @@ class Agent {
       await adoptLeftovers(config.results_basedir, { store: this.#store, clock, log });
       await this.#recover();
       this.#reporter.showIdle();
-      // 3. PollLoop, until it is told to stop or to restart.
-      if (await this.#pollLoop.run() === "restart") end = { ended: "restart" };
+      // 3. The poll loop.
+      end = { ended: await this.#pollLoop.run() };
       // 4. The end: what is on its way, then the last state.
       await this.#sayGoodbye(end);
     } finally {
@@ -214,7 +213,9 @@ class Agent {
       await reporter;
       await this.#uploads.stop();
     }
-    log.info(end.ended === "restart" ? "The agent ends, to be started again" : "The agent ends");
+    const isBack = end.ended === "restart" ||
+      end.ended === "left" && this.#leaving !== "removed";
+    log.info(isBack ? "The agent ends, to be started again" : "The agent ends");
     return end;
   }
 
@@ -307,14 +308,18 @@ class Agent {
   async #sayGoodbye(end: AgentEnd): Promise<void> {
     const { restart, offline } = this.#desired;
     await this.#uploads.drain(DRAIN_MS, this.#forceStop.signal);
-    if (end.ended === "restart") {
-      this.#reporter.showRestart(restart?.comment || RESTART_COMMENT);
-    } else if (offline === undefined) {
-      // An administrator's offline stays as it is, comment included.
-      this.#reporter.setState("offline", STOPPED_COMMENT);
+    const why = end.ended === "left" ? this.#leaving : undefined;
+    // Asked for, it is carried out now, also by one who leaves for another reason.
+    const isRestart = end.ended === "restart" || why === "drained";
+    // It is back in a moment, and takes no job meanwhile.
+    if (why === "changed") return;
+    // An administrator's offline stays as it is, comment included.
+    if (offline === undefined) {
+      if (isRestart) this.#reporter.showRestart(restart?.comment || RESTART_COMMENT);
+      else this.#reporter.setState("offline", why ? REMOVED_COMMENT : STOPPED_COMMENT);
     }
     await this.#reporter.flush(LAST_STATE_MS, this.#forceStop.signal);
     // Not before: should this process be killed on its way, the next one restarts in its place.
-    if (end.ended === "restart") this.#desired.restartCarriedOut();
+    if (isRestart) this.#desired.restartCarriedOut();
   }
 }

@@ -1,10 +1,7 @@
 /** Asks the server for a job, so that none is lost that it hands out. */
-import type { Clock } from "../clock.ts";
-import type { AgentConfig } from "../config/agent_config.ts";
 import type { StopSignals } from "../job/job_context.ts";
-import type { Log } from "../log.ts";
-import type { Observer } from "../observe/observer.ts";
-import type { Answer, JobOffer, ServerApi } from "../server/api.ts";
+import type { Answer, JobOffer } from "../server/api.ts";
+import type { AgentContext } from "./context.ts";
 
 /**
  * When an agent is stopped, this is left for the answer to a question for a job, which may hold one:
@@ -13,12 +10,7 @@ import type { Answer, JobOffer, ServerApi } from "../server/api.ts";
 const LAST_ANSWER_MS = 30_000;
 
 /** What asking for a job needs. */
-export interface AskOptions {
-  config: AgentConfig;
-  server: ServerApi;
-  clock: Clock;
-  log: Log;
-  observer: Observer;
+export interface AskOptions extends AgentContext {
   signals: StopSignals;
 }
 
@@ -32,11 +24,11 @@ export async function askForJob(
   restrictedTo: Record<string, string[] | null | undefined>,
   options: AskOptions,
 ): Promise<Answer<JobOffer>> {
-  const { config, server, log, observer } = options;
+  const { config, server, log, emit } = options;
   const restricted = Object.entries(restrictedTo)
     .filter(([, owners]) => (owners?.length ?? 0) > 0)
     .map(([queue]) => queue);
-  observer.polled();
+  emit({ type: "polled" });
   const queues = restricted.length > 0 ? restricted : config.job_queues;
   const noLater = options.signals.stop;
   const offer = await patiently((signal) => server.nextJob(queues, { signal, noLater }), options);

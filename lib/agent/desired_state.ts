@@ -10,8 +10,15 @@ import type { StateFile, Wish } from "./state_file.ts";
 /** The comment with which an agent goes offline when it is stopped. */
 export const STOPPED_COMMENT = "Agent stopped";
 
+/** The comment of an agent that its host no longer has. */
+export const REMOVED_COMMENT = "Agent removed from its host";
+
 /** With one of these an agent has gone offline by itself, the established one included. */
-const NOBODYS_COMMENTS = [STOPPED_COMMENT, "Restart signal detected from supervisor process"];
+const NOBODYS_COMMENTS = [
+  STOPPED_COMMENT,
+  REMOVED_COMMENT,
+  "Restart signal detected from supervisor process",
+];
 
 /** What is wanted of the agent. */
 export class DesiredState {

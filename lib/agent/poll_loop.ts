@@ -2,16 +2,13 @@
  * The poll loop of an agent. Each round asks what is wanted of it, on the host and on the server, and then,
  * if it may take one, for a job, which is run to its end.
  */
-import type { Clock } from "../clock.ts";
-import type { AgentConfig } from "../config/agent_config.ts";
 import type { StopSignals } from "../job/job_context.ts";
-import type { Log } from "../log.ts";
-import type { Observer } from "../observe/observer.ts";
-import { type Connectivity, isSaidElsewhere } from "../outbox/connectivity.ts";
-import type { Failure, ServerApi } from "../server/api.ts";
+import { isSaidElsewhere } from "../outbox/connectivity.ts";
+import type { Failure } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
 import { askForJob } from "./ask_for_job.ts";
+import type { AgentContext } from "./context.ts";
 import { isForgotten, NO_JOB } from "./server_state.ts";
 import { type HostTrouble, troubleWith } from "./host_check.ts";
 import type { Markers } from "./markers.ts";
@@ -30,19 +27,13 @@ const LEAST_STRETCH = 1.1;
 const MOST_STRETCH = 1.2;
 
 /** What the poll loop is made of. */
-export interface RoundsOptions {
-  config: AgentConfig;
-  server: ServerApi;
-  connectivity: Connectivity;
-  clock: Clock;
-  log: Log;
-  observer: Observer;
+export interface PollLoopOptions extends AgentContext {
   signals: StopSignals;
   desired: DesiredState;
   markers: Markers;
   reporter: Reporter;
-  /** Called at the beginning of each round. */
-  onTurn?(): void;
+  /** Whether the agent is to end as soon as no job runs. */
+  isLeaving(): boolean;
   /** Where jobs are written down. */
   jobsFolder: string;
   /** Makes the agent's folders again where they are gone; says why it cannot. */
@@ -57,14 +48,14 @@ export interface RoundsOptions {
 
 /** The poll loop of one agent. */
 export class PollLoop {
-  readonly #options: RoundsOptions;
+  readonly #options: PollLoopOptions;
   /** What was last complained of, so that it is said once and not at each try. */
   readonly #complaints = new Map<Question, string>();
   #wake = Promise.withResolvers<void>();
   /** Why the host can take no job, as it was last said. */
   #trouble: string | undefined;
 
-  constructor(options: RoundsOptions) {
+  constructor(options: PollLoopOptions) {
     this.#options = options;
   }
 
@@ -73,13 +64,15 @@ export class PollLoop {
     this.#wake.resolve();
   }
 
-  /** PollLoop, until the agent is told to stop or to restart. */
-  async run(): Promise<"stopped" | "restart"> {
-    const { clock, connectivity, config, onTurn, signals } = this.#options;
+  /** Rounds, until the agent is told to stop, to restart or to leave. */
+  async run(): Promise<"stopped" | "restart" | "left"> {
+    const { clock, connectivity, config, emit, signals } = this.#options;
     const backoff = new Backoff({ longestRetryAfterMs: LONGEST_RETRY_AFTER_MS });
+    let hasPaused = false;
     while (!signals.stop.aborted) {
       this.#wake = Promise.withResolvers<void>();
-      onTurn?.();
+      emit({ type: "turned" });
+      if (this.#options.isLeaving()) return "left";
       const round = await this.#round();
       if (round.next === "restart") return "restart";
       if (round.next === "at once") {
@@ -88,7 +81,11 @@ export class PollLoop {
       }
       if (round.next === "pause") {
         backoff.reset();
-        const stretch = LEAST_STRETCH + Math.random() * (MOST_STRETCH - LEAST_STRETCH);
+        // The first one is shorter: agents that begin together do not go on together.
+        const stretch = hasPaused
+          ? LEAST_STRETCH + Math.random() * (MOST_STRETCH - LEAST_STRETCH)
+          : Math.random();
+        hasPaused = true;
         const ms = config.polling_interval * 1000 * stretch;
         await this.#pause((wait, either) => clock.sleep(wait, either), ms);
       } else {
@@ -114,14 +111,14 @@ export class PollLoop {
 
   /** One round; says what comes next. */
   async #round(): Promise<Round> {
-    const { config, desired, markers, reporter, signals, jobsFolder } = this.#options;
+    const { config, desired, isLeaving, markers, reporter, signals, jobsFolder } = this.#options;
     // What is asked on the host is heard even when the server is away.
     if (await markers.wantsRestart()) {
       desired.requestRestart("Restart marker file", "A marker file asks for a restart");
     }
     const marker = await markers.offlineComment();
     const record = await this.#readRecord();
-    if (signals.stop.aborted) return { next: "at once" };
+    if (signals.stop.aborted || isLeaving()) return { next: "at once" };
 
     const offline = desired.offline ??
       (marker === undefined ? undefined : { state: "offline", comment: marker });
@@ -181,8 +178,8 @@ export class PollLoop {
   }
 
   async #takeJob(restrictedTo: Record<string, string[] | null | undefined>): Promise<Round> {
-    const { log, runJob, signals } = this.#options;
-    if (signals.stop.aborted) return { next: "at once" };
+    const { log, runJob, signals, isLeaving } = this.#options;
+    if (signals.stop.aborted || isLeaving()) return { next: "at once" };
     const offer = await askForJob(restrictedTo, this.#options);
     if (!offer.ok) {
       this.#complain("job", offer);

@@ -2,14 +2,11 @@
  * Keeps the agent's record on the server true and fresh. Whoever reports never waits: what is to be
  * shown is noted, and posted as soon as the server takes it; only the latest counts.
  */
-import type { Clock } from "../clock.ts";
-import type { AgentConfig } from "../config/agent_config.ts";
-import type { Log } from "../log.ts";
-import type { Observer } from "../observe/observer.ts";
-import { type Connectivity, isSaidElsewhere } from "../outbox/connectivity.ts";
-import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
+import { isSaidElsewhere } from "../outbox/connectivity.ts";
+import { type Answer, isFinal } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
+import type { AgentContext } from "./context.ts";
 import type { DesiredState } from "./desired_state.ts";
 import { isForgotten, saysMode, type ShownState, stateIn, updateFor } from "./server_state.ts";
 import type { Wish } from "./state_file.ts";
@@ -28,13 +25,7 @@ export const LAST_STATE_MS = 5_000;
 const MOST_LOG_LINES = 100;
 
 /** What a reporter needs. */
-export interface ReporterOptions {
-  config: AgentConfig;
-  server: ServerApi;
-  connectivity: Connectivity;
-  clock: Clock;
-  log: Log;
-  observer: Observer;
+export interface ReporterOptions extends AgentContext {
   desired: DesiredState;
   /** The agent's own log lines since the last call. */
   recentLog(): string[];
@@ -84,7 +75,7 @@ export class Reporter {
   register(): void {
     this.#markAll();
     // A state that nobody has set yet is one, too: an agent that waits would seem to be starting.
-    this.#options.observer.mode(this.shown);
+    this.#options.emit({ type: "mode", ...this.shown });
     this.#wakeUp();
   }
 
@@ -115,7 +106,7 @@ export class Reporter {
   setState(state: string, comment: string): void {
     this.#wanted.state = state;
     this.#wanted.comment = comment;
-    this.#options.observer.mode({ state, comment });
+    this.#options.emit({ type: "mode", state, comment });
     this.#dirty.add("state").add("comment");
     this.#wakeUp();
   }
@@ -136,7 +127,7 @@ export class Reporter {
   /** The agent restarts: clients take `restart` for a moment's pause, and would send it jobs. */
   showRestart(comment: string): void {
     this.setState("offline", comment);
-    this.#options.observer.mode({ state: "restart", comment });
+    this.#options.emit({ type: "mode", state: "restart", comment });
   }
 
   /**
@@ -183,7 +174,7 @@ export class Reporter {
 
   /** Posts what there is, and a sign of life now and then, until `signal` aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, connectivity, observer } = this.#options;
+    const { clock, connectivity, emit } = this.#options;
     const backoff = new Backoff({ longestRetryAfterMs: LONGEST_PATIENCE_MS });
     try {
       while (true) {
@@ -192,7 +183,7 @@ export class Reporter {
         this.#isPosting = true;
         const answer = await this.#post(signal).finally(() => this.#isPosting = false);
         if (!answer.ok) {
-          observer.retried();
+          emit({ type: "retried" });
           await connectivity.pause(backoff.next(answer.retryAfterMs), signal);
           continue;
         }
@@ -294,7 +285,7 @@ export class Reporter {
     if (this.#wanted.state === state && this.#wanted.comment === comment) return;
     this.#wanted.state = state;
     this.#wanted.comment = comment;
-    this.#options.observer.mode({ state, comment });
+    this.#options.emit({ type: "mode", state, comment });
   }
 
   async #advertise(signal: AbortSignal): Promise<void> {

@@ -1,11 +1,13 @@
 /** What a command of the program is, and what it has of the world. */
-import type { Signals } from "../agent/signals.ts";
+import type { Signals } from "../host/signals.ts";
 
 /** The world, as a command sees it. */
 export interface Io {
   stdout(text: string): void;
   stderr(text: string): void;
   signals: Signals;
+  /** Errors that nobody has caught end the process; from now on `handle` is told instead. */
+  onUncaught?(handle: (error: unknown) => void): void;
 }
 
 /** An option of a command. */

@@ -34,25 +34,35 @@ export function ownOutput(): Output {
   };
 }
 
-/**
- * Ends the process when an error comes through that nobody has caught.
- *
- * @returns the same for one that a caller has caught at last.
- */
-export function endOnError({ stderr }: Pick<Output, "stderr">): (error: unknown) => never {
+/** What becomes of an error that nobody has caught. */
+export interface Uncaught {
+  /** Ends the process for it. */
+  end(error: unknown): never;
+  /** From now on `handle` is told, and the process goes on. */
+  handOver(handle: (error: unknown) => void): void;
+}
+
+/** Ends the process when an error comes through that nobody has caught, until somebody takes over. */
+export function endOnError({ stderr }: Pick<Output, "stderr">): Uncaught {
   const end = (error: unknown): never => {
     stderr(`${PROGRAM}: ${whatWentWrong(error)}\n`);
     Deno.exit(FAILED_STATUS);
   };
+  let handle: (error: unknown) => void = end;
   globalThis.addEventListener("error", (event) => {
     event.preventDefault();
-    end(event.error);
+    handle(event.error);
   });
   globalThis.addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
-    end(event.reason);
+    handle(event.reason);
   });
-  return end;
+  return {
+    end,
+    handOver(next) {
+      handle = next;
+    },
+  };
 }
 
 /** Nobody reads the output any more, or its disk is full. */

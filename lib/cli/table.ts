@@ -1,4 +1,5 @@
 /** The commands, in the order in which the help lists them. */
+import { runCommand } from "./agent_command.ts";
 import type { Command } from "./command.ts";
 import { cacheCommand } from "./cache.ts";
 import { checkCommand } from "./check.ts";
@@ -56,6 +57,7 @@ const helpCommand: Command = {
 };
 
 export const COMMANDS: readonly Command[] = [
+  runCommand,
   tryCommand,
   submitCommand,
   resultsCommand,

@@ -211,6 +211,9 @@ const newKeys = {
   metrics_host: filledText().default(DEFAULT_METRICS_HOST).describe(
     "Address that the metrics and the status page are served on.",
   ),
+  token_file: filledText().optional().describe(
+    "JSON with the `refresh_token` of this agent; absent: the file of `--token-file`.",
+  ),
   log_format: z.enum(["text", "json"]).default("text").describe("Form of the agent's log."),
 };
 

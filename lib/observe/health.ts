@@ -1,5 +1,5 @@
 /**
- * What an agent answers over HTTP: metrics, health, status and the status page. Load this module only
+ * What a host answers over HTTP for its agents: metrics, health, status and the pages. Load this module only
  * when a port is set; the rest of the agent starts faster without it.
  */
 import { type Context, Hono } from "hono";
@@ -10,6 +10,8 @@ import { viewConfiguration } from "./configuration_view.ts";
 import { HttpServer } from "./http_server.ts";
 import { createLiveEvents, type LiveEvents } from "./live_events.ts";
 import type { Metrics } from "./metrics.ts";
+import { renderDownPage, renderHostPage } from "./host_page.ts";
+import { type AgentView, hostStatus, type HostView } from "./host_view.ts";
 import { renderPage } from "./page.ts";
 import { PAGE_CSS, PAGE_JS } from "./page_assets.ts";
 import type { StatusBoard } from "./status.ts";
@@ -43,10 +45,8 @@ export interface HealthOptions {
   host: string;
   /** `metrics_port`; 0 for any free one. */
   port: number;
-  board: StatusBoard;
+  view: HostView;
   metrics: Metrics;
-  /** Shown on the page with everything left out that may be a secret. */
-  configuration: Record<string, unknown>;
   clock: Clock;
   log: Log;
 }
@@ -64,7 +64,7 @@ export interface Health {
  */
 export function serveHealth(options: HealthOptions): Health {
   const { host, port, clock, log } = options;
-  const live = createLiveEvents(options);
+  const live = new LiveLogs(clock);
   const app = createHealthApp(options, live);
   const closing = new AbortController();
   let server: { http: HttpServer; url: string } | undefined;
@@ -121,10 +121,35 @@ function urlOf({ hostname, port }: Deno.NetAddr): string {
   return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}/`;
 }
 
+/** The live logs of all agents; one for each board that somebody watches. */
+class LiveLogs {
+  readonly #clock: Clock;
+  readonly #logs = new Map<StatusBoard, LiveEvents>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  open(board: StatusBoard, isCurrent: (board: StatusBoard) => boolean) {
+    // A board ends with its agent's life.
+    for (const [other, log] of this.#logs) {
+      if (isCurrent(other)) continue;
+      log.close();
+      this.#logs.delete(other);
+    }
+    const log = this.#logs.get(board) ?? createLiveEvents({ board, clock: this.#clock });
+    this.#logs.set(board, log);
+    return log.open();
+  }
+
+  close(): void {
+    for (const log of this.#logs.values()) log.close();
+  }
+}
+
 /** The answers, without a port. */
-function createHealthApp(options: HealthOptions, live: LiveEvents): Hono {
-  const { board, metrics, log } = options;
-  const configuration = viewConfiguration(options.configuration);
+function createHealthApp(options: HealthOptions, live: LiveLogs): Hono {
+  const { view, metrics, clock, log } = options;
   const onlyLoopback = isLoopback(options.host);
   const app = new Hono();
 
@@ -144,25 +169,48 @@ function createHealthApp(options: HealthOptions, live: LiveEvents): Hono {
     "/metrics",
     async (c) => c.body(await metrics.text(), 200, { "content-type": metrics.contentType }),
   );
+  const status = () => hostStatus(view, clock.now());
+  /** Of one agent there is nothing to say but its own words. */
+  const isAlone = () => view.agents().length === 1 && view.broken().length === 0;
   app.get("/healthz", (c) => {
-    const { trouble } = board.snapshot();
-    return trouble === undefined ? c.text("ok\n") : c.text(`${trouble}\n`, 503);
+    const { troubles, agents } = status();
+    const words = isAlone() ? agents.flatMap(({ trouble }) => trouble ?? []) : troubles;
+    return words.length === 0 ? c.text("ok\n") : c.text(`${words.join("\n")}\n`, 503);
   });
   app.get("/readyz", (c) => {
-    const { not_ready_because: reason } = board.snapshot();
-    return reason === undefined ? c.text("ok\n") : c.text(`${reason}\n`, 503);
+    const { ready, agents } = status();
+    if (ready) return c.text("ok\n");
+    const words = agents.map(({ agent_id, not_ready_because = "" }) =>
+      isAlone() ? not_ready_because : `${agent_id}: ${not_ready_because}`
+    );
+    return c.text(`${words.join("\n") || "there are no agents"}\n`, 503);
   });
-  app.get("/v1/status", (c) => c.json(board.snapshot()));
-  app.get("/v1/events", (c) => {
+  app.get("/v1/status", (c) => c.json(status()));
+  app.get("/v1/agents/:agent", (c) => {
+    const agent = view.agent(c.req.param("agent"));
+    if (agent === undefined) return c.text("There is no such agent.\n", 404);
+    if (agent.board === undefined) return c.text(`It does not run: ${agent.trouble ?? ""}\n`, 503);
+    return c.json(agent.board.snapshot());
+  });
+  app.get("/v1/agents/:agent/events", (c) => {
+    const board = view.agent(c.req.param("agent"))?.board;
+    if (board === undefined) return c.text("There is no such agent that runs.\n", 404);
     // Nobody would read the stream, or end it.
     if (c.req.raw.method === "HEAD") return c.body(null, 200, EVENT_STREAM);
-    const stream = live.open();
+    const stream = live.open(board, (other) => view.agents().some(({ board }) => board === other));
     if (stream === undefined) return c.text("Too many are watching already.\n", 503);
     return c.body(stream, 200, EVENT_STREAM);
   });
+  app.get("/agents/:agent", (c) => {
+    const agent = view.agent(c.req.param("agent"));
+    if (agent === undefined) return c.text("There is no such agent.\n", 404);
+    return c.html(pageOf(agent));
+  });
   app.get("/", (c) => {
-    const output = new TextDecoder().decode(board.tail());
-    return c.html(renderPage({ status: board.snapshot(), configuration, output }));
+    const [only] = view.agents();
+    return c.html(
+      only !== undefined && isAlone() ? pageOf(only) : renderHostPage(status()),
+    );
   });
   app.get("/page.css", (c) => c.body(PAGE_CSS, 200, { "content-type": "text/css" }));
   app.get("/page.js", (c) => c.body(PAGE_JS, 200, { "content-type": "text/javascript" }));
@@ -180,6 +228,16 @@ function createHealthApp(options: HealthOptions, live: LiveEvents): Hono {
     return c.text("Internal error; the agent's log says more.\n", 500);
   });
   return app;
+}
+
+/** The page of one agent; of one that does not run all that is known is why. */
+function pageOf({ agentId, board, configuration, trouble }: AgentView) {
+  if (board === undefined) return renderDownPage(agentId, trouble ?? "it is about to begin");
+  return renderPage({
+    status: board.snapshot(),
+    configuration: viewConfiguration(configuration),
+    output: new TextDecoder().decode(board.tail()),
+  });
 }
 
 /** The name by which the request asks, without the port; `""` when it is none. */

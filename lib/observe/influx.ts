@@ -6,7 +6,7 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { noObserver, type Observer } from "./observer.ts";
+import { type Sink, sinkOf } from "./events.ts";
 
 const DATABASE = "agent_jobs";
 const MEASUREMENT = "phase result";
@@ -22,18 +22,17 @@ const CLOSE_LIMIT_MS = 2_000;
 const FIRST_PAUSE_MS = 5_000;
 const LONGEST_PAUSE_MS = 300_000;
 
-/** Where the points go, and whose they are. */
+/** Where the points go. */
 export interface InfluxOptions {
-  agentId: string;
   clock: Clock;
   log: Log;
   /** Reads `INFLUX_HOST`, `INFLUX_PORT`, `INFLUX_USER` and `INFLUX_PW`. @default Deno.env.get */
   env?: (name: string) => string | undefined;
 }
 
-/** An observer that makes points. */
+/** What makes points. */
 export interface Influx {
-  readonly observer: Observer;
+  readonly sink: Sink;
   /** Sends what is left, if that works within two seconds. */
   close(): Promise<void>;
 }
@@ -49,25 +48,26 @@ type Sent = { ok: true } | { ok: false; status?: number; message: string };
 /** 404: the database is gone. 401 and 403: the administrator may set it right. */
 const PASSING_STATUS = [401, 403, 404, 408, 429];
 
-/** Makes the points' observer; `undefined` when `INFLUX_HOST` is not set, or what is set is wrong. */
+/** Makes the points of all agents; `undefined` when `INFLUX_HOST` is not set, or what is set is wrong. */
 export function createInflux(options: InfluxOptions): Influx | undefined {
-  const { agentId, clock, log } = options;
+  const { clock, log } = options;
   const settings = readSettings(options.env ?? ((name) => Deno.env.get(name)), log);
   if (settings === undefined) return undefined;
 
   const closing = new AbortController();
   const queue: string[] = [];
   let lastNs = 0n;
-  let lastState: string | undefined;
+  /** The state that was told last, by agent. */
+  const lastStates = new Map<string, string>();
   let databaseMade = false;
   let unreachable = false;
   let working: Promise<void> | undefined;
 
-  const add = (fields: string) => {
+  const add = (agent: string, fields: string) => {
     // Two points with the same tags and time are one point to InfluxDB.
     const ns = BigInt(Math.trunc(clock.now())) * 1_000_000n;
     lastNs = ns > lastNs ? ns : lastNs + 1n;
-    queue.push(`${escapeName(MEASUREMENT)},agent=${escapeTag(agentId)} ${fields} ${lastNs}`);
+    queue.push(`${escapeName(MEASUREMENT)},agent=${escapeTag(agent)} ${fields} ${lastNs}`);
     if (queue.length > MAX_QUEUED) queue.shift();
     if (!closing.signal.aborted) work();
   };
@@ -134,15 +134,16 @@ export function createInflux(options: InfluxOptions): Influx | undefined {
   work();
 
   return {
-    observer: {
-      ...noObserver,
-      mode({ state }) {
-        if (state === lastState) return;
-        lastState = state;
-        add(`phase=${fieldString(state)}`);
+    sink: sinkOf({
+      mode({ agent, state }) {
+        if (state === lastStates.get(agent)) return;
+        lastStates.set(agent, state);
+        add(agent, `phase=${fieldString(state)}`);
       },
-      phaseEnded: (phase, { status }) => add(`phase=${fieldString(phase)},result=${status}i`),
-    },
+      phase_ended({ agent, phase, status }) {
+        add(agent, `phase=${fieldString(phase)},result=${status}i`);
+      },
+    }),
     async close() {
       closing.abort();
       await working;

@@ -8,7 +8,7 @@
  * is code that lets nothing else run, also during a job: then nobody is left to answer at all.
  */
 import type { Clock } from "../clock.ts";
-import { noObserver, type Observer } from "./observer.ts";
+import type { Sink } from "./events.ts";
 
 /**
  * The longest that an agent is silent when all is well: a pause of 180 s between two attempts, plus
@@ -16,8 +16,8 @@ import { noObserver, type Observer } from "./observer.ts";
  */
 const SILENCE_LIMIT_MS = 420_000;
 
-/** Options of {@link createPulse}. */
-export interface PulseOptions {
+/** Options of {@link createLiveness}. */
+export interface LivenessOptions {
   clock: Clock;
   /** @default 420000 */
   silenceLimitMs?: number;
@@ -25,8 +25,8 @@ export interface PulseOptions {
 
 /** The liveness of one agent. */
 export interface Liveness {
-  /** Holds from the beginning of a job to its end. */
-  readonly observer: Observer;
+  /** Beats when the loop turns, and holds from the beginning of a job to its end. */
+  readonly sink: Sink;
   /** The loop turned. */
   beat(): void;
   /**
@@ -47,7 +47,9 @@ interface Hold {
 }
 
 /** Makes a liveness that has just beaten. */
-export function createPulse({ clock, silenceLimitMs = SILENCE_LIMIT_MS }: PulseOptions): Liveness {
+export function createLiveness(
+  { clock, silenceLimitMs = SILENCE_LIMIT_MS }: LivenessOptions,
+): Liveness {
   let last = clock.monotonic();
   const holds = new Set<Hold>();
   const beat = () => {
@@ -64,21 +66,24 @@ export function createPulse({ clock, silenceLimitMs = SILENCE_LIMIT_MS }: PulseO
   };
   let job: Disposable | undefined;
   return {
-    observer: {
-      ...noObserver,
-      jobStarted({ jobId }) {
-        job?.[Symbol.dispose]();
-        job = hold(`job ${jobId}`);
-      },
-      recovering(jobId) {
-        job?.[Symbol.dispose]();
-        // Its cleanup has a limit of its own, which may be hours.
-        job = jobId === undefined ? undefined : hold(`recovery of job ${jobId}`);
-      },
-      jobEnded() {
-        job?.[Symbol.dispose]();
-        job = undefined;
-      },
+    sink(event) {
+      switch (event.type) {
+        case "turned":
+          return beat();
+        case "job_began":
+          job?.[Symbol.dispose]();
+          job = hold(`job ${event.job}`);
+          return;
+        case "recovery_began":
+          job?.[Symbol.dispose]();
+          // Its cleanup has a limit of its own, which may be hours.
+          job = hold(`recovery of job ${event.job}`);
+          return;
+        case "job_ended":
+        case "recovery_ended":
+          job?.[Symbol.dispose]();
+          job = undefined;
+      }
     },
     beat,
     hold,

@@ -1,27 +1,20 @@
 /**
- * The agent's own log: to a file, to the console or the journal, and its last lines to whoever posts
- * them to the server. Nothing that goes wrong here ever stops the agent.
+ * An agent's own log: lines are events like all others, and go to a file, to the console or the
+ * journal, and the last ones to the server. Nothing that goes wrong here ever stops the agent.
  */
-import {
-  configureSync,
-  getLogger,
-  type LogLevel,
-  type LogRecord,
-  type Sink,
-} from "@logtape/logtape";
 import { join } from "node:path";
 import process from "node:process";
 import type { Log, LogFields } from "../log.ts";
+import { messageOf } from "../message.ts";
+import type { AgentEvent, Emit, Level, Sink } from "./events.ts";
+import { createLogFile, type LogFile } from "./log_file.ts";
 import {
   formatJournal,
   formatJson,
   formatText,
   journalPrefix,
-  type Level,
   type LogEvent,
 } from "./log_format.ts";
-import { createLineStream } from "./line_stream.ts";
-import { createLogFile, type LogFile } from "./log_file.ts";
 
 /** In `logging_basedir`; log shippers look for this name. */
 export const LOG_FILE_NAME = "testflinger-agent.log";
@@ -29,130 +22,161 @@ export const LOG_FILE_NAME = "testflinger-agent.log";
 /** The server keeps no more of an agent's lines. */
 const MAX_RECENT = 100;
 
-/** Where lines for people go. */
-export type Console = "stderr" | ((line: string) => void);
+/** How much a line must matter to be written, by Python's names of levels. */
+const LOWEST = new Map<string, number>([
+  ["NOTSET", 0],
+  ["DEBUG", 0],
+  ["INFO", 1],
+  ["WARN", 2],
+  ["WARNING", 2],
+  ["ERROR", 3],
+  ["CRITICAL", 4],
+  ["FATAL", 4],
+]);
+const LEVELS: readonly Level[] = ["debug", "info", "warning", "error"];
 
-/** How a log is made. */
-export interface AgentLogOptions {
+/** Where the lines of a log come from. */
+export interface LogOptions {
+  emit: Emit;
   /** Python's name of a level; an unknown one means `INFO`, `NOTSET` means everything. */
   level: string;
-  /** Log to the file only. A file that cannot be written is still told to the console. */
-  quiet: boolean;
+}
+
+/** A log from which secrets are taken out. */
+export interface AgentLog extends Log {
+  /** From now on every line goes through `redact`. */
+  setRedactor(redact: (text: string) => string): void;
+}
+
+/** Makes the log of one agent, whose lines become events. */
+export function createLog({ emit, level }: LogOptions): AgentLog {
+  const lowest = LOWEST.get(level) ?? 1;
+  let redact = (text: string) => text;
+  const say = (level: Level) => (message: string, fields: LogFields = {}) => {
+    if (LEVELS.indexOf(level) < lowest) return;
+    emit({ type: "log", level, ...cleaned(message, fields, careful(redact)) });
+  };
+  return {
+    debug: say("debug"),
+    info: say("info"),
+    warning: say("warning"),
+    error: say("error"),
+    setRedactor(next) {
+      redact = next;
+    },
+  };
+}
+
+/** Rather no text than a secret, and rather a strange line than none. */
+function careful(redact: (text: string) => string): (text: string) => string {
+  return (text) => {
+    try {
+      return redact(text);
+    } catch {
+      return "(not shown: looking for secrets failed)";
+    }
+  };
+}
+
+function cleaned(message: string, fields: LogFields, redact: (text: string) => string) {
+  const clean: LogFields = {};
+  for (const [key, value] of Object.entries(fields)) {
+    if (value === undefined) continue;
+    const text = String(value);
+    const redacted = redact(text);
+    // Numbers stay numbers, unless they are a secret.
+    const isPlain = redacted === text && (typeof value === "number" || typeof value === "boolean");
+    clean[key] = isPlain ? value : redacted;
+  }
+  return { message: redact(message), fields: clean };
+}
+
+/** Where lines for people go. */
+export interface Console {
+  write(line: string): void;
+  /** It is the journal: `<N>` instead of time and level. See {@link stderrIsJournal}. */
+  isJournal: boolean;
+  /** The lines of several agents go there, so each says whose it is. */
+  isShared: boolean;
+}
+
+/** How the lines of an agent are written. */
+export interface LogLinesOptions {
+  agentId: string;
   /** `logging_basedir`; made where it is missing. Undefined: the console has to do. */
   folder: string | undefined;
   format: "text" | "json";
-  agentId: string;
-  /** @default "stderr" */
-  console?: Console;
-  /** The console is the journal: `<N>` instead of time and level. See {@link stderrIsJournal}. */
-  underSystemd: boolean;
-  /** Takes the secrets out of a text; may be replaced for each job by `setRedactor`. */
-  redact?: (text: string) => string;
-  /** Milliseconds since 1970. @default Date.now */
-  now?: () => number;
+  /** Log to the file only. A file that cannot be written is still told to the console. */
+  quiet: boolean;
+  console: Console;
 }
 
-/** A log and what belongs to it. */
-export interface AgentLog {
-  readonly log: Log;
-  /** From now on every line goes through `redact`; without an argument as it was made. */
-  setRedactor(redact?: (text: string) => string): void;
+/** The lines of one agent. */
+export interface LogLines {
+  readonly sink: Sink;
   /** The lines (as text) since the last call, at most the last 100, for the agent's record on the server. */
   recent(): string[];
-  close(): Promise<void>;
+  close(): void;
 }
 
-const LOGTAPE_LEVELS = new Map<string, LogLevel>([
-  ["NOTSET", "trace"],
-  ["DEBUG", "debug"],
-  ["INFO", "info"],
-  ["WARN", "warning"],
-  ["WARNING", "warning"],
-  ["ERROR", "error"],
-  ["CRITICAL", "fatal"],
-  ["FATAL", "fatal"],
-]);
-
-/** LogTape knows only one configuration a process; several agents in one process share it. */
-const openLogs = new Map<string, { sink: Sink; lowestLevel: LogLevel }>();
-let logsMade = 0;
-
-/** Makes the log of one agent. Never fails: what is wrong with the file is told on the console. */
-export function createAgentLog(options: AgentLogOptions): Promise<AgentLog> {
-  const now = options.now ?? Date.now;
-  const plain = options.redact ?? ((text: string) => text);
-  let redact = careful(plain);
+/** Writes an agent's lines to its file and to the console, and keeps the last ones. */
+export function createLogLines(options: LogLinesOptions): LogLines {
+  const { agentId, folder, format, quiet, console } = options;
+  const toConsole = consoleLines({ console, format, agentId });
+  // Not through the log: that would come back here.
+  const toFile = folder === undefined
+    ? NO_FILE
+    : fileWriter(join(folder, LOG_FILE_NAME), toConsole);
   let recent: string[] = [];
-
-  const console = options.console ?? "stderr";
-  const stream = console === "stderr" ? createLineStream(Deno.stderr) : undefined;
-  const say = typeof console === "function" ? console : (line: string) => stream?.write(line);
-  const toConsole = (event: LogEvent) => say(consoleLine(event, options));
-  const complain = (level: Level, message: string, fields: LogFields) =>
-    toConsole({ time: now(), level, message, fields });
-  const toFile = options.folder === undefined ? NO_FILE : fileWriter(
-    createLogFile(join(options.folder, LOG_FILE_NAME), {
-      onRotationFailed: (reason) =>
-        complain(
-          "WARNING",
-          "Cannot move yesterday's log file aside; lines go on into the same file. Mend the " +
-            "permissions of logging_basedir",
-          { reason },
-        ),
-    }),
-    complain,
-  );
-
-  const sink: Sink = (record) => {
-    const event = toEvent(record, redact);
-    const text = formatText(event);
-    recent.push(text);
-    if (recent.length > MAX_RECENT) recent = recent.slice(-MAX_RECENT);
-    if (!options.quiet) toConsole(event);
-    const line = options.format === "json"
-      ? formatJson(event, options.agentId)
-      : formatText(event, options.agentId);
-    toFile.write(line, event.time);
-  };
-
-  const key = `${logsMade++}`;
-  openLogs.set(key, { sink, lowestLevel: LOGTAPE_LEVELS.get(options.level) ?? "info" });
-  configureLogTape();
-  const logger = getLogger(category(key));
-  const emit = (level: LogLevel) => (message: string, properties: LogFields = {}) =>
-    // emit() and not info(): a message is no template, it may quote a server's braces.
-    logger.emit({
-      level,
-      message: [message],
-      rawMessage: message,
-      timestamp: now(),
-      properties,
-    });
-
-  return Promise.resolve({
-    log: {
-      debug: emit("debug"),
-      info: emit("info"),
-      warning: emit("warning"),
-      error: emit("error"),
-    },
-    setRedactor(next) {
-      redact = careful(next ?? plain);
+  let isClosed = false;
+  return {
+    sink(event) {
+      if (event.type !== "log" || isClosed) return;
+      const line = lineOf(event);
+      const text = formatText(line);
+      recent.push(text);
+      if (recent.length > MAX_RECENT) recent = recent.slice(-MAX_RECENT);
+      if (!quiet) toConsole(line);
+      toFile.write(
+        format === "json" ? formatJson(line, agentId) : formatText(line, agentId),
+        line.time,
+      );
     },
     recent() {
       const lines = recent;
       recent = [];
       return lines;
     },
-    async close() {
-      if (openLogs.delete(key)) {
-        configureLogTape();
-        toFile.close();
-      }
-      await stream?.close();
+    close() {
+      isClosed = true;
+      toFile.close();
     },
-  });
+  };
 }
+
+/** Makes lines for people of events of the log. */
+export function consoleLines(
+  { console, format, agentId }: { console: Console; format: "text" | "json"; agentId: string },
+): (line: LogEvent) => void {
+  return (line) => {
+    if (format === "json") {
+      const json = formatJson(line, agentId);
+      console.write(console.isJournal ? journalPrefix(line.level) + json : json);
+      return;
+    }
+    const name = console.isShared && agentId !== "" ? agentId : undefined;
+    console.write(console.isJournal ? formatJournal(line, name) : formatText(line, name));
+  };
+}
+
+/** An event of the log as a line. */
+export function lineOf(
+  { at, level, message, fields }: Extract<AgentEvent, { type: "log" }>,
+): LogEvent {
+  return { time: at, level: LEVEL_NAMES[level], message, fields };
+}
+
+const LEVEL_NAMES = { debug: "DEBUG", info: "INFO", warning: "WARNING", error: "ERROR" } as const;
 
 /**
  * Whether standard error goes to the journal, so that lines need no time of their own.
@@ -169,96 +193,43 @@ export function stderrIsJournal(journalStream = Deno.env.get("JOURNAL_STREAM")):
   }
 }
 
-/** Rather no text than a secret, and rather a strange line than none. */
-function careful(redact: (text: string) => string): (text: string) => string {
-  return (text) => {
-    try {
-      return redact(text);
-    } catch {
-      return "(not shown: looking for secrets failed)";
-    }
-  };
-}
-
-function category(key: string): string[] {
-  return ["testflinger-agent", key];
-}
-
-function configureLogTape(): void {
-  configureSync({
-    reset: true,
-    sinks: Object.fromEntries([...openLogs].map(([key, { sink }]) => [key, sink])),
-    loggers: [
-      ...[...openLogs].map(([key, { lowestLevel }]) => ({
-        category: category(key),
-        sinks: [key],
-        lowestLevel,
-      })),
-      // LogTape's own remarks; our sinks deal with their failures themselves.
-      { category: ["logtape", "meta"], sinks: [], lowestLevel: "error" as const },
-    ],
-  });
-}
-
-const LEVELS: Partial<Record<LogLevel, Level>> = {
-  debug: "DEBUG",
-  info: "INFO",
-  warning: "WARNING",
-  error: "ERROR",
-};
-
-function toEvent(record: LogRecord, redact: (text: string) => string): LogEvent {
-  const fields: LogFields = {};
-  for (const [key, value] of Object.entries(record.properties)) {
-    if (value === undefined) continue;
-    const text = String(value);
-    const clean = redact(text);
-    // Numbers stay numbers, unless they are a secret.
-    fields[key] = clean === text && (typeof value === "number" || typeof value === "boolean")
-      ? value
-      : clean;
-  }
-  return {
-    time: record.timestamp,
-    level: LEVELS[record.level] ?? "INFO",
-    message: redact(record.message.join("")),
-    fields,
-  };
-}
-
-function consoleLine(event: LogEvent, options: AgentLogOptions): string {
-  if (options.format === "json") {
-    const json = formatJson(event, options.agentId);
-    return options.underSystemd ? journalPrefix(event.level) + json : json;
-  }
-  return options.underSystemd ? formatJournal(event) : formatText(event);
-}
-
 const NO_FILE = { write() {}, close() {} };
 
 /** Writes lines to the file; says once that it cannot, and once that it can again. */
 function fileWriter(
-  file: LogFile,
-  complain: (level: Level, message: string, fields: LogFields) => void,
+  path: string,
+  complain: (line: LogEvent) => void,
 ): { write(line: string, time: number): void; close(): void } {
+  let now = 0;
+  const say = (level: LogEvent["level"], message: string, fields: LogFields) =>
+    complain({ time: now, level, message, fields });
+  const file: LogFile = createLogFile(path, {
+    onRotationFailed: (reason) =>
+      say(
+        "WARNING",
+        "Cannot move yesterday's log file aside; lines go on into the same file. Mend the " +
+          "permissions of logging_basedir",
+        { reason },
+      ),
+  });
   let lost = 0;
   return {
     write(line, time) {
+      now = time;
       try {
         file.write(line, time);
       } catch (error) {
         lost++;
         if (lost > 1) return;
-        const reason = error instanceof Error ? error.message : String(error);
-        complain(
+        say(
           "ERROR",
           "Cannot write the agent's log file; jobs are not affected. Make room or mend the " +
             "permissions of logging_basedir; writing is tried again with each line",
-          { reason },
+          { reason: messageOf(error) },
         );
         return;
       }
-      if (lost > 0) complain("WARNING", "The agent's log file is written again", { lost });
+      if (lost > 0) say("WARNING", "The agent's log file is written again", { lost });
       lost = 0;
     },
     close() {

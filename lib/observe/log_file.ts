@@ -1,9 +1,6 @@
 /**
  * The agent's log file: one file a day, the old ones named as Python's TimedRotatingFileHandler
  * names them, because log shippers in the field look for those names.
- *
- * `@logtape/file` does not fit: its daily files have the date in the name of the file being written,
- * it follows links, it buffers, and what it cannot write it drops without a word.
  */
 import { basename, dirname, join } from "node:path";
 import { localDate } from "./log_format.ts";

@@ -63,9 +63,10 @@ export function isOfAnother(line: string, agentId: string): boolean {
   return rest !== undefined && !rest.startsWith(`[${escapeText(agentId)}] `);
 }
 
-/** `<4>message key=value`: the journal keeps time and unit itself. */
-export function formatJournal(event: LogEvent): string {
-  return `<${SYSLOG_PRIORITY[event.level]}>${sentence(event)}`;
+/** `<4>message key=value`, or `<4>[rpi4-1] message ...`: the journal keeps time and unit itself. */
+export function formatJournal(event: LogEvent, agentId?: string): string {
+  const name = agentId === undefined ? "" : `[${escapeText(agentId)}] `;
+  return `<${SYSLOG_PRIORITY[event.level]}>${name}${sentence(event)}`;
 }
 
 /** The priority prefix alone, for lines in another format. */

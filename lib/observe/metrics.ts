@@ -3,8 +3,9 @@
  * the established agent, which dashboards in the field use; the others are prefixed.
  */
 import type { Clock } from "../clock.ts";
+import type { Metric } from "prom-client";
 import { PHASES } from "../phases.ts";
-import { noObserver, type Observer } from "./observer.ts";
+import { type Sink, sinkOf } from "./events.ts";
 
 /** Buckets of `phase_duration_seconds`: phases take minutes to hours. */
 const PHASE_BUCKETS_S = [60, 120, 300, 600, 1800, 3600, 7200, 14400];
@@ -21,19 +22,24 @@ const MAX_RELEASE_CHARS = 64;
 
 const MS = 1000;
 
-/** Who is counted, and by which clock. */
+/** What is counted, and by which clock. */
 export interface MetricsOptions {
-  agentId: string;
-  /** The configuration's `identifier`; `""` where there is none. */
-  identifier: string;
   version: string;
   clock: Clock;
 }
 
-/** An observer that counts, and the page that Prometheus fetches. */
+/** What counts, and the page that Prometheus fetches. */
 export interface Metrics {
-  readonly observer: Observer;
+  readonly sink: Sink;
   readonly contentType: string;
+  /**
+   * From now on the agent is there, with 0 where nothing has happened yet.
+   *
+   * @param identifier the configuration's; `""` where there is none.
+   */
+  add(agentId: string, identifier: string): void;
+  /** The agent is no more: nor are its series. */
+  remove(agentId: string): Promise<void>;
   /** All metrics in Prometheus' text format. */
   text(): Promise<string>;
 }
@@ -44,7 +50,6 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
   const { default: prometheus } = await import("prom-client");
   const { Counter, Gauge, Histogram, Registry } = prometheus;
   const { clock } = options;
-  const agent = { agent_id: options.agentId };
   const registry = new Registry();
   const registers = [registry];
 
@@ -120,21 +125,6 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
   const info = gauge("testflinger_agent_info", "Always 1; the version is a label.", ["version"]);
   addProcessMetrics();
 
-  // Prometheus sees a first increase only where there was a 0 before it.
-  for (const metric of [jobs, recoveryFailures, polls, retries, logBytes]) metric.inc(agent, 0);
-  const gauges = [
-    lastContact,
-    turnedAway,
-    undeliveredBytes,
-    undeliveredFragments,
-    undeliveredJobs,
-  ];
-  for (const metric of gauges) metric.set(agent, 0);
-  for (const phase of PHASES) failures.inc({ ...agent, test_phase: phase }, 0);
-  for (const outcome of ["success", "failure"]) calls.inc({ ...agent, outcome }, 0);
-  cancellation.zero(agent);
-  info.set({ ...agent, version: options.version }, 1);
-
   const releases = new Set<string>();
   const releaseLabel = (release: string): string => {
     const label = release.slice(0, MAX_RELEASE_CHARS);
@@ -143,39 +133,73 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
     return label;
   };
 
-  const observer: Observer = {
-    ...noObserver,
-    mode(mode) {
-      state.reset();
-      state.set({ ...agent, state: mode.state }, 1);
-    },
-    jobStarted: () => jobs.inc(agent),
-    phaseEnded(phase, { status, seconds, release }) {
-      const labels = { ...agent, test_phase: phase };
-      if (status !== 0) failures.inc(labels);
-      phaseDuration.observe(
-        { ...labels, identifier: options.identifier, release: releaseLabel(release) },
-        seconds,
-      );
-    },
-    recoveryFailed: () => recoveryFailures.inc(agent),
-    output: (bytes) => logBytes.inc(agent, bytes.length),
-    polled: () => polls.inc(agent),
-    connectivity(ok) {
-      calls.inc({ ...agent, outcome: ok ? "success" : "failure" });
-      if (ok) lastContact.set(agent, clock.now() / MS);
-    },
-    access: (problem) => turnedAway.set(agent, problem === undefined ? 0 : 1),
-    retried: () => retries.inc(agent),
-    undelivered({ bytes, fragments, jobs }) {
-      undeliveredBytes.set(agent, bytes);
-      undeliveredFragments.set(agent, fragments);
-      undeliveredJobs.set(agent, jobs);
-    },
-    cancelled: (latencyMs) => cancellation.observe(agent, latencyMs / MS),
-  };
+  /** What names an agent's series. */
+  const of = (agent: string) => ({ agent_id: agent });
+  const identifiers = new Map<string, string>();
+  const states = new Map<string, string>();
 
-  return { observer, contentType: registry.contentType, text: () => registry.metrics() };
+  const sink = sinkOf({
+    mode({ agent, state: next }) {
+      const before = states.get(agent);
+      if (before !== undefined) state.remove({ ...of(agent), state: before });
+      states.set(agent, next);
+      state.set({ ...of(agent), state: next }, 1);
+    },
+    job_began: ({ agent }) => jobs.inc(of(agent)),
+    phase_ended({ agent, phase, status, seconds, release }) {
+      const labels = { ...of(agent), test_phase: phase };
+      if (status !== 0) failures.inc(labels);
+      const identifier = identifiers.get(agent) ?? "";
+      phaseDuration.observe({ ...labels, identifier, release: releaseLabel(release) }, seconds);
+    },
+    recovery_failed: ({ agent }) => recoveryFailures.inc(of(agent)),
+    output: ({ agent, bytes }) => logBytes.inc(of(agent), bytes.length),
+    polled: ({ agent }) => polls.inc(of(agent)),
+    contact({ agent, ok }) {
+      calls.inc({ ...of(agent), outcome: ok ? "success" : "failure" });
+      if (ok) lastContact.set(of(agent), clock.now() / MS);
+    },
+    access: ({ agent, problem }) => turnedAway.set(of(agent), problem === undefined ? 0 : 1),
+    retried: ({ agent }) => retries.inc(of(agent)),
+    undelivered({ agent, bytes, fragments, jobs }) {
+      undeliveredBytes.set(of(agent), bytes);
+      undeliveredFragments.set(of(agent), fragments);
+      undeliveredJobs.set(of(agent), jobs);
+    },
+    cancelled: ({ agent, latencyMs }) => cancellation.observe(of(agent), latencyMs / MS),
+  });
+
+  return {
+    sink,
+    contentType: registry.contentType,
+    text: () => registry.metrics(),
+    add(agentId, identifier) {
+      const agent = of(agentId);
+      identifiers.set(agentId, identifier);
+      // Prometheus sees a first increase only where there was a 0 before it.
+      for (const metric of [jobs, recoveryFailures, polls, retries, logBytes]) metric.inc(agent, 0);
+      const gauges = [
+        lastContact,
+        turnedAway,
+        undeliveredBytes,
+        undeliveredFragments,
+        undeliveredJobs,
+      ];
+      for (const metric of gauges) metric.set(agent, 0);
+      for (const phase of PHASES) failures.inc({ ...agent, test_phase: phase }, 0);
+      for (const outcome of ["success", "failure"]) calls.inc({ ...agent, outcome }, 0);
+      cancellation.zero(agent);
+      info.set({ ...agent, version: options.version }, 1);
+    },
+    async remove(agentId) {
+      identifiers.delete(agentId);
+      states.delete(agentId);
+      for (const { name } of registry.getMetricsAsArray()) {
+        const metric = registry.getSingleMetric(name);
+        if (metric !== undefined) await removeSeries(metric, agentId);
+      }
+    },
+  };
 
   /** Names that Prometheus' own libraries use; read when the page is fetched. */
   function addProcessMetrics() {
@@ -192,5 +216,16 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       help: "When the agent's process started, in seconds since 1970.",
       registers,
     }).set(performance.timeOrigin / MS);
+  }
+}
+
+/** Takes an agent's series out of a metric. */
+async function removeSeries(metric: Metric, agentId: string): Promise<void> {
+  const { values } = await metric.get();
+  for (const { labels } of values) {
+    if (labels.agent_id !== agentId) continue;
+    // `le` names a bucket, and no series of its own.
+    const { le: _, ...series } = labels;
+    metric.remove(series);
   }
 }

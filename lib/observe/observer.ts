@@ -1,9 +1,5 @@
-/**
- * The one way in which the agent and its jobs tell the rest of the world what happens: metrics,
- * the status page, InfluxDB and systemd all listen here. Telling is cheap, never waits, never
- * fails, and nothing comes back.
- */
-import type { Log } from "../log.ts";
+/** Methods by which a job tells what happens; each becomes an event. */
+import type { Emit } from "./events.ts";
 import type { Phase } from "../phases.ts";
 
 /** What the agent is about, and why. */
@@ -88,64 +84,35 @@ export interface Observer {
   cancelled(latencyMs: number): void;
 }
 
-/** Listens to nothing. */
-export const noObserver: Observer = {
-  mode() {},
-  recovering() {},
-  jobStarted() {},
-  phaseStarted() {},
-  phaseSkipped() {},
-  phaseEnded() {},
-  jobEnded() {},
-  recoveryFailed() {},
-  output() {},
-  transfer() {},
-  polled() {},
-  connectivity() {},
-  access() {},
-  retried() {},
-  undelivered() {},
-  cancelled() {},
-};
-
-/**
- * One observer that passes everything on to each of several. One that throws does not keep the
- * others from hearing it, nor the agent from going on; its first failure is logged.
- *
- * @param log where a failing observer is reported.
- */
-export function combineObservers(observers: readonly Observer[], log?: Log): Observer {
-  const failed = new Set<Observer>();
-  const tell = (what: (observer: Observer) => void) => {
-    for (const observer of observers) {
-      try {
-        what(observer);
-      } catch (error) {
-        if (failed.has(observer)) continue;
-        failed.add(observer);
-        log?.error(
-          "A part that only watches the agent failed; jobs are not affected, please report this",
-          { error: error instanceof Error ? error.stack ?? error.message : String(error) },
-        );
-      }
-    }
-  };
+/** What a job tells by these methods, as events. */
+export function observerOf(emit: Emit): Observer {
+  let job = "";
+  let recovering = "";
   return {
-    mode: (mode) => tell((o) => o.mode(mode)),
-    recovering: (jobId) => tell((o) => o.recovering(jobId)),
-    jobStarted: (job) => tell((o) => o.jobStarted(job)),
-    phaseStarted: (phase, limits) => tell((o) => o.phaseStarted(phase, limits)),
-    phaseSkipped: (phase, reason) => tell((o) => o.phaseSkipped(phase, reason)),
-    phaseEnded: (phase, result) => tell((o) => o.phaseEnded(phase, result)),
-    jobEnded: (result) => tell((o) => o.jobEnded(result)),
-    recoveryFailed: () => tell((o) => o.recoveryFailed()),
-    output: (bytes) => tell((o) => o.output(bytes)),
-    transfer: (transfer) => tell((o) => o.transfer(transfer)),
-    polled: () => tell((o) => o.polled()),
-    connectivity: (ok, message) => tell((o) => o.connectivity(ok, message)),
-    access: (problem) => tell((o) => o.access(problem)),
-    retried: () => tell((o) => o.retried()),
-    undelivered: (amount) => tell((o) => o.undelivered(amount)),
-    cancelled: (latencyMs) => tell((o) => o.cancelled(latencyMs)),
+    mode: (mode) => emit({ type: "mode", ...mode }),
+    recovering(jobId) {
+      if (jobId === undefined) return emit({ type: "recovery_ended", job: recovering });
+      job = recovering = jobId;
+      emit({ type: "recovery_began", job: jobId });
+    },
+    jobStarted({ jobId, queue, name }) {
+      job = jobId;
+      emit({ type: "job_began", job, queue, ...(name !== undefined && { name }) });
+    },
+    phaseStarted: (phase, limits) => emit({ type: "phase_began", job, phase, limits }),
+    phaseSkipped: (phase, reason) => emit({ type: "phase_skipped", job, phase, reason }),
+    phaseEnded: (phase, { status, event, seconds, release }) =>
+      emit({ type: "phase_ended", job, phase, status, event, seconds, release }),
+    jobEnded: ({ reason }) => emit({ type: "job_ended", job, reason }),
+    recoveryFailed: () => emit({ type: "recovery_failed", job }),
+    output: (bytes) => emit({ type: "output", job, bytes }),
+    transfer: ({ jobId, what, bytes, total, isOver }) =>
+      emit({ type: "transfer", job: jobId, what, bytes, total, isOver }),
+    polled: () => emit({ type: "polled" }),
+    connectivity: (ok, message) => emit({ type: "contact", ok, message }),
+    access: (problem) => emit({ type: "access", problem }),
+    retried: () => emit({ type: "retried" }),
+    undelivered: (amount) => emit({ type: "undelivered", ...amount }),
+    cancelled: (latencyMs) => emit({ type: "cancelled", job, latencyMs }),
   };
 }

@@ -2,6 +2,7 @@
 import { html } from "hono/html";
 import { PHASES } from "../phases.ts";
 import type { Setting } from "./configuration_view.ts";
+import { stateOf } from "./host_view.ts";
 import { showText } from "./output_text.ts";
 import { backlog, count, duration } from "./words.ts";
 import { progressWords } from "../progress.ts";
@@ -16,15 +17,28 @@ export interface PageContent {
 }
 
 /** Markup in which every value has been escaped. */
-type Markup = ReturnType<typeof html>;
+export type Markup = ReturnType<typeof html>;
 
 const NOTHING = "";
 
+/** The agent's page. */
+export function pathOf(agentId: string): string {
+  return `/agents/${encodeURIComponent(agentId)}`;
+}
+
+function jsonOf(agentId: string): string {
+  return `/v1/agents/${encodeURIComponent(agentId)}`;
+}
+
+function eventsOf(agentId: string): string {
+  return `${jsonOf(agentId)}/events`;
+}
+
 /** Without a script the page is loaded again after this long. */
-const RELOAD_S = 10;
+export const RELOAD_S = 10;
 
 /** What the agent wants to be called, as a class of the style sheet. */
-const STATE_CLASS = new Map([
+export const STATE_CLASS = new Map([
   ["waiting", "good"],
   ["offline", "bad"],
   ["maintenance", "warn"],
@@ -34,7 +48,7 @@ const STATE_CLASS = new Map([
 
 /** Renders the page. */
 export function renderPage({ status, configuration, output }: PageContent): Markup {
-  const state = status.recovering !== undefined ? "recovering" : status.mode?.state ?? "starting";
+  const state = stateOf(status);
   return html`
     <!DOCTYPE html>
     <html lang="en">
@@ -47,7 +61,7 @@ export function renderPage({ status, configuration, output }: PageContent): Mark
         <noscript><meta http-equiv="refresh" content="${RELOAD_S}"></noscript>
         <script src="/page.js" defer></script>
       </head>
-      <body>
+      <body data-page="${pathOf(status.agent_id)}" data-events="${eventsOf(status.agent_id)}">
         <a class="skip" href="#log">Skip to the log</a>
         <header>
           <h1>${show(status.agent_id)}</h1>
@@ -89,7 +103,10 @@ export function renderPage({ status, configuration, output }: PageContent): Mark
           <p
             class="quiet">testflinger-agent ${show(status.version)}, running since ${time(
               status.started_at,
-            )}. The same as JSON: <a href="/v1/status">/v1/status</a>.
+            )}. The same as JSON: <a href="${jsonOf(status.agent_id)}">${jsonOf(
+              status.agent_id,
+            )}</a>.
+    <a href="/">All agents</a> of this process: <a href="/v1/status">/v1/status</a>.
     For Prometheus: <a href="/metrics">/metrics</a>.</p>
         </footer>
       </body>
@@ -268,7 +285,7 @@ function renderPastJob(job: PastJob): Markup {
 }
 
 /** A name or a comment from outside; `html` escapes the markup in it. */
-function show(text: string): string {
+export function show(text: string): string {
   return showText(text).replaceAll("\n", " ");
 }
 

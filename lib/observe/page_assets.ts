@@ -92,7 +92,7 @@ async function refresh() {
       const pause = last + SOONEST_REFRESH_MS - performance.now();
       if (pause > 0) await new Promise((resolve) => setTimeout(resolve, pause));
       last = performance.now();
-      const answer = await fetch("/", { headers: { accept: "text/html" } });
+      const answer = await fetch(document.body.dataset.page, { headers: { accept: "text/html" } });
       if (!answer.ok) throw new Error(String(answer.status));
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       document.title = fresh.title;
@@ -110,7 +110,7 @@ async function refresh() {
   }
 }
 
-const events = new EventSource("/v1/events");
+const events = new EventSource(document.body.dataset.events);
 events.addEventListener("open", () => { live.textContent = "Live."; });
 events.addEventListener("error", () => {
   live.textContent = events.readyState === EventSource.CLOSED

@@ -1,7 +1,7 @@
-/** What the agent is doing, for people and programs that ask: a model of what the observer was told. */
+/** What the agent is doing, for people and programs that ask: a model of what it was told. */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { noObserver, type Observer, type PhaseLimits, type Transfer } from "./observer.ts";
+import { type LimitsOfPhase, type Sink, sinkOf, type Transfer } from "./events.ts";
 import type { Liveness } from "./liveness.ts";
 import { openRecentJobs } from "./recent_jobs.ts";
 import type { AgentStatus, CurrentJob, PhaseStatus } from "./status_schema.ts";
@@ -39,7 +39,7 @@ export type StatusEvent =
 
 /** The model. */
 export interface StatusBoard {
-  readonly observer: Observer;
+  readonly sink: Sink;
   snapshot(): AgentStatus;
   /** The end of what the current (or else the last) job printed: at most 64 KiB of UTF-8. */
   tail(): Uint8Array;
@@ -56,10 +56,16 @@ export interface StatusBoard {
 interface Running {
   since: number;
   lastOutput: number;
-  limits: PhaseLimits;
+  limits: LimitsOfPhase;
 }
 
 type Job = Omit<CurrentJob, "limits">;
+
+/** A transfer, and since when: the clock's monotonic time. */
+interface TransferSince extends Pick<Transfer, "what" | "bytes" | "total"> {
+  jobId: string;
+  since: number;
+}
 
 /** Makes the model; reads the recent jobs from disk. */
 export async function createStatus(options: StatusOptions): Promise<StatusBoard> {
@@ -78,7 +84,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   let server: AgentStatus["server"] = { address: options.serverAddress, retries: 0 };
   let undelivered: AgentStatus["undelivered"] = { bytes: 0, fragments: 0, jobs: 0 };
 
-  const transfers = new Map<string, Omit<Transfer, "isOver"> & { since: number }>();
+  const transfers = new Map<string, TransferSince>();
 
   const changed = () => {
     for (const listener of listeners) listener({ kind: "changed" });
@@ -86,8 +92,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   const runningPhase = () => job?.phases.find(({ state }) => state === "running");
   const sinceMono = (then: number) => (clock.monotonic() - then) / SECOND;
 
-  const observer: Observer = {
-    ...noObserver,
+  const sink = sinkOf({
     mode(told) {
       const [state, comment] = [clip(told.state), clip(told.comment)];
       if (mode?.state === state && mode.comment === comment) return;
@@ -95,11 +100,15 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       mode = { state, comment, since };
       changed();
     },
-    recovering(jobId) {
-      recovering = jobId === undefined ? undefined : { jobId, since: clock.monotonic() };
+    recovery_began(event) {
+      recovering = { jobId: event.job, since: clock.monotonic() };
       changed();
     },
-    jobStarted({ jobId, queue, name }) {
+    recovery_ended() {
+      recovering = undefined;
+      changed();
+    },
+    job_began({ job: jobId, queue, name }) {
       job = {
         job_id: jobId,
         queue: clip(queue),
@@ -114,17 +123,17 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       for (const listener of listeners) listener({ kind: "cleared" });
       changed();
     },
-    phaseStarted(phase, limits) {
+    phase_began({ phase, limits }) {
       const since = clock.monotonic();
       running = { since, lastOutput: since, limits };
       job?.phases.push({ phase, state: "running", started_at: iso() });
       changed();
     },
-    phaseSkipped(phase, reason) {
+    phase_skipped({ phase, reason }) {
       job?.phases.push({ phase, state: "skipped", reason: clip(reason) });
       changed();
     },
-    phaseEnded(phase, { status, event, seconds, release }) {
+    phase_ended({ phase, status, event, seconds, release }) {
       running = undefined;
       const entry = job?.phases.findLast((entry) => entry.phase === phase);
       if (entry !== undefined) {
@@ -133,7 +142,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       }
       changed();
     },
-    jobEnded({ reason }) {
+    job_ended({ reason }) {
       running = undefined;
       if (job === undefined) return;
       const ended_at = iso();
@@ -141,28 +150,28 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       job = undefined;
       changed();
     },
-    recoveryFailed() {
+    recovery_failed() {
       if (job !== undefined) job.recovery_failed = true;
     },
-    output(bytes) {
+    output({ bytes }) {
       tail.push(bytes);
       if (running !== undefined) running.lastOutput = clock.monotonic();
       for (const listener of listeners) listener({ kind: "output", bytes });
     },
-    transfer({ what, jobId, bytes, total, isOver }) {
+    transfer({ job: jobId, what, bytes, total, isOver }) {
       const key = `${jobId} ${what}`;
       const known = transfers.get(key);
       if (isOver) transfers.delete(key);
       else {
         const since = known?.since ?? clock.monotonic();
-        transfers.set(key, { what, jobId, bytes, since, ...(total !== undefined && { total }) });
+        transfers.set(key, { what, jobId, bytes, total, since });
       }
       if (isOver || known === undefined) changed();
     },
     polled() {
       server = { ...server, last_poll_at: iso() };
     },
-    connectivity(ok, message) {
+    contact({ ok, message }) {
       const turned = server.reachable !== ok;
       server = ok ? { ...server, reachable: true, last_success_at: iso() } : {
         ...server,
@@ -172,7 +181,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       };
       if (turned) changed();
     },
-    access(problem) {
+    access({ problem }) {
       const { turned_away: _, ...rest } = server;
       server = problem === undefined ? rest : { ...rest, turned_away: clip(problem) };
       changed();
@@ -185,7 +194,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       undelivered = { bytes, fragments, jobs };
       if (appeared) changed();
     },
-  };
+  });
 
   const limitsNow = (): CurrentJob["limits"] => {
     if (running === undefined) return undefined;
@@ -225,7 +234,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     }));
 
   return {
-    observer,
+    sink,
     snapshot() {
       const trouble = liveness.trouble();
       const notReady = trouble ??

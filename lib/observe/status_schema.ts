@@ -1,5 +1,5 @@
 /**
- * What `GET /v1/status` answers, and what is kept of past jobs. Times are ISO 8601 in UTC. Fields that
+ * What is answered to who asks for the status, and what is kept of past jobs. Times are ISO 8601 in UTC. Fields that
  * are not known are passed over: agents and commands of two versions meet during an upgrade.
  */
 import * as z from "zod";
@@ -60,7 +60,7 @@ const TransferStatus = z.object({
   seconds: z.number().describe("for how long"),
 });
 
-/** `GET /v1/status`. */
+/** `GET /v1/agents/<id>`. */
 export const AgentStatus = z.object({
   agent_id: z.string().describe("as the configuration has it"),
   version: z.string().describe("of the program that runs"),
@@ -103,3 +103,36 @@ export const AgentStatus = z.object({
   recent_jobs: z.array(PastJob).describe("the last 20, newest first"),
 });
 export type AgentStatus = z.infer<typeof AgentStatus>;
+
+/** An agent of a host, in short. */
+export const AgentSummary = z.object({
+  agent_id: z.string().describe("as its configuration has it"),
+  file: z.string().describe("its configuration"),
+  state: z.string().describe("its mode's state; starting, recovering or not running"),
+  comment: z.string().describe("why, or empty"),
+  healthy: z.boolean().describe("whether it runs, and its loop turns"),
+  trouble: z.string().optional().describe("why it does not run, or is thought to hang"),
+  ready: z.boolean().describe("whether it takes jobs"),
+  not_ready_because: z.string().optional().describe("why it takes none"),
+  job_id: z.string().optional().describe("the job that runs"),
+  reachable: z.boolean().describe("whether its last call to the server succeeded"),
+  undelivered_bytes: z.number().describe("of logs, that the server does not have yet"),
+});
+export type AgentSummary = z.infer<typeof AgentSummary>;
+
+/** `GET /v1/status`: the process and all its agents. */
+export const HostStatus = z.object({
+  version: z.string().describe("of the program that runs"),
+  now: z.string().describe("the host's time"),
+  started_at: z.string().describe("when the process started"),
+  healthy: z.boolean().describe("whether there are no troubles, as /healthz says"),
+  troubles: z.array(z.string()).describe("of agents and configurations, each in one line"),
+  ready: z.boolean().describe("whether at least one agent takes jobs"),
+  agents: z.array(AgentSummary).describe("in the order of their names"),
+  broken_configurations: z.array(z.object({
+    file: z.string().describe("which"),
+    mistakes: z.array(z.string()).describe("each with its place"),
+    agent_id: z.string().optional().describe("of the agent that runs on as the file was before"),
+  })).describe("configurations that cannot be used"),
+});
+export type HostStatus = z.infer<typeof HostStatus>;

@@ -15,11 +15,14 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { escapeText } from "./log_format.ts";
-import { noObserver, type Observer } from "./observer.ts";
-import type { Liveness } from "./liveness.ts";
+import { type Sink, sinkOf } from "./events.ts";
+import { count } from "./words.ts";
 
 /** A ping may get lost without the service being killed. */
 const PINGS_A_PERIOD = 3;
+
+/** With many agents something changes all the time. */
+const BETWEEN_STATUSES_MS = 1_000;
 
 /** `systemd-notify` waits 5 s for systemd to have read the message. */
 const NOTIFY_LIMIT_MS = 10_000;
@@ -28,8 +31,8 @@ const NOTIFY_LIMIT_MS = 10_000;
 export interface SystemdOptions {
   clock: Clock;
   log: Log;
-  /** What the watchdog is fed by. */
-  liveness: Liveness;
+  /** Why the service is thought to hang: then the watchdog is not fed. */
+  trouble(): string | undefined;
   /** @default Deno.env */
   env?: { get(name: string): string | undefined; delete(name: string): void };
   /** @default Deno.pid */
@@ -38,20 +41,29 @@ export interface SystemdOptions {
 
 /** The service as systemd sees it. */
 export interface Systemd {
-  /** Turns what happens into `STATUS=`, and the end of it into `STOPPING=1`. */
-  readonly observer: Observer;
   /**
-   * The service is up; only the first call counts. An outage of the server must not delay it: systemd
-   * would kill the agent.
+   * Turns what happens into `STATUS=`, and the first sign that an agent works into `READY=1`: an outage
+   * of the server must not delay it, or systemd would kill the service.
    */
+  readonly sink: Sink;
+  /** The service is up, also without an agent. */
   ready(): void;
+  /** The service is about to end. */
+  stopping(): void;
   /** Stops the watchdog's pings and waits for the last message to be sent. */
   close(): Promise<void>;
 }
 
+/** What one agent is about. */
+interface Doing {
+  /** `waiting`, `offline` ... or `with a job`. */
+  kind: string;
+  words: string;
+}
+
 /** Makes the link to systemd; `undefined` where no systemd waits for messages. */
 export function createSystemd(options: SystemdOptions): Systemd | undefined {
-  const { clock, log, liveness, env = Deno.env, pid = Deno.pid } = options;
+  const { clock, log, trouble, env = Deno.env, pid = Deno.pid } = options;
   const socket = env.get("NOTIFY_SOCKET");
   const watchdogMs = readWatchdog(env, pid);
   for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) env.delete(name);
@@ -62,7 +74,10 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
   let sending: Promise<void> | undefined;
   let failed = false;
   let isReady = false;
-  let jobId: string | undefined;
+  let isStopping = false;
+  const jobs = new Map<string, string>();
+  const doing = new Map<string, Doing>();
+  let saidStatus = "";
   const closing = new AbortController();
 
   const tell = (name: string, argument: string) => {
@@ -86,10 +101,17 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
         );
       }
       failed = problem !== undefined;
+      if (doing.size > 1) await clock.sleep(BETWEEN_STATUSES_MS, closing.signal).catch(() => {});
     }
   };
 
-  const status = (text: string) => tell("STATUS", `STATUS=${escapeText(text)}`);
+  const status = (agent: string, now: Doing) => {
+    doing.set(agent, now);
+    const text = summary([...doing.values()]);
+    if (text === saidStatus || isStopping) return;
+    saidStatus = text;
+    tell("STATUS", `STATUS=${escapeText(text)}`);
+  };
 
   const feedWatchdog = async (periodMs: number) => {
     let reported = false;
@@ -99,15 +121,15 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
       } catch {
         return;
       }
-      const trouble = liveness.trouble();
-      if (trouble === undefined) {
+      const reason = trouble();
+      if (reason === undefined) {
         tell("WATCHDOG", "WATCHDOG=1");
       } else if (!reported) {
         log.error("The agent hangs and systemd's watchdog will restart it; please report this", {
-          reason: trouble,
+          reason,
         });
       }
-      reported = trouble !== undefined;
+      reported = reason !== undefined;
     }
   };
   const feeding = watchdogMs === undefined ? Promise.resolve() : feedWatchdog(watchdogMs);
@@ -118,26 +140,35 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
   };
 
   return {
-    observer: {
-      ...noObserver,
-      recovering(recovered) {
-        if (recovered === undefined) return;
+    sink: sinkOf({
+      turned: ready,
+      recovery_began({ agent, job }) {
         // A cleanup may take longer than systemd waits for a service to start: it would be killed on it.
         ready();
-        status(`brings job ${recovered} of an earlier process to its end`);
+        const words = `brings job ${job} of an earlier process to its end`;
+        status(agent, { kind: "with a job", words });
       },
-      mode({ state, comment }) {
-        const what = jobId === undefined ? state : `job ${jobId}: ${state}`;
-        status(comment === "" ? what : `${what} (${comment})`);
-        if (state === "stopping" || state === "restart") tell("STOPPING", "STOPPING=1");
+      mode({ agent, state, comment }) {
+        const job = jobs.get(agent);
+        const what = job === undefined ? state : `job ${job}: ${state}`;
+        status(agent, {
+          kind: job === undefined ? state : "with a job",
+          words: comment === "" ? what : `${what} (${comment})`,
+        });
       },
-      jobStarted(job) {
-        jobId = job.jobId;
-        status(`job ${jobId}`);
+      job_began({ agent, job }) {
+        jobs.set(agent, job);
+        status(agent, { kind: "with a job", words: `job ${job}` });
       },
-      jobEnded() {
-        jobId = undefined;
+      job_ended({ agent }) {
+        jobs.delete(agent);
       },
+    }),
+    stopping() {
+      if (isStopping) return;
+      isStopping = true;
+      tell("STATUS", "STATUS=stopping");
+      tell("STOPPING", "STOPPING=1");
     },
     ready,
     async close() {
@@ -146,6 +177,15 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
       await sending;
     },
   };
+}
+
+/** `30 agents: 28 waiting, 2 with a job`; of a single one all that there is to say. */
+function summary(all: readonly Doing[]): string {
+  const [first] = all;
+  if (first !== undefined && all.length === 1) return first.words;
+  const kinds = Map.groupBy(all, ({ kind }) => kind);
+  const parts = [...kinds].map(([kind, those]) => `${those.length} ${kind}`);
+  return `${count(all.length, "agent")}: ${parts.join(", ")}`;
 }
 
 /** The watchdog's period in milliseconds; `undefined` when there is none, or it is not for us. */

@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { megabytes, PLAIN_STEP_MS, progressWords } from "../progress.ts";
-import { noObserver, type Observer } from "./observer.ts";
+import { type Sink, sinkOf } from "./events.ts";
 import { duration } from "./words.ts";
 
 interface Running {
@@ -14,12 +14,11 @@ interface Running {
 /** Listens to transfers. A job stays at about ten lines: the first one comes after 30 s. */
 export function createTransferLog(
   { clock, log }: { clock: Pick<Clock, "monotonic">; log: Log },
-): Observer {
+): Sink {
   const running = new Map<string, Running>();
-  return {
-    ...noObserver,
-    transfer({ what, jobId, bytes, total, isOver }) {
-      const key = `${jobId} ${what}`;
+  return sinkOf({
+    transfer({ job, what, bytes, total, isOver }) {
+      const key = `${job} ${what}`;
       const now = clock.monotonic();
       const entry = running.get(key) ?? { since: now, saidAt: now, hasSaid: false };
       running.set(key, entry);
@@ -31,7 +30,7 @@ export function createTransferLog(
       const words = isOver
         ? `${what}: over after ${duration(elapsed / 1000)}, ${megabytes(bytes)}`
         : progressWords({ what, total }, bytes, elapsed);
-      log.info(words, { job_id: jobId });
+      log.info(words, { job_id: job });
     },
-  };
+  });
 }

@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { noObserver } from "../../lib/observe/observer.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { Lab } from "../support/lab.ts";
 
@@ -338,7 +337,9 @@ Deno.test("an administrator's offline outlives that the server loses its data", 
 Deno.test("what an administrator sets while the agent posts its state counts, also for who asks the agent", async () => {
   const modes: string[] = [];
   await using lab = await Lab.open({
-    observer: { ...noObserver, mode: ({ state }) => modes.push(state) },
+    sink: (event) => {
+      if (event.type === "mode") modes.push(event.state);
+    },
   });
   // The first post has reached the server, and its answer has not come back.
   let posts = 0;

@@ -150,12 +150,8 @@ Deno.test("what is in code in the documentation and looks like a key is one, of 
       ...keyReferences(one.provisionShape),
     ]),
   ].map(({ key }) => key);
-  const metrics = await createMetrics({
-    agentId: "a",
-    identifier: "",
-    version: "1",
-    clock: new FakeClock(),
-  });
+  const metrics = await createMetrics({ version: "1", clock: new FakeClock() });
+  metrics.add("a", "");
   const served = [...(await metrics.text()).matchAll(/^# TYPE (\w+) /gm)].map(([, name]) =>
     name ?? ""
   );

@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { parse } from "yaml";
 import * as z from "zod";
+import { emitterOf } from "../../lib/observe/events.ts";
 import { createMetrics } from "../../lib/observe/metrics.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
@@ -18,20 +19,25 @@ const Dashboard = z.object({
 
 /** What an agent serves that has run a job, met an outage and a cancellation. */
 async function served(): Promise<string> {
-  const metrics = await createMetrics({
-    agentId: "agent-1",
-    identifier: "id-1",
-    version: "1.2.3",
-    clock: new FakeClock(),
+  const clock = new FakeClock();
+  const metrics = await createMetrics({ version: "1.2.3", clock });
+  metrics.add("agent-1", "id-1");
+  const emit = emitterOf("agent-1", { clock, sink: metrics.sink });
+  emit({ type: "mode", state: "waiting", comment: "" });
+  emit({ type: "job_began", job: "x", queue: "q" });
+  emit({
+    type: "phase_ended",
+    job: "j",
+    phase: "test",
+    status: 1,
+    event: "test_fail",
+    seconds: 70,
+    release: "22.04.5",
   });
-  const { observer } = metrics;
-  observer.mode({ state: "waiting", comment: "" });
-  observer.jobStarted({ jobId: "x", queue: "q" });
-  observer.phaseEnded("test", { status: 1, event: "test_fail", seconds: 70, release: "22.04.5" });
-  observer.output(new Uint8Array(10));
-  observer.connectivity(true);
-  observer.cancelled(300);
-  observer.undelivered({ bytes: 1, fragments: 1, jobs: 1 });
+  emit({ type: "output", job: "j", bytes: new Uint8Array(10) });
+  emit({ type: "contact", ok: true });
+  emit({ type: "cancelled", job: "j", latencyMs: 300 });
+  emit({ type: "undelivered", bytes: 1, fragments: 1, jobs: 1 });
   return await metrics.text();
 }
 

@@ -80,7 +80,10 @@ Deno.test("a job with an attachment, a secret and an artifact; page, metrics, ch
     const response = await fetch(`${page}${path}`);
     return `${response.status} ${await response.text()}`;
   };
-  await lab.eventually(async () => (await get("/v1/status")).includes(`"recent_jobs":[{`), "over");
+  await lab.eventually(
+    async () => (await get(`/v1/agents/${id}`)).includes(`"recent_jobs":[{`),
+    "over",
+  );
   assertStringIncludes(await get("/metrics"), `\njobs_total{agent_id="${id}"} 1\n`);
   assertMatch(
     await get("/metrics"),

@@ -107,10 +107,12 @@ exit 1`,
   await lab.until(() => lab.output(jobId, "cleanup").includes("cleaning"), "cleanup runs");
   const page = async (path: string) =>
     await (await fetch(`http://127.0.0.1:${port}${path}`)).text();
-  const shown = [await page("/"), await page("/v1/status"), await page("/metrics")];
+  const status = `/v1/agents/${encodeURIComponent(lab.config.agent_id)}`;
+  const shown = [await page("/"), await page("/v1/status"), await page(status)];
+  shown.push(await page("/metrics"));
   await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
   await lab.complete(jobId);
-  shown.push(await page("/"), await page("/v1/status"));
+  shown.push(await page("/"), await page(status));
   // What the agent says of itself reaches the server with its last post.
   agent.kill("SIGTERM");
   assertEquals(await agent.exited, 0, agent.output());

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { packTar } from "modern-tar";
-import { noObserver, type Transfer } from "../../lib/observe/observer.ts";
+import type { Transfer } from "../../lib/observe/events.ts";
 import { Lab } from "../support/lab.ts";
 
 const SIZE = 500_000;
@@ -20,7 +20,9 @@ Deno.test("who watches learns how far attachments and artifacts have come, and t
   const told: Transfer[] = [];
   await using lab = await Lab.open({
     config: { test_command: "mkdir artifacts; cp attachments/test/big artifacts/" },
-    observer: { ...noObserver, transfer: (transfer) => void told.push(transfer) },
+    sink: (event) => {
+      if (event.type === "transfer") told.push(event);
+    },
   });
   // The first upload is refused without a look at it, the second one is taken.
   let uploads = 0;
@@ -41,7 +43,7 @@ Deno.test("who watches learns how far attachments and artifacts have come, and t
   for (const what of ["Fetching the attachments", "Unpacking the attachments"]) {
     const steps = of(what);
     assertEquals(
-      steps.every(({ total, jobId: id }) => total === gzip.length && id === jobId),
+      steps.every(({ total, job: id }) => total === gzip.length && id === jobId),
       true,
     );
     assertEquals([steps[0]?.bytes, steps.at(-1)?.bytes, steps.at(-1)?.isOver], [

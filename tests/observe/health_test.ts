@@ -1,17 +1,20 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { type Health, type HealthOptions, serveHealth } from "../../lib/observe/health.ts";
 import { createMetrics } from "../../lib/observe/metrics.ts";
-import { combineObservers, type Observer } from "../../lib/observe/observer.ts";
-import { createPulse } from "../../lib/observe/liveness.ts";
+import { combineSinks, type Emit, emitterOf } from "../../lib/observe/events.ts";
+import type { AgentView, HostView } from "../../lib/observe/host_view.ts";
+import { createLiveness } from "../../lib/observe/liveness.ts";
 import { createStatus } from "../../lib/observe/status.ts";
-import { AgentStatus } from "../../lib/observe/status_schema.ts";
+import { AgentStatus, HostStatus } from "../../lib/observe/status_schema.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { type RecordingLog, recordingLog } from "../support/recording_log.ts";
 
 const START = Date.UTC(2026, 10, 22, 12);
 
 interface Served {
-  observer: Observer;
+  emit: Emit;
+  /** What the host is said to have. */
+  view: { agents: AgentView[]; broken: ReturnType<HostView["broken"]> };
   health: Health;
   /** Without a slash at the end. */
   url: string;
@@ -20,7 +23,7 @@ interface Served {
   options: HealthOptions;
 }
 
-/** A served agent with everything behind it as it is in real life, but for the clock. */
+/** A served host with one agent, and everything behind it as it is in real life, but for the clock. */
 async function withHealth(
   test: (served: Served) => Promise<void>,
   changes: Partial<HealthOptions> = {},
@@ -28,7 +31,7 @@ async function withHealth(
   const folder = await Deno.makeTempDir();
   const clock = new FakeClock(START);
   const log = recordingLog();
-  const liveness = createPulse({ clock, silenceLimitMs: 60_000 });
+  const liveness = createLiveness({ clock, silenceLimitMs: 60_000 });
   const board = await createStatus({
     agentId: "agent-1",
     version: "9.8.7",
@@ -38,18 +41,31 @@ async function withHealth(
     log,
     liveness,
   });
-  const metrics = await createMetrics({
-    agentId: "agent-1",
-    identifier: "",
-    version: "9.8.7",
-    clock,
-  });
+  const metrics = await createMetrics({ version: "9.8.7", clock });
+  metrics.add("agent-1", "");
+  const view: Served["view"] = {
+    agents: [{
+      agentId: "agent-1",
+      file: "/etc/a.conf",
+      configuration: { agent_id: "agent-1", test_command: "run --password hunter2" },
+      board,
+      get trouble() {
+        return liveness.trouble();
+      },
+    }],
+    broken: [],
+  };
   const options: HealthOptions = {
     host: "127.0.0.1",
     port: 0,
-    board,
+    view: {
+      version: "9.8.7",
+      startedAt: START,
+      agents: () => view.agents,
+      agent: (id) => view.agents.find(({ agentId }) => agentId === id),
+      broken: () => view.broken,
+    },
     metrics,
-    configuration: { agent_id: "agent-1", test_command: "run --password hunter2" },
     clock,
     log,
     ...changes,
@@ -57,8 +73,9 @@ async function withHealth(
   const health = serveHealth(options);
   try {
     const url = (health.url ?? "").replace(/\/$/, "");
-    const observer = combineObservers([board.observer, metrics.observer]);
-    await test({ observer, health, url, clock, log, options });
+    const sink = combineSinks([board.sink, metrics.sink, liveness.sink], log);
+    const emit = emitterOf("agent-1", { clock, sink });
+    await test({ emit, health, url, clock, log, options, view });
   } finally {
     await health.close();
     await board.close();
@@ -82,8 +99,8 @@ async function raw(url: string, request: string): Promise<string> {
 const bytes = (text: string) => new TextEncoder().encode(text);
 
 Deno.test("/metrics serves what was counted", () =>
-  withHealth(async ({ url, observer }) => {
-    observer.jobStarted({ jobId: "j", queue: "q" });
+  withHealth(async ({ url, emit }) => {
+    emit({ type: "job_began", job: "j", queue: "q" });
     const { status, headers, text } = await get(`${url}/metrics`);
     assertEquals(status, 200);
     assertMatch(headers.get("content-type") ?? "", /^text\/plain; version=0\.0\.4/);
@@ -100,40 +117,104 @@ Deno.test("/healthz is 200 while the loop turns, and 503 with the reason when it
   }));
 
 Deno.test("/readyz is 200 while jobs are taken, and 503 with the reason otherwise", () =>
-  withHealth(async ({ url, observer }) => {
+  withHealth(async ({ url, emit }) => {
     assertEquals((await get(`${url}/readyz`)).status, 503);
-    observer.mode({ state: "waiting", comment: "" });
-    observer.connectivity(true);
+    emit({ type: "mode", state: "waiting", comment: "" });
+    emit({ type: "contact", ok: true });
     assertEquals((await get(`${url}/readyz`)).status, 200);
-    observer.mode({ state: "offline", comment: "cable broken" });
+    emit({ type: "mode", state: "offline", comment: "cable broken" });
     const { status, text } = await get(`${url}/readyz`);
     assertEquals([status, text], [503, "the agent is offline: cable broken\n"]);
   }));
 
-Deno.test("/v1/status is JSON as its schema says", () =>
-  withHealth(async ({ url, observer }) => {
-    observer.jobStarted({ jobId: "j", queue: "q" });
-    observer.phaseStarted("test", { totalMs: 5000 });
+Deno.test("/v1/status lists the agents, /v1/agents/ID says all of one, both as their schemas say", () =>
+  withHealth(async ({ url, emit }) => {
+    emit({ type: "mode", state: "test", comment: "" });
+    emit({ type: "job_began", job: "j", queue: "q" });
+    emit({ type: "phase_began", job: "j", phase: "test", limits: { totalMs: 5000 } });
     const { headers, text } = await get(`${url}/v1/status`);
     assertMatch(headers.get("content-type") ?? "", /^application\/json/);
-    assertEquals(AgentStatus.parse(JSON.parse(text)).job?.job_id, "j");
+    const host = HostStatus.parse(JSON.parse(text));
+    assertEquals(host, JSON.parse(text));
+    assertEquals(host.agents.map(({ agent_id, state, job_id }) => [agent_id, state, job_id]), [
+      ["agent-1", "test", "j"],
+    ]);
+    const one = await get(`${url}/v1/agents/agent-1`);
+    assertEquals(AgentStatus.parse(JSON.parse(one.text)).job?.job_id, "j");
+    assertEquals((await get(`${url}/v1/agents/agent-2`)).status, 404);
+  }));
+
+Deno.test("of several agents health and readiness name the one with trouble; the page lists and links them", () =>
+  withHealth(async ({ url, emit, view }) => {
+    emit({ type: "mode", state: "waiting", comment: "" });
+    emit({ type: "contact", ok: true });
+    view.agents.push({
+      agentId: "b/<2>",
+      file: "/etc/b.conf",
+      configuration: {},
+      board: undefined,
+      trouble: "Cannot make the folder /srv",
+    });
+    const health = await get(`${url}/healthz`);
+    assertEquals([health.status, health.text], [503, "b/<2>: Cannot make the folder /srv\n"]);
+    // One that takes jobs is enough for a host.
+    assertEquals((await get(`${url}/readyz`)).status, 200);
+    const list = (await get(`${url}/`)).text;
+    assertStringIncludes(list, '<a href="/agents/agent-1">agent-1</a>');
+    assertStringIncludes(list, '<a href="/agents/b%2F%3C2%3E">b/&lt;2&gt;</a>');
+    assertStringIncludes(list, "Cannot make the folder /srv");
+    assertStringIncludes((await get(`${url}/agents/agent-1`)).text, '<h2 id="log-heading">Log');
+    assertStringIncludes((await get(`${url}/agents/b%2F%3C2%3E`)).text, "not running");
+    assertEquals((await get(`${url}/v1/agents/b%2F%3C2%3E`)).status, 503);
+
+    emit({ type: "mode", state: "offline", comment: "cable" });
+    const ready = await get(`${url}/readyz`);
+    assertEquals([ready.status, ready.text], [
+      503,
+      "agent-1: the agent is offline: cable\nb/<2>: Cannot make the folder /srv\n",
+    ]);
+  }));
+
+Deno.test("a configuration that cannot be used is in health, status and page", () =>
+  withHealth(async ({ url, view }) => {
+    view.broken.push({ file: "/etc/c.conf", mistakes: ["/etc/c.conf:3:1: nope"], agent_id: "c" });
+    assertEquals(await get(`${url}/healthz`).then(({ status, text }) => [status, text]), [
+      503,
+      "/etc/c.conf:3:1: nope\n",
+    ]);
+    const status = HostStatus.parse(JSON.parse((await get(`${url}/v1/status`)).text));
+    assertEquals([status.healthy, status.broken_configurations[0]?.agent_id], [false, "c"]);
+    assertStringIncludes((await get(`${url}/`)).text, "/etc/c.conf:3:1: nope");
   }));
 
 Deno.test("the page says everything without a script", () =>
-  withHealth(async ({ url, observer }) => {
-    observer.mode({ state: "waiting", comment: "" });
-    observer.jobStarted({ jobId: "j-0", queue: "q", name: "nightly" });
-    observer.phaseStarted("test", {});
-    observer.phaseEnded("test", { status: 3, event: "test_fail", seconds: 61, release: "" });
-    observer.recoveryFailed();
-    observer.jobEnded({ reason: "test_fail" });
-    observer.jobStarted({ jobId: "j-1", queue: "q2" });
-    observer.mode({ state: "provision", comment: "" });
-    observer.phaseSkipped("setup", "no command");
-    observer.phaseStarted("provision", { totalMs: 7_200_000, silenceMs: 900_000 });
-    observer.output(bytes("hello from the device\n"));
-    observer.connectivity(false, "GET http://server/v1: refused");
-    observer.undelivered({ bytes: 1536, fragments: 3, jobs: 1 });
+  withHealth(async ({ url, emit }) => {
+    emit({ type: "mode", state: "waiting", comment: "" });
+    emit({ type: "job_began", job: "j-0", queue: "q", name: "nightly" });
+    emit({ type: "phase_began", job: "j", phase: "test", limits: {} });
+    emit({
+      type: "phase_ended",
+      job: "j",
+      phase: "test",
+      status: 3,
+      event: "test_fail",
+      seconds: 61,
+      release: "",
+    });
+    emit({ type: "recovery_failed", job: "j" });
+    emit({ type: "job_ended", job: "j", reason: "test_fail" });
+    emit({ type: "job_began", job: "j-1", queue: "q2" });
+    emit({ type: "mode", state: "provision", comment: "" });
+    emit({ type: "phase_skipped", job: "j", phase: "setup", reason: "no command" });
+    emit({
+      type: "phase_began",
+      job: "j",
+      phase: "provision",
+      limits: { totalMs: 7_200_000, silenceMs: 900_000 },
+    });
+    emit({ type: "output", job: "j", bytes: bytes("hello from the device\n") });
+    emit({ type: "contact", ok: false, message: "GET http://server/v1: refused" });
+    emit({ type: "undelivered", bytes: 1536, fragments: 3, jobs: 1 });
     const { status, headers, text } = await get(`${url}/`);
     assertEquals(status, 200);
     assertMatch(headers.get("content-type") ?? "", /^text\/html; charset=utf-8/i);
@@ -160,8 +241,8 @@ Deno.test("the page says everything without a script", () =>
   }));
 
 Deno.test("the page of an agent that does nothing says so, and why", () =>
-  withHealth(async ({ url, observer }) => {
-    observer.mode({ state: "offline", comment: "cable broken" });
+  withHealth(async ({ url, emit }) => {
+    emit({ type: "mode", state: "offline", comment: "cable broken" });
     const { text } = await get(`${url}/`);
     assertStringIncludes(text, "No job is running. None is taken: the agent is offline: cable");
     assertStringIncludes(text, "None yet.");
@@ -171,16 +252,26 @@ const HOSTILE =
   `</pre></title><script>alert(1)</script><img src=x onerror="alert(1)">'"&\x1b[2J\u202e`;
 
 Deno.test("markup, control sequences and bidi marks from outside are text wherever they show up", () =>
-  withHealth(async ({ url, observer }) => {
+  withHealth(async ({ url, emit, view }) => {
+    const [agent] = view.agents;
+    if (agent !== undefined) agent.configuration = { agent_id: HOSTILE, [HOSTILE]: HOSTILE };
     for (let n = 0; n < 2; n++) {
-      observer.mode({ state: HOSTILE, comment: HOSTILE });
-      observer.jobStarted({ jobId: HOSTILE, queue: HOSTILE, name: HOSTILE });
-      observer.phaseSkipped("setup", HOSTILE);
-      observer.phaseStarted("test", {});
-      observer.output(bytes(HOSTILE));
-      observer.phaseEnded("test", { status: 1, event: HOSTILE, seconds: 1, release: HOSTILE });
-      observer.connectivity(false, HOSTILE);
-      if (n === 0) observer.jobEnded({ reason: HOSTILE });
+      emit({ type: "mode", state: HOSTILE, comment: HOSTILE });
+      emit({ type: "job_began", job: HOSTILE, queue: HOSTILE, name: HOSTILE });
+      emit({ type: "phase_skipped", job: "j", phase: "setup", reason: HOSTILE });
+      emit({ type: "phase_began", job: "j", phase: "test", limits: {} });
+      emit({ type: "output", job: "j", bytes: bytes(HOSTILE) });
+      emit({
+        type: "phase_ended",
+        job: "j",
+        phase: "test",
+        status: 1,
+        event: HOSTILE,
+        seconds: 1,
+        release: HOSTILE,
+      });
+      emit({ type: "contact", ok: false, message: HOSTILE });
+      if (n === 0) emit({ type: "job_ended", job: "j", reason: HOSTILE });
     }
     const { text } = await get(`${url}/`);
     assertEquals(text.match(/<script/g)?.length, 1);
@@ -192,11 +283,11 @@ Deno.test("markup, control sequences and bidi marks from outside are text wherev
     assertEquals(/[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]/.test(text), false);
     assertStringIncludes(text, "&lt;script&gt;alert(1)&lt;/script&gt;");
     assertStringIncludes(text, "␛[2J");
-  }, { configuration: { agent_id: HOSTILE, [HOSTILE]: HOSTILE } }));
+  }));
 
 Deno.test("ten megabytes without a new line leave a page of a sane size", () =>
-  withHealth(async ({ url, observer }) => {
-    observer.output(new Uint8Array(10 * 1024 * 1024).fill(0x3c));
+  withHealth(async ({ url, emit }) => {
+    emit({ type: "output", job: "j", bytes: new Uint8Array(10 * 1024 * 1024).fill(0x3c) });
     const { text } = await get(`${url}/`);
     assert(text.length < 400_000);
     assertStringIncludes(text, "&lt;&lt;");
@@ -216,11 +307,11 @@ Deno.test("every answer forbids scripts of others, frames, sniffing and caching"
   }));
 
 Deno.test("the page needs nothing from elsewhere, and no style or script within it", () =>
-  withHealth(async ({ url, observer }) => {
-    observer.jobStarted({ jobId: "j", queue: "q" });
+  withHealth(async ({ url, emit }) => {
+    emit({ type: "job_began", job: "j", queue: "q" });
     const { text } = await get(`${url}/`);
     for (const [, address] of text.matchAll(/(?:src|href)="([^"]*)"/g)) {
-      assertMatch(address ?? "", /^(\/[a-z]|#)/);
+      assertMatch(address ?? "", /^(\/$|\/[a-z]|#)/);
       if (address?.startsWith("/")) assertEquals((await get(url + address)).status, 200, address);
     }
     assertEquals(/ style=| on[a-z]+=|<style/.test(text), false);
@@ -265,7 +356,7 @@ Deno.test("nothing can be changed: other methods are refused, HEAD is answered",
       const { status, headers } = await get(`${url}/`, { method });
       assertEquals([status, headers.get("allow")], [405, "GET, HEAD"]);
     }
-    for (const path of ["/", "/v1/events", "/metrics"]) {
+    for (const path of ["/", "/v1/agents/agent-1/events", "/metrics"]) {
       const { status, text } = await get(url + path, { method: "HEAD" });
       assertEquals([status, text], [200, ""]);
     }
@@ -303,8 +394,8 @@ Deno.test("an address that this host does not have is an error as well", () =>
   }, { host: "192.0.2.1" }));
 
 Deno.test("a browser that does not read its answer does not keep the agent from stopping", () =>
-  withHealth(async ({ url, health, observer, clock }) => {
-    observer.output(new Uint8Array(65536).fill(0x3c));
+  withHealth(async ({ url, health, emit, clock }) => {
+    emit({ type: "output", job: "j", bytes: new Uint8Array(65536).fill(0x3c) });
     const { hostname, port } = new URL(url);
     using connection = await Deno.connect({ hostname, port: Number(port) });
     // Many answers of 300 KB, and not a byte of them is read.
@@ -324,35 +415,37 @@ Deno.test("metrics that fail are one error in the log and a 500", () =>
     assertEquals(log.lines.filter(({ level }) => level === "error").length, 1);
   }, {
     metrics: {
-      observer: combineObservers([]),
+      sink: () => {},
+      add: () => {},
+      remove: () => Promise.resolve(),
       contentType: "text/plain",
       text: () => Promise.reject(new Error("broken gauge")),
     },
   }));
 
 Deno.test("the page says how far attachments and artifacts have come, with a job and without", () =>
-  withHealth(async ({ observer, url, clock }) => {
+  withHealth(async ({ emit, url, clock }) => {
     const page = async () => await (await fetch(`${url}/`)).text();
-    const task = { what: "Uploading the artifacts", jobId: "<b>j" };
-    observer.transfer({ ...task, bytes: 0, isOver: false });
+    const task = { what: "Uploading the artifacts", job: "<b>j" };
+    emit({ type: "transfer", ...task, bytes: 0, isOver: false });
     await clock.advance(10_000);
-    observer.transfer({ ...task, bytes: 50e6, isOver: false });
+    emit({ type: "transfer", ...task, bytes: 50e6, isOver: false });
     const words = "Uploading the artifacts: 50.0 MB so far, 5.0 MB/s (job &lt;b&gt;j)";
     assertStringIncludes(await page(), words);
-    observer.jobStarted({ jobId: "j2", queue: "q" });
+    emit({ type: "job_began", job: "j2", queue: "q" });
     assertStringIncludes(await page(), words);
-    observer.transfer({ ...task, bytes: 50e6, isOver: true });
+    emit({ type: "transfer", ...task, bytes: 50e6, isOver: true });
     assertEquals((await page()).includes("Uploading"), false);
   }));
 
 Deno.test("the page says why a phase was ended, and nothing more of one that ended by itself", () =>
-  withHealth(async ({ observer, url }) => {
+  withHealth(async ({ emit, url }) => {
     const failed = { status: 3, seconds: 5, release: "unknown" };
     for (const event of ["normal_exit", "output_timeout"]) {
-      observer.jobStarted({ jobId: event, queue: "q" });
-      observer.phaseStarted("test", {});
-      observer.phaseEnded("test", { ...failed, event });
-      observer.jobEnded({ reason: "normal_exit" });
+      emit({ type: "job_began", job: event, queue: "q" });
+      emit({ type: "phase_began", job: "j", phase: "test", limits: {} });
+      emit({ type: "phase_ended", job: "j", phase: "test", ...failed, event });
+      emit({ type: "job_ended", job: "j", reason: "normal_exit" });
     }
     const page = await (await fetch(`${url}/`)).text();
     assertStringIncludes(page, "failed after 5 s with status 3 (output_timeout)");

@@ -1,4 +1,5 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { emitterOf } from "../../lib/observe/events.ts";
 import { createInflux } from "../../lib/observe/influx.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
@@ -38,8 +39,9 @@ function serveInflux(answer: (request: Request) => Response | Promise<Response>)
 function make(env: Record<string, string>, agentId = "agent-1") {
   const clock = new FakeClock(START);
   const log = recordingLog();
-  const influx = createInflux({ agentId, clock, log, env: (name) => env[name] });
-  return { clock, log, influx };
+  const influx = createInflux({ clock, log, env: (name) => env[name] });
+  const emit = emitterOf(agentId, { clock, sink: (event) => influx?.sink(event) });
+  return { clock, emit, log, influx };
 }
 
 /** Waits for a condition that a real server brings about. */
@@ -68,11 +70,11 @@ Deno.test("the database is created at the start, before anything has happened", 
 
 Deno.test("a point says each state, and each phase with its result", async () => {
   await using server = serveInflux(noContent);
-  const { influx } = make(server.env);
-  influx?.observer.mode({ state: "waiting", comment: "" });
-  influx?.observer.mode({ state: "waiting", comment: "again" });
-  influx?.observer.mode({ state: "test", comment: "" });
-  influx?.observer.phaseEnded("test", { ...ended, status: 7 });
+  const { emit, influx } = make(server.env);
+  emit({ type: "mode", state: "waiting", comment: "" });
+  emit({ type: "mode", state: "waiting", comment: "again" });
+  emit({ type: "mode", state: "test", comment: "" });
+  emit({ type: "phase_ended", job: "j", phase: "test", ...ended, status: 7 });
   await until(() => server.lines().length === 3);
   const ns = BigInt(START_NS);
   assertEquals(server.lines(), [
@@ -96,8 +98,8 @@ Deno.test("INFLUX_USER and INFLUX_PW go as basic authorization, in UTF-8", async
 
 Deno.test("commas, spaces, quotes and backslashes in names are escaped", async () => {
   await using server = serveInflux(noContent);
-  const { influx } = make(server.env, "a, b=c\n\\");
-  influx?.observer.mode({ state: 'say "x"\\\n', comment: "" });
+  const { emit, influx } = make(server.env, "a, b=c\n\\");
+  emit({ type: "mode", state: 'say "x"\\\n', comment: "" });
   await until(() => server.lines().length === 1);
   assertEquals(
     server.lines()[0],
@@ -109,8 +111,8 @@ Deno.test("commas, spaces, quotes and backslashes in names are escaped", async (
 Deno.test("an InfluxDB that is down is one warning, and gets the points when it is back", async () => {
   let up = false;
   await using server = serveInflux(() => up ? noContent() : new Response("no", { status: 503 }));
-  const { influx, log, clock } = make(server.env);
-  influx?.observer.mode({ state: "waiting", comment: "" });
+  const { emit, influx, log, clock } = make(server.env);
+  emit({ type: "mode", state: "waiting", comment: "" });
   for (let n = 1; n <= 3; n++) {
     await until(() => server.requests.length === n && clock.nextDue !== undefined);
     await until(() => clock.sleepers === 1);
@@ -129,10 +131,10 @@ Deno.test("nothing listening at all is one warning, and closing does not wait fo
   const listener = Deno.listen({ port: 0, hostname: "127.0.0.1" });
   const port = `${listener.addr.port}`;
   listener.close();
-  const { influx, log } = make({ INFLUX_HOST: "127.0.0.1", INFLUX_PORT: port });
-  influx?.observer.mode({ state: "waiting", comment: "" });
+  const { emit, influx, log } = make({ INFLUX_HOST: "127.0.0.1", INFLUX_PORT: port });
+  emit({ type: "mode", state: "waiting", comment: "" });
   await until(() => log.lines.length === 1);
-  for (let n = 0; n < 5000; n++) influx?.observer.mode({ state: `s${n}`, comment: "" });
+  for (let n = 0; n < 5000; n++) emit({ type: "mode", state: `s${n}`, comment: "" });
   await influx?.close();
   assertEquals(log.lines.length, 1);
 });
@@ -153,10 +155,10 @@ Deno.test("points that InfluxDB refuses are dropped, and later ones are sent", a
   await using server = serveInflux(({ body }) =>
     body.includes("bad") ? new Response("partial write", { status: 400 }) : noContent()
   );
-  const { influx, log } = make(server.env);
-  influx?.observer.mode({ state: "bad", comment: "" });
+  const { emit, influx, log } = make(server.env);
+  emit({ type: "mode", state: "bad", comment: "" });
   await until(() => log.lines.length === 1);
-  influx?.observer.mode({ state: "good", comment: "" });
+  emit({ type: "mode", state: "good", comment: "" });
   await until(() => server.lines().length === 2);
   assertStringIncludes(server.lines()[1] ?? "", '"good"');
   await influx?.close();
@@ -170,8 +172,8 @@ Deno.test("a database that was dropped is created again", async () => {
     missing = false;
     return answer;
   });
-  const { influx, clock } = make(server.env);
-  influx?.observer.mode({ state: "waiting", comment: "" });
+  const { emit, influx, clock } = make(server.env);
+  emit({ type: "mode", state: "waiting", comment: "" });
   await until(() => server.requests.length === 2);
   await until(() => clock.sleepers === 1);
   await clock.advance(clock.nextDue ?? 0);
@@ -189,8 +191,8 @@ Deno.test("a user who may write but not create a database can still write", asyn
   await using server = serveInflux(({ path }) =>
     path.startsWith("/query") ? new Response("no", { status: 403 }) : noContent()
   );
-  const { influx, log } = make(server.env);
-  influx?.observer.mode({ state: "waiting", comment: "" });
+  const { emit, influx, log } = make(server.env);
+  emit({ type: "mode", state: "waiting", comment: "" });
   await until(() => server.lines().length === 1);
   await influx?.close();
   assertEquals(log.lines, []);
@@ -199,8 +201,8 @@ Deno.test("a user who may write but not create a database can still write", asyn
 Deno.test("the queue is bounded: the oldest points go first", async () => {
   let up = false;
   await using server = serveInflux(() => up ? noContent() : new Response("", { status: 500 }));
-  const { influx, clock } = make(server.env);
-  for (let n = 0; n < 1500; n++) influx?.observer.mode({ state: `s${n}`, comment: "" });
+  const { emit, influx, clock } = make(server.env);
+  for (let n = 0; n < 1500; n++) emit({ type: "mode", state: `s${n}`, comment: "" });
   await until(() => server.requests.length === 1);
   await until(() => clock.sleepers === 1);
   up = true;
@@ -213,8 +215,8 @@ Deno.test("the queue is bounded: the oldest points go first", async () => {
 
 Deno.test("close() sends what was told last", async () => {
   await using server = serveInflux(noContent);
-  const { influx } = make(server.env);
-  influx?.observer.mode({ state: "offline", comment: "Agent stopped" });
+  const { emit, influx } = make(server.env);
+  emit({ type: "mode", state: "offline", comment: "Agent stopped" });
   await influx?.close();
   assertStringIncludes(server.lines()[0] ?? "", '"offline"');
 });

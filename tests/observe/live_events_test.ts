@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { createLiveEvents, type LiveEvents } from "../../lib/observe/live_events.ts";
-import { createPulse } from "../../lib/observe/liveness.ts";
+import { type Emit, emitterOf } from "../../lib/observe/events.ts";
+import { createLiveness } from "../../lib/observe/liveness.ts";
 import { createStatus, type StatusBoard } from "../../lib/observe/status.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
@@ -8,7 +9,9 @@ import { recordingLog } from "../support/recording_log.ts";
 const bytes = (text: string) => new TextEncoder().encode(text);
 
 async function withLive(
-  test: (made: { board: StatusBoard; clock: FakeClock; live: LiveEvents }) => Promise<void>,
+  test: (
+    made: { board: StatusBoard; emit: Emit; clock: FakeClock; live: LiveEvents },
+  ) => Promise<void>,
 ) {
   const folder = await Deno.makeTempDir();
   const clock = new FakeClock();
@@ -20,11 +23,11 @@ async function withLive(
     folder,
     clock,
     log,
-    liveness: createPulse({ clock }),
+    liveness: createLiveness({ clock }),
   });
   const live = createLiveEvents({ board, clock });
   try {
-    await test({ board, clock, live });
+    await test({ board, clock, emit: emitterOf("agent-1", { clock, sink: board.sink }), live });
   } finally {
     live.close();
     await Deno.remove(folder, { recursive: true });
@@ -55,13 +58,13 @@ function reader(stream: ReadableStream<Uint8Array> | undefined) {
 }
 
 Deno.test("who comes late first gets the end of the log, then what is new, ten times a second", () =>
-  withLive(async ({ board, clock, live }) => {
-    board.observer.output(bytes("before\n"));
+  withLive(async ({ emit, clock, live }) => {
+    emit({ type: "output", job: "j", bytes: bytes("before\n") });
     const browser = reader(live.open());
     assertEquals(await browser.next(), [{ event: "tail", data: "before\n" }]);
-    for (const letter of "hello") board.observer.output(bytes(letter));
-    board.observer.mode({ state: "test", comment: "" });
-    board.observer.mode({ state: "cleanup", comment: "" });
+    for (const letter of "hello") emit({ type: "output", job: "j", bytes: bytes(letter) });
+    emit({ type: "mode", state: "test", comment: "" });
+    emit({ type: "mode", state: "cleanup", comment: "" });
     const next = browser.next();
     await clock.advance(100);
     assertEquals(await next, [
@@ -71,10 +74,14 @@ Deno.test("who comes late first gets the end of the log, then what is new, ten t
   }));
 
 Deno.test("output cannot forge an event, nor end one", () =>
-  withLive(async ({ board, clock, live }) => {
+  withLive(async ({ emit, clock, live }) => {
     const browser = reader(live.open());
     await browser.next();
-    board.observer.output(bytes("a\n\nevent: changed\ndata: {}\n\n\r\r<script>\u2028\x1b[2J."));
+    emit({
+      type: "output",
+      job: "j",
+      bytes: bytes("a\n\nevent: changed\ndata: {}\n\n\r\r<script>\u2028\x1b[2J."),
+    });
     const next = browser.next();
     await clock.advance(100);
     assertEquals(await next, [
@@ -83,13 +90,13 @@ Deno.test("output cannot forge an event, nor end one", () =>
   }));
 
 Deno.test("a new job begins with an empty log", () =>
-  withLive(async ({ board, clock, live }) => {
-    board.observer.output(bytes("of the last job\n"));
+  withLive(async ({ emit, clock, live }) => {
+    emit({ type: "output", job: "j", bytes: bytes("of the last job\n") });
     const browser = reader(live.open());
     await browser.next();
-    board.observer.output(bytes("its end\n"));
-    board.observer.jobStarted({ jobId: "j", queue: "q" });
-    board.observer.output(bytes("of this job\n"));
+    emit({ type: "output", job: "j", bytes: bytes("its end\n") });
+    emit({ type: "job_began", job: "j", queue: "q" });
+    emit({ type: "output", job: "j", bytes: bytes("of this job\n") });
     const next = browser.next();
     await clock.advance(100);
     assertEquals(await next, [
@@ -99,23 +106,23 @@ Deno.test("a new job begins with an empty log", () =>
   }));
 
 Deno.test("a character that was cut in two arrives whole", () =>
-  withLive(async ({ board, clock, live }) => {
+  withLive(async ({ emit, clock, live }) => {
     const browser = reader(live.open());
     await browser.next();
     const wrench = bytes("🛠");
-    board.observer.output(wrench.subarray(0, 2));
+    emit({ type: "output", job: "j", bytes: wrench.subarray(0, 2) });
     await clock.advance(100);
     const next = browser.next();
-    board.observer.output(wrench.subarray(2));
+    emit({ type: "output", job: "j", bytes: wrench.subarray(2) });
     await clock.advance(100);
     assertEquals(await next, [{ event: "output", data: "🛠" }]);
   }));
 
 Deno.test("a browser that does not read costs no memory, and gets the end of the log when it does", () =>
-  withLive(async ({ board, clock, live }) => {
+  withLive(async ({ emit, clock, live }) => {
     const browser = reader(live.open());
     for (let n = 0; n < 1000; n++) {
-      board.observer.output(new Uint8Array(10_000).fill(0x61 + n % 26));
+      emit({ type: "output", job: "j", bytes: new Uint8Array(10_000).fill(0x61 + n % 26) });
       if (n % 100 === 0) await clock.advance(100);
     }
     await clock.advance(100);
@@ -131,7 +138,7 @@ Deno.test("a browser that does not read costs no memory, and gets the end of the
   }));
 
 Deno.test("a connection without events is kept alive, and ends when the browser goes", () =>
-  withLive(async ({ clock, live, board }) => {
+  withLive(async ({ emit, clock, live }) => {
     const browser = reader(live.open());
     await browser.next();
     const next = browser.raw();
@@ -140,7 +147,7 @@ Deno.test("a connection without events is kept alive, and ends when the browser 
     await browser.cancel();
     await settle();
     assertEquals(clock.sleepers, 0);
-    board.observer.output(bytes("nobody hears this"));
+    emit({ type: "output", job: "j", bytes: bytes("nobody hears this") });
     assertEquals(clock.sleepers, 0);
   }));
 

@@ -1,10 +1,12 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { createPulse } from "../../lib/observe/liveness.ts";
+import { emitterOf } from "../../lib/observe/events.ts";
+import { createLiveness } from "../../lib/observe/liveness.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
 function make() {
   const clock = new FakeClock();
-  return { clock, liveness: createPulse({ clock, silenceLimitMs: 60_000 }) };
+  const liveness = createLiveness({ clock, silenceLimitMs: 60_000 });
+  return { clock, liveness, emit: emitterOf("agent-1", { clock, sink: liveness.sink }) };
 }
 
 Deno.test("a loop that turns is well, however long it does so", async () => {
@@ -59,11 +61,11 @@ Deno.test("as long as one of two things keeps to its limit nothing hangs", async
 });
 
 Deno.test("a job may take for ever, and when it has ended the loop must turn again", async () => {
-  const { clock, liveness } = make();
-  liveness.observer.jobStarted({ jobId: "j", queue: "q" });
+  const { clock, emit, liveness } = make();
+  emit({ type: "job_began", job: "j", queue: "q" });
   await clock.advance(24 * 3_600_000);
   assertEquals(liveness.trouble(), undefined);
-  liveness.observer.jobEnded({ reason: "normal_exit" });
+  emit({ type: "job_ended", job: "j", reason: "normal_exit" });
   await clock.advance(60_000);
   assertEquals(liveness.trouble(), undefined);
   await clock.advance(1_000);
@@ -71,11 +73,11 @@ Deno.test("a job may take for ever, and when it has ended the loop must turn aga
 });
 
 Deno.test("bringing a job of an earlier process to its end may take as long as its cleanup", async () => {
-  const { clock, liveness } = make();
-  liveness.observer.recovering("j");
+  const { clock, emit, liveness } = make();
+  emit({ type: "recovery_began", job: "j" });
   await clock.advance(3_600_000);
   assertEquals(liveness.trouble(), undefined);
-  liveness.observer.recovering(undefined);
+  emit({ type: "recovery_ended", job: "j" });
   await clock.advance(61_000);
   assertStringIncludes(liveness.trouble() ?? "", "has not turned for 61 s");
 });

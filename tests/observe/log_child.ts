@@ -1,6 +1,8 @@
 // Logs through a file system that gets full and has room again. Started by log_test.ts, which has
 // the shell ignore SIGXFSZ, so that the limit on the size of files shows as an error of write(2).
-import { createAgentLog } from "../../lib/observe/log.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { emitterOf } from "../../lib/observe/events.ts";
+import { createLog, createLogLines } from "../../lib/observe/log.ts";
 
 const folder = Deno.args[0] ?? "";
 
@@ -10,17 +12,17 @@ async function limitFileSize(limit: string) {
   if (!success) throw new Error("prlimit failed");
 }
 
-const { log, close } = await createAgentLog({
-  level: "INFO",
+const { sink, close } = createLogLines({
   quiet: true,
   folder,
   format: "text",
   agentId: "agent-1",
-  underSystemd: false,
+  console: { write: (line) => console.error(line), isJournal: false, isShared: false },
 });
+const log = createLog({ emit: emitterOf("agent-1", { clock: systemClock, sink }), level: "INFO" });
 log.info("before");
 await limitFileSize("64");
 for (let n = 0; n < 3; n++) log.info(`while the disk is full ${n} ${"x".repeat(100)}`);
 await limitFileSize("unlimited");
 log.info("after");
-await close();
+close();

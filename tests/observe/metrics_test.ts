@@ -1,12 +1,17 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { type Emit, emitterOf } from "../../lib/observe/events.ts";
 import { createMetrics, type Metrics } from "../../lib/observe/metrics.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
 const START = Date.UTC(2026, 10, 22, 12);
 
-function make(agentId = "agent-1"): Promise<Metrics> {
+type Made = Metrics & { emit: Emit };
+
+async function make(agentId = "agent-1"): Promise<Made> {
   const clock = new FakeClock(START);
-  return createMetrics({ agentId, identifier: "202011-12345", version: "9.8.7", clock });
+  const metrics = await createMetrics({ version: "9.8.7", clock });
+  metrics.add(agentId, "202011-12345");
+  return { ...metrics, emit: emitterOf(agentId, { clock, sink: metrics.sink }) };
 }
 
 /** The value of a series, named as in the text format. */
@@ -19,9 +24,10 @@ const ended = { status: 0, event: "test_success", seconds: 61, release: "22.04.5
 
 Deno.test("the established agent's names, types, labels and buckets are served", async () => {
   const metrics = await make();
-  metrics.observer.jobStarted({ jobId: "j", queue: "q" });
-  metrics.observer.phaseEnded("test", { ...ended, status: 3 });
-  metrics.observer.recoveryFailed();
+  const { emit } = metrics;
+  emit({ type: "job_began", job: "j", queue: "q" });
+  emit({ type: "phase_ended", job: "j", phase: "test", ...ended, status: 3 });
+  emit({ type: "recovery_failed", job: "j" });
   const text = await metrics.text();
   for (
     const line of [
@@ -71,17 +77,17 @@ Deno.test("counters are there with 0 before anything has happened", async () => 
 
 Deno.test("what is told shows up: polls, connectivity, backlog, retries, bytes, cancellation, state", async () => {
   const metrics = await make();
-  const { observer } = metrics;
-  observer.polled();
-  observer.polled();
-  observer.connectivity(true);
-  observer.connectivity(false, "no route");
-  observer.undelivered({ bytes: 10, fragments: 2, jobs: 1 });
-  observer.retried();
-  observer.output(new Uint8Array(1000));
-  observer.cancelled(1500);
-  observer.mode({ state: "waiting", comment: "" });
-  observer.mode({ state: "provision", comment: "" });
+  const { emit } = metrics;
+  emit({ type: "polled" });
+  emit({ type: "polled" });
+  emit({ type: "contact", ok: true });
+  emit({ type: "contact", ok: false, message: "no route" });
+  emit({ type: "undelivered", bytes: 10, fragments: 2, jobs: 1 });
+  emit({ type: "retried" });
+  emit({ type: "output", job: "j", bytes: new Uint8Array(1000) });
+  emit({ type: "cancelled", job: "j", latencyMs: 1500 });
+  emit({ type: "mode", state: "waiting", comment: "" });
+  emit({ type: "mode", state: "provision", comment: "" });
   const expected: Record<string, number | undefined> = {
     'testflinger_agent_polls_total{agent_id="agent-1"}': 2,
     'testflinger_agent_server_calls_total{agent_id="agent-1",outcome="success"}': 1,
@@ -108,25 +114,48 @@ Deno.test("memory and start time of the process are served", async () => {
   assert((await value(metrics, "process_start_time_seconds") ?? 0) > 1_600_000_000);
 });
 
-Deno.test("two agents in one process count apart", async () => {
-  const one = await make("a");
-  const two = await make("b");
-  one.observer.jobStarted({ jobId: "j", queue: "q" });
-  assertEquals(await value(one, 'jobs_total{agent_id="a"}'), 1);
-  assertEquals(await value(two, 'jobs_total{agent_id="b"}'), 0);
-  assertEquals((await two.text()).includes('agent_id="a"'), false);
+Deno.test("two agents of one process count apart, and one that is gone leaves nothing", async () => {
+  const metrics = await make("a");
+  metrics.add("b", "");
+  const clock = new FakeClock(START);
+  const ofB = emitterOf("b", { clock, sink: metrics.sink });
+  metrics.emit({ type: "job_began", job: "j", queue: "q" });
+  metrics.emit({ type: "mode", state: "test", comment: "" });
+  metrics.emit({ type: "phase_ended", job: "j", phase: "test", ...ended });
+  ofB({ type: "mode", state: "waiting", comment: "" });
+  ofB({ type: "mode", state: "offline", comment: "" });
+  assertEquals(await value(metrics, 'jobs_total{agent_id="a"}'), 1);
+  assertEquals(await value(metrics, 'jobs_total{agent_id="b"}'), 0);
+  // The neighbour's state does not reset it.
+  assertEquals(await value(metrics, 'testflinger_agent_state{agent_id="a",state="test"}'), 1);
+  assertEquals(
+    await value(metrics, 'testflinger_agent_state{agent_id="b",state="waiting"}'),
+    undefined,
+  );
+  await metrics.remove("a");
+  const text = await metrics.text();
+  assertEquals(text.includes('agent_id="a"'), false, text);
+  assertEquals(await value(metrics, 'testflinger_agent_state{agent_id="b",state="offline"}'), 1);
 });
 
 Deno.test("a device that names its release with quotes and new lines breaks no line", async () => {
   const metrics = await make();
-  metrics.observer.phaseEnded("provision", { ...ended, release: 'x"\n\\y' });
+  const { emit } = metrics;
+  emit({ type: "phase_ended", job: "j", phase: "provision", ...ended, release: 'x"\n\\y' });
   assertStringIncludes(await metrics.text(), 'release="x\\"\\n\\\\y"');
 });
 
 Deno.test("devices that name a new release each time do not fill the memory", async () => {
   const metrics = await make();
+  const { emit } = metrics;
   for (let n = 0; n < 500; n++) {
-    metrics.observer.phaseEnded("provision", { ...ended, release: `${n}-${"x".repeat(1000)}` });
+    emit({
+      type: "phase_ended",
+      job: "j",
+      phase: "provision",
+      ...ended,
+      release: `${n}-${"x".repeat(1000)}`,
+    });
   }
   const text = await metrics.text();
   const counts = text.split("\n").filter((line) => line.startsWith("phase_duration_seconds_count"));
@@ -140,8 +169,9 @@ Deno.test({
   ignore: !(await isInstalled("promtool")),
   fn: async () => {
     const metrics = await make();
-    metrics.observer.mode({ state: "waiting", comment: "" });
-    metrics.observer.phaseEnded("test", ended);
+    const { emit } = metrics;
+    emit({ type: "mode", state: "waiting", comment: "" });
+    emit({ type: "phase_ended", job: "j", phase: "test", ...ended });
     const promtool = new Deno.Command("promtool", {
       args: ["check", "metrics"],
       stdin: "piped",

@@ -1,5 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { createPulse, type Liveness } from "../../lib/observe/liveness.ts";
+import { type Emit, emitterOf } from "../../lib/observe/events.ts";
+import { createLiveness, type Liveness } from "../../lib/observe/liveness.ts";
 import { createStatus, type StatusBoard, type StatusEvent } from "../../lib/observe/status.ts";
 import { AgentStatus } from "../../lib/observe/status_schema.ts";
 import { FakeClock } from "../support/fake_clock.ts";
@@ -10,6 +11,7 @@ const ok = { status: 0, event: "test_success", seconds: 61, release: "22.04.5" }
 
 interface Made {
   board: StatusBoard;
+  emit: Emit;
   clock: FakeClock;
   log: RecordingLog;
   folder: string;
@@ -19,7 +21,7 @@ interface Made {
 async function make(folder: string): Promise<Made> {
   const clock = new FakeClock(START);
   const log = recordingLog();
-  const liveness = createPulse({ clock, silenceLimitMs: 60_000 });
+  const liveness = createLiveness({ clock, silenceLimitMs: 60_000 });
   const board = await createStatus({
     agentId: "agent-1",
     version: "9.8.7",
@@ -29,7 +31,8 @@ async function make(folder: string): Promise<Made> {
     log,
     liveness,
   });
-  return { board, clock, log, folder, liveness };
+  const emit = emitterOf("agent-1", { clock, sink: board.sink });
+  return { board, clock, emit, log, folder, liveness };
 }
 
 async function withBoard(test: (made: Made) => void | Promise<void>) {
@@ -43,11 +46,11 @@ async function withBoard(test: (made: Made) => void | Promise<void>) {
   }
 }
 
-function runJob({ observer }: StatusBoard, jobId: string, reason = "normal_exit") {
-  observer.jobStarted({ jobId, queue: "q" });
-  observer.phaseStarted("test", {});
-  observer.phaseEnded("test", ok);
-  observer.jobEnded({ reason });
+function runJob(emit: Emit, jobId: string, reason = "normal_exit") {
+  emit({ type: "job_began", job: jobId, queue: "q" });
+  emit({ type: "phase_began", job: "j", phase: "test", limits: {} });
+  emit({ type: "phase_ended", job: "j", phase: "test", ...ok });
+  emit({ type: "job_ended", job: "j", reason });
 }
 
 Deno.test("before it has begun an agent is healthy and not ready", () =>
@@ -62,20 +65,31 @@ Deno.test("before it has begun an agent is healthy and not ready", () =>
   }));
 
 Deno.test("a job shows its phases, and what is left of the limits on the running one", () =>
-  withBoard(async ({ board, clock, liveness }) => {
+  withBoard(async ({ emit, board, clock, liveness }) => {
     using _job = liveness.hold("job");
-    const { observer } = board;
-    observer.mode({ state: "waiting", comment: "" });
-    observer.connectivity(true);
-    observer.jobStarted({ jobId: "j-1", queue: "q", name: "nightly" });
-    observer.phaseSkipped("setup", "no command");
-    observer.mode({ state: "provision", comment: "" });
-    observer.phaseStarted("provision", { totalMs: 3_600_000 });
+    emit({ type: "mode", state: "waiting", comment: "" });
+    emit({ type: "contact", ok: true });
+    emit({ type: "job_began", job: "j-1", queue: "q", name: "nightly" });
+    emit({ type: "phase_skipped", job: "j", phase: "setup", reason: "no command" });
+    emit({ type: "mode", state: "provision", comment: "" });
+    emit({ type: "phase_began", job: "j", phase: "provision", limits: { totalMs: 3_600_000 } });
     await clock.advance(100_000);
-    observer.phaseEnded("provision", { ...ok, event: "provision_success", seconds: 100 });
-    observer.phaseStarted("test", { totalMs: 3_600_000, silenceMs: 900_000 });
+    emit({
+      type: "phase_ended",
+      job: "j",
+      phase: "provision",
+      ...ok,
+      event: "provision_success",
+      seconds: 100,
+    });
+    emit({
+      type: "phase_began",
+      job: "j",
+      phase: "test",
+      limits: { totalMs: 3_600_000, silenceMs: 900_000 },
+    });
     await clock.advance(60_000);
-    observer.output(new TextEncoder().encode("hello"));
+    emit({ type: "output", job: "j", bytes: new TextEncoder().encode("hello") });
     await clock.advance(40_000);
     const status = board.snapshot();
     assertEquals(AgentStatus.parse(status), status);
@@ -115,18 +129,18 @@ Deno.test("a job shows its phases, and what is left of the limits on the running
   }));
 
 Deno.test("a limit that is over shows 0 left and not less", () =>
-  withBoard(async ({ board, clock }) => {
-    board.observer.jobStarted({ jobId: "j", queue: "q" });
-    board.observer.phaseStarted("test", { totalMs: 1000 });
+  withBoard(async ({ emit, board, clock }) => {
+    emit({ type: "job_began", job: "j", queue: "q" });
+    emit({ type: "phase_began", job: "j", phase: "test", limits: { totalMs: 1000 } });
     await clock.advance(5000);
     assertEquals(board.snapshot().job?.limits?.total_left_seconds, 0);
   }));
 
 Deno.test("a mode that is told again keeps its time, a new comment shows", () =>
-  withBoard(async ({ board, clock }) => {
-    board.observer.mode({ state: "offline", comment: "" });
+  withBoard(async ({ emit, board, clock }) => {
+    emit({ type: "mode", state: "offline", comment: "" });
     await clock.advance(5000);
-    board.observer.mode({ state: "offline", comment: "cable" });
+    emit({ type: "mode", state: "offline", comment: "cable" });
     assertEquals(board.snapshot().mode, {
       state: "offline",
       comment: "cable",
@@ -143,9 +157,9 @@ for (
   ] as const
 ) {
   Deno.test(`an agent that is ${state} is not ready, and says why`, () =>
-    withBoard(({ board }) => {
-      board.observer.connectivity(true);
-      board.observer.mode({ state, comment });
+    withBoard(({ emit, board }) => {
+      emit({ type: "contact", ok: true });
+      emit({ type: "mode", state, comment });
       assertEquals(board.snapshot().ready, false);
       assertEquals(board.snapshot().not_ready_because, expected);
       assertEquals(board.snapshot().healthy, true);
@@ -153,13 +167,13 @@ for (
 }
 
 Deno.test("an outage makes it not ready but healthy; a loop that hangs makes it neither", () =>
-  withBoard(async ({ board, clock }) => {
-    board.observer.mode({ state: "waiting", comment: "" });
-    board.observer.connectivity(false, "GET http://server/v1: refused");
+  withBoard(async ({ emit, board, clock }) => {
+    emit({ type: "mode", state: "waiting", comment: "" });
+    emit({ type: "contact", ok: false, message: "GET http://server/v1: refused" });
     assertStringIncludes(board.snapshot().not_ready_because ?? "", "refused");
     assertEquals(board.snapshot().healthy, true);
     assertEquals(board.snapshot().server.last_failure, "GET http://server/v1: refused");
-    board.observer.connectivity(true);
+    emit({ type: "contact", ok: true });
     assertEquals(board.snapshot().ready, true);
     await clock.advance(61_000);
     const status = board.snapshot();
@@ -169,25 +183,25 @@ Deno.test("an outage makes it not ready but healthy; a loop that hangs makes it 
   }));
 
 Deno.test("the last twenty jobs are kept, newest first, and survive a restart", () =>
-  withBoard(async ({ board, folder }) => {
-    for (let n = 0; n < 25; n++) runJob(board, `j-${n}`);
+  withBoard(async ({ emit, board, folder }) => {
+    for (let n = 0; n < 25; n++) runJob(emit, `j-${n}`);
     await board.close();
     const again = await make(folder);
     const ids = again.board.snapshot().recent_jobs.map(({ job_id }) => job_id);
     assertEquals(ids, Array.from({ length: 20 }, (_, n) => `j-${24 - n}`));
     assertEquals(again.board.snapshot().recent_jobs, board.snapshot().recent_jobs);
     assertEquals(again.log.lines, []);
-    runJob(again.board, "j-25", "cancelled");
+    runJob(again.emit, "j-25", "cancelled");
     await again.board.close();
     assertEquals(again.board.snapshot().recent_jobs[0]?.reason, "cancelled");
     assertEquals(again.board.snapshot().recent_jobs.length, 20);
   }));
 
 Deno.test("a device that could not be recovered is remembered with its job", () =>
-  withBoard(({ board }) => {
-    board.observer.jobStarted({ jobId: "j", queue: "q" });
-    board.observer.recoveryFailed();
-    board.observer.jobEnded({ reason: "provision_fail" });
+  withBoard(({ emit, board }) => {
+    emit({ type: "job_began", job: "j", queue: "q" });
+    emit({ type: "recovery_failed", job: "j" });
+    emit({ type: "job_ended", job: "j", reason: "provision_fail" });
     assertEquals(board.snapshot().recent_jobs[0]?.recovery_failed, true);
   }));
 
@@ -202,9 +216,9 @@ for (
   Deno.test(`a list of recent jobs that ${what} is told, and replaced by the next job`, () =>
     withBoard(async ({ folder }) => {
       Deno.writeTextFileSync(`${folder}/recent-jobs.json`, text);
-      const { board, log } = await make(folder);
+      const { board, emit, log } = await make(folder);
       assertEquals(log.lines.map(({ level }) => level), ["warning"]);
-      runJob(board, "j-1");
+      runJob(emit, "j-1");
       await board.close();
       assertEquals((await make(folder)).board.snapshot().recent_jobs.length, 1);
     }));
@@ -212,63 +226,63 @@ for (
 
 Deno.test("a disk that takes no list of jobs is told once, and the jobs are still shown", () =>
   withBoard(async ({ folder }) => {
-    const { board, log } = await make(`${folder}/gone`);
-    runJob(board, "j-1");
+    const { board, emit, log } = await make(`${folder}/gone`);
+    runJob(emit, "j-1");
     await board.close();
-    runJob(board, "j-2");
+    runJob(emit, "j-2");
     await board.close();
     assertEquals(log.lines.length, 1);
     assertEquals(board.snapshot().recent_jobs.length, 2);
   }));
 
 Deno.test("a link in place of the list's new file is not followed", () =>
-  withBoard(async ({ folder, board }) => {
+  withBoard(async ({ emit, folder, board }) => {
     Deno.writeTextFileSync(`${folder}/victim`, "precious");
     Deno.symlinkSync(`${folder}/victim`, `${folder}/recent-jobs.json.new`);
-    runJob(board, "j-1");
+    runJob(emit, "j-1");
     await board.close();
     assertEquals(Deno.readTextFileSync(`${folder}/victim`), "precious");
     assertEquals(Deno.lstatSync(`${folder}/recent-jobs.json`).isFile, true);
   }));
 
 Deno.test("subscribers hear output and that something is new, until they leave", () =>
-  withBoard(({ board }) => {
+  withBoard(({ emit, board }) => {
     const events: StatusEvent["kind"][] = [];
     {
       using _subscription = board.subscribe(({ kind }) => events.push(kind));
-      board.observer.mode({ state: "waiting", comment: "" });
-      board.observer.mode({ state: "waiting", comment: "" });
-      board.observer.connectivity(true);
-      board.observer.connectivity(true);
-      board.observer.output(new Uint8Array([65]));
-      board.observer.undelivered({ bytes: 5, fragments: 1, jobs: 1 });
-      board.observer.undelivered({ bytes: 6, fragments: 2, jobs: 1 });
+      emit({ type: "mode", state: "waiting", comment: "" });
+      emit({ type: "mode", state: "waiting", comment: "" });
+      emit({ type: "contact", ok: true });
+      emit({ type: "contact", ok: true });
+      emit({ type: "output", job: "j", bytes: new Uint8Array([65]) });
+      emit({ type: "undelivered", bytes: 5, fragments: 1, jobs: 1 });
+      emit({ type: "undelivered", bytes: 6, fragments: 2, jobs: 1 });
     }
-    board.observer.mode({ state: "offline", comment: "" });
+    emit({ type: "mode", state: "offline", comment: "" });
     assertEquals(events, ["changed", "changed", "output", "changed"]);
   }));
 
 Deno.test("the log of a job stays until the next job begins, 64 KiB of it", () =>
-  withBoard(({ board }) => {
-    board.observer.jobStarted({ jobId: "j", queue: "q" });
-    board.observer.output(new Uint8Array(10 * 1024 * 1024).fill(0x78));
-    board.observer.jobEnded({ reason: "normal_exit" });
+  withBoard(({ emit, board }) => {
+    emit({ type: "job_began", job: "j", queue: "q" });
+    emit({ type: "output", job: "j", bytes: new Uint8Array(10 * 1024 * 1024).fill(0x78) });
+    emit({ type: "job_ended", job: "j", reason: "normal_exit" });
     assertEquals(board.tail().length, 65536);
-    board.observer.jobStarted({ jobId: "j2", queue: "q" });
+    emit({ type: "job_began", job: "j2", queue: "q" });
     assertEquals(board.tail().length, 0);
   }));
 
 Deno.test("a device that has a novel to tell does not keep the list of jobs from being read again", () =>
-  withBoard(async ({ board, folder }) => {
+  withBoard(async ({ emit, board, folder }) => {
     const novel = "x".repeat(1_000_000);
     for (let n = 0; n < 20; n++) {
-      board.observer.jobStarted({ jobId: "j", queue: "q", name: novel });
-      board.observer.phaseSkipped("setup", novel);
-      board.observer.phaseStarted("test", {});
-      board.observer.phaseEnded("test", { ...ok, event: novel, release: novel });
-      board.observer.jobEnded({ reason: novel });
+      emit({ type: "job_began", job: "j", queue: "q", name: novel });
+      emit({ type: "phase_skipped", job: "j", phase: "setup", reason: novel });
+      emit({ type: "phase_began", job: "j", phase: "test", limits: {} });
+      emit({ type: "phase_ended", job: "j", phase: "test", ...ok, event: novel, release: novel });
+      emit({ type: "job_ended", job: "j", reason: novel });
     }
-    board.observer.connectivity(false, novel);
+    emit({ type: "contact", ok: false, message: novel });
     await board.close();
     const again = await make(folder);
     assertEquals(again.board.snapshot().recent_jobs.length, 20);
@@ -276,15 +290,15 @@ Deno.test("a device that has a novel to tell does not keep the list of jobs from
   }));
 
 Deno.test("what is on its way and no phase is told while it is, with how much of it has come", () =>
-  withBoard(async ({ board, clock }) => {
-    const task = { what: "Fetching the attachments", jobId: "j", total: 100 };
-    board.observer.transfer({ ...task, bytes: 0, isOver: false });
+  withBoard(async ({ emit, board, clock }) => {
+    const task = { what: "Fetching the attachments", job: "j", total: 100 };
+    emit({ type: "transfer", ...task, bytes: 0, isOver: false });
     await clock.advance(2000);
-    board.observer.transfer({ ...task, bytes: 40, isOver: false });
+    emit({ type: "transfer", ...task, bytes: 40, isOver: false });
     const { transfers } = AgentStatus.parse(board.snapshot());
     assertEquals(transfers, [
       { what: "Fetching the attachments", job_id: "j", bytes: 40, total_bytes: 100, seconds: 2 },
     ]);
-    board.observer.transfer({ ...task, bytes: 40, isOver: true });
+    emit({ type: "transfer", ...task, bytes: 40, isOver: true });
     assertEquals("transfers" in board.snapshot(), false);
   }));

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fileURLToPath } from "node:url";
-import { createPulse } from "../../lib/observe/liveness.ts";
+import { emitterOf } from "../../lib/observe/events.ts";
+import { createLiveness } from "../../lib/observe/liveness.ts";
 import { createSystemd } from "../../lib/observe/systemd.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
@@ -64,10 +65,11 @@ function environment(variables: Record<string, string>) {
 function make(variables: Record<string, string>) {
   const clock = new FakeClock();
   const log = recordingLog();
-  const liveness = createPulse({ clock, silenceLimitMs: 60_000 });
+  const liveness = createLiveness({ clock, silenceLimitMs: 60_000 });
   const env = environment(variables);
-  const systemd = createSystemd({ clock, log, liveness, env, pid: 4711 });
-  return { clock, log, liveness, env, systemd };
+  const systemd = createSystemd({ clock, log, trouble: () => liveness.trouble(), env, pid: 4711 });
+  const emit = emitterOf("agent-1", { clock, sink: (event) => systemd?.sink(event) });
+  return { clock, emit, log, liveness, env, systemd };
 }
 
 async function until(condition: () => boolean) {
@@ -105,7 +107,7 @@ Deno.test("the variables are taken out of the environment, so that jobs do not s
 Deno.test("what a job starts does not inherit the way to systemd", async () => {
   Deno.env.set("NOTIFY_SOCKET", "/nowhere");
   const clock = new FakeClock();
-  const systemd = createSystemd({ clock, log: recordingLog(), liveness: createPulse({ clock }) });
+  const systemd = createSystemd({ clock, log: recordingLog(), trouble: () => undefined });
   const { stdout } = await new Deno.Command("env").output();
   assertEquals(new TextDecoder().decode(stdout).includes("NOTIFY_SOCKET"), false);
   await systemd?.close();
@@ -117,18 +119,18 @@ Deno.test({
   fn: () =>
     inFolder(async (socket) => {
       await using receiver = await listen(socket);
-      const { systemd, log } = make({ NOTIFY_SOCKET: socket });
+      const { emit, systemd, log } = make({ NOTIFY_SOCKET: socket });
       systemd?.ready();
-      systemd?.observer.mode({ state: "waiting", comment: "" });
+      emit({ type: "mode", state: "waiting", comment: "" });
       await until(() => receiver.messages.length === 1);
       systemd?.ready();
-      systemd?.observer.jobStarted({ jobId: "j-1", queue: "q" });
-      systemd?.observer.mode({ state: "test", comment: "" });
+      emit({ type: "job_began", job: "j-1", queue: "q" });
+      emit({ type: "mode", state: "test", comment: "" });
       await until(() => receiver.messages.length === 2);
-      systemd?.observer.jobEnded({ reason: "normal_exit" });
-      systemd?.observer.mode({ state: "offline", comment: "cable\nbroken" });
+      emit({ type: "job_ended", job: "j", reason: "normal_exit" });
+      emit({ type: "mode", state: "offline", comment: "cable\nbroken" });
       await until(() => receiver.messages.length === 3);
-      systemd?.observer.mode({ state: "stopping", comment: "" });
+      systemd?.stopping();
       await systemd?.close();
       await until(() => receiver.messages.length === 4);
       assertEquals(receiver.messages.map(({ lines }) => lines), [
@@ -147,10 +149,10 @@ Deno.test({
   fn: () =>
     inFolder(async (socket) => {
       await using receiver = await listen(socket);
-      const { systemd } = make({ NOTIFY_SOCKET: socket });
-      systemd?.observer.recovering("j-1");
+      const { emit, systemd } = make({ NOTIFY_SOCKET: socket });
+      emit({ type: "recovery_began", job: "j-1" });
       await until(() => receiver.messages.length === 1);
-      systemd?.observer.recovering(undefined);
+      emit({ type: "recovery_ended", job: "j" });
       systemd?.ready();
       await systemd?.close();
       assertEquals(receiver.messages.map(({ lines }) => lines), [
@@ -223,9 +225,9 @@ for (
 }
 
 Deno.test("a systemd that does not listen is one warning", async () => {
-  const { systemd, log } = make({ NOTIFY_SOCKET: "/nowhere/at/all" });
+  const { emit, systemd, log } = make({ NOTIFY_SOCKET: "/nowhere/at/all" });
   for (let n = 0; n < 3; n++) {
-    systemd?.observer.mode({ state: `s${n}`, comment: "" });
+    emit({ type: "mode", state: `s${n}`, comment: "" });
     await settle();
   }
   await systemd?.close();

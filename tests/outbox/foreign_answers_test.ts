@@ -1,6 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { noObserver } from "../../lib/observe/observer.ts";
 import { Lab } from "../support/lab.ts";
 
 const PAGE = "<!DOCTYPE html><html><body>Log in to the guest network</body></html>";
@@ -64,7 +63,9 @@ Deno.test("a token of the wrong role costs nothing of a job: it is said once, sh
     folder,
     tokenFile,
     sandbox: { tokens: true },
-    observer: { ...noObserver, access: (problem) => problems.push(problem) },
+    sink: (event) => {
+      if (event.type === "access") problems.push(event.problem);
+    },
     config: COMMANDS,
   });
   lab.sandbox.addRefreshToken("t");

@@ -4,11 +4,12 @@
  */
 import { join } from "node:path";
 import { type AgentEnd, runAgent } from "../../lib/agent/agent.ts";
+import type { LeaveReason } from "../../lib/agent/context.ts";
 import { prepareFolders } from "../../lib/agent/folders.ts";
 import { type Clock, scaledClock } from "../../lib/clock.ts";
-import type { SignalListener, Signals } from "../../lib/agent/signals.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
-import { noObserver, type Observer } from "../../lib/observe/observer.ts";
+import { Control } from "../../lib/host/control.ts";
+import { emitterOf, type Sink } from "../../lib/observe/events.ts";
 import { Connectivity } from "../../lib/outbox/connectivity.ts";
 import { type Sandbox, type SandboxOptions } from "../../lib/sandbox/sandbox.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
@@ -29,7 +30,8 @@ export interface LabOptions {
   served?: ServedSandbox;
   /** The folder of an earlier agent. */
   folder?: string;
-  observer?: Observer;
+  /** Is told what happens to the agent. */
+  sink?: Sink;
   tokenFile?: string;
   /** @default one that runs ten times as fast as the wall's */
   clock?: Clock;
@@ -45,6 +47,8 @@ export interface RunningAgent {
   readonly ended: Promise<AgentEnd>;
   /** As SIGUSR1 does. */
   restart(): void;
+  /** End when no job runs. */
+  leave(why: LeaveReason): void;
   /** As SIGTERM does. */
   stop(): void;
 }
@@ -90,7 +94,8 @@ export class Lab implements AsyncDisposable {
   start(): RunningAgent {
     const { clock = scaledClock(CLOCK_FACTOR) } = this.#options;
     const connectivity = new Connectivity(clock, this.log);
-    const { tokenFile, observer = noObserver } = this.#options;
+    const { tokenFile, sink = () => {} } = this.#options;
+    const emit = emitterOf(this.config.agent_id, { clock, sink });
     const server = createServerClient({
       address: this.config.server_address,
       agentId: this.config.agent_id,
@@ -98,21 +103,16 @@ export class Lab implements AsyncDisposable {
       log: this.log,
       onContact: (ok, message) => {
         connectivity.report(ok, message);
-        observer.connectivity(ok, message);
+        emit({ type: "contact", ok, message });
       },
       onAccess: (problem) => {
-        observer.access(problem);
+        emit({ type: "access", problem });
         if (problem === undefined) connectivity.retryNow();
       },
       ...(tokenFile !== undefined && { tokenFile }),
     });
-    let listener: SignalListener | undefined;
+    const control = new Control();
     let stops = 0;
-    const signals: Signals = {
-      listen: (next) => {
-        listener = next;
-      },
-    };
     const prepared = prepareFolders(this.config);
     if (!prepared.ok) throw new Error(prepared.message);
     const ended = runAgent({
@@ -122,8 +122,8 @@ export class Lab implements AsyncDisposable {
       connectivity,
       clock,
       log: this.log,
-      observer,
-      signals,
+      emit,
+      control,
       recentLog: this.#options.recentLog ?? (() => []),
       setRedactor: this.#options.setRedactor ?? (() => {}),
       wantsRelease: false,
@@ -131,8 +131,9 @@ export class Lab implements AsyncDisposable {
     }).finally(() => server.close());
     const agent: RunningAgent = {
       ended,
-      restart: () => listener?.restart(),
-      stop: () => listener?.stop("SIGTERM", ++stops > 1),
+      restart: () => control.restart(),
+      leave: (why) => control.leave(why),
+      stop: () => control.stop("SIGTERM", ++stops > 1),
     };
     this.#agents.push(agent);
     return agent;

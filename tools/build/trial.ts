@@ -155,6 +155,7 @@ class Trial {
         ["metrics", `jobs_total{agent_id="${this.#id}"} 1`],
         ["", jobId],
         ["v1/status", `"agent_id":"${this.#id}"`],
+        [`v1/agents/${this.#id}`, `"recent_jobs":[`],
       ] as const
     ) {
       const text = await (await fetch(`http://127.0.0.1:${port}/${path}`)).text();

@@ -6,6 +6,7 @@ import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
 import { type AgentUser, agentUser } from "../agents/agent_user.ts";
 import { connectorMistake } from "../connector_commands.ts";
+import { withDeviceFile } from "../read_config.ts";
 import { type ConnectorCall, connectorCalls, isFixed, phaseCommands } from "./connector_calls.ts";
 import type { Say } from "./finding.ts";
 import { whyNotWritable } from "./folders.ts";
@@ -22,9 +23,10 @@ const STAGE_ALIASES = new Map([["test", "runtest"]]);
  * @param options.withFolders whether to look at its folders: `doctor` has a check of its own.
  */
 export async function checkAgent(
-  config: Partial<AgentConfig>,
+  written: Partial<AgentConfig>,
   { file, say, withFolders }: { file: string; say: Say; withFolders: boolean },
 ): Promise<void> {
+  const config = await withDeviceFile(written, file);
   const user = await agentUser({ file, config });
   checkQueues(config, say);
   const wrong = await connectorMistake(config);

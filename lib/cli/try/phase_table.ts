@@ -1,8 +1,8 @@
 /** The table of phases that `try` ends with. */
-import { noObserver, type Observer } from "../../observe/observer.ts";
+import { type PhaseEnded, type Sink, sinkOf } from "../../observe/events.ts";
 import { type Phase, PHASES } from "../../phases.ts";
 
-type Row = { status: number; seconds: number; event: string } | { skipped: string };
+type Row = PhaseEnded | { skipped: string };
 
 /** Keeps what becomes of each phase. */
 export class PhaseTable {
@@ -18,16 +18,15 @@ export class PhaseTable {
   }
 
   /** What is to be told. */
-  readonly observer: Observer = {
-    ...noObserver,
-    phaseSkipped: (phase, reason) => {
+  readonly sink: Sink = sinkOf({
+    phase_skipped: ({ phase, reason }) => {
       const skipped = this.#unconfigured.has(phase)
         ? "only tests run without an agent's configuration: add -c FILE"
         : reason;
       this.#rows.set(phase, { skipped });
     },
-    phaseEnded: (phase, result) => void this.#rows.set(phase, result),
-  };
+    phase_ended: (event) => void this.#rows.set(event.phase, event),
+  });
 
   /** Whether at least one phase ran and each that ran has status 0. */
   get passed(): boolean {

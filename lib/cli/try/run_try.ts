@@ -2,18 +2,18 @@
 import { join } from "node:path";
 import { runAgent } from "../../agent/agent.ts";
 import { prepareFolders } from "../../agent/folders.ts";
-import type { SignalListener, Signals } from "../../agent/signals.ts";
 import { systemClock } from "../../clock.ts";
 import { AgentConfig } from "../../config/agent_config.ts";
 import { formatMistake, sourceLines } from "../../config/mistake.ts";
 import type { Log } from "../../log.ts";
 import { type Phase, PHASES } from "../../phases.ts";
 import { escapeText } from "../../observe/log_format.ts";
-import { combineObservers, noObserver } from "../../observe/observer.ts";
+import { combineSinks, emitterOf } from "../../observe/events.ts";
+import { Control } from "../../host/control.ts";
 import { Connectivity } from "../../outbox/connectivity.ts";
 import { serveSandbox } from "../../sandbox/serve.ts";
 import { createServerClient } from "../../server/client.ts";
-import { readConfig } from "../run_agent.ts";
+import { readConfig } from "../read_config.ts";
 import type { CommandLine, Io } from "../command.ts";
 import { selfCommand, shellCommand } from "../self.ts";
 import { ownScreen } from "../screen.ts";
@@ -141,9 +141,14 @@ async function runOne(trial: Trial): Promise<number> {
   );
   const text = new TerminalText();
   const decoder = new TextDecoder();
-  const stop = stopper();
-  const interrupted = onInterrupt(io, () => sandbox.cancel(jobId), stop);
-  void sandbox.waitFor(() => sandbox.state(jobId) === "complete").then(() => stop.now());
+  const sink = combineSinks([table.sink, progress.sink, (event) => {
+    if (event.type !== "output") return;
+    io.stdout(text.push(decoder.decode(event.bytes, { stream: true })));
+  }], log);
+  const control = new Control();
+  const interrupted = onInterrupt(io, () => sandbox.cancel(jobId), control);
+  void sandbox.waitFor(() => sandbox.state(jobId) === "complete")
+    .then(() => control.stop("SIGTERM", false));
   try {
     const end = await runAgent({
       config,
@@ -152,11 +157,8 @@ async function runOne(trial: Trial): Promise<number> {
       connectivity,
       clock,
       log,
-      observer: combineObservers([table.observer, progress.observer, {
-        ...noObserver,
-        output: (bytes) => io.stdout(text.push(decoder.decode(bytes, { stream: true }))),
-      }], log),
-      signals: stop.signals,
+      emit: emitterOf(config.agent_id, { clock, sink }),
+      control,
       recentLog: () => [],
       setRedactor,
       wantsRelease: false,
@@ -182,28 +184,11 @@ async function runOne(trial: Trial): Promise<number> {
   }
 }
 
-/** Stops the agent of a trial as a signal would. */
-function stopper() {
-  const asked: ("first" | "again")[] = [];
-  let listener: SignalListener | undefined;
-  const tell = (which: "first" | "again") => {
-    if (listener === undefined) asked.push(which);
-    else listener.stop("SIGTERM", which === "again");
-  };
-  const signals: Signals = {
-    listen(next) {
-      listener = next;
-      for (const which of asked.splice(0)) tell(which);
-    },
-  };
-  return { signals, now: () => tell("first"), atOnce: () => tell("again") };
-}
-
 /** Ctrl-C cancels the job; again, it ends everything at once. */
 function onInterrupt(
   io: Io,
   cancel: () => void,
-  stop: { now(): void; atOnce(): void },
+  control: Control,
 ): { readonly wasAsked: boolean } {
   const state = { wasAsked: false };
   io.signals.listen({
@@ -214,8 +199,8 @@ function onInterrupt(
         io.stderr("\nThe job is cancelled; cleanup runs. Again to end everything at once.\n");
         cancel();
       } else {
-        stop.now();
-        stop.atOnce();
+        control.stop("SIGTERM", false);
+        control.stop("SIGTERM", true);
       }
     },
   });

@@ -1,6 +1,6 @@
 /** Shows what a trial is doing: the phase and for how long, what is unpacked or uploaded. */
 import type { Clock } from "../../clock.ts";
-import { noObserver, type Observer } from "../../observe/observer.ts";
+import { type Sink, sinkOf } from "../../observe/events.ts";
 import { duration } from "../../observe/words.ts";
 import type { Phase } from "../../phases.ts";
 import { progressWords } from "../../progress.ts";
@@ -26,13 +26,12 @@ export class TrialProgress {
   }
 
   /** What is to be told. */
-  readonly observer: Observer = {
-    ...noObserver,
-    phaseStarted: (name, { totalMs }) => {
-      this.#phase = { name, since: this.#clock.monotonic(), limitMs: totalMs };
+  readonly sink: Sink = sinkOf({
+    phase_began: ({ phase, limits }) => {
+      this.#phase = { name: phase, since: this.#clock.monotonic(), limitMs: limits.totalMs };
       this.show();
     },
-    phaseEnded: () => {
+    phase_ended: () => {
       this.#phase = undefined;
       this.show();
     },
@@ -43,7 +42,7 @@ export class TrialProgress {
       this.#step = { key: what, since, words };
       this.show();
     },
-  };
+  });
 
   /** Something that is done by `try` itself, or the end of it. */
   step(words: string | undefined): void {

@@ -2,10 +2,10 @@
  * Whatever hangs, a process that is told to stop ends: the next one takes up from the journals what
  * this one leaves, and nobody has to wait for the SIGKILL of a supervisor.
  */
-import type { SignalListener, Signals } from "../agent/signals.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { noObserver, type Observer } from "../observe/observer.ts";
+import { type Sink, sinkOf } from "../observe/events.ts";
+import type { SignalListener, Signals } from "./signals.ts";
 
 /** An agent that stops in order takes half of it. */
 const LIMIT_MS = 60_000;
@@ -26,7 +26,7 @@ export interface LastResort {
   /** The signals of the process, with an end behind each. */
   signals: Signals;
   /** Has to be told of the jobs. */
-  observer: Observer;
+  sink: Sink;
   /** Nothing is left that could hang. */
   over(): void;
 }
@@ -35,11 +35,12 @@ export interface LastResort {
 export function withLastResort({ signals, clock, log, exit }: LastResortOptions): LastResort {
   const over = new AbortController();
   let isStopping = false;
-  let isInJob = false;
+  /** Agents whose job is not at its end. */
+  const inJob = new Set<string>();
 
   const endWhateverHangs = async () => {
     await clock.sleep(LIMIT_MS, over.signal);
-    if (isInJob) await clock.sleep(LIMIT_IN_JOB_MS - LIMIT_MS, over.signal);
+    if (inJob.size > 0) await clock.sleep(LIMIT_IN_JOB_MS - LIMIT_MS, over.signal);
     try {
       log.error(
         "The agent was told to stop and has not ended in time: something hangs, please report this. " +
@@ -59,15 +60,16 @@ export function withLastResort({ signals, clock, log, exit }: LastResortOptions)
       }
       listener.stop(signal, again);
     },
+    ...(listener.hangUp !== undefined && { hangUp: () => listener.hangUp?.() }),
   });
   return {
     signals: { listen: (listener) => signals.listen(watched(listener)) },
-    observer: {
-      ...noObserver,
-      jobStarted: () => void (isInJob = true),
-      recovering: (jobId) => void (isInJob = jobId !== undefined),
-      jobEnded: () => void (isInJob = false),
-    },
+    sink: sinkOf({
+      job_began: ({ agent }) => void inJob.add(agent),
+      recovery_began: ({ agent }) => void inJob.add(agent),
+      recovery_ended: ({ agent }) => void inJob.delete(agent),
+      job_ended: ({ agent }) => void inJob.delete(agent),
+    }),
     over: () => over.abort(),
   };
 }

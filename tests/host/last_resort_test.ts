@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
-import type { SignalListener } from "../../lib/agent/signals.ts";
-import { withLastResort } from "../../lib/cli/last_resort.ts";
+import type { SignalListener } from "../../lib/host/signals.ts";
+import { withLastResort } from "../../lib/host/last_resort.ts";
+import { emitterOf } from "../../lib/observe/events.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
 
@@ -11,7 +12,7 @@ function hanging() {
   const exits: number[] = [];
   const told: string[] = [];
   let toProcess: SignalListener | undefined;
-  const { signals, observer, over } = withLastResort({
+  const { signals, sink, over } = withLastResort({
     signals: { listen: (listener) => void (toProcess = listener) },
     clock,
     log,
@@ -22,7 +23,8 @@ function hanging() {
     stop: (signal, again) => told.push(`${signal}${again ? " again" : ""}`),
   });
   const stop = (again = false) => toProcess?.stop("SIGTERM", again);
-  return { clock, exits, log, observer, over, restart: () => toProcess?.restart(), stop, told };
+  const emit = emitterOf("agent-1", { clock, sink });
+  return { clock, emit, exits, log, over, restart: () => toProcess?.restart(), stop, told };
 }
 
 Deno.test("a process that is told to stop and hangs ends after 60 s, and says so", async () => {
@@ -39,8 +41,8 @@ Deno.test("a process that is told to stop and hangs ends after 60 s, and says so
 });
 
 Deno.test("a job that is being ended has until 85 s, which is before systemd kills", async () => {
-  const { clock, exits, observer, stop } = hanging();
-  observer.jobStarted({ jobId: "1", queue: "q" });
+  const { clock, emit, exits, stop } = hanging();
+  emit({ type: "job_began", job: "1", queue: "q" });
   stop();
   await clock.advance(84_999);
   assertEquals(exits, []);
@@ -49,11 +51,11 @@ Deno.test("a job that is being ended has until 85 s, which is before systemd kil
 });
 
 Deno.test("a job that has ended leaves no more time than there is without one", async () => {
-  const { clock, exits, observer, stop } = hanging();
-  observer.recovering("1");
+  const { clock, emit, exits, stop } = hanging();
+  emit({ type: "recovery_began", job: "1" });
   stop();
   await clock.advance(30_000);
-  observer.recovering(undefined);
+  emit({ type: "recovery_ended", job: "j" });
   await clock.advance(30_000);
   assertEquals(exits, [1]);
 });

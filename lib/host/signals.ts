@@ -12,8 +12,10 @@ type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";
 export interface SignalListener {
   /** SIGUSR1: restart when no job runs. */
   restart(): void;
-  /** SIGTERM, SIGINT or SIGHUP; the second one and those after it with `again`. */
+  /** SIGTERM or SIGINT, and SIGHUP without `hangUp`; the second one and those after it with `again`. */
   stop(signal: StopSignal, again: boolean): void;
+  /** SIGHUP: something on disk is to be read again. */
+  hangUp?(): void;
 }
 
 /** The signals of this process. */
@@ -33,6 +35,7 @@ export function catchSignals(): Signals {
   });
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     const onStop = () => {
+      if (signal === "SIGHUP" && listener?.hangUp !== undefined) return listener.hangUp();
       if (listener !== undefined) return listener.stop(signal, ++stops > 1);
       // The parent should see that a signal ended the process.
       Deno.removeSignalListener(signal, onStop);

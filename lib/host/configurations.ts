@@ -1,0 +1,133 @@
+/**
+ * Which agents a host has: every configuration file in a folder, or those that were named; and what
+ * has changed there since the last look.
+ */
+import { join } from "node:path";
+import type { AgentConfig } from "../config/agent_config.ts";
+import { messageOf } from "../message.ts";
+
+/** In a folder of its own for each agent, as the established host charm lays them out. */
+const FILE_NAME = "testflinger-agent.conf";
+const SUFFIX = ".conf";
+
+/** Where the configurations are. */
+export type ConfigurationSource =
+  | { files: readonly string[] }
+  /** `FOLDER/*.conf`, and `FOLDER/<name>/testflinger-agent.conf`. */
+  | { folder: string };
+
+/** What reading one file comes to. */
+export type ConfigurationRead =
+  | { ok: true; config: AgentConfig; warnings: readonly string[] }
+  | { ok: false; mistakes: readonly string[] };
+
+/** One agent that the host should have. */
+export interface Wanted {
+  file: string;
+  config: AgentConfig;
+}
+
+/** A file that cannot be used as it is. */
+export interface BrokenFile {
+  file: string;
+  /** Each on one line, with file, line and column. */
+  mistakes: readonly string[];
+  /** The agent that runs on as the file was before. */
+  agentId?: string;
+}
+
+/** What there is. */
+export interface Look {
+  /** By agent id. */
+  wanted: ReadonlyMap<string, Wanted>;
+  broken: readonly BrokenFile[];
+  /** Of files that are new or were changed. */
+  warnings: readonly string[];
+}
+
+interface Known {
+  text: string | undefined;
+  read: ConfigurationRead;
+  /** As the file last could be used. */
+  good: AgentConfig | undefined;
+}
+
+/** The configurations of a host. */
+export class Configurations {
+  readonly #source: ConfigurationSource;
+  readonly #read: (file: string) => Promise<ConfigurationRead>;
+  #known = new Map<string, Known>();
+
+  constructor(
+    source: ConfigurationSource,
+    read: (file: string) => Promise<ConfigurationRead>,
+  ) {
+    this.#source = source;
+    this.#read = read;
+  }
+
+  /** Looks which files there are, and reads those that have changed. */
+  async look(): Promise<Look> {
+    const before = this.#known;
+    const known = new Map<string, Known>();
+    const warnings: string[] = [];
+    let files: readonly string[];
+    try {
+      files = "files" in this.#source ? this.#source.files : await filesIn(this.#source.folder);
+    } catch (error) {
+      // A folder that cannot be read for a moment takes no agent away.
+      files = [...before.keys()];
+      warnings.push(`The configurations cannot be listed, so nothing changes: ${messageOf(error)}`);
+    }
+    for (const file of files) {
+      const earlier = before.get(file);
+      const text = await Deno.readTextFile(file).catch(() => undefined);
+      if (earlier !== undefined && earlier.text === text) {
+        known.set(file, earlier);
+        continue;
+      }
+      const read = await this.#read(file);
+      if (read.ok) warnings.push(...read.warnings);
+      known.set(file, { text, read, good: read.ok ? read.config : earlier?.good });
+    }
+    this.#known = known;
+    return { ...sortOut(known), warnings };
+  }
+}
+
+/** Which agents follow from the files; each id is the first file's that names it. */
+function sortOut(known: ReadonlyMap<string, Known>): Pick<Look, "wanted" | "broken"> {
+  const wanted = new Map<string, Wanted>();
+  const broken: BrokenFile[] = [];
+  for (const [file, { read, good }] of known) {
+    const agentId = good?.agent_id;
+    if (!read.ok) {
+      broken.push({ file, mistakes: read.mistakes, ...(agentId !== undefined && { agentId }) });
+    }
+    if (good === undefined || agentId === undefined) continue;
+    const first = wanted.get(agentId);
+    if (first === undefined) {
+      wanted.set(agentId, { file, config: good });
+    } else if (read.ok) {
+      const mistake = `${file}: agent_id: '${agentId}' is the agent of ${first.file} already, ` +
+        "give this one another id";
+      broken.push({ file, mistakes: [mistake] });
+    }
+  }
+  return { wanted, broken };
+}
+
+/** The configuration files in a folder, in the order of their names. */
+export async function filesIn(folder: string): Promise<string[]> {
+  const files: string[] = [];
+  for await (const { name } of Deno.readDir(folder)) {
+    if (name.startsWith(".")) continue;
+    const path = join(folder, name);
+    const info = await Deno.stat(path).catch(() => undefined);
+    if (info?.isFile && name.endsWith(SUFFIX)) files.push(path);
+    if (!info?.isDirectory) continue;
+    const inside = join(path, FILE_NAME);
+    if ((await Deno.stat(inside).catch(() => undefined))?.isFile) files.push(inside);
+  }
+  return files.sort();
+}

@@ -1,0 +1,283 @@
+/**
+ * The agents of a host in one process, and what there is once for all of them: the signals, the
+ * console, systemd, InfluxDB, one endpoint. `testflinger-agent -c FILE` is a host with one agent.
+ */
+import { prepareFolders } from "../agent/folders.ts";
+import type { Clock } from "../clock.ts";
+import type { AgentConfig } from "../config/agent_config.ts";
+import type { Log } from "../log.ts";
+import { combineSinks, emitterOf, type Sink } from "../observe/events.ts";
+import type { HostView } from "../observe/host_view.ts";
+import { createInflux } from "../observe/influx.ts";
+import { createLineStream } from "../observe/line_stream.ts";
+import {
+  type Console,
+  consoleLines,
+  createLog,
+  createLogLines,
+  lineOf,
+  stderrIsJournal,
+} from "../observe/log.ts";
+import { createSystemd } from "../observe/systemd.ts";
+import { VERSION } from "../version.ts";
+import { AgentPool, type PoolEnd, type PoolMember } from "./agent_pool.ts";
+import {
+  type BrokenFile,
+  type ConfigurationRead,
+  Configurations,
+  type ConfigurationSource,
+} from "./configurations.ts";
+import { type Endpoint, openEndpoint } from "./endpoint.ts";
+import { withLastResort } from "./last_resort.ts";
+import type { Signals } from "./signals.ts";
+
+/** How often the configurations are looked at. */
+const LOOK_EVERY_MS = 10_000;
+
+/** What a host is made of. */
+export interface HostOptions {
+  source: ConfigurationSource;
+  read(file: string): Promise<ConfigurationRead>;
+  /** Of agents whose configuration names none. */
+  tokenFile: string;
+  /** Port of the endpoint; without it the first configuration's that names one. */
+  port?: number | undefined;
+  signals: Signals;
+  clock: Clock;
+  /** Ends the process at once. */
+  exit(status: number): void;
+  /** From now on `handle` is told of errors that nobody has caught; without it they end the process. */
+  onUncaught(handle: (error: unknown) => void): void;
+}
+
+/** Runs the agents of a host until all have ended. */
+export async function runHost(options: HostOptions): Promise<PoolEnd> {
+  const isOne = "files" in options.source && options.source.files.length === 1;
+  const stream = createLineStream(Deno.stderr);
+  const console: Console = {
+    write: (line) => stream.write(line),
+    isJournal: stderrIsJournal(),
+    isShared: !isOne,
+  };
+  try {
+    return await new Host(options, { isOne, console }).run();
+  } finally {
+    await stream.close();
+  }
+}
+
+class Host {
+  readonly #options: HostOptions;
+  readonly #isOne: boolean;
+  readonly #console: Console;
+  readonly #configurations: Configurations;
+  readonly #closing = new AbortController();
+  /** The look at the configurations that is under way, or was the last. */
+  #looking: Promise<void> = Promise.resolve();
+  #broken: readonly BrokenFile[] = [];
+  /** Of each broken file what was last said. */
+  readonly #said = new Map<string, string>();
+  #log: Log;
+  #pool: AgentPool | undefined;
+  #endpoint: Endpoint | undefined;
+  readonly #startedAt: number;
+
+  constructor(options: HostOptions, { isOne, console }: { isOne: boolean; console: Console }) {
+    this.#options = options;
+    this.#isOne = isOne;
+    this.#console = console;
+    this.#configurations = new Configurations(options.source, options.read);
+    this.#log = this.#consoleLog();
+    this.#startedAt = options.clock.now();
+  }
+
+  async run(): Promise<PoolEnd> {
+    const { clock, signals, exit, onUncaught, tokenFile } = this.#options;
+    const look = await this.#configurations.look();
+    const [first] = look.wanted.values();
+    const lines = this.#isOne && first !== undefined ? this.#agentLines(first.config) : undefined;
+    const log = this.#log;
+    if (Deno.uid() === 0) {
+      log.warning(
+        "The agent runs as root, and so does everything in its jobs: let it run as a user of its own " +
+          "(install.sh makes one)",
+      );
+    }
+    const lastResort = withLastResort({ signals, clock, log, exit });
+    let sink: Sink = () => {};
+    const pool = this.#pool = new AgentPool({
+      shared: {
+        clock,
+        console: this.#console,
+        sink: (event) => sink(event),
+        tokenFile,
+        wantsRelease: () => this.#endpoint !== undefined,
+      },
+      log,
+      startsAgain: !this.#isOne,
+      look: () => this.#look(),
+      onBegin: (config) => this.#endpoint?.add(config),
+      onGone: (agentId) => this.#endpoint?.remove(agentId),
+    });
+    const systemd = createSystemd({ clock, log, trouble: () => whyAllHang(pool.members) });
+    const influx = createInflux({ clock, log });
+    const endpoint = this.#endpoint = await this.#openEndpoint([...look.wanted.values()]
+      .map(({ config }) => config));
+    const sinks = [lastResort.sink, pool.sink, systemd?.sink, influx?.sink, endpoint?.sink];
+    sink = combineSinks(sinks.filter((one) => one !== undefined), log);
+
+    const over = () => systemd?.stopping();
+    lastResort.signals.listen({
+      restart: () => pool.restart(),
+      stop: (signal, again) => {
+        over();
+        pool.stop(signal, again);
+      },
+      ...(!this.#isOne && { hangUp: () => void this.#look() }),
+    });
+    if (!this.#isOne) {
+      // What goes wrong for one agent must not end the others.
+      onUncaught((error) =>
+        log.error(
+          "Something went wrong in this process that nothing deals with; please report this",
+          {
+            error: error instanceof Error ? error.stack ?? error.message : String(error),
+          },
+        )
+      );
+    }
+    this.#take(look);
+    if (!this.#isOne) systemd?.ready();
+    const watching = this.#isOne ? undefined : this.#watch();
+    try {
+      return await pool.ended;
+    } finally {
+      over();
+      this.#closing.abort();
+      await watching;
+      await endpoint?.close();
+      await influx?.close();
+      await systemd?.close();
+      lastResort.over();
+      lines?.close();
+    }
+  }
+
+  /** Looks at the configurations now and then. */
+  async #watch(): Promise<void> {
+    const { signal } = this.#closing;
+    while (!signal.aborted) {
+      await this.#options.clock.sleep(LOOK_EVERY_MS, signal).catch(() => {});
+      if (!signal.aborted) await this.#look();
+    }
+  }
+
+  /** Looks at the configurations, one look after the other. */
+  #look(): Promise<void> {
+    const look = async () => this.#take(await this.#configurations.look());
+    return this.#looking = this.#looking.then(look).catch((error) =>
+      this.#log.error("The configurations could not be looked at; it is tried again", {
+        error: String(error),
+      })
+    );
+  }
+
+  #take({ wanted, broken, warnings }: Awaited<ReturnType<Configurations["look"]>>): void {
+    this.#broken = broken;
+    for (const warning of warnings) this.#log.warning(warning);
+    for (const { file, mistakes, agentId } of broken) {
+      const text = mistakes.join("\n");
+      if (this.#said.get(file) === text) continue;
+      this.#said.set(file, text);
+      const then = agentId === undefined
+        ? "No agent runs for it"
+        : `Agent ${agentId} runs on as the file was before`;
+      this.#log.error(`A configuration cannot be used. ${then}: ${mistakes.join("; ")}`);
+    }
+    for (const file of this.#said.keys()) {
+      if (broken.some((one) => one.file === file)) continue;
+      this.#said.delete(file);
+      this.#log.info(`The configuration ${file} is no longer in the way`);
+    }
+    this.#pool?.want(wanted);
+  }
+
+  /** At the first port that is named: one endpoint serves all. */
+  async #openEndpoint(configs: readonly AgentConfig[]): Promise<Endpoint | undefined> {
+    const { port = configs.find((config) => config.metrics_port !== undefined)?.metrics_port } =
+      this.#options;
+    if (port === undefined) return undefined;
+    const named = configs.find((config) => config.metrics_port === port) ?? configs[0];
+    const others = configs.filter(({ metrics_port }) =>
+      metrics_port !== undefined && metrics_port !== port
+    );
+    if (others.length > 0) {
+      this.#log.warning("One port serves all agents of this process; the others are not opened", {
+        port,
+        not_opened: others.map(({ metrics_port }) => metrics_port).join(", "),
+      });
+    }
+    return await openEndpoint({
+      host: named?.metrics_host ?? "127.0.0.1",
+      port,
+      view: this.#view(),
+      clock: this.#options.clock,
+      log: this.#log,
+    });
+  }
+
+  #view(): HostView {
+    const viewOf = ({ wanted, hosted, trouble }: PoolMember) => ({
+      agentId: wanted.config.agent_id,
+      file: wanted.file,
+      configuration: hosted?.config ?? wanted.config,
+      board: hosted?.board,
+      trouble,
+    });
+    return {
+      version: VERSION,
+      startedAt: this.#startedAt,
+      agents: () => this.#pool?.members.map(viewOf) ?? [],
+      agent: (agentId) => {
+        const member = this.#pool?.get(agentId);
+        return member && viewOf(member);
+      },
+      broken: () =>
+        this.#broken.map(({ file, mistakes, agentId }) => ({
+          file,
+          mistakes: [...mistakes],
+          ...(agentId !== undefined && { agent_id: agentId }),
+        })),
+    };
+  }
+
+  /** Lines of the process itself: of one agent's host they are the agent's. */
+  #agentLines(config: AgentConfig): { close(): void } {
+    const agentId = config.agent_id;
+    const lines = createLogLines({
+      agentId,
+      // What cannot be trusted is told by the agent itself, and is not written into here either.
+      folder: prepareFolders(config).ok ? config.logging_basedir : undefined,
+      format: config.log_format,
+      quiet: config.logging_quiet,
+      console: this.#console,
+    });
+    const emit = emitterOf(agentId, { clock: this.#options.clock, sink: lines.sink });
+    this.#log = createLog({ emit, level: config.logging_level });
+    return lines;
+  }
+
+  #consoleLog(): Log {
+    const say = consoleLines({ console: this.#console, format: "text", agentId: "" });
+    const sink: Sink = (event) => {
+      if (event.type === "log") say(lineOf(event));
+    };
+    return createLog({ emit: emitterOf("", { clock: this.#options.clock, sink }), level: "INFO" });
+  }
+}
+
+/** Why the process is thought to hang: each of its agents does. */
+function whyAllHang(members: readonly PoolMember[]): string | undefined {
+  const troubles = members.flatMap(({ hosted }) => hosted?.trouble() ?? []);
+  return members.length > 0 && troubles.length === members.length ? troubles.join("; ") : undefined;
+}

@@ -1,0 +1,198 @@
+/** One life of one agent in this process: what is its own, from its log to its socket. */
+import { resolve } from "node:path";
+import { type AgentEnd, runAgent } from "../agent/agent.ts";
+import { prepareFolders } from "../agent/folders.ts";
+import type { LeaveReason } from "../agent/context.ts";
+import type { Clock } from "../clock.ts";
+import type { AgentConfig } from "../config/agent_config.ts";
+import { messageOf } from "../message.ts";
+import { withoutUserinfo } from "../observe/configuration_view.ts";
+import { combineSinks, type Emit, emitterOf, type Sink } from "../observe/events.ts";
+import { createLiveness, type Liveness } from "../observe/liveness.ts";
+import {
+  type AgentLog,
+  type Console,
+  createLog,
+  createLogLines,
+  LOG_FILE_NAME,
+  type LogLines,
+} from "../observe/log.ts";
+import { createStatus, type StatusBoard } from "../observe/status.ts";
+import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
+import { createTransferLog } from "../observe/transfer_log.ts";
+import { Connectivity } from "../outbox/connectivity.ts";
+import { createServerClient } from "../server/client.ts";
+import { VERSION } from "../version.ts";
+import type { Wanted } from "./configurations.ts";
+import { Control } from "./control.ts";
+
+/** What the agents of a process share. */
+export interface SharedByAgents {
+  clock: Clock;
+  console: Console;
+  /** Is told what happens to any of them. */
+  sink: Sink;
+  /** Of an agent whose configuration names none. */
+  tokenFile: string;
+  /** Whether somebody reads the `release` label of the metrics. */
+  wantsRelease(): boolean;
+}
+
+/** An agent from its start to its end. */
+export class HostedAgent {
+  readonly config: AgentConfig;
+  readonly log: AgentLog;
+  readonly #file: string;
+  readonly #prepared: ReturnType<typeof prepareFolders>;
+  readonly #shared: SharedByAgents;
+  readonly #control = new Control();
+  readonly #lines: LogLines;
+  readonly #liveness: Liveness;
+  readonly #emit: Emit;
+  readonly #sinks: Sink[];
+  #board: StatusBoard | undefined;
+  #socket: StatusSocket | undefined;
+
+  constructor({ config, file }: Wanted, shared: SharedByAgents) {
+    this.config = config;
+    this.#file = file;
+    this.#shared = shared;
+    const { clock, console } = shared;
+    const agentId = config.agent_id;
+    // First of all: nothing is written into a folder that cannot be trusted.
+    this.#prepared = prepareFolders(config);
+    this.#lines = createLogLines({
+      agentId,
+      folder: this.#prepared.ok ? config.logging_basedir : undefined,
+      format: config.log_format,
+      quiet: this.#prepared.ok && config.logging_quiet,
+      console,
+    });
+    this.#liveness = createLiveness({ clock });
+    let sink: Sink = this.#lines.sink;
+    this.#emit = emitterOf(agentId, { clock, sink: (event) => sink(event) });
+    this.log = createLog({ emit: this.#emit, level: config.logging_level });
+    const transfers = createTransferLog({ clock, log: this.log });
+    this.#sinks = [this.#lines.sink, this.#liveness.sink, transfers, (event) => shared.sink(event)];
+    sink = combineSinks(this.#sinks, this.log);
+  }
+
+  /** What it is doing; undefined until it has its folders. */
+  get board(): StatusBoard | undefined {
+    return this.#board;
+  }
+
+  /** Why it is thought to hang. */
+  trouble(): string | undefined {
+    return this.#liveness.trouble();
+  }
+
+  /** Asks it to restart when it is online and no job runs. */
+  restart(): void {
+    this.#control.restart();
+  }
+
+  /** Asks it to end when no job runs. */
+  leave(why: LeaveReason): void {
+    this.#control.leave(why);
+  }
+
+  /** Tells it to stop. */
+  stop(signal: string, again: boolean): void {
+    this.#control.stop(signal, again);
+  }
+
+  /** Runs it to its end. Never fails: what goes wrong is said in the result. */
+  async run(): Promise<AgentEnd> {
+    const { log } = this;
+    if (!this.#prepared.ok) {
+      const { message } = this.#prepared;
+      log.error(message);
+      return { ended: "failed", message };
+    }
+    const { folder } = this.#prepared;
+    try {
+      const end = await this.#runIn(folder);
+      if (end.ended === "failed") log.error(end.message);
+      return end;
+    } catch (error) {
+      // Mostly the disk: what the agent must remember it must be able to write.
+      const message =
+        `The agent cannot run: ${messageOf(error)}. If the disk of ${folder} is full ` +
+        "or mounted without writing, make room there or mount it for writing";
+      log.error(message);
+      return { ended: "failed", message };
+    }
+  }
+
+  async #runIn(folder: string): Promise<AgentEnd> {
+    const { config, log } = this;
+    const { clock, tokenFile, wantsRelease } = this.#shared;
+    const board = this.#board = await createStatus({
+      agentId: config.agent_id,
+      version: VERSION,
+      serverAddress: withoutUserinfo(config.server_address),
+      configurationFile: resolve(this.#file),
+      logFile: resolve(config.logging_basedir, LOG_FILE_NAME),
+      folder,
+      clock,
+      log,
+      liveness: this.#liveness,
+    });
+    this.#sinks.push(board.sink, this.#doorOf(board, folder));
+    const connectivity = new Connectivity(clock, log);
+    const server = createServerClient({
+      address: config.server_address,
+      agentId: config.agent_id,
+      tokenFile: config.token_file ?? tokenFile,
+      clock,
+      log,
+      onContact: (ok, message) => {
+        connectivity.report(ok, message);
+        this.#emit({ type: "contact", ok, message });
+      },
+      onAccess: (problem) => {
+        this.#emit({ type: "access", problem });
+        if (problem === undefined) connectivity.retryNow();
+      },
+    });
+    try {
+      return await runAgent({
+        config,
+        folder,
+        server,
+        connectivity,
+        clock,
+        log,
+        emit: this.#emit,
+        control: this.#control,
+        recentLog: () => this.#lines.recent(),
+        setRedactor: (redact) => log.setRedactor(redact),
+        wantsRelease: wantsRelease(),
+      });
+    } finally {
+      server.close();
+      await this.#socket?.close();
+      await board.close();
+    }
+  }
+
+  /**
+   * Opens the socket at the first thing that the agent tells, which it does once its lock is held:
+   * before, the socket may be another one's. From then on it can be asked, also while it recovers jobs.
+   */
+  #doorOf(board: StatusBoard, folder: string): Sink {
+    const { clock } = this.#shared;
+    return ({ type }) => {
+      if (type === "mode") {
+        this.#socket ??= serveStatusSocket({ folder, board, clock, log: this.log });
+      }
+      if (type === "turned") this.#socket?.renew();
+    };
+  }
+
+  /** Closes its log: nothing is said after that. */
+  close(): void {
+    this.#lines.close();
+  }
+}

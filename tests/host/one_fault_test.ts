@@ -1,0 +1,99 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { HostLab } from "./support/host_lab.ts";
+
+/** The neighbour takes jobs, and ends them. */
+async function assertNeighbourWorks(lab: HostLab): Promise<void> {
+  await lab.go("b");
+  const job = lab.submit("b");
+  await lab.complete(job);
+  assertEquals(lab.sandbox.result(job)?.test_status, 0);
+}
+
+Deno.test("an agent whose folder cannot be made is told and tried again; its neighbour works", async () => {
+  await using lab = await HostLab.open();
+  const obstacle = join(lab.folder, "obstacle");
+  await Deno.writeTextFile(obstacle, "a file");
+  await lab.configure("a", { results_basedir: join(obstacle, "results") });
+  await lab.configure("b");
+  lab.start();
+  await lab.waiting("b");
+  await lab.until(async () => (await lab.get("/healthz")).status === 503, "health says so");
+  assertStringIncludes((await lab.get("/healthz")).text, `${lab.id("a")}: Cannot make the folder`);
+  await assertNeighbourWorks(lab);
+  await Deno.remove(obstacle);
+  await lab.waiting("a");
+  await lab.until(async () => (await lab.get("/healthz")).status === 200, "all is well again");
+});
+
+Deno.test("an agent that meets an error that nobody planned for begins again; its neighbour works", async () => {
+  await using lab = await HostLab.open();
+  await lab.configure("a");
+  await lab.configure("b");
+  const results = join(lab.folder, "a", "results", `agent-${lab.id("a")}`);
+  // A folder in place of the file in which it takes its lock.
+  await Deno.mkdir(join(results, "lock"), { recursive: true });
+  lab.start();
+  await lab.waiting("b");
+  await lab.until(
+    () => lab.process.output().includes(`[${lab.id("a")}] The agent cannot run: `),
+    "it is told",
+  );
+  await assertNeighbourWorks(lab);
+  await Deno.remove(join(results, "lock"));
+  await lab.waiting("a");
+});
+
+Deno.test("an agent that another process holds already is told; its neighbour works", async () => {
+  await using lab = await HostLab.open();
+  const file = await lab.configure("a");
+  await lab.configure("b");
+  const other = lab.start("-c", file);
+  await using _other = other;
+  await lab.waiting("a");
+  lab.start();
+  await lab.waiting("b");
+  await lab.until(
+    () => lab.process.output().includes(`Another agent '${lab.id("a")}' runs on this host`),
+    "it is told",
+  );
+  await assertNeighbourWorks(lab);
+  other.kill("SIGTERM");
+  await other.exited;
+  await lab.waiting("a");
+});
+
+Deno.test("a job that prints as fast as it can does not hold up the neighbour's", async () => {
+  await using lab = await HostLab.open();
+  await lab.configure("a", { test_command: "yes 'a line of output'" });
+  await lab.configure("b", { polling_interval: 0.2 });
+  lab.start();
+  await lab.waiting("a", "b");
+  const flood = lab.submit("a");
+  await lab.until(() => lab.sandbox.log(flood, "output").length > 10_000_000, "it floods");
+  await assertNeighbourWorks(lab);
+  lab.sandbox.cancel(flood);
+  await lab.until(() => lab.sandbox.result(flood)?.job_state === "complete", "the flood ends");
+});
+
+Deno.test("an agent whose server never answers does not hold up the neighbour, nor the end", async () => {
+  await using lab = await HostLab.open();
+  const silent = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const taken: Deno.Conn[] = [];
+  const taking = (async () => {
+    for await (const connection of silent) taken.push(connection);
+  })();
+  try {
+    await lab.configure("a", { server_address: `http://127.0.0.1:${silent.addr.port}` });
+    await lab.configure("b");
+    lab.start();
+    await lab.waiting("b");
+    await assertNeighbourWorks(lab);
+    lab.process.kill("SIGTERM");
+    assertEquals(await lab.process.exited, 0, lab.process.output());
+  } finally {
+    silent.close();
+    for (const connection of taken) connection.close();
+    await taking;
+  }
+});
