@@ -365,6 +365,7 @@ const WRONG: Record<string, [value: string, message: string][]> = {
       "is the text 'much', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
     ],
   ],
+  token_file: [["''", "is the text '', must not be empty"]],
   metrics_port: [
     ["65536", "is the number '65536', must be at most 65535"],
     ["0", "is the number '0', must be at least 1"],
@@ -437,12 +438,6 @@ Deno.test("a misspelt key is met with the one that was meant", async () => {
       "agent.conf:8:1: foo: is not a known key, remove it",
     ],
   );
-});
-
-Deno.test("the token file is named on the command line alone", async () => {
-  assertEquals(await refusalOf("token_file: /etc/token\n"), [
-    "agent.conf:4:1: token_file: is not a known key, remove it",
-  ]);
 });
 
 Deno.test("phases find every key that is text in their environment, defaults included", async () => {
