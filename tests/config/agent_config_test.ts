@@ -365,7 +365,7 @@ const WRONG: Record<string, [value: string, message: string][]> = {
       "is the text 'much', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
     ],
   ],
-  token_file: [["''", "is the text '', must not be empty"]],
+  token_file: [["''", "is the text, must not be empty"]],
   metrics_port: [
     ["65536", "is the number '65536', must be at most 65535"],
     ["0", "is the number '0', must be at least 1"],
