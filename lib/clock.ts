@@ -15,13 +15,25 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
+/** A clock that goes on from one process to the next. */
+export interface HostClock extends Clock {
+  /** Milliseconds since the host was started. */
+  sinceBoot(): Promise<number>;
+  /** Milliseconds since a moment that the file system has noted. */
+  since(moment: Date): number;
+}
+
 /** setTimeout() fires at once for anything longer than 2^31-1 ms. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** The clock on the wall. */
-export const systemClock: Clock = {
+export const systemClock: HostClock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
+  async sinceBoot() {
+    return performance.now() + await (bootToOrigin ??= measureBootToOrigin());
+  },
+  since: (moment) => Date.now() - moment.getTime(),
   async sleep(ms, signal) {
     let left = ms;
     do {
@@ -31,6 +43,22 @@ export const systemClock: Clock = {
     } while (left > 0);
   },
 };
+
+/** From the start of the host to that of this process, as the kernel counts; asked for once. */
+let bootToOrigin: Promise<number> | undefined;
+
+async function measureBootToOrigin(): Promise<number> {
+  // Deno opens nothing under /proc without `--allow-all`, which the agent is not given.
+  const asked = performance.now();
+  const { stdout } = await new Deno.Command("cat", {
+    args: ["/proc/uptime"],
+    stdin: "null",
+    stderr: "null",
+  }).output();
+  const seconds = parseFloat(new TextDecoder().decode(stdout));
+  if (Number.isNaN(seconds)) throw new Error("Cannot read /proc/uptime");
+  return seconds * 1000 - asked;
+}
 
 function sleepOnce(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -48,13 +76,15 @@ function sleepOnce(ms: number, signal?: AbortSignal): Promise<void> {
 }
 
 /** A clock that runs `factor` times as fast as the one on the wall. */
-export function scaledClock(factor: number): Clock {
+export function scaledClock(factor: number): HostClock {
   const start = systemClock.now();
   const origin = systemClock.monotonic();
   const elapsed = () => (systemClock.monotonic() - origin) * factor;
   return {
     now: () => start + elapsed(),
     monotonic: elapsed,
+    sinceBoot: async () => await systemClock.sinceBoot() * factor,
+    since: (moment) => systemClock.since(moment) * factor,
     sleep: (ms, signal) => systemClock.sleep(ms / factor, signal),
   };
 }

@@ -8,13 +8,16 @@ import { removeFolder } from "../job/folder.ts";
 import { Job } from "../job/job.ts";
 import type { JobContext, StopSignals } from "../job/job_context.ts";
 import { endAnyway } from "../job/job_ending.ts";
-import { JobRun } from "../job/job_run.ts";
-import { recoverJobs } from "../job/recovery.ts";
+import { type JobResult, JobRun, type JobRunOptions } from "../job/job_run.ts";
 import { JobStore } from "../job/store.ts";
+import { findJobs } from "../job/take_up.ts";
 import { forgetClaim } from "../job/working_folder.ts";
 import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
 import { type Observer, observerOf } from "../observe/observer.ts";
+import type { JournalHook } from "../outbox/journal.ts";
+import type { Outbox } from "../outbox/outbox.ts";
+import { bootId } from "../process/identity.ts";
 import type { AgentContext, AgentControl, LeaveReason } from "./context.ts";
 import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
 import type { HostTrouble } from "./host_check.ts";
@@ -46,6 +49,10 @@ export interface AgentOptions extends AgentContext {
   wantsRelease: boolean;
   /** Where markers and locks are looked for. @default "/tmp" */
   sharedFolder?: string;
+  /** Changes with each start of the host. @default the kernel's */
+  bootId?: string | undefined;
+  /** Told of what is written into the journals of jobs. */
+  onJournal?: JournalHook | undefined;
 }
 
 /** Why an agent ended. */
@@ -56,6 +63,8 @@ export type AgentEnd =
   | { ended: "restart" }
   /** It was told to leave. */
   | { ended: "left" }
+  /** It is to be started again, and a job that runs goes on meanwhile. */
+  | { ended: "handed over" }
   /** It could not start: `message` is for the operator. */
   | { ended: "failed"; message: string };
 
@@ -85,9 +94,11 @@ class Agent {
   readonly #options: AgentOptions;
   readonly #stop = new AbortController();
   readonly #forceStop = new AbortController();
+  readonly #leave = new AbortController();
   readonly #stopSignals: StopSignals = {
     stop: this.#stop.signal,
     forceStop: this.#forceStop.signal,
+    leave: this.#leave.signal,
   };
   readonly #lock: Lock;
   readonly #state: StateFile;
@@ -106,7 +117,7 @@ class Agent {
     this.#options = options;
     this.#lock = lock;
     const { config, server, connectivity, clock, log, sharedFolder } = options;
-    this.#store = new JobStore(folder, log);
+    this.#store = new JobStore(folder, log, options.onJournal);
     this.#state = new StateFile(folder, log);
     this.#desired = new DesiredState(this.#state, log);
     this.#reporter = new Reporter({ ...options, desired: this.#desired });
@@ -151,7 +162,7 @@ class Agent {
       reporter: this.#reporter,
       jobsFolder: this.#store.jobsFolder,
       restoreFolders: () => this.#restoreFolders(),
-      runJob: (received, broken) => this.#runJob(received, broken),
+      runJob: (received, broken) => this.#acceptJob(received, broken),
     });
   }
 
@@ -190,6 +201,7 @@ class Agent {
         this.#pollLoop.wakeUp();
       },
       stop: (signal, again) => this.#onStop(signal, again),
+      handOver: () => this.#onHandOver(),
     });
     log.info(`Agent ${config.agent_id} starts`, { server: config.server_address });
 
@@ -200,20 +212,22 @@ class Agent {
       // 1. The record on the server is kept fresh from now on, also while the next step takes long.
       this.#reporter.register();
       reporter = this.#reporter.run(reporting.signal);
-      // 2. What an earlier process left is brought to its end, with or without a server.
+      // 2. What an earlier process left is delivered; a job that runs is taken up where it is.
       await adoptLeftovers(config.results_basedir, { store: this.#store, clock, log });
-      await this.#recover();
-      this.#reporter.showIdle();
+      await this.#takeUpJobs();
+      if (!this.#leave.signal.aborted) this.#reporter.showIdle();
       // 3. The poll loop.
       end = { ended: await this.#pollLoop.run() };
-      // 4. The end: what is on its way, then the last state.
-      await this.#sayGoodbye(end);
+      if (this.#leave.signal.aborted) end = { ended: "handed over" };
+      // 4. The end: what is on its way, then the last state. The next process goes on with both when
+      // there is one in a moment.
+      if (end.ended !== "handed over") await this.#sayGoodbye(end);
     } finally {
       reporting.abort();
       await reporter;
       await this.#uploads.stop();
     }
-    const isBack = end.ended === "restart" ||
+    const isBack = end.ended === "restart" || end.ended === "handed over" ||
       end.ended === "left" && this.#leaving !== "removed";
     log.info(isBack ? "The agent ends, to be started again" : "The agent ends");
     return end;
@@ -231,9 +245,24 @@ class Agent {
     this.#pollLoop.wakeUp();
   }
 
-  async #recover(): Promise<void> {
-    const ends = await recoverJobs(this.#store, this.#uploads, this.#jobContext());
-    for (const end of ends) if (end.recoveryFailed) this.#goOffline(end.jobId);
+  #onHandOver(): void {
+    this.#leave.abort(new DOMException("The agent hands over", "AbortError"));
+    this.#pollLoop.wakeUp();
+  }
+
+  async #takeUpJobs(): Promise<void> {
+    for (
+      const { job, outbox, isDamaged } of await findJobs(
+        this.#store,
+        this.#uploads,
+        this.#options.clock,
+      )
+    ) {
+      if (this.#leave.signal.aborted) return;
+      // It may run for hours, and the agent is as ready as it can be.
+      this.#emit({ type: "turned" });
+      await this.#runJob(job, outbox, { isDamaged, isTakenUp: true });
+    }
     await this.#uploads.enforceCap();
   }
 
@@ -243,7 +272,7 @@ class Agent {
     );
   }
 
-  async #runJob(received: Record<string, unknown>, broken?: string): Promise<"ran" | "refused"> {
+  async #acceptJob(received: Record<string, unknown>, broken?: string): Promise<"ran" | "refused"> {
     const { server, connectivity, clock, log } = this.#options;
     const job = new Job(received);
     let outbox;
@@ -260,25 +289,43 @@ class Agent {
       });
       return "refused";
     }
-    const accepted = outbox;
-    this.#reporter.setJob(job.jobId, () => accepted.state.cancelled);
-    const context = this.#jobContext();
-    let run: JobRun | undefined;
-    this.#uploads.startLive(outbox, () => run?.noteCancelled());
-    try {
-      run = new JobRun(job, outbox, context);
-      const end = await run.run(broken);
-      if (end.recoveryFailed) this.#goOffline(end.jobId);
-    } catch (error) {
-      await endAnyway(outbox, { error, context });
-    }
-    this.#reporter.setJob("");
-    if (!this.#stop.signal.aborted) this.#reporter.showIdle();
+    await this.#runJob(job, outbox, { broken });
     await this.#uploads.enforceCap();
     return "ran";
   }
 
-  #jobContext(): JobContext {
+  /** Runs a job from where it is, and delivers it meanwhile. */
+  async #runJob(
+    job: Job,
+    outbox: Outbox,
+    { isTakenUp = false, ...options }: JobRunOptions & { isTakenUp?: boolean },
+  ): Promise<void> {
+    this.#reporter.setJob(job.jobId, () => outbox.state.cancelled);
+    const context = await this.#jobContext();
+    let run: JobRun | undefined;
+    const onCancelled = () => run?.noteCancelled();
+    this.#uploads.startLive(outbox, { onCancelled, isLeftover: isTakenUp });
+    let result: JobResult | undefined;
+    try {
+      run = new JobRun(job, outbox, context, options);
+      result = await run.run();
+    } catch (error) {
+      await endAnyway(outbox, { error, context }).catch((problem) =>
+        this.#options.log.error(
+          `Cannot bring job ${job.jobId} to its end: ${
+            messageOf(problem)
+          }. What there is of it is ` +
+            `delivered from ${outbox.folder}; the rest is tried again at the next start of the agent.`,
+        )
+      );
+    }
+    if (result === "left running") return;
+    if (result?.recoveryFailed) this.#goOffline(result.jobId);
+    this.#reporter.setJob("");
+    if (!this.#stop.signal.aborted) this.#reporter.showIdle();
+  }
+
+  async #jobContext(): Promise<JobContext> {
     const { config, server, connectivity, clock, log, wantsRelease, setRedactor } = this.#options;
     return {
       config,
@@ -288,6 +335,7 @@ class Agent {
       log,
       observer: this.#observer,
       signals: this.#stopSignals,
+      bootId: this.#options.bootId ?? await bootId(),
       wantsRelease,
       forgetReceived: (outbox) => this.#store.forgetReceived(outbox),
       keepSecret: (outbox, secrets) => {

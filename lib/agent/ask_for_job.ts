@@ -8,6 +8,8 @@ import type { AgentContext } from "./context.ts";
  * a slow server takes as long.
  */
 const LAST_ANSWER_MS = 30_000;
+/** The same for one that hands over, which does not take longer than 2 s. */
+const LAST_ANSWER_BEFORE_LEAVING_MS = 1_500;
 
 /** What asking for a job needs. */
 export interface AskOptions extends AgentContext {
@@ -30,7 +32,7 @@ export async function askForJob(
     .map(([queue]) => queue);
   emit({ type: "polled" });
   const queues = restricted.length > 0 ? restricted : config.job_queues;
-  const noLater = options.signals.stop;
+  const noLater = AbortSignal.any([options.signals.stop, options.signals.leave]);
   const offer = await patiently((signal) => server.nextJob(queues, { signal, noLater }), options);
   if (!offer.ok && offer.kind === "unreachable") {
     log.debug(`If the server handed out a job, the agent never saw it: ${offer.message}`);
@@ -47,10 +49,12 @@ async function patiently<T>(
   { clock, signals }: AskOptions,
 ): Promise<T> {
   const over = new AbortController();
-  const giveUp = () => {
-    clock.sleep(LAST_ANSWER_MS, over.signal).then(() => over.abort(), () => {});
+  const giveUpIn = (ms: number) => () => {
+    clock.sleep(ms, over.signal).then(() => over.abort(), () => {});
   };
-  signals.stop.addEventListener("abort", giveUp, { signal: over.signal });
+  const { stop, leave } = signals;
+  stop.addEventListener("abort", giveUpIn(LAST_ANSWER_MS), { signal: over.signal });
+  leave.addEventListener("abort", giveUpIn(LAST_ANSWER_BEFORE_LEAVING_MS), { signal: over.signal });
   try {
     return await call(AbortSignal.any([over.signal, signals.forceStop]));
   } finally {

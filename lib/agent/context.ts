@@ -1,5 +1,5 @@
 /** What every part of an agent works with, and what may be asked of an agent that runs. */
-import type { Clock } from "../clock.ts";
+import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Emit } from "../observe/events.ts";
@@ -11,7 +11,7 @@ export interface AgentContext {
   config: AgentConfig;
   server: ServerApi;
   connectivity: Connectivity;
-  clock: Clock;
+  clock: HostClock;
   log: Log;
   /** Tells what happens. */
   emit: Emit;
@@ -32,6 +32,8 @@ export interface AgentRequests {
   restart(): void;
   /** End when no job runs, whatever its state. */
   leave(why: LeaveReason): void;
+  /** End now, and leave a job that runs to the next process. */
+  handOver(): void;
   /** Stop now, in order; `again`: at once. */
   stop(signal: string, again: boolean): void;
 }

@@ -66,10 +66,10 @@ export class PollLoop {
 
   /** Rounds, until the agent is told to stop, to restart or to leave. */
   async run(): Promise<"stopped" | "restart" | "left"> {
-    const { clock, connectivity, config, emit, signals } = this.#options;
+    const { clock, connectivity, config, emit } = this.#options;
     const backoff = new Backoff({ longestRetryAfterMs: LONGEST_RETRY_AFTER_MS });
     let hasPaused = false;
-    while (!signals.stop.aborted) {
+    while (!this.#isOver) {
       this.#wake = Promise.withResolvers<void>();
       emit({ type: "turned" });
       if (this.#options.isLeaving()) return "left";
@@ -96,14 +96,20 @@ export class PollLoop {
     return "stopped";
   }
 
+  /** Whether the agent is told to end now, in whatever way. */
+  get #isOver(): boolean {
+    const { stop, leave } = this.#options.signals;
+    return stop.aborted || leave.aborted;
+  }
+
   /** Waits, until something wakes the agent up. */
   async #pause(
     wait: (ms: number, signal: AbortSignal) => Promise<void>,
     ms: number,
   ): Promise<void> {
-    const { stop } = this.#options.signals;
+    const { stop, leave } = this.#options.signals;
     const over = new AbortController();
-    const waited = wait(ms, AbortSignal.any([stop, over.signal])).catch(() => {});
+    const waited = wait(ms, AbortSignal.any([stop, leave, over.signal])).catch(() => {});
     await Promise.race([waited, this.#wake.promise]);
     over.abort();
     await waited;
@@ -111,14 +117,14 @@ export class PollLoop {
 
   /** One round; says what comes next. */
   async #round(): Promise<Round> {
-    const { config, desired, isLeaving, markers, reporter, signals, jobsFolder } = this.#options;
+    const { config, desired, isLeaving, markers, reporter, jobsFolder } = this.#options;
     // What is asked on the host is heard even when the server is away.
     if (await markers.wantsRestart()) {
       desired.requestRestart("Restart marker file", "A marker file asks for a restart");
     }
     const marker = await markers.offlineComment();
     const record = await this.#readRecord();
-    if (signals.stop.aborted || isLeaving()) return { next: "at once" };
+    if (this.#isOver || isLeaving()) return { next: "at once" };
 
     const offline = desired.offline ??
       (marker === undefined ? undefined : { state: "offline", comment: marker });
@@ -149,7 +155,8 @@ export class PollLoop {
    * Uncertain is what was read while the agent itself wrote.
    */
   async #readRecord(): Promise<Failure | RecordRead> {
-    const { server, desired, reporter, signals: { stop } } = this.#options;
+    const { server, desired, reporter, signals } = this.#options;
+    const stop = AbortSignal.any([signals.stop, signals.leave]);
     let { moment } = desired;
     let record = await server.getAgent(stop);
     if (record.ok && isForgotten(record.value)) {
@@ -178,8 +185,8 @@ export class PollLoop {
   }
 
   async #takeJob(restrictedTo: Record<string, string[] | null | undefined>): Promise<Round> {
-    const { log, runJob, signals, isLeaving } = this.#options;
-    if (signals.stop.aborted || isLeaving()) return { next: "at once" };
+    const { log, runJob, isLeaving } = this.#options;
+    if (this.#isOver || isLeaving()) return { next: "at once" };
     const offer = await askForJob(restrictedTo, this.#options);
     if (!offer.ok) {
       this.#complain("job", offer);

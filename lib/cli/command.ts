@@ -1,5 +1,7 @@
 /** What a command of the program is, and what it has of the world. */
+import type { HostClock } from "../clock.ts";
 import type { Signals } from "../host/signals.ts";
+import type { JournalHook } from "../outbox/journal.ts";
 
 /** The world, as a command sees it. */
 export interface Io {
@@ -8,6 +10,17 @@ export interface Io {
   signals: Signals;
   /** Errors that nobody has caught end the process; from now on `handle` is told instead. */
   onUncaught?(handle: (error: unknown) => void): void;
+  /** What agents have of their host. @default the real one */
+  host?: HostParts;
+}
+
+/** The parts of a host that a program of its own can put in the place of the real ones. */
+export interface HostParts {
+  clock?: HostClock;
+  /** Changes with each start of the host. */
+  bootId?: string | undefined;
+  /** Told of what is written into the journals of jobs. */
+  onJournal?: JournalHook | undefined;
 }
 
 /** An option of a command. */

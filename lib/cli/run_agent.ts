@@ -1,14 +1,12 @@
 /** The agents that a command line names, run by a host until all have ended. */
-import { type Clock, scaledClock, systemClock } from "../clock.ts";
+import { systemClock } from "../clock.ts";
 import type { ConfigurationRead, ConfigurationSource } from "../host/configurations.ts";
 import { runHost } from "../host/host.ts";
 import { messageOf } from "../message.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
 import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
 import { readConfig, readForHost } from "./read_config.ts";
-
-/** How many times faster than the wall's the agents' clock runs; only tests set it. */
-const CLOCK_FACTOR_VARIABLE = "TESTFLINGER_AGENT_CLOCK_FACTOR";
+import { selfCommand } from "./self.ts";
 
 /** It could not start; also, by default, a restart: supervisors start again what ends with it. */
 const FAILED_STATUS = 1;
@@ -32,7 +30,10 @@ export async function runAgents(line: CommandLine, io: Io): Promise<number> {
     tokenFile: line.values["token-file"] ?? DEFAULT_TOKEN_FILE,
     port,
     signals: io.signals,
-    clock: clockOf(Deno.env.get(CLOCK_FACTOR_VARIABLE)),
+    clock: systemClock,
+    ...io.host,
+    program: selfCommand()[0] ?? "",
+    restartStatus: restartStatus ?? FAILED_STATUS,
     exit: Deno.exit,
     onUncaught: (handle) => io.onUncaught?.(handle),
   });
@@ -68,11 +69,6 @@ async function readerOf(
   if (!("files" in source) || source.files.length !== 1) return readForHost;
   const config = await readConfig(source.files[0] ?? "", io);
   return config && (() => Promise.resolve({ ok: true, config, warnings: [] }));
-}
-
-function clockOf(factor: string | undefined): Clock {
-  const number = Number(factor);
-  return number > 0 ? scaledClock(number) : systemClock;
 }
 
 function numberOf(

@@ -132,6 +132,16 @@ export class AgentPool {
     this.#endIfEmpty();
   }
 
+  /** Start the process again now: jobs go on meanwhile. */
+  handOver(): void {
+    this.#ending ??= "restart";
+    for (const { hosted, wake } of this.#members.values()) {
+      wake.abort();
+      hosted?.handOver();
+    }
+    this.#endIfEmpty();
+  }
+
   /** Stop the process: each agent ends now, in order; `again`: at once. */
   stop(signal: string, again: boolean): void {
     this.#ending = "stopped";
@@ -197,5 +207,5 @@ export class AgentPool {
 const LONGEST_PAUSE_MS = 300_000;
 
 function endOfProcess(end: AgentEnd): PoolEnd {
-  return end.ended === "left" ? "restart" : end.ended;
+  return end.ended === "left" || end.ended === "handed over" ? "restart" : end.ended;
 }

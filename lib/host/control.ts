@@ -19,6 +19,10 @@ export class Control implements AgentControl {
     this.#ask((requests) => requests.leave(why));
   }
 
+  handOver(): void {
+    this.#ask((requests) => requests.handOver());
+  }
+
   stop(signal: string, again: boolean): void {
     this.#ask((requests) => requests.stop(signal, again));
   }

@@ -3,7 +3,7 @@
  * console, systemd, InfluxDB, one endpoint. `testflinger-agent -c FILE` is a host with one agent.
  */
 import { prepareFolders } from "../agent/folders.ts";
-import type { Clock } from "../clock.ts";
+import { type HostClock, systemClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { combineSinks, emitterOf, type Sink } from "../observe/events.ts";
@@ -19,6 +19,7 @@ import {
   stderrIsJournal,
 } from "../observe/log.ts";
 import { createSystemd } from "../observe/systemd.ts";
+import type { JournalHook } from "../outbox/journal.ts";
 import { VERSION } from "../version.ts";
 import { AgentPool, type PoolEnd, type PoolMember } from "./agent_pool.ts";
 import {
@@ -43,7 +44,15 @@ export interface HostOptions {
   /** Port of the endpoint; without it the first configuration's that names one. */
   port?: number | undefined;
   signals: Signals;
-  clock: Clock;
+  clock: HostClock;
+  /** Changes with each start of the host. @default the kernel's */
+  bootId?: string | undefined;
+  /** Told of what is written into the journals of jobs. */
+  onJournal?: JournalHook | undefined;
+  /** The file that is this program. */
+  program: string;
+  /** The exit status by which a supervisor knows that the process is to be started again. */
+  restartStatus: number;
   /** Ends the process at once. */
   exit(status: number): void;
   /** From now on `handle` is told of errors that nobody has caught; without it they end the process. */
@@ -92,7 +101,7 @@ class Host {
   }
 
   async run(): Promise<PoolEnd> {
-    const { clock, signals, exit, onUncaught, tokenFile } = this.#options;
+    const { clock, signals, exit, onUncaught, tokenFile, restartStatus, program } = this.#options;
     const look = await this.#configurations.look();
     const [first] = look.wanted.values();
     const lines = this.#isOne && first !== undefined ? this.#agentLines(first.config) : undefined;
@@ -103,7 +112,9 @@ class Host {
           "(install.sh makes one)",
       );
     }
-    const lastResort = withLastResort({ signals, clock, log, exit });
+    // Who waits for the process to end does so by the clock on the wall.
+    const lastResort = withLastResort({ signals, clock: systemClock, log, exit });
+    const programAtStart = markOf(program);
     let sink: Sink = () => {};
     const pool = this.#pool = new AgentPool({
       shared: {
@@ -112,6 +123,8 @@ class Host {
         sink: (event) => sink(event),
         tokenFile,
         wantsRelease: () => this.#endpoint !== undefined,
+        bootId: this.#options.bootId,
+        onJournal: this.#options.onJournal,
       },
       log,
       startsAgain: !this.#isOne,
@@ -133,7 +146,14 @@ class Host {
         over();
         pool.stop(signal, again);
       },
-      ...(!this.#isOne && { hangUp: () => void this.#look() }),
+      hangUp: () => {
+        // An upgrade is to be taken up; what is in the files of several agents is without that.
+        const isUpgraded = markOf(program) !== programAtStart;
+        if (!this.#isOne && !isUpgraded) return void this.#look();
+        log.info("SIGHUP: the agent hands over to the next process, and jobs go on");
+        lastResort.leave(restartStatus);
+        pool.handOver();
+      },
     });
     if (!this.#isOne) {
       // What goes wrong for one agent must not end the others.
@@ -273,6 +293,16 @@ class Host {
       if (event.type === "log") say(lineOf(event));
     };
     return createLog({ emit: emitterOf("", { clock: this.#options.clock, sink }), level: "INFO" });
+  }
+}
+
+/** Another one for another file, or when it was written again. */
+function markOf(file: string): string {
+  try {
+    const { dev, ino, mtime } = Deno.statSync(file);
+    return `${dev} ${ino} ${mtime?.getTime()}`;
+  } catch {
+    return "";
   }
 }
 

@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { type AgentEnd, runAgent } from "../agent/agent.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import type { LeaveReason } from "../agent/context.ts";
-import type { Clock } from "../clock.ts";
+import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
 import { withoutUserinfo } from "../observe/configuration_view.ts";
@@ -21,6 +21,7 @@ import { createStatus, type StatusBoard } from "../observe/status.ts";
 import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
 import { createTransferLog } from "../observe/transfer_log.ts";
 import { Connectivity } from "../outbox/connectivity.ts";
+import type { JournalHook } from "../outbox/journal.ts";
 import { createServerClient } from "../server/client.ts";
 import { VERSION } from "../version.ts";
 import type { Wanted } from "./configurations.ts";
@@ -28,7 +29,7 @@ import { Control } from "./control.ts";
 
 /** What the agents of a process share. */
 export interface SharedByAgents {
-  clock: Clock;
+  clock: HostClock;
   console: Console;
   /** Is told what happens to any of them. */
   sink: Sink;
@@ -36,6 +37,10 @@ export interface SharedByAgents {
   tokenFile: string;
   /** Whether somebody reads the `release` label of the metrics. */
   wantsRelease(): boolean;
+  /** Changes with each start of the host. @default the kernel's */
+  bootId?: string | undefined;
+  /** Told of what is written into the journals of jobs. */
+  onJournal?: JournalHook | undefined;
 }
 
 /** An agent from its start to its end. */
@@ -97,6 +102,11 @@ export class HostedAgent {
     this.#control.leave(why);
   }
 
+  /** Tells it to end now, and to leave a job that runs to the next process. */
+  handOver(): void {
+    this.#control.handOver();
+  }
+
   /** Tells it to stop. */
   stop(signal: string, again: boolean): void {
     this.#control.stop(signal, again);
@@ -127,7 +137,7 @@ export class HostedAgent {
 
   async #runIn(folder: string): Promise<AgentEnd> {
     const { config, log } = this;
-    const { clock, tokenFile, wantsRelease } = this.#shared;
+    const { clock, tokenFile, wantsRelease, bootId, onJournal } = this.#shared;
     const board = this.#board = await createStatus({
       agentId: config.agent_id,
       version: VERSION,
@@ -169,6 +179,8 @@ export class HostedAgent {
         recentLog: () => this.#lines.recent(),
         setRedactor: (redact) => log.setRedactor(redact),
         wantsRelease: wantsRelease(),
+        bootId,
+        onJournal,
       });
     } finally {
       server.close();

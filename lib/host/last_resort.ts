@@ -12,6 +12,9 @@ const LIMIT_MS = 60_000;
 /** A job that is being brought to its end takes longer, for its cleanup; systemd kills after 90 s. */
 const LIMIT_IN_JOB_MS = 85_000;
 
+/** Handing over takes 2 s at most: nobody polls meanwhile. */
+const LEAVE_LIMIT_MS = 1_900;
+
 /** What a last resort needs. */
 export interface LastResortOptions {
   signals: Signals;
@@ -27,6 +30,8 @@ export interface LastResort {
   signals: Signals;
   /** Has to be told of the jobs. */
   sink: Sink;
+  /** Ends the process with this status within 2 s: it hands over. */
+  leave(status: number): void;
   /** Nothing is left that could hang. */
   over(): void;
 }
@@ -70,6 +75,9 @@ export function withLastResort({ signals, clock, log, exit }: LastResortOptions)
       recovery_ended: ({ agent }) => void inJob.delete(agent),
       job_ended: ({ agent }) => void inJob.delete(agent),
     }),
+    leave(status) {
+      clock.sleep(LEAVE_LIMIT_MS, over.signal).then(() => exit(status), () => {});
+    },
     over: () => over.abort(),
   };
 }

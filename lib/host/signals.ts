@@ -14,7 +14,7 @@ export interface SignalListener {
   restart(): void;
   /** SIGTERM or SIGINT, and SIGHUP without `hangUp`; the second one and those after it with `again`. */
   stop(signal: StopSignal, again: boolean): void;
-  /** SIGHUP: something on disk is to be read again. */
+  /** SIGHUP: the program or its configurations are to be taken up as they are now. */
   hangUp?(): void;
 }
 
@@ -37,6 +37,8 @@ export function catchSignals(): Signals {
     const onStop = () => {
       if (signal === "SIGHUP" && listener?.hangUp !== undefined) return listener.hangUp();
       if (listener !== undefined) return listener.stop(signal, ++stops > 1);
+      // Nothing has begun that could be handed over: any supervisor should start the agent again.
+      if (signal === "SIGHUP") Deno.exit(1);
       // The parent should see that a signal ended the process.
       Deno.removeSignalListener(signal, onStop);
       Deno.kill(Deno.pid, signal);

@@ -1,5 +1,5 @@
 /** The hand-shake by which the device of one job is lent to another. */
-import type { Clock } from "../clock.ts";
+import type { HostClock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
@@ -18,10 +18,12 @@ const GONE_AFTER_MS = 10 * 60_000;
 export interface AllocationOptions {
   outbox: Outbox;
   server: ServerApi;
-  clock: Clock;
+  clock: HostClock;
   log: Log;
   /** Ends it. */
   signal: AbortSignal;
+  /** Leaves the device lent, to the next process. */
+  leave: AbortSignal;
 }
 
 /**
@@ -29,22 +31,30 @@ export interface AllocationOptions {
  * says `allocated`; then the device is the parent's until the parent or this job is over, or until
  * the time is up that the job itself sets.
  *
+ * An earlier process may have lent it already.
+ *
  * @returns a line for the job's log where it ended for another reason than these jobs' end.
  */
 export async function waitWhileAllocated(
   job: Job,
   options: AllocationOptions,
 ): Promise<string | undefined> {
-  const { outbox, clock, log, signal } = options;
+  const { outbox, clock, log, leave } = options;
+  const signal = AbortSignal.any([options.signal, leave]);
+  const now = await clock.sinceBoot();
+  if (outbox.state.allocatedAt === undefined) {
+    const message = { kind: "state" as const, state: "allocated" };
+    outbox.append({ t: "allocated", at: now }, { t: "send", message });
+  }
   const limitS = job.allocationTimeout;
   const over = new AbortController();
   const either = AbortSignal.any([signal, over.signal]);
   const limit = limitS === undefined
     ? undefined
-    : clock.sleep(limitS * 1000, either).then(() => over.abort(), () => {});
+    : clock.sleep((outbox.state.allocatedAt ?? now) + limitS * 1000 - now, either)
+      .then(() => over.abort(), () => {});
   try {
-    const allocated = outbox.send({ kind: "state", state: "allocated" });
-    await outbox.settled(allocated, either);
+    await untilAllocated(outbox, either);
     log.info("The device is allocated until the job or its parent ends", { job_id: job.jobId });
     return await untilOver(job, { ...options, signal: either });
   } catch (error) {
@@ -55,6 +65,15 @@ export async function waitWhileAllocated(
     over.abort();
     await limit;
   }
+}
+
+/** Resolves when the server has been told that the device is allocated. */
+async function untilAllocated(outbox: Outbox, signal: AbortSignal): Promise<void> {
+  const { pending } = outbox.state;
+  const message = pending.find(({ message }) =>
+    message.kind === "state" && message.state === "allocated"
+  );
+  if (message !== undefined) await outbox.settled(message.n, signal);
 }
 
 /** A job whose end is waited for. */

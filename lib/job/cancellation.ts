@@ -64,15 +64,16 @@ export class CancellationWatch implements AsyncDisposable {
    * Asks now. What the server does not answer in time counts as no cancellation: a job is not held
    * up by an outage.
    */
-  async check(): Promise<boolean> {
+  async check(leave?: AbortSignal): Promise<boolean> {
     if (this.isCancelled || !this.#options.connectivity.isUp) return this.isCancelled;
     const over = new AbortController();
-    const limit = this.#options.clock.sleep(LONGEST_CHECK_MS, over.signal);
+    const ends = leave === undefined ? over.signal : AbortSignal.any([over.signal, leave]);
+    const limit = this.#options.clock.sleep(LONGEST_CHECK_MS, ends).catch(() => {});
     try {
       await Promise.race([this.#ask(over.signal), limit, this.#whenCancelled(over.signal)]);
     } finally {
       over.abort();
-      await limit.catch(() => {});
+      await limit;
     }
     return this.isCancelled;
   }

@@ -19,8 +19,6 @@ const NOT_INHERITED = [
   "WATCHDOG_USEC",
   "LISTEN_FDS",
   "LISTEN_PID",
-  "TESTFLINGER_AGENT_CLOCK_FACTOR",
-  "TESTFLINGER_AGENT_CRASH_AT",
 ];
 
 /** The environment of a phase, and what of the job's secrets could not be put into it. */

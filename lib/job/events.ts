@@ -1,6 +1,7 @@
 /** Events as the consumers of a job's webhook know them. */
 import type { Clock } from "../clock.ts";
 import type { Phase } from "../phases.ts";
+import type { Entry } from "../outbox/entries.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Secrets } from "../process/redactor.ts";
 
@@ -16,7 +17,7 @@ export type EventName =
   | "recovery_fail"
   | "job_end";
 
-/** Puts events into the outbox of one job. */
+/** Makes the events of one job. */
 export class Events {
   readonly #outbox: Outbox;
   readonly #secrets: Secrets;
@@ -28,13 +29,14 @@ export class Events {
     this.#clock = clock;
   }
 
-  /** Something happened. Nothing is kept for a job without a webhook. */
-  emit(name: EventName, detail = ""): void {
-    if (this.#outbox.state.accepted?.webhook === undefined) return;
-    this.#outbox.sendEvent({
+  /** Something happened: what is written down of it. Nothing is for a job without a webhook. */
+  drafts(name: EventName, detail = ""): Entry[] {
+    if (this.#outbox.state.accepted?.webhook === undefined) return [];
+    const event = {
       event_name: name,
       timestamp: new Date(this.#clock.now()).toISOString().replace("Z", "+00:00"),
       detail: this.#secrets.redactText(detail),
-    });
+    };
+    return [{ t: "event", event }];
   }
 }

@@ -1,5 +1,5 @@
 /** What a job needs of its agent. */
-import type { Clock } from "../clock.ts";
+import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Observer } from "../observe/observer.ts";
@@ -8,12 +8,14 @@ import type { Outbox } from "../outbox/outbox.ts";
 import type { Secrets } from "../process/redactor.ts";
 import type { ServerApi } from "../server/api.ts";
 
-/** The signals by which an agent is told to stop. */
+/** The signals by which an agent is told to end. */
 export interface StopSignals {
   /** In order: end the phase, clean up, deliver. */
   stop: AbortSignal;
   /** At once. */
   forceStop: AbortSignal;
+  /** To leave everything as it is, to the next process. */
+  leave: AbortSignal;
 }
 
 /** What a job needs of its agent. */
@@ -21,10 +23,12 @@ export interface JobContext {
   config: AgentConfig;
   server: ServerApi;
   connectivity: Connectivity;
-  clock: Clock;
+  clock: HostClock;
   log: Log;
   observer: Observer;
   signals: StopSignals;
+  /** Changes with each start of the host. */
+  bootId: string;
   /** Whether somebody reads the `release` label of the metrics. */
   wantsRelease: boolean;
   /** Forgets the job as it was received, when it has ended. */

@@ -9,7 +9,7 @@ import type { Events } from "./events.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { RECOVERY_FAILED_STATUS } from "./phase_report.ts";
-import { INTERNAL_ERROR_STATUS } from "./phase_run.ts";
+import { INTERNAL_ERROR_STATUS } from "./phase_command.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
 /** How a job ended. */
@@ -29,9 +29,7 @@ export interface JobEndingOptions {
   context: JobContext;
 }
 
-/**
- * Ends one job. A step that fails is left out: whoever waits for the job must not wait for ever.
- */
+/** The last steps of one job. */
 export class JobEnding {
   readonly #job: Job;
   readonly #outbox: Outbox;
@@ -47,45 +45,81 @@ export class JobEnding {
     this.#context = context;
   }
 
-  /** The end of all processes, artifacts, outcome: always, and in this order, after cleanup. */
-  async end(reason: string): Promise<JobEnd> {
+  /** Nothing of a job outlives it: not what left its process group, not what became a daemon. */
+  async endProcesses(): Promise<void> {
+    const { leave } = this.#context.signals;
+    await Promise.race([this.attemptToEndProcesses(), aborted(leave)]);
+    if (!leave.aborted) this.#noteOver();
+  }
+
+  #noteOver(): void {
+    const reason = this.#outbox.state.decided ?? "";
+    this.#outbox.append(
+      { t: "passed", milestone: "over" },
+      ...this.#events.drafts("job_end", reason),
+    );
+  }
+
+  /** The same for a job that goes on. */
+  async attemptToEndProcesses(): Promise<void> {
+    await this.#attempt("end what it left running", () => this.#endSurvivors());
+  }
+
+  /**
+   * Artifacts, outcome, and then nothing of it is left on the host but its journal. May be done again
+   * after a kill at any moment.
+   */
+  async handOver(): Promise<void> {
     const outbox = this.#outbox;
-    const { state } = outbox;
-    await this.endSurvivors();
-    this.#events.emit("job_end", reason);
     const isTrusted = this.#folder.whyDistrusted() === undefined;
     const leftIn = isTrusted
-      ? await this.attempt("take its artifacts", () => this.#folder.handOverArtifacts(outbox))
+      ? await this.#attempt("take its artifacts", () => this.#folder.handOverArtifacts(outbox))
       : undefined;
-    if (!state.sent.has("outcome")) {
-      outbox.send({ kind: "outcome", status: statusesOf(state) });
-    }
+    this.#sendOutcome();
     await outbox.sync().catch(() => {});
     await removeArchive(outbox);
-    if (isTrusted) await this.attempt("remove its folder", () => this.#folder.remove(leftIn));
-    await this.attempt("forget its secrets", () => this.#context.forgetReceived(outbox));
-    outbox.append({
+    if (isTrusted) await this.#attempt("remove its folder", () => this.#folder.remove(leftIn));
+    await this.#attempt("forget its secrets", () => this.#context.forgetReceived(outbox));
+    this.#finish(leftIn);
+  }
+
+  #sendOutcome(): void {
+    const { state } = this.#outbox;
+    if (state.sent.has("outcome")) return;
+    this.#outbox.send({ kind: "outcome", status: statusesOf(state) });
+  }
+
+  #finish(leftIn?: string): void {
+    this.#outbox.append({
       t: "finished",
       at: this.#context.clock.now(),
       ...(leftIn !== undefined && { folder: leftIn }),
     });
+    const reason = this.#outbox.state.decided ?? "";
     this.#context.observer.jobEnded({ reason });
     this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
-    const recoveryFailed = [...state.phases.values()]
-      .some(({ status }) => status === RECOVERY_FAILED_STATUS);
-    return { jobId: this.#job.jobId, reason, recoveryFailed };
   }
 
-  /** Nothing of a job outlives it: not what left its process group, not what became a daemon. */
-  async endSurvivors(): Promise<void> {
-    await this.attempt("end what it left running", () => this.#endSurvivors());
+  /** A step that cannot be done is left out: nobody who waits for the job must do so without end. */
+  giveUp(step: "end processes" | "hand over"): void {
+    if (step === "end processes") return this.#noteOver();
+    this.#sendOutcome();
+    this.#finish();
+  }
+
+  /** How the job ended. */
+  result(): JobEnd {
+    const { phases, decided = "" } = this.#outbox.state;
+    const recoveryFailed = [...phases.values()]
+      .some(({ status }) => status === RECOVERY_FAILED_STATUS);
+    return { jobId: this.#job.jobId, reason: decided, recoveryFailed };
   }
 
   /**
-   * Does a step that the end of the job must not fail with. Nobody hears of one that failed but the
-   * log; so the message says which it was.
+   * Does something that the end of the job must not fail with. Nobody hears of it but the log; so the
+   * message says what it was.
    */
-  async attempt<T>(what: string, step: () => T | Promise<T>): Promise<T | undefined> {
+  async #attempt<T>(what: string, step: () => T | Promise<T>): Promise<T | undefined> {
     try {
       return await step();
     } catch (error) {
@@ -120,6 +154,13 @@ export class JobEnding {
       );
     }
   }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
 }
 
 /**

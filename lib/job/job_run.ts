@@ -1,78 +1,133 @@
 /**
  * The life of one job, from the moment the server handed it out until nothing of it is left but
- * what is on its way to the server. Read `run()` from top to bottom.
+ * what is on its way to the server.
+ *
+ * A job is a fold over its journal. `nextStep()` reads from it what comes next, `#perform()` does it,
+ * and doing it writes down that it is done. So a job that begins and one that is found when the agent
+ * starts go through the same lines: each step may be begun twice, and is done once.
  */
 import { messageOf } from "../message.ts";
+import { interruptedPhase, type JobState } from "../outbox/job_state.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import { interruptedPhase } from "../outbox/job_state.ts";
 import { type Phase, PHASES } from "../phases.ts";
-import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
 import type { Secrets } from "../process/redactor.ts";
-import { waitWhileAllocated } from "./allocation.ts";
 import { bringAttachments } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
-import { readDeviceInfo } from "./connector_files.ts";
-import type { EndReason } from "./end_reason.ts";
-import { jobMark, phaseEnvironment } from "./environment.ts";
-import { type EventName, Events } from "./events.ts";
-import { interruption, sayOnce } from "./interruption.ts";
+import { Events } from "./events.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { type JobEnd, JobEnding } from "./job_ending.ts";
-import { readRelease } from "./os_release.ts";
-import { phaseLimits } from "./phase_limits.ts";
-import { PhaseReport } from "./phase_report.ts";
-import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, type PhaseEnd, runPhase } from "./phase_run.ts";
-import { prepareSecrets, shownName, unmaskedNames } from "./secrets.ts";
+import type { Drafts } from "./phase_log.ts";
+import { outcomeOf, PhaseReport } from "./phase_report.ts";
+import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, type PhaseEnd } from "./phase_command.ts";
+import { PhaseRunner } from "./phase_run.ts";
+import { prepareSecrets } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
-/** The label of the metrics when nobody knows what runs on the device. */
-const UNKNOWN_RELEASE = "unknown";
+/** A job that has taken the agent down so often in succession is ended. */
+const MOST_CRASHES = 3;
 
-/** Runs one job. */
+/** One step in the life of a job. */
+export type Step =
+  /** Its webhook is told that it starts. */
+  | { do: "begin" }
+  /** Its folder is made, its attachments are fetched into it. */
+  | { do: "prepare" }
+  /** A command runs, from its banner to its status on the server; cleanup is the last one. */
+  | { do: "phase"; phase: Phase }
+  /** All phases have run as they should: only cleanup is left. */
+  | { do: "decide" }
+  /** What an earlier process could not bring to an end is over. */
+  | { do: "interrupt" }
+  /** Whatever it has left running is ended. */
+  | { do: "end processes" }
+  /** Artifacts and outcome are put on their way, its folder and its secrets are removed. */
+  | { do: "hand over" }
+  | { do: "nothing" };
+
+/** What comes next in the life of a job. */
+export function nextStep(state: JobState): Step {
+  const { decided, passed, phases, skipped } = state;
+  const isOver = (phase: Phase) => skipped.has(phase) || phases.get(phase)?.status !== undefined;
+  if (state.finished !== undefined) return { do: "nothing" };
+  // Whatever a damaged journal does not say.
+  if (state.sent.has("outcome")) return { do: "hand over" };
+  if (state.crashes >= MOST_CRASHES) return { do: "interrupt" };
+  if (decided === undefined) {
+    if (state.isRebooted) return { do: "interrupt" };
+    if (!passed.has("begun")) return { do: "begin" };
+    if (!passed.has("prepared")) return { do: "prepare" };
+    const phase = PHASES.find((phase) => phase !== "cleanup" && !isOver(phase));
+    return phase === undefined ? { do: "decide" } : { do: "phase", phase };
+  }
+  if (!isOver("cleanup")) return { do: "phase", phase: "cleanup" };
+  return passed.has("over") ? { do: "hand over" } : { do: "end processes" };
+}
+
+/** How running a job ended. */
+export type JobResult = JobEnd | "left running";
+
+/** What is known of a job from outside its journal. */
+export interface JobRunOptions {
+  /** Why the job as it came cannot be run: it is ended as failed in setup. */
+  broken?: string | undefined;
+  /** Something of the job is lost: it can only be ended. */
+  isDamaged?: boolean | undefined;
+}
+
+/** Runs one job, from where it is. */
 export class JobRun {
   readonly #job: Job;
   readonly #outbox: Outbox;
   readonly #context: JobContext;
+  readonly #options: JobRunOptions;
   readonly #secrets: Secrets;
-  /** Why the job cannot be run with the secrets that it brings. */
-  readonly #refusal: string | undefined;
-  /** Names of secrets of which the log has said that they are not masked. */
-  readonly #unmasked = new Set<string>();
   readonly #events: Events;
   readonly #folder: WorkingFolder;
   readonly #report: PhaseReport;
+  readonly #phases: PhaseRunner;
   readonly #ending: JobEnding;
-  #release = UNKNOWN_RELEASE;
+  /** Until the job is decided. */
   #watch: CancellationWatch | undefined;
+  /** An earlier process could not bring it to its end, and this one does. */
+  #isInterrupted = false;
 
-  constructor(job: Job, outbox: Outbox, context: JobContext) {
+  constructor(job: Job, outbox: Outbox, context: JobContext, options: JobRunOptions = {}) {
     this.#job = job;
     this.#outbox = outbox;
     this.#context = context;
     const { masks, refusal } = prepareSecrets(job);
     this.#secrets = masks;
-    this.#refusal = refusal;
-    this.#events = new Events(outbox, this.#secrets, context.clock);
+    this.#options = { ...options, broken: options.broken ?? refusal };
+    this.#events = new Events(outbox, masks, context.clock);
     this.#folder = new WorkingFolder(job, context.config, context.log);
     const folder = this.#folder;
     this.#report = new PhaseReport({
       outbox,
       events: this.#events,
       observer: context.observer,
-      secrets: this.#secrets,
+      secrets: masks,
       agentId: context.config.agent_id,
       // Where it is, is settled when it is made.
       get folder() {
         return folder.path;
       },
     });
-    this.#ending = new JobEnding(job, {
+    this.#phases = new PhaseRunner({
+      job,
       outbox,
-      folder: this.#folder,
-      events: this.#events,
       context,
+      folder,
+      secrets: masks,
+      report: this.#report,
+      // With secrets beyond the limits no command could be started, cleanup included.
+      hasSecrets: refusal === undefined,
     });
+    this.#ending = new JobEnding(job, { outbox, folder, events: this.#events, context });
+  }
+
+  get #state(): JobState {
+    return this.#outbox.state;
   }
 
   /** Told by whoever learns that the job was cancelled. */
@@ -80,65 +135,70 @@ export class JobRun {
     this.#watch?.noteCancelled();
   }
 
-  /**
-   * Runs the job. Whatever happens, it is brought to its end.
-   *
-   * @param broken why the job as it came cannot be run: it is ended as failed in setup.
-   */
-  async run(broken?: string): Promise<JobEnd> {
-    let reason: string;
+  /** Runs the job to its end, or until it is left to the next process. */
+  async run(): Promise<JobResult> {
+    const { leave } = this.#context.signals;
     try {
-      this.#begin();
-      await using watch = this.#startWatch();
-      reason = await this.#prepareAndRunPhases(watch, broken);
-    } catch (error) {
-      reason = await this.#internalError(error);
+      await this.#takeUp()
+        .catch((error) => this.#fail({ do: "begin" }, failureInside(error), error));
+      while (true) {
+        if (leave.aborted) return this.#handOver();
+        const step = nextStep(this.#state);
+        if (step.do === "nothing") return this.#ending.result();
+        try {
+          await this.#perform(step);
+        } catch (error) {
+          if (leave.aborted) continue;
+          await this.#fail(step, failureInside(error), error);
+        }
+      }
+    } finally {
+      await this.#watch?.[Symbol.asyncDispose]();
+      if (this.#isInterrupted) this.#context.observer.recovering(undefined);
     }
-    return await this.#end(reason);
   }
 
-  #begin(): void {
-    const { log, server, observer } = this.#context;
-    const job = this.#job;
+  #perform(step: Step): Promise<void> | void {
+    switch (step.do) {
+      case "begin":
+        return this.#begin();
+      case "prepare":
+        return this.#prepare();
+      case "phase":
+        return step.phase === "cleanup" ? this.#cleanUp() : this.#runPhase(step.phase);
+      case "decide":
+        return this.#outbox.append({ t: "decided", reason: "normal_exit" });
+      case "interrupt":
+        return this.#interrupt();
+      case "end processes":
+        return this.#ending.endProcesses();
+      case "hand over":
+        return this.#ending.handOver();
+    }
+  }
+
+  /** Writes down whose the job is now, and tells those who look on. */
+  async #takeUp(): Promise<void> {
+    const { log, observer, clock, bootId } = this.#context;
+    const { jobId, queue, name } = this.#job;
+    const isNew = this.#state.takenUp === undefined && this.#state.phases.size === 0;
+    this.#outbox.append({ t: "taken_up", boot: bootId, at: await clock.sinceBoot() });
     this.#context.keepSecret(this.#outbox, this.#secrets);
-    log.info(`Job ${job.jobId} begins`, { queue: job.queue });
+    log.info(`Job ${jobId} ${isNew ? "begins" : "is taken up where it is"}`, { queue });
     observer.jobStarted({
-      jobId: job.jobId,
-      queue: this.#secrets.redactText(job.queue),
-      ...(job.name !== undefined && { name: this.#secrets.redactText(job.name) }),
+      jobId,
+      queue: this.#secrets.redactText(queue),
+      ...(name !== undefined && { name: this.#secrets.redactText(name) }),
+      ...(!isNew && { isTakenUp: true }),
     });
-    this.#events.emit("job_start", `${server.address}/jobs/${job.jobId}`);
+    if (this.#state.passed.has("prepared") && this.#job.hasAttachments) this.#job.dropAttachments();
+    if (this.#state.isRebooted) await this.#folder.remake();
+    const isOpen = this.#state.decided === undefined && !this.#state.sent.has("outcome");
+    if (this.#options.isDamaged && isOpen) await this.#interrupt();
+    if (this.#state.decided === undefined) this.#startWatch();
   }
 
-  /**
-   * Brings to its end a job that an earlier process left: says where it was interrupted, cleans up
-   * if that was not done, and delivers what there is.
-   */
-  async resume(): Promise<JobEnd> {
-    const { state } = this.#outbox;
-    const interrupted = interruptedPhase(state);
-    this.#context.keepSecret(this.#outbox, this.#secrets);
-    await this.#ending.endSurvivors();
-    await this.#folder.remake();
-    const message = interruption(interrupted);
-    this.#context.log.warning(`${message} of job ${this.#job.jobId}, which is brought to its end`);
-    // The log of a phase is opened a moment before the phase begins.
-    const lastPhase = interrupted ?? state.logs.output.regions.at(-1)?.phase ?? "setup";
-    const cleanupEnded = state.phases.get("cleanup")?.status !== undefined;
-    if (!cleanupEnded) {
-      await this.#ending.attempt(
-        "say where it was interrupted",
-        () => sayOnce(this.#outbox, lastPhase, message),
-      );
-    }
-    if (interrupted !== undefined && interrupted !== "cleanup") {
-      this.#report.status(interrupted, INTERNAL_ERROR_STATUS);
-      this.#events.emit(`${interrupted}_fail`, message);
-    }
-    return await this.#end(message);
-  }
-
-  #startWatch(): CancellationWatch {
+  #startWatch(): void {
     const { server, connectivity, clock } = this.#context;
     const outbox = this.#outbox;
     this.#watch = new CancellationWatch({
@@ -148,49 +208,89 @@ export class JobRun {
       jobId: this.#job.jobId,
       onCancelled: () => outbox.append({ t: "cancelled" }),
     });
-    return this.#watch;
+    if (this.#state.cancelled) this.#watch.noteCancelled();
   }
 
-  /** Steps 1 to 3: the folder, the attachments, the phases. Returns what `job_end` will say. */
-  async #prepareAndRunPhases(watch: CancellationWatch, broken?: string): Promise<string> {
+  /** The next process goes on with the next step, or where this one stands. */
+  #handOver(): "left running" {
+    this.#outbox.append({ t: "handed_over" });
+    this.#context.log.info(`Job ${this.#job.jobId} goes on, and is left to the next process`);
+    return "left running";
+  }
+
+  #begin(): void {
+    const { server } = this.#context;
+    const detail = `${server.address}/jobs/${this.#job.jobId}`;
+    this.#outbox.append(
+      { t: "passed", milestone: "begun" },
+      ...this.#events.drafts("job_start", detail),
+    );
+  }
+
+  async #prepare(): Promise<void> {
+    const { stop, leave } = this.#context.signals;
+    const watch = this.#watch!;
     const distrust = this.#folder.whyDistrusted();
     if (distrust !== undefined) return await this.#failSetup(distrust);
     await this.#folder.make();
-    const unusable = broken ?? this.#refusal;
-    if (unusable !== undefined) return await this.#failSetup(unusable);
-    const { stop } = this.#context.signals;
+    const { broken } = this.#options;
+    if (broken !== undefined) return await this.#failSetup(broken);
     const refused = await bringAttachments(this.#job, {
       ...this.#context,
       outbox: this.#outbox,
       folder: this.#folder.path,
-      signal: AbortSignal.any([stop, watch.signal]),
+      signal: AbortSignal.any([stop, leave, watch.signal]),
     });
-    if (watch.isCancelled) return this.#cancelled();
-    if (stop.aborted) return "stopped";
+    if (watch.isCancelled) return this.#outbox.append(...this.#cancelled());
+    if (stop.aborted) return this.#outbox.append({ t: "decided", reason: "stopped" });
+    if (leave.aborted) return;
     if (refused !== undefined) return await this.#failSetup(refused);
+    this.#outbox.append({ t: "passed", milestone: "prepared" });
+  }
 
-    for (const phase of PHASES) {
-      if (phase === "cleanup") break;
-      if (stop.aborted) return "stopped";
-      const skip = this.#reasonToSkip(phase);
-      if (skip === undefined && !await this.#mayBegin(phase, watch)) return this.#cancelled();
-      if (watch.isCancelled) return this.#cancelled();
-      const end = await this.#runOrSkip(phase, skip, watch);
-      if (watch.isCancelled) return this.#cancelled(end);
-      if (end.event === "stopped") return "stopped";
-      if (end.status !== 0 && phase !== "test") return end.outcome;
+  /** One phase but cleanup, and what follows from how it ended. */
+  async #runPhase(phase: Phase): Promise<void> {
+    const { stop, leave } = this.#context.signals;
+    const watch = this.#watch!;
+    if (!this.#state.phases.has(phase)) {
+      if (stop.aborted) return this.#outbox.append({ t: "decided", reason: "stopped" });
+      const skip = this.#phases.reasonToSkip(phase);
+      if (skip === undefined && !await this.#mayBegin(phase)) return;
+      if (leave.aborted) return;
+      if (watch.isCancelled) return this.#outbox.append(...this.#cancelled());
+      if (skip !== undefined) return this.#phases.skip(phase, skip);
+      this.#report.started(phase);
     }
-    return "normal_exit";
+    // Interrupting a provision could brick the device: it is ended by a stop of the agent only.
+    const ends = phase === "provision" ? [stop] : [watch.signal, stop];
+    const end = await this.#phases.run(phase, AbortSignal.any(ends));
+    if (end === "left running") return;
+    if (end === "lost") return await this.#interrupt();
+    this.#phases.noteCancelLatency(end, watch.signal.reason);
+    const { status, event, release, line } = end;
+    const drafts: Drafts = watch.isCancelled
+      ? this.#cancelled(event === "cancelled")
+      : event === "stopped"
+      ? [{ t: "decided", reason: "stopped" }]
+      : status !== 0 && phase !== "test"
+      ? [{ t: "decided", reason: outcomeOf(phase, status) }]
+      : [];
+    await this.#report.ended(phase, end, { drafts, release, line });
   }
 
   /**
    * Asks whether the job was cancelled. The log of the phase is opened meanwhile: on a server that
    * is far away its way there takes as long as the answer.
    */
-  async #mayBegin(phase: Phase, watch: CancellationWatch): Promise<boolean> {
-    if (watch.isCancelled) return false;
-    const [isCancelled] = await Promise.all([watch.check(), this.#announce(phase)]);
-    if (isCancelled) await this.#report.say(phase, CANCELLED_LINE);
+  async #mayBegin(phase: Phase): Promise<boolean> {
+    const watch = this.#watch!;
+    if (watch.isCancelled) {
+      this.#outbox.append(...this.#cancelled());
+      return false;
+    }
+    const { leave } = this.#context.signals;
+    const [isCancelled] = await Promise.all([watch.check(leave), this.#announce(phase)]);
+    if (isCancelled) await this.#report.say(phase, CANCELLED_LINE, this.#cancelled());
     return !isCancelled;
   }
 
@@ -201,202 +301,100 @@ export class JobRun {
     await this.#report.announce(phase);
   }
 
-  #cancelled(end?: PhaseEnd): string {
+  /** @param isTold whether the phase that was ended by it has told the webhook. */
+  #cancelled(isTold = false): Drafts {
     this.#context.log.info(`Job ${this.#job.jobId} was cancelled`);
-    // A phase that was ended by the cancellation has said so already.
-    if (end?.event !== "cancelled") this.#events.emit("cancelled");
-    return "cancelled";
-  }
-
-  #reasonToSkip(phase: Phase): string | undefined {
-    if (this.#command(phase) === "") return `there is no ${phase}_command in the configuration`;
-    return this.#job.reasonToSkip(phase);
-  }
-
-  #command(phase: Phase): string {
-    return this.#context.config[`${phase}_command`];
-  }
-
-  /** One phase, from its start event to its status on the server. */
-  async #runOrSkip(
-    phase: Phase,
-    skip: string | undefined,
-    watch: CancellationWatch,
-  ): Promise<PhaseEnd & { outcome: EventName }> {
-    const { observer, log, signals } = this.#context;
-    if (skip !== undefined) {
-      log.debug(`Phase ${phase} is skipped: ${skip}`);
-      observer.phaseSkipped(phase, skip);
-      this.#events.emit(`${phase}_start`);
-      this.#events.emit(`${phase}_success`);
-      if (phase === "provision") this.#report.provisionSkipped();
-      return { status: 0, event: "normal_exit", detail: "", outcome: `${phase}_success` };
-    }
-    this.#report.started(phase);
-    // Interrupting a provision could brick the device: it is ended by a stop of the agent only.
-    const ends = phase === "provision" ? [signals.stop] : [watch.signal, signals.stop];
-    const end = await this.#runCommand(phase, ends);
-    if (phase === "allocate" && end.event === "normal_exit") {
-      const { server, clock } = this.#context;
-      const signal = AbortSignal.any([...ends]);
-      const options = { outbox: this.#outbox, server, clock, log, signal };
-      const why = await waitWhileAllocated(this.#job, options);
-      if (why !== undefined) await this.#report.say(phase, why);
-    }
-    const outcome = this.#report.ended(phase, end);
-    return { ...end, outcome };
-  }
-
-  async #runCommand(phase: Phase, ends: readonly AbortSignal[], note?: string): Promise<PhaseEnd> {
-    const { config, clock, observer, log, signals } = this.#context;
-    // With secrets beyond the limits no command could be started, cleanup included.
-    const secrets = this.#refusal === undefined ? this.#job.secrets(phase) : {};
-    const { env, problems } = phaseEnvironment({ jobId: this.#job.jobId, secrets, config });
-    const limits = phaseLimits(phase, { job: this.#job, config, clock, stop: signals.stop });
-    const started = clock.monotonic();
-    log.info(`Phase ${phase} begins`, { job_id: this.#job.jobId });
-    observer.phaseStarted(phase, {
-      ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
-      ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
-    });
-    const distrust = this.#folder.whyDistrusted();
-    if (distrust !== undefined) return await this.#refuseToRun(phase, distrust);
-    this.#report.deviceInfo();
-    const notes = [
-      ...problems,
-      ...this.#unmaskedNotes(secrets),
-      ...(note === undefined ? [] : [note]),
+    return [
+      { t: "decided", reason: "cancelled" },
+      ...(isTold ? [] : this.#events.drafts("cancelled")),
     ];
-    const end = await runPhase({
-      phase,
-      command: this.#command(phase),
-      folder: this.#folder.path,
-      env,
-      mark: jobMark(this.#job.jobId, config.agent_id),
-      secrets: this.#secrets,
-      outbox: this.#outbox,
-      observer,
-      clock,
-      limits,
-      graceMs: config.cancel_grace * 1000,
-      mostUndelivered: config.max_spool / 2,
-      signal: AbortSignal.any([...ends]),
-      forceStop: signals.forceStop,
-      ...(notes.length > 0 && { note: notes.join("\n") }),
-    });
-    this.#report.deviceInfo();
-    if (phase === "provision" && end.status === 0) this.#release = await this.#readRelease();
-    const seconds = (clock.monotonic() - started) / 1000;
-    observer.phaseEnded(phase, {
-      status: end.status,
-      event: end.event,
-      seconds,
-      release: this.#release,
-    });
-    log.info(`Phase ${phase} ended`, {
-      job_id: this.#job.jobId,
-      status: end.status,
-      seconds: Math.round(seconds * 10) / 10,
-      ...(end.event !== "normal_exit" && { because: end.event }),
-    });
-    this.#noteCancelLatency(end);
-    return end;
   }
 
-  /** Said once for each name: it would be a line in each phase otherwise. */
-  #unmaskedNotes(secrets: Record<string, string>): string[] {
-    const names = unmaskedNames(secrets).filter((name) => !this.#unmasked.has(name));
-    for (const name of names) this.#unmasked.add(name);
-    return names.map((name) =>
-      `WARNING: The secret ${
-        shownName(name)
-      } has fewer than ${FEWEST_MASKED_CHARACTERS} characters ` +
-      "and is not masked."
-    );
-  }
-
-  /** Whoever owns the folder would decide what the command finds there. */
-  async #refuseToRun(phase: Phase, distrust: string): Promise<PhaseEnd> {
-    const detail = `ERROR: ${distrust}`;
-    await this.#report.say(phase, detail);
-    const end: PhaseEnd = { status: INTERNAL_ERROR_STATUS, event: "error", detail };
-    this.#context.observer.phaseEnded(phase, { ...end, seconds: 0, release: this.#release });
-    return end;
-  }
-
-  #noteCancelLatency(end: PhaseEnd): void {
-    const reason: EndReason | undefined = this.#watch?.signal.reason;
-    if (end.event !== "cancelled" || reason?.kind !== "cancelled") return;
-    this.#context.observer.cancelled(this.#context.clock.monotonic() - reason.seenAt);
-  }
-
-  async #readRelease(): Promise<string> {
-    if (!this.#context.wantsRelease) return UNKNOWN_RELEASE;
-    const info = readDeviceInfo(this.#folder.path);
-    const deviceIp = info?.device_ip;
-    if (typeof deviceIp !== "string") return UNKNOWN_RELEASE;
-    const { clock, signals } = this.#context;
-    return await readRelease(deviceIp, {
-      username: this.#job.testUsername,
-      clock,
-      signal: signals.stop,
-    });
-  }
-
-  /** Cleanup, then the end: always. */
-  async #end(reason: string): Promise<JobEnd> {
-    await this.#ending.attempt("clean up", () => this.#cleanUp());
-    return await this.#ending.end(reason);
-  }
-
-  /** The cleanup phase; never cancelled, and run again when an earlier process did not end it. */
+  /** Cleanup; never cancelled, and run again when a reboot has cut it short. */
   async #cleanUp(): Promise<void> {
-    const { state } = this.#outbox;
-    if (state.phases.get("cleanup")?.status !== undefined) return;
-    const isAgain = state.phases.has("cleanup");
-    this.#events.emit("cleanup_start");
-    const skip = this.#reasonToSkip("cleanup");
-    if (skip !== undefined) {
-      this.#context.observer.phaseSkipped("cleanup", skip);
-      this.#events.emit("cleanup_success");
-      return;
+    await this.#watch?.[Symbol.asyncDispose]();
+    const skip = this.#phases.reasonToSkip("cleanup");
+    if (!this.#state.phases.has("cleanup")) {
+      if (skip !== undefined) return this.#phases.skip("cleanup", skip);
+      this.#report.started("cleanup");
     }
-    this.#outbox.append({ t: "phase_started", phase: "cleanup" });
-    this.#outbox.send({ kind: "state", state: "cleanup" });
     await this.#announce("cleanup");
     // A first stop waits for the cleanup, a second one does not.
-    const note = isAgain ? "Cleanup is run again, since it was interrupted." : undefined;
-    const end = await this.#runCommand("cleanup", [this.#context.signals.forceStop], note)
-      .catch((error) => internalEnd(error));
-    this.#events.emit(end.status === 0 ? "cleanup_success" : "cleanup_fail", end.detail);
-    this.#report.status("cleanup", end.status);
+    const { forceStop } = this.#context.signals;
+    let end = await this.#phases.run("cleanup", forceStop);
+    if (end === "lost" && this.#state.phases.get("cleanup")!.commands < MOST_CLEANUPS) {
+      end = await this.#phases.run("cleanup", forceStop, { again: true });
+    }
+    if (end === "left running") return;
+    await this.#report.ended("cleanup", end === "lost" ? LOST_CLEANUP : end);
   }
 
   /** The job cannot even begin: that is a failure of its setup. */
-  async #failSetup(reason: string): Promise<string> {
+  async #failSetup(reason: string): Promise<void> {
     this.#context.log.warning(`Job ${this.#job.jobId} fails in setup: ${reason}`);
-    this.#report.started("setup");
-    await this.#report.say("setup", `ERROR: ${reason}`);
-    this.#events.emit("setup_fail", reason);
-    this.#report.status("setup", 1);
-    return "setup_fail";
+    await this.#report.ended("setup", { status: 1, event: "error", detail: `ERROR: ${reason}` }, {
+      reason,
+      drafts: [{ t: "decided", reason: "setup_fail" }],
+    });
   }
 
-  /** Something that nobody planned. The phase that ran, or setup, has failed with it. */
-  async #internalError(error: unknown): Promise<string> {
-    const reason = `The agent failed inside: ${messageOf(error)}`;
+  /** An earlier process could not bring it to its end, and nobody else can. */
+  async #interrupt(): Promise<void> {
+    const phase = interruptedPhase(this.#state);
+    const message = phase === undefined
+      ? "The agent was interrupted between phases"
+      : `The agent was interrupted during ${phase}`;
+    this.#context.log.warning(
+      `${message} of job ${this.#job.jobId}, which is brought to its end`,
+    );
+    this.#isInterrupted = true;
+    this.#context.observer.recovering(this.#job.jobId);
+    await this.#ending.attemptToEndProcesses();
+    await this.#folder.remake();
+    const decided: Drafts = this.#state.decided === undefined
+      ? [{ t: "decided", reason: message }]
+      : [];
+    if (phase !== undefined) {
+      const end = { status: INTERNAL_ERROR_STATUS, event: "error" as const, detail: message };
+      return await this.#report.ended(phase, end, { drafts: decided });
+    }
+    // The log of a phase is opened a moment before the phase begins.
+    const last = this.#state.logs.output.regions.at(-1)?.phase ?? "setup";
+    if (decided.length > 0) return await this.#report.say(last, message, decided);
+    await this.#fail(nextStep({ ...this.#state, crashes: 0 }), message);
+  }
+
+  /** A step cannot be done: the job goes on without it. */
+  async #fail(step: Step, reason: string, error?: unknown): Promise<void> {
     this.#context.log.error(
-      `Job ${this.#job.jobId} is brought to its end, please report this: ${reason}`,
+      `Job ${this.#job.jobId} is brought to its end without a step (${step.do}), please report ` +
+        `this: ${reason}`,
       { stack: error instanceof Error ? error.stack : undefined },
     );
-    const phase = interruptedPhase(this.#outbox.state) ?? "setup";
-    await this.#report.say(phase, `ERROR: ${reason}`);
-    this.#events.emit(`${phase}_fail`, reason);
-    this.#report.status(phase, INTERNAL_ERROR_STATUS);
-    return `${phase}_fail`;
+    if (step.do === "end processes" || step.do === "hand over") return this.#ending.giveUp(step.do);
+    const phase = step.do === "phase" ? step.phase : interruptedPhase(this.#state) ?? "setup";
+    const end = {
+      status: INTERNAL_ERROR_STATUS,
+      event: "error" as const,
+      detail: `ERROR: ${reason}`,
+    };
+    const isDecided = this.#state.decided !== undefined;
+    await this.#report.ended(phase, end, {
+      reason,
+      drafts: isDecided ? [] : [{ t: "decided", reason: `${phase}_fail` }],
+    });
   }
 }
 
-function internalEnd(error: unknown): PhaseEnd {
-  return { status: INTERNAL_ERROR_STATUS, event: "error", detail: messageOf(error) };
+function failureInside(error: unknown): string {
+  return `The agent failed inside: ${messageOf(error)}`;
 }
+
+/** A cleanup that takes the host down each time is given up after so many. */
+const MOST_CLEANUPS = 3;
+
+const LOST_CLEANUP: PhaseEnd = {
+  status: INTERNAL_ERROR_STATUS,
+  event: "error",
+  detail: "The agent was interrupted during cleanup",
+};

@@ -1,4 +1,4 @@
-/** What is told of the phases of a job: in its record, its folder and its log, and to the server. */
+/** What is told of the phases of a job: in its journal, its folder and its log, and to the server. */
 import { join } from "node:path";
 import type { Observer } from "../observe/observer.ts";
 import type { Outbox } from "../outbox/outbox.ts";
@@ -7,8 +7,8 @@ import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { readDeviceInfo, readFailure } from "./connector_files.ts";
 import type { EventName, Events } from "./events.ts";
-import { PhaseLog } from "./log.ts";
-import type { PhaseEnd } from "./phase_run.ts";
+import { type Drafts, PhaseLog } from "./phase_log.ts";
+import type { PhaseEnd } from "./phase_command.ts";
 import { redactStrings } from "./redact_strings.ts";
 import { rewriteFile } from "./regular_file.ts";
 
@@ -26,16 +26,16 @@ export interface PhaseReportOptions {
   folder: string;
 }
 
-/** The three lines that open the log of a phase. */
-function banner(phase: Phase, agentId: string): string {
-  const line = `* Starting testflinger ${phase} phase on ${agentId} *`;
-  const frame = "*".repeat(line.length);
-  return `${frame}\n${line}\n${frame}`;
-}
-
-/** Whether an ending is told to the job's webhook by itself, before the failure of the phase. */
-function isOwnEvent(event: PhaseEnd["event"]): event is PhaseEnd["event"] & EventName {
-  return event === "cancelled" || event === "global_timeout" || event === "output_timeout";
+/** What is said of the end of a phase, besides how it ended. */
+export interface PhaseConclusion {
+  /** Goes with it: why no other phase will run, for one. */
+  drafts?: Drafts;
+  /** What runs on the device, once that is known. */
+  release?: string | undefined;
+  /** What the webhook hears as the reason, where that is not the line of the log. */
+  reason?: string | undefined;
+  /** What the log says of a phase that ended by itself. */
+  line?: string | undefined;
 }
 
 /** Tells of the phases of one job. */
@@ -50,48 +50,71 @@ export class PhaseReport {
 
   /** Opens the log of a phase that is about to begin. */
   async announce(phase: Phase): Promise<void> {
-    await this.say(phase, banner(phase, this.#options.agentId));
+    if (this.#options.outbox.state.announced.has(phase)) return;
+    const text = banner(phase, this.#options.agentId);
+    await this.say(phase, text, [{ t: "phase_announced", phase }]);
   }
 
   /** Writes down and sends that a phase begins. */
   started(phase: Phase): void {
-    const { outbox, events } = this.#options;
-    outbox.append({ t: "phase_started", phase });
-    outbox.send({ kind: "state", state: phase });
-    events.emit(`${phase}_start`);
+    this.#options.outbox.append(...this.#startDrafts(phase));
   }
 
-  /** Writes down and sends how a phase ended. Returns the event that says so. */
-  ended(phase: Phase, end: PhaseEnd): EventName {
+  #startDrafts(phase: Phase): Drafts {
+    return [
+      { t: "phase_started", phase },
+      { t: "send", message: { kind: "state", state: phase } },
+      ...this.#options.events.drafts(`${phase}_start`),
+    ];
+  }
+
+  /** Writes down and sends that a phase does not run: consumers of events count on it all the same. */
+  skipped(phase: Phase): void {
+    const { outbox, events } = this.#options;
+    outbox.append(
+      { t: "phase_skipped", phase },
+      ...events.drafts(`${phase}_start`),
+      ...events.drafts(`${phase}_success`),
+      // Dashboards count one entry for each job.
+      ...(phase === "provision" ? [provisionLog(0, "provision_success")] : []),
+    );
+  }
+
+  /** Writes down, says and sends how a phase ended. */
+  async ended(phase: Phase, end: PhaseEnd, more: PhaseConclusion = {}): Promise<void> {
     const { outbox, events, observer, folder } = this.#options;
     const { event, detail, status } = end;
-    if (isOwnEvent(event)) events.emit(event, detail);
-    const recoveryFailed = status === RECOVERY_FAILED_STATUS;
-    const outcome: EventName = recoveryFailed
-      ? "recovery_fail"
-      : `${phase}_${status === 0 ? "success" : "fail"}`;
-    if (recoveryFailed) observer.recoveryFailed();
-    const failure = status === 0 ? "" : readFailure(folder, phase) || detail;
-    events.emit(outcome, failure);
-    this.status(phase, status);
-    if (phase === "provision") {
-      outbox.send({ kind: "provision_log", exitCode: status, detail: outcome });
-    }
-    return outcome;
+    const outcome = outcomeOf(phase, status);
+    if (outcome === "recovery_fail") observer.recoveryFailed();
+    const failure = status === 0 || phase === "cleanup" ? "" : readFailure(folder, phase);
+    const statuses = { ...statusesOf(outbox.state), [phase]: status };
+    this.#rewriteOutcome(statuses);
+    const drafts: Drafts = [
+      ...(outbox.state.phases.has(phase) ? [] : this.#startDrafts(phase)),
+      ...(isOwnEvent(event) && phase !== "cleanup" ? events.drafts(event, detail) : []),
+      ...events.drafts(outcome, status === 0 ? "" : more.reason ?? (failure || detail)),
+      {
+        t: "phase_ended",
+        phase,
+        status,
+        ...(more.release !== undefined && { release: more.release }),
+      },
+      { t: "send", message: { kind: "status", status: statuses } },
+      ...(phase === "provision" ? [provisionLog(status, outcome)] : []),
+      ...more.drafts ?? [],
+    ];
+    const line = more.line ?? detail;
+    if (line === "") outbox.append(...drafts);
+    else await this.say(phase, line, drafts);
   }
 
-  /** A phase's status: in the record, in `testflinger-outcome.json`, on the server. */
-  status(phase: Phase, status: number): void {
-    const { outbox, folder } = this.#options;
-    outbox.append({ t: "phase_ended", phase, status });
-    const statuses = statusesOf(outbox.state);
+  #rewriteOutcome(status: Record<string, number>): void {
     try {
-      const path = join(folder, "testflinger-outcome.json");
-      rewriteFile(path, JSON.stringify({ status: statuses }), 0o644);
+      const path = join(this.#options.folder, "testflinger-outcome.json");
+      rewriteFile(path, JSON.stringify({ status }), 0o644);
     } catch {
-      // A job may remove its own folder, or put a link there; what counts is the record.
+      // A job may remove its own folder, or put a link there; what counts is the journal.
     }
-    outbox.send({ kind: "status", status: statuses });
   }
 
   /** Sends what a device connector has said of its device, if that is new. */
@@ -106,18 +129,35 @@ export class PhaseReport {
     outbox.send({ kind: "device_info", deviceInfo });
   }
 
-  /** What is posted of a provision that is skipped: dashboards count one entry for each job. */
-  provisionSkipped(): void {
-    this.#options.outbox.send({
-      kind: "provision_log",
-      exitCode: 0,
-      detail: "provision_success" satisfies EventName,
-    });
-  }
-
   /** Says one line in the log of a phase that has no command running. */
-  async say(phase: Phase, line: string): Promise<void> {
-    await using log = await PhaseLog.open({ ...this.#options, phase });
-    await log.say(line);
+  async say(phase: Phase, line: string, drafts: Drafts = []): Promise<void> {
+    await using log = await PhaseLog.open({
+      ...this.#options,
+      folder: this.#options.folder,
+      phase,
+    });
+    await log.say(line, drafts);
   }
+}
+
+/** The event that says how a phase ended. */
+export function outcomeOf(phase: Phase, status: number): EventName {
+  if (status === RECOVERY_FAILED_STATUS && phase !== "cleanup") return "recovery_fail";
+  return `${phase}_${status === 0 ? "success" : "fail"}`;
+}
+
+/** The three lines that open the log of a phase. */
+function banner(phase: Phase, agentId: string): string {
+  const line = `* Starting testflinger ${phase} phase on ${agentId} *`;
+  const frame = "*".repeat(line.length);
+  return `${frame}\n${line}\n${frame}`;
+}
+
+/** Whether an ending is told to the job's webhook by itself, before the failure of the phase. */
+function isOwnEvent(event: PhaseEnd["event"]): event is PhaseEnd["event"] & EventName {
+  return event === "cancelled" || event === "global_timeout" || event === "output_timeout";
+}
+
+function provisionLog(exitCode: number, detail: EventName) {
+  return { t: "send" as const, message: { kind: "provision_log" as const, exitCode, detail } };
 }

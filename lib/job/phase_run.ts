@@ -1,135 +1,173 @@
-/** Runs the command of one phase, to its exit status. */
-import type { Clock } from "../clock.ts";
+/** Runs the phases of one job: what is decided before a command starts, and read after it ended. */
+import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import type { Phase } from "../phases.ts";
-import { statusOf } from "../process/exit.ts";
-import type { ProcessIdentity } from "../process/identity.ts";
+import { type Phase, PHASES } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
-import { run, type RunResult } from "../process/run.ts";
-import type { Observer } from "../observe/observer.ts";
+import { waitWhileAllocated } from "./allocation.ts";
+import { readDeviceInfo } from "./connector_files.ts";
 import { isEndReason } from "./end_reason.ts";
-import { PhaseLog } from "./log.ts";
-import type { PhaseLimits } from "./phase_limits.ts";
-import { tailSerial } from "./serial_tail.ts";
+import { jobMark, phaseEnvironment } from "./environment.ts";
+import type { Job } from "./job.ts";
+import type { JobContext } from "./job_context.ts";
+import { readRelease } from "./os_release.ts";
+import { INTERNAL_ERROR_STATUS, type PhaseEnd, runCommand } from "./phase_command.ts";
+import { phaseLimits } from "./phase_limits.ts";
+import type { PhaseReport } from "./phase_report.ts";
+import { shownName, unmaskedNames } from "./secrets.ts";
+import type { WorkingFolder } from "./working_folder.ts";
 
-/** What ran into trouble inside the agent, rather than in the command. */
-export const INTERNAL_ERROR_STATUS = 100;
+/** The label of the metrics when nobody knows what runs on the device. */
+const UNKNOWN_RELEASE = "unknown";
 
-/** Everything a phase needs to run. */
-export interface PhaseRunOptions {
-  phase: Phase;
-  command: string;
-  /** The job's folder. */
-  folder: string;
-  /** The whole environment of the command. */
-  env: Record<string, string>;
-  /** From `jobMark()`. */
-  mark: number;
-  secrets: Secrets;
+/** What phases are run with. */
+export interface PhaseRunnerOptions {
+  job: Job;
   outbox: Outbox;
-  observer: Observer;
-  clock: Clock;
-  limits: PhaseLimits;
-  graceMs: number;
-  /** The serial log waits while more than this is on its way to the server, in bytes. */
-  mostUndelivered: number;
-  /** Ends the phase; its reason is an `EndReason`. */
-  signal: AbortSignal;
-  /** Ends it without grace. */
-  forceStop: AbortSignal;
-  /** Said before the command starts, for instance that the phase is run again. */
-  note?: string;
+  context: JobContext;
+  folder: WorkingFolder;
+  /** Masks the secrets of the job. */
+  secrets: Secrets;
+  report: PhaseReport;
+  /** Whether commands get the secrets of their phase. */
+  hasSecrets: boolean;
 }
 
-/** What the log of a phase says that a cancellation has ended, or has kept from beginning. */
-export const CANCELLED_LINE = "Job cancellation was requested, exiting.";
-
-/** How a phase ended. */
-export interface PhaseEnd {
-  status: number;
-  /** The event that says why it ended. */
-  event: "normal_exit" | "cancelled" | "global_timeout" | "output_timeout" | "stopped" | "error";
-  /** One line for the event. */
-  detail: string;
+/** How a phase ended, and what is known since. */
+export interface EndedPhase extends PhaseEnd {
+  release?: string | undefined;
+  /** What its log says of it. */
+  line?: string | undefined;
 }
 
-/** Runs the phase. Whatever happens is in the result. */
-export async function runPhase(options: PhaseRunOptions): Promise<PhaseEnd> {
-  const { phase, outbox, clock, limits, command } = options;
-  await using log = await PhaseLog.open(options);
-  if (options.note !== undefined) await log.say(options.note);
+/** Runs the phases of one job. */
+export class PhaseRunner {
+  readonly #options: PhaseRunnerOptions;
 
-  const serialOver = new AbortController();
-  const serial = tailSerial(options, serialOver.signal);
-  let result: RunResult;
-  try {
-    result = await run(["/bin/sh", "-c", command], {
-      cwd: options.folder,
-      env: options.env,
-      mark: options.mark,
-      limits: {
-        ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
-        ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
-      },
-      signal: options.signal,
-      forceStop: options.forceStop,
-      graceMs: options.graceMs,
-      clock,
-      onStarted: (identity: ProcessIdentity) => outbox.append({ t: "group", phase, identity }),
-      onOutput: (bytes: Uint8Array) => log.write(bytes),
+  constructor(options: PhaseRunnerOptions) {
+    this.#options = options;
+  }
+
+  /** Why a phase does not run; undefined when it does. */
+  reasonToSkip(phase: Phase): string | undefined {
+    if (this.#command(phase) === "") return `there is no ${phase}_command in the configuration`;
+    return this.#options.job.reasonToSkip(phase);
+  }
+
+  #command(phase: Phase): string {
+    return this.#options.context.config[`${phase}_command`];
+  }
+
+  /** Passes over a phase. */
+  skip(phase: Phase, reason: string): void {
+    const { context: { log, observer }, report } = this.#options;
+    log.debug(`Phase ${phase} is skipped: ${reason}`);
+    observer.phaseSkipped(phase, reason);
+    report.skipped(phase);
+  }
+
+  /**
+   * Runs the command of a phase that has started, or goes on where an earlier process has left it.
+   *
+   * @param signal ends it; its reason is an `EndReason`.
+   * @param again a reboot has cut it short: it is started once more.
+   */
+  async run(
+    phase: Phase,
+    signal: AbortSignal,
+    { again = false } = {},
+  ): Promise<EndedPhase | "left running" | "lost"> {
+    const { job, outbox, context, folder, report, hasSecrets } = this.#options;
+    const { config, clock, observer, log, signals } = context;
+    const secrets = hasSecrets ? job.secrets(phase) : {};
+    const { env, problems } = phaseEnvironment({ jobId: job.jobId, secrets, config });
+    const limits = phaseLimits(phase, { job, config, clock, stop: signals.stop });
+    const earlier = again ? undefined : outbox.state.phases.get(phase)?.command;
+    const at = earlier?.at ?? await clock.sinceBoot();
+    log.info(`Phase ${phase} ${earlier === undefined ? "begins" : "goes on"}`, {
+      job_id: job.jobId,
     });
-  } finally {
-    serialOver.abort();
-    await serial;
-  }
-  const end = phaseEnd(result, options);
-  if (end.event !== "normal_exit") await log.say(end.detail);
-  return end;
-}
-
-function phaseEnd(result: RunResult, options: PhaseRunOptions): PhaseEnd {
-  const { limits } = options;
-  switch (result.ended) {
-    case "exited":
-      return { status: statusOf(result.exit), event: "normal_exit", detail: "" };
-    case "limit": {
-      const status = failing(statusOf(result.exit));
-      return result.limit === "total"
-        ? {
-          status,
-          event: "global_timeout",
-          detail: `ERROR: Global timeout reached! (${limits.global}s)`,
-        }
-        : {
-          status,
-          event: "output_timeout",
-          detail: `ERROR: Output timeout reached! (${limits.output}s)`,
-        };
+    observer.phaseStarted(phase, {
+      ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
+      ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
+      ...(earlier !== undefined && { runningForMs: await clock.sinceBoot() - at }),
+    });
+    const distrust = folder.whyDistrusted();
+    if (distrust !== undefined) {
+      const detail = `ERROR: ${distrust}`;
+      return this.#told(phase, { status: INTERNAL_ERROR_STATUS, event: "error", detail }, 0);
     }
-    case "aborted": {
-      const status = failing(statusOf(result.exit));
-      const isStop = isEndReason(result.reason) && result.reason.kind === "stopped";
-      return isStop
-        ? { status, event: "stopped", detail: "The agent was stopped, ending the phase." }
-        : { status, event: "cancelled", detail: CANCELLED_LINE };
-    }
-    case "not_started":
-      return {
-        status: INTERNAL_ERROR_STATUS,
-        event: "error",
-        detail: `ERROR: The agent cannot start the ${options.phase} command: ${result.message}`,
-      };
-    case "sink_failed":
-      return {
-        status: INTERNAL_ERROR_STATUS,
-        event: "error",
-        detail: "ERROR: The agent cannot store the output, so the phase was ended: " +
-          (result.error instanceof Error ? result.error.message : String(result.error)),
-      };
+    report.deviceInfo();
+    const end = await runCommand({
+      ...{ phase, env, limits, signal, again, outbox, observer, clock },
+      command: this.#command(phase),
+      folder: folder.path,
+      mark: jobMark(job.jobId, config.agent_id),
+      secrets: this.#options.secrets,
+      graceMs: config.cancel_grace * 1000,
+      mostUndelivered: config.max_spool / 2,
+      forceStop: signals.forceStop,
+      leave: signals.leave,
+      notes: [
+        ...problems,
+        ...this.#unmaskedNotes(phase, secrets),
+        ...(again ? ["Cleanup is run again, since it was interrupted."] : []),
+      ],
+    });
+    if (end === "left running" || end === "lost") return end;
+    report.deviceInfo();
+    const isProvisioned = phase === "provision" && end.status === 0;
+    const release = isProvisioned ? await this.#readRelease() : undefined;
+    if (signals.leave.aborted) return "left running";
+    const told = this.#told(phase, { ...end, release }, (await clock.sinceBoot() - at) / 1000);
+    if (phase !== "allocate" || end.event !== "normal_exit") return told;
+    const { leave } = signals;
+    const line = await waitWhileAllocated(job, { ...context, outbox, signal, leave });
+    return leave.aborted ? "left running" : { ...told, line };
   }
-}
 
-/** A command that handles SIGTERM may end with 0; a phase that was ended has not passed all the same. */
-function failing(status: number): number {
-  return status === 0 ? INTERNAL_ERROR_STATUS : status;
+  #told(phase: Phase, end: EndedPhase, seconds: number): EndedPhase {
+    const { context: { observer, log }, job, outbox } = this.#options;
+    const { status, event } = end;
+    const release = end.release ?? outbox.state.release ?? UNKNOWN_RELEASE;
+    observer.phaseEnded(phase, { status, event, seconds, release });
+    log.info(`Phase ${phase} ended`, {
+      job_id: job.jobId,
+      status,
+      seconds: Math.round(seconds * 10) / 10,
+      ...(event !== "normal_exit" && { because: event }),
+    });
+    return end;
+  }
+
+  /** Said once for each name: it would be a line in each phase otherwise. */
+  #unmaskedNotes(phase: Phase, secrets: Record<string, string>): string[] {
+    const { job, outbox } = this.#options;
+    const earlier = PHASES.slice(0, PHASES.indexOf(phase))
+      .filter((each) => outbox.state.phases.has(each));
+    const told = new Set(earlier.flatMap((each) => unmaskedNames(job.secrets(each))));
+    return unmaskedNames(secrets).filter((name) => !told.has(name)).map((name) =>
+      `WARNING: The secret ${
+        shownName(name)
+      } has fewer than ${FEWEST_MASKED_CHARACTERS} characters ` +
+      "and is not masked."
+    );
+  }
+
+  /** How long it took from learning of a cancellation to the end of the phase. */
+  noteCancelLatency(end: PhaseEnd, reason: unknown): void {
+    if (end.event !== "cancelled" || !isEndReason(reason) || reason.kind !== "cancelled") return;
+    const { clock, observer } = this.#options.context;
+    observer.cancelled(clock.monotonic() - reason.seenAt);
+  }
+
+  async #readRelease(): Promise<string | undefined> {
+    const { context: { wantsRelease, clock, signals }, folder, job } = this.#options;
+    const deviceIp = wantsRelease ? readDeviceInfo(folder.path)?.device_ip : undefined;
+    if (typeof deviceIp !== "string") return undefined;
+    return await readRelease(deviceIp, {
+      username: job.testUsername,
+      clock,
+      signal: AbortSignal.any([signals.stop, signals.leave]),
+    });
+  }
 }

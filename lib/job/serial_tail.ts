@@ -4,8 +4,9 @@ import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
-import type { RedactorStream, Secrets } from "../process/redactor.ts";
-import { utf8Cleaner } from "../process/utf8.ts";
+import type { Secrets } from "../process/redactor.ts";
+import { concat } from "../process/bytes.ts";
+import { TextFilter } from "../process/text_filter.ts";
 import { openForReading, type ReadableFile } from "./regular_file.ts";
 
 /** A person who watches a boot over serial sees it within half a second. */
@@ -39,6 +40,8 @@ export interface SerialTailOptions {
   signal: AbortSignal;
   /** Ends copying. */
   forceStop: AbortSignal;
+  /** Leaves the rest to the next process. */
+  leave: AbortSignal;
 }
 
 /**
@@ -46,14 +49,16 @@ export interface SerialTailOptions {
  * as far as that takes no more than a moment. Never throws: the serial log is an extra.
  */
 export async function tailSerial(options: SerialTailOptions, over: AbortSignal): Promise<void> {
-  const { clock, signal, forceStop } = options;
+  const { clock, signal, forceStop, leave } = options;
   const tail = new SerialTail(options);
   const rest = new AbortController();
+  const pause = AbortSignal.any([over, leave]);
   try {
-    while (!over.aborted) {
-      await tail.copy(over);
-      await clock.sleep(LOOK_EVERY_MS, over).catch(() => {});
+    while (!pause.aborted) {
+      await tail.copy(pause);
+      await clock.sleep(LOOK_EVERY_MS, pause).catch(() => {});
     }
+    if (leave.aborted) return;
     const ends = AbortSignal.any([rest.signal, forceStop]);
     const ms = signal.aborted ? REST_AFTER_ABORT_MS : REST_MS;
     clock.sleep(ms, ends).then(() => rest.abort(), () => {});
@@ -71,10 +76,9 @@ export async function tailSerial(options: SerialTailOptions, over: AbortSignal):
 /** One serial log, on its way from the job's folder to the outbox. */
 class SerialTail {
   readonly #options: SerialTailOptions;
-  readonly #cleaner = utf8Cleaner();
-  readonly #redactor: RedactorStream;
+  readonly #filter: TextFilter;
   /** How much of the file has been dealt with. */
-  #offset = 0;
+  #offset: number;
   /** Bytes of holes since the last byte of data. */
   #hole = 0;
   /** Bytes at the end of the file that have not been copied. */
@@ -82,7 +86,9 @@ class SerialTail {
 
   constructor(options: SerialTailOptions) {
     this.#options = options;
-    this.#redactor = options.secrets.stream();
+    this.#filter = new TextFilter(options.secrets);
+    // Where an earlier process has stopped.
+    this.#offset = options.outbox.state.logs.serial.source?.total ?? 0;
   }
 
   /** Copies what is there now. Returns "more" when it stopped before the end of the file. */
@@ -104,7 +110,7 @@ class SerialTail {
       const chunk = this.#read(file, size);
       if (chunk.length === 0) break;
       if (hasHoles) await this.#emitData(chunk);
-      else await this.#emit(chunk);
+      else await this.#emit(chunk, this.#offset);
       if (this.#hole > LARGEST_HOLE_BYTES) this.#skipTo(size - END_BYTES);
       if (chunks % CHUNKS_AT_ONCE === 0) await new Promise((resolve) => setTimeout(resolve, 0));
     }
@@ -138,44 +144,49 @@ class SerialTail {
     for (let at = 0; at < chunk.length;) {
       const end = Math.min(chunk.length, at + BLOCK_BYTES - (start + at) % BLOCK_BYTES);
       if (isNoData(chunk.subarray(at, end))) {
-        await this.#emit(chunk.subarray(data, at));
+        await this.#emit(chunk.subarray(data, at), start + at);
         this.#hole += end - at;
         data = end;
       }
       at = end;
     }
-    await this.#emit(chunk.subarray(data));
+    await this.#emit(chunk.subarray(data), this.#offset);
   }
 
-  async #emit(bytes: Uint8Array): Promise<void> {
+  /** @param end of the bytes in the file. */
+  async #emit(bytes: Uint8Array, end: number): Promise<void> {
     if (bytes.length === 0) return;
-    await this.#sayHole();
-    await this.#append(this.#redactor.push(this.#cleaner.push(bytes)));
+    await this.#sayHole(end - bytes.length);
+    const text = this.#filter.push(bytes);
+    await this.#append(text, end - this.#filter.held);
   }
 
-  async #sayHole(): Promise<void> {
+  async #sayHole(end: number): Promise<void> {
     if (this.#hole === 0) return;
     const hole = this.#hole;
     this.#hole = 0;
-    await this.#say(`[A hole of ${hole} bytes in the serial log is left out.]`);
+    await this.#say(`[A hole of ${hole} bytes in the serial log is left out.]`, end);
   }
 
-  async #say(line: string): Promise<void> {
-    await this.#emit(new TextEncoder().encode(`\n${line}\n`));
+  async #say(line: string, at: number): Promise<void> {
+    const text = concat(this.#filter.flush(), new TextEncoder().encode(`\n${line}\n`));
+    await this.#append(text, at);
   }
 
-  async #append(bytes: Uint8Array): Promise<void> {
-    await this.#options.outbox.appendLog("serial", this.#options.phase, bytes);
+  /** @param at the place in the file up to which everything is in the log then. */
+  async #append(bytes: Uint8Array, at: number): Promise<void> {
+    const source = { piece: 0, offset: at, total: at };
+    await this.#options.outbox.appendLog("serial", this.#options.phase, bytes, { source });
   }
 
   /** Says what is missing, and lets go of what was held back. */
   async end(): Promise<void> {
-    await this.#sayHole();
+    await this.#sayHole(this.#offset);
     if (this.#left > 0) {
-      await this.#say(`[The last ${this.#left} bytes of the serial log are left out.]`);
+      const line = `[The last ${this.#left} bytes of the serial log are left out.]`;
+      await this.#say(line, this.#offset);
     }
-    await this.#append(this.#redactor.push(this.#cleaner.flush()));
-    await this.#append(this.#redactor.flush());
+    await this.#append(this.#filter.flush(), this.#offset);
   }
 }
 

@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { JOURNAL_VERSION } from "../outbox/entries.ts";
+import type { JournalHook } from "../outbox/journal.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
@@ -37,14 +38,16 @@ export class JobStore {
   readonly folder: string;
   readonly #log: Log;
   readonly #damaged: DamagedJobs;
+  readonly #onJournal: JournalHook | undefined;
 
   /**
    * @param folder from `agentFolder()`; made if it does not exist.
    * @throws {Error} what the file system says.
    */
-  constructor(folder: string, log: Log) {
+  constructor(folder: string, log: Log, onJournal?: JournalHook) {
     this.folder = folder;
     this.#log = log;
+    this.#onJournal = onJournal;
     this.#damaged = new DamagedJobs(join(folder, "damaged"), log);
     this.makeFolder();
   }
@@ -87,7 +90,7 @@ export class JobStore {
     await Deno.mkdir(folder, { mode: 0o700 });
     try {
       await writeReceived(folder, job);
-      const { outbox } = Outbox.open(folder, this.#log);
+      const { outbox } = Outbox.open(folder, this.#log, this.#onJournal);
       outbox.holdBallast();
       outbox.append({
         t: "accepted",
@@ -193,7 +196,7 @@ export class JobStore {
     const path = join(folder, "record");
     // Read before Outbox.open() cuts off what is torn, so that a person can look at all of it.
     const bytes = existingBytes(path);
-    const { outbox, damaged, unknown } = Outbox.open(folder, this.#log);
+    const { outbox, damaged, unknown } = Outbox.open(folder, this.#log, this.#onJournal);
     const named = outbox.state.accepted?.jobId;
     if (named !== undefined && named !== jobId) {
       outbox[Symbol.dispose]();
@@ -210,7 +213,7 @@ export class JobStore {
   #startOver(folder: string, jobId: string): Leftover | undefined {
     try {
       Deno.mkdirSync(folder, { mode: 0o700 });
-      const { outbox } = Outbox.open(folder, this.#log);
+      const { outbox } = Outbox.open(folder, this.#log, this.#onJournal);
       // The server may have something of it.
       const accepted = { t: "accepted", version: JOURNAL_VERSION, queue: "" } as const;
       outbox.append({ ...accepted, at: 0, jobId, rerun: true });

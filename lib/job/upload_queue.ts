@@ -70,8 +70,8 @@ export class UploadQueue {
   }
 
   /** Starts to deliver a job that runs now; after what an earlier run of the same job left. */
-  startLive(outbox: Outbox, onCancelled: () => void): void {
-    this.#start(outbox, this.#earlierThan(outbox), { onCancelled });
+  startLive(outbox: Outbox, how: Pick<UploaderOptions, "onCancelled" | "isLeftover">): void {
+    this.#start(outbox, this.#earlierThan(outbox), how);
   }
 
   /** Resolves when what was accepted before of the same job is through. */

@@ -11,6 +11,8 @@ import type { Phase } from "../phases.ts";
 export interface LimitsOfPhase {
   totalMs?: number;
   silenceMs?: number;
+  /** How long it has been running, where an earlier process has begun it. */
+  runningForMs?: number;
 }
 
 /** How much a line of the log matters. */
@@ -30,7 +32,8 @@ export type Happening =
   /** A job that an earlier process left is brought to its end, before anything else. */
   | { type: "recovery_began"; job: string }
   | { type: "recovery_ended"; job: string }
-  | { type: "job_began"; job: string; queue: string; name?: string }
+  /** `isTakenUp`: an earlier process has begun it, and has counted it. */
+  | { type: "job_began"; job: string; queue: string; name?: string; isTakenUp?: boolean }
   | { type: "phase_began"; job: string; phase: Phase; limits: LimitsOfPhase }
   | { type: "phase_skipped"; job: string; phase: Phase; reason: string }
   | PhaseEnded

@@ -41,13 +41,15 @@ export function createLineStream(
         // The terminal is gone or the pipe has no reader: there is nobody left to tell.
       }
     }
+    // At once: a line that comes before anybody hears of the end would wait for the next one.
+    writing = undefined;
   };
 
   return {
     write(line) {
       if (lines.length >= MOST_LINES) dropped++;
       else lines.push(line);
-      writing ??= writeAll().finally(() => writing = undefined);
+      writing ??= writeAll();
     },
     async close() {
       let timer: ReturnType<typeof setTimeout> | undefined;

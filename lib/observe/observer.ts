@@ -15,12 +15,16 @@ export interface JobNotice {
   jobId: string;
   queue: string;
   name?: string;
+  /** An earlier process has begun it, and has counted it. */
+  isTakenUp?: boolean;
 }
 
 /** How long a phase may run, and how long it may be silent; what is left out is not limited. */
 export interface PhaseLimits {
   totalMs?: number;
   silenceMs?: number;
+  /** How long it has been running, where an earlier process has begun it. */
+  runningForMs?: number;
 }
 
 /** How a phase ended. */
@@ -95,9 +99,9 @@ export function observerOf(emit: Emit): Observer {
       job = recovering = jobId;
       emit({ type: "recovery_began", job: jobId });
     },
-    jobStarted({ jobId, queue, name }) {
+    jobStarted({ jobId, ...notice }) {
       job = jobId;
-      emit({ type: "job_began", job, queue, ...(name !== undefined && { name }) });
+      emit({ type: "job_began", job, ...notice });
     },
     phaseStarted: (phase, limits) => emit({ type: "phase_began", job, phase, limits }),
     phaseSkipped: (phase, reason) => emit({ type: "phase_skipped", job, phase, reason }),

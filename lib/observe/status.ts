@@ -124,8 +124,8 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       changed();
     },
     phase_began({ phase, limits }) {
-      const since = clock.monotonic();
-      running = { since, lastOutput: since, limits };
+      const now = clock.monotonic();
+      running = { since: now - (limits.runningForMs ?? 0), lastOutput: now, limits };
       job?.phases.push({ phase, state: "running", started_at: iso() });
       changed();
     },

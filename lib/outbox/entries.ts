@@ -43,6 +43,55 @@ const Settled = z.object({
   message: z.string().optional(),
 });
 
+/** How far the output of a command has been read: see `OutputPlace` in `lib/process/kept_output.ts`. */
+const Source = z.object({
+  piece: offset,
+  offset,
+  total: offset,
+  isPastEnd: z.boolean().optional(),
+});
+export type Source = z.infer<typeof Source>;
+
+/** A piece of a log, by its place in the log file. */
+const Piece = z.object({ number: z.int(), phase, from: offset, to: offset });
+
+/** How far one log has come on its way from the command to the server. */
+export const LogState = z.object({
+  /** Where each phase's bytes begin, in order. */
+  regions: z.array(z.object({ phase, from: offset })),
+  /** What is behind this has been written, and it is not known where it came from: it is cut off. */
+  taken: offset,
+  /** What has been read of the command that runs to come as far as `taken`. */
+  source: Source.optional(),
+  /** The server has, or has refused, everything before this offset. */
+  settled: offset,
+  /** The number of the next fragment. */
+  next: offset,
+  /** Announced, and not known to have arrived. */
+  inFlight: Piece.optional(),
+  /** Bytes of each phase that the server refused for good: it has that much less of the phase. */
+  refused: z.partialRecord(phase, z.number()),
+});
+export type LogState = z.infer<typeof LogState>;
+export type Piece = z.infer<typeof Piece>;
+
+/** What a job has behind it once and for all, besides its phases. */
+const Milestone = z.enum([
+  /** Its webhook has been told that it starts. */
+  "begun",
+  /** Its working folder is there, and the attachments in it. */
+  "prepared",
+  /** After cleanup: nothing of it runs any more, and its webhook has been told that it ends. */
+  "over",
+]);
+export type Milestone = z.infer<typeof Milestone>;
+
+/** Why a phase is ended that would go on: its event, and what its log says. */
+const Ending = z.object({
+  event: z.enum(["cancelled", "global_timeout", "output_timeout", "stopped", "error"]),
+  detail: z.string(),
+});
+
 export const Entry = z.discriminatedUnion("t", [
   /** The server has handed the job out, and it is ours to bring to an end. */
   z.object({
@@ -60,10 +109,54 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("baseline"), bytes: z.record(z.string(), z.number()) }),
   /** An earlier run of the same job is wholly on the server: fragment numbers go on behind its own. */
   z.object({ t: z.literal("continues"), next: z.object({ output: offset, serial: offset }) }),
+  /**
+   * A process of the agent begins to work on the job, or takes it up where another has left it.
+   * `boot` changes with each start of the host, `at` is in milliseconds since then.
+   */
+  z.object({ t: z.literal("taken_up"), boot: z.string(), at: z.number() }),
+  /** It leaves the job as it is to the next process, in good order. */
+  z.object({ t: z.literal("handed_over") }),
+  z.object({ t: z.literal("passed"), milestone: Milestone }),
+  /** What the event `job_end` will say: no phase but cleanup is to run any more. */
+  z.object({ t: z.literal("decided"), reason: z.string() }),
+  z.object({ t: z.literal("phase_skipped"), phase }),
+  /** The log of the phase is open: it has its banner. */
+  z.object({ t: z.literal("phase_announced"), phase }),
   z.object({ t: z.literal("phase_started"), phase }),
+  /**
+   * A command is about to be started with a keeper, whose folder has this name. Times are in
+   * milliseconds; `at` is since the start of the host.
+   */
+  z.object({
+    t: z.literal("command"),
+    phase,
+    name: z.string(),
+    at: z.number(),
+    totalMs: z.number().optional(),
+    silenceMs: z.number().optional(),
+  }),
+  /** The command of the phase that began last is about to be ended. */
+  z.object({ t: z.literal("ending"), ...Ending.shape }),
+  /** The device is lent to the job's parent; milliseconds since the start of the host. */
+  z.object({ t: z.literal("allocated"), at: z.number() }),
   /** A process group was started for a phase. */
   z.object({ t: z.literal("group"), phase, identity: Identity }),
-  z.object({ t: z.literal("phase_ended"), phase, status: z.int().min(0).max(255) }),
+  z.object({
+    t: z.literal("phase_ended"),
+    phase,
+    status: z.int().min(0).max(255),
+    /** What runs on the device, once that is known. */
+    release: z.string().optional(),
+  }),
+  /** Everything before `to` is in the log for good, and comes from before `source`. */
+  z.object({
+    t: z.literal("taken"),
+    log,
+    to: offset,
+    source: Source.optional(),
+  }),
+  /** All that earlier entries have said of a log. */
+  z.object({ t: z.literal("log"), log, state: LogState }),
   /** From this offset on the log's bytes belong to `phase`. */
   z.object({ t: z.literal("region"), log, phase, from: offset }),
   /** A power cut has left no more of the log than this. */

@@ -1,7 +1,14 @@
 /** Where a job stands: its record, folded. Nothing else decides that. */
 import type { JobEvent, PhaseStatuses } from "../server/schema.ts";
 import type { Phase } from "../phases.ts";
-import { type Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
+import {
+  type Entry,
+  LOG_NAMES,
+  type LogName,
+  type LogState,
+  type Message,
+  type Milestone,
+} from "./entries.ts";
 
 /** A message that the server does not have yet. */
 export interface PendingMessage {
@@ -10,43 +17,50 @@ export interface PendingMessage {
   after: Record<LogName, number>;
 }
 
-/** A piece of a log, by its place in the log file. */
-export interface Piece {
-  number: number;
-  phase: Phase;
-  from: number;
-  to: number;
-}
-
-/** How far one log has come on its way to the server. */
-export interface LogState {
-  /** Where each phase's bytes begin, in order. */
-  regions: { phase: Phase; from: number }[];
-  /** The server has, or has refused, everything before this offset. */
-  settled: number;
-  /** The number of the next fragment. */
-  next: number;
-  /** Announced, and not known to have arrived. */
-  inFlight?: Piece;
-  /** Bytes of each phase that the server refused for good: it has that much less of the phase. */
-  refused: Partial<Record<Phase, number>>;
-}
-
 /** A process group that a phase started. */
 export interface StartedGroup {
   phase: Phase;
   identity: { pid: number; startTime: number; bootId: string };
 }
 
+/** What is known of a phase that has started. */
+export interface PhaseState {
+  /** How often its command was started: more than once for a cleanup that a reboot has cut short. */
+  commands: number;
+  /** The last one of them. */
+  command?: Extract<Entry, { t: "command" }>;
+  /** Why it is being ended. */
+  ending?: Extract<Entry, { t: "ending" }>;
+  /** Once it has ended. */
+  status?: number;
+}
+
 /** The folded record of a job. */
 export interface JobState {
   accepted?: Extract<Entry, { t: "accepted" }>;
+  /** By whom it was taken up last. */
+  takenUp?: Extract<Entry, { t: "taken_up" }>;
+  /** Whether a process works on it, or did when it died. */
+  isHeld: boolean;
+  /** How often in succession a process has died of it, as far as one can tell. */
+  crashes: number;
+  /** Whether the host was started anew since the job was taken up first. */
+  isRebooted: boolean;
+  passed: Set<Milestone>;
+  /** What the event `job_end` will say, once the phases are over. */
+  decided?: string;
+  skipped: Set<Phase>;
+  announced: Set<Phase>;
+  /** When the device was lent to the job's parent; milliseconds since the start of the host. */
+  allocatedAt?: number;
   baseline?: Record<string, number>;
   /** Whether it is known which numbers an earlier run of the same job has used. */
   continues: boolean;
-  /** Phases that have started, in order, and their statuses once they have ended. */
-  phases: Map<Phase, { status?: number }>;
+  /** Phases that have started, in order. */
+  phases: Map<Phase, PhaseState>;
   groups: StartedGroup[];
+  /** What runs on the device, once that is known. */
+  release?: string;
   logs: Record<LogName, LogState>;
   pending: PendingMessage[];
   nextMessage: number;
@@ -64,8 +78,14 @@ export interface JobState {
 
 /** The state of a job of which nothing is known. */
 export function emptyJobState(): JobState {
-  const log = (): LogState => ({ regions: [], settled: 0, next: 0, refused: {} });
+  const log = (): LogState => ({ regions: [], taken: 0, settled: 0, next: 0, refused: {} });
   return {
+    isHeld: false,
+    crashes: 0,
+    isRebooted: false,
+    passed: new Set(),
+    skipped: new Set(),
+    announced: new Set(),
     continues: false,
     phases: new Map(),
     groups: [],
@@ -80,9 +100,68 @@ export function emptyJobState(): JobState {
   };
 }
 
+/**
+ * A job that a process survives for so long is not what it dies of; as little one that gets on.
+ * Milliseconds.
+ */
+const SURVIVED_MS = 10 * 60_000;
+
+/** What says that a job gets on. */
+const PROGRESS: ReadonlySet<Entry["t"]> = new Set(
+  [
+    ...["passed", "decided", "phase_announced", "phase_started", "phase_ended"] as const,
+    ...["ending", "allocated", "cancelled"] as const,
+  ] satisfies Entry["t"][],
+);
+
 /** Takes one more entry into `state`. */
 export function apply(state: JobState, entry: Entry): void {
+  if (PROGRESS.has(entry.t)) state.crashes = 0;
   switch (entry.t) {
+    case "taken_up":
+      takeUp(state, entry);
+      break;
+    case "handed_over":
+      state.isHeld = false;
+      break;
+    case "passed":
+      state.passed.add(entry.milestone);
+      break;
+    case "decided":
+      state.decided = entry.reason;
+      break;
+    case "phase_skipped":
+      state.skipped.add(entry.phase);
+      break;
+    case "phase_announced":
+      state.announced.add(entry.phase);
+      break;
+    case "command": {
+      const phase = startedPhase(state, entry.phase);
+      phase.commands++;
+      phase.command = entry;
+      // Its output, and the serial log that it may write, begin anew.
+      for (const log of LOG_NAMES) delete state.logs[log].source;
+      break;
+    }
+    case "ending": {
+      const phase = [...state.phases.values()].at(-1);
+      if (phase !== undefined) phase.ending = entry;
+      break;
+    }
+    case "allocated":
+      state.allocatedAt = entry.at;
+      break;
+    case "taken": {
+      const log = state.logs[entry.log];
+      if (isFurther(entry.source, log.source)) state.crashes = 0;
+      log.taken = entry.to;
+      if (entry.source !== undefined) log.source = entry.source;
+      break;
+    }
+    case "log":
+      state.logs[entry.log] = entry.state;
+      break;
     case "accepted":
       state.accepted = entry;
       break;
@@ -96,13 +175,14 @@ export function apply(state: JobState, entry: Entry): void {
       state.baseline = entry.bytes;
       break;
     case "phase_started":
-      state.phases.set(entry.phase, {});
+      startedPhase(state, entry.phase);
       break;
     case "group":
       state.groups.push({ phase: entry.phase, identity: entry.identity });
       break;
     case "phase_ended":
-      state.phases.set(entry.phase, { status: entry.status });
+      startedPhase(state, entry.phase).status = entry.status;
+      if (entry.release !== undefined) state.release = entry.release;
       break;
     case "region":
       state.logs[entry.log].regions.push({ phase: entry.phase, from: entry.from });
@@ -169,7 +249,7 @@ export function apply(state: JobState, entry: Entry): void {
       }
       for (const log of LOG_NAMES) {
         const { next } = state.logs[log];
-        state.logs[log] = { regions: [], settled: 0, next, refused: {} };
+        state.logs[log] = { regions: [], taken: 0, settled: 0, next, refused: {} };
       }
       for (const pending of state.pending) pending.after = { output: 0, serial: 0 };
       state.logGivenUp = true;
@@ -180,19 +260,80 @@ export function apply(state: JobState, entry: Entry): void {
   }
 }
 
+function startedPhase(state: JobState, phase: Phase): PhaseState {
+  const known = state.phases.get(phase) ?? { commands: 0 };
+  state.phases.set(phase, known);
+  return known;
+}
+
+function takeUp(state: JobState, entry: Extract<Entry, { t: "taken_up" }>): void {
+  const { takenUp } = state;
+  // One without this entry was begun by a version that could not leave a job to the next process.
+  const isFirst = takenUp === undefined && state.phases.size === 0;
+  if (!isFirst && takenUp?.boot !== entry.boot) {
+    state.isRebooted = true;
+    state.crashes = 0;
+  } else if (state.isHeld && entry.at - (takenUp?.at ?? 0) < SURVIVED_MS) {
+    state.crashes++;
+  } else {
+    state.crashes = 0;
+  }
+  state.takenUp = entry;
+  state.isHeld = true;
+}
+
+function isFurther(source: { total: number } | undefined, than: { total: number } | undefined) {
+  return (source?.total ?? 0) > (than?.total ?? 0);
+}
+
 /** Whether something is said of bytes that a log of `length` bytes does not have. */
 export function reachesBeyond(log: LogState, length: number): boolean {
-  return log.settled > length || (log.inFlight?.to ?? 0) > length ||
+  return log.taken > length || log.settled > length || (log.inFlight?.to ?? 0) > length ||
     (log.regions.at(-1)?.from ?? 0) > length;
 }
 
 /** What comes next begins where the log ends now, and belongs to the last phase that had begun. */
 function cutLog(log: LogState, length: number): void {
+  log.taken = Math.min(log.taken, length);
   log.settled = Math.min(log.settled, length);
   for (const region of log.regions) region.from = Math.min(region.from, length);
   if (log.inFlight === undefined) return;
   log.inFlight.from = Math.min(log.inFlight.from, length);
   log.inFlight.to = Math.min(log.inFlight.to, length);
+}
+
+/** What is said of the logs entry by entry, most of all. */
+const LOG_ENTRIES: ReadonlySet<string> = new Set(
+  [
+    ...["region", "cut", "taken", "log", "resumed"] as const,
+    ...["fragment", "fragment_settled"] as const,
+  ] satisfies Entry["t"][],
+);
+
+/**
+ * Fewer entries that come to the same state.
+ *
+ * @param values as read from a journal.
+ * @param logs as the journal has them.
+ */
+export function compacted(values: readonly unknown[], { logs }: Pick<JobState, "logs">): unknown[] {
+  const isOfLogs = (value: unknown) =>
+    typeof value === "object" && value !== null && "t" in value && typeof value.t === "string" &&
+    LOG_ENTRIES.has(value.t);
+  return [
+    ...values.filter((value) => !isOfLogs(value)),
+    ...LOG_NAMES.map((log) => ({ t: "log", log, state: logs[log] })),
+  ];
+}
+
+/** How many bytes of a log of `length` bytes belong to `phase`. */
+export function lengthOf(log: LogState, phase: Phase, length: number): number {
+  // What belongs to no phase is taken for the first one's: see `regionAt()`.
+  const before = phase === "setup" ? log.regions[0]?.from ?? length : 0;
+  return before + log.regions.reduce((sum, region, index) => {
+    const end = log.regions[index + 1]?.from ?? length;
+    return region.phase === phase ? sum + end - region.from : sum;
+  }, 0);
 }
 
 /** The statuses of the phases that have ended, for `testflinger-outcome.json` and the server. */

@@ -65,31 +65,28 @@ export function readRecord(bytes: Uint8Array): Reading {
   return { values, damaged, wholeBytes: start };
 }
 
-/**
- * Called around each append, with how many appends this process has made. Only tests set the
- * variable: the process kills itself there, as a power cut would.
- */
-function crashPoint(): (moment: "before" | "after") => void {
-  const wanted = Deno.env.get("TESTFLINGER_AGENT_CRASH_AT");
-  if (wanted === undefined) return () => {};
-  let count = 0;
-  return (moment) => {
-    if (moment === "before") count++;
-    if (wanted === `${moment}:${count}`) Deno.kill(Deno.pid, "SIGKILL");
-  };
-}
-const crashMaybe = crashPoint();
+/** Told around each append; what it throws, the append does. */
+export type JournalHook = (moment: "before" | "after") => void;
 
 /** A record that can be appended to. */
 export class JournalFile {
   readonly #path: string;
+  readonly #onAppend: JournalHook | undefined;
   #file: Deno.FsFile | undefined;
   #length: number;
 
-  private constructor(path: string, file: Deno.FsFile, length: number) {
+  private constructor(
+    path: string,
+    { file, length, onAppend }: {
+      file: Deno.FsFile;
+      length: number;
+      onAppend: JournalHook | undefined;
+    },
+  ) {
     this.#path = path;
     this.#file = file;
     this.#length = length;
+    this.#onAppend = onAppend;
   }
 
   /**
@@ -97,13 +94,14 @@ export class JournalFile {
    *
    * @throws {Error} what the file system says.
    */
-  static open(path: string): { file: JournalFile; reading: Reading } {
+  static open(path: string, onAppend?: JournalHook): { file: JournalFile; reading: Reading } {
     const file = openOwnFile(path);
     try {
       const reading = readRecord(Deno.readFileSync(path));
       file.truncateSync(reading.wholeBytes);
       file.seekSync(0, Deno.SeekMode.End);
-      return { file: new JournalFile(path, file, reading.wholeBytes), reading };
+      const length = reading.wholeBytes;
+      return { file: new JournalFile(path, { file, length, onAppend }), reading };
     } catch (error) {
       file.close();
       throw error;
@@ -117,7 +115,7 @@ export class JournalFile {
    * @throws {Error} what the file system says (a full disk); the record is then as it was.
    */
   append(value: unknown): void {
-    crashMaybe("before");
+    this.#onAppend?.("before");
     const line = lineOf(value);
     const file = this.#opened();
     try {
@@ -130,7 +128,37 @@ export class JournalFile {
       throw error;
     }
     this.#length += line.length;
-    crashMaybe("after");
+    this.#onAppend?.("after");
+  }
+
+  /** Bytes so far. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** The values of all lines that are whole. */
+  read(): unknown[] {
+    return readRecord(Deno.readFileSync(this.#path)).values;
+  }
+
+  /**
+   * Puts one value in the place of all others, at one stroke.
+   *
+   * @throws {Error} what the file system says; the record is then as it was.
+   */
+  replaceAll(value: unknown): void {
+    const line = lineOf(value);
+    const draft = `${this.#path}.new`;
+    {
+      using file = Deno.openSync(draft, { write: true, create: true, truncate: true, mode: 0o600 });
+      for (let written = 0; written < line.length;) {
+        written += file.writeSync(line.subarray(written));
+      }
+      file.syncDataSync();
+    }
+    Deno.renameSync(draft, this.#path);
+    this.close();
+    this.#length = line.length;
   }
 
   #opened(): Deno.FsFile {

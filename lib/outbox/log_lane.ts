@@ -2,8 +2,8 @@
 import { type Answer, isFinal } from "../server/api.ts";
 import type { Phase } from "../phases.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
-import { LOG_NAMES, type LogName } from "./entries.ts";
-import { deliveredBefore, type LogState, type Piece, regionAt } from "./job_state.ts";
+import { LOG_NAMES, type LogName, type LogState, type Piece } from "./entries.ts";
+import { deliveredBefore, regionAt } from "./job_state.ts";
 import { wholeCharacters } from "./utf8.ts";
 
 /** A chatty job makes at most five requests a second for its log. */

@@ -9,18 +9,33 @@ import { messageOf } from "../message.ts";
 import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { JobEvent } from "../server/schema.ts";
-import { Entry, LOG_NAMES, type LogName, type Message } from "./entries.ts";
-import { JournalFile, openOwnFile } from "./journal.ts";
-import { apply, emptyJobState, type JobState, reachesBeyond } from "./job_state.ts";
+import { Entry, LOG_NAMES, type LogName, type Message, type Source } from "./entries.ts";
+import { JournalFile, type JournalHook, openOwnFile } from "./journal.ts";
+import {
+  apply,
+  compacted,
+  emptyJobState,
+  type JobState,
+  lengthOf,
+  reachesBeyond,
+} from "./job_state.ts";
 import { wholeCharacters } from "./utf8.ts";
 
 /** Given up when the disk is full, so that a job can still be brought to its end in good order. */
 const RESERVED_BYTES = 256 * 1024;
 
+/**
+ * With so many bytes since it was last done, the journal is written anew in fewer entries: a job that
+ * prints a line a second for a day makes 60 MB of them, which the next process would have to read.
+ */
+const COMPACT_AFTER_BYTES = 256 * 1024;
+
 interface LogFile {
   /** Undefined while nothing is written to it. */
   file: Deno.FsFile | undefined;
   length: number;
+  /** What has been read of the command that runs to come as far as `length`. */
+  source: Source | undefined;
   /** The end of the appends under way, so that they keep their order. */
   tail: Promise<void>;
 }
@@ -34,6 +49,20 @@ export interface OutboxReading {
   unknown: number;
 }
 
+/** A message whose number and place are those of the moment in which it is written down. */
+export interface MessageDraft {
+  t: "send";
+  message: Message;
+}
+
+/** What goes with an append to a log. */
+export interface LogAppend {
+  /** What has been read of the command that runs to come so far. */
+  source?: Source | undefined;
+  /** Written down together with it: with the text, or not at all. */
+  entries?: readonly (Entry | MessageDraft)[] | undefined;
+}
+
 /** The record and the logs of one job. */
 export class Outbox implements Disposable {
   readonly folder: string;
@@ -43,6 +72,8 @@ export class Outbox implements Disposable {
   readonly #record: JournalFile;
   readonly #logs: Record<LogName, LogFile>;
   readonly #log: Log;
+  /** Bytes that the journal had when it was compacted, or opened. */
+  #compactedLength = 0;
   #waiters: (() => void)[] = [];
   #recordComplained = false;
   #closed = false;
@@ -64,16 +95,16 @@ export class Outbox implements Disposable {
    *
    * @throws {Error} what the file system says.
    */
-  static open(folder: string, log: Log): OutboxReading {
-    const { file, reading } = JournalFile.open(join(folder, "record"));
+  static open(folder: string, log: Log, onAppend?: JournalHook): OutboxReading {
+    const { file, reading } = JournalFile.open(join(folder, "record"), onAppend);
     const logs: Record<LogName, LogFile> = {
-      output: { file: undefined, length: 0, tail: Promise.resolve() },
-      serial: { file: undefined, length: 0, tail: Promise.resolve() },
+      output: { file: undefined, length: 0, source: undefined, tail: Promise.resolve() },
+      serial: { file: undefined, length: 0, source: undefined, tail: Promise.resolve() },
     };
     const outbox = new Outbox(folder, file, logs, log);
     try {
       let unknown = 0;
-      for (const value of reading.values) {
+      for (const value of reading.values.flat()) {
         const entry = Entry.safeParse(value);
         if (entry.success) apply(outbox.state, entry.data);
         else unknown++;
@@ -145,15 +176,26 @@ export class Outbox implements Disposable {
   }
 
   /**
-   * Writes an entry down and takes it into the state.
+   * Writes entries down, all of them or none, and takes them into the state. With them goes how far
+   * the logs have come: so nothing of a log is posted, and nothing is said of it, that the journal
+   * does not know.
    *
    * A disk that is full must not stop a job from being ended: the entry then counts in this
    * process, is lost to the next one, and an error says so once.
    */
-  append(entry: Entry): void {
-    if (this.#closed) throw new Error(`Cannot append to a closed record: ${this.folder}`);
+  append(...drafts: readonly (Entry | MessageDraft)[]): void {
+    if (this.#closed) throw new Error(`Cannot append to a closed journal: ${this.folder}`);
+    let n = this.state.nextMessage;
+    const after = { output: this.length("output"), serial: this.length("serial") };
+    const entries = [
+      ...LOG_NAMES.flatMap((log) => this.#progressOf(log)),
+      ...drafts.map((draft) =>
+        draft.t === "send" ? messageEntry(draft.message, n++, after) : draft
+      ),
+    ];
+    if (entries.length === 0) return;
     try {
-      this.#appendOrMakeRoom(entry);
+      this.#appendOrMakeRoom(entries.length === 1 ? entries[0] : entries);
     } catch (error) {
       if (!this.#recordComplained) {
         this.#recordComplained = true;
@@ -166,25 +208,47 @@ export class Outbox implements Disposable {
         );
       }
     }
-    apply(this.state, entry);
+    for (const entry of entries) {
+      apply(this.state, entry);
+      // What comes next is of a new command.
+      if (entry.t === "command") {
+        for (const log of LOG_NAMES) this.#logs[log].source = undefined;
+      }
+    }
+    if (this.#record.length > this.#compactedLength + COMPACT_AFTER_BYTES) this.#compact();
     this.#wake();
   }
 
-  #appendOrMakeRoom(entry: Entry): void {
+  #appendOrMakeRoom(line: unknown): void {
     try {
-      this.#record.append(entry);
+      this.#record.append(line);
     } catch (error) {
       if (!this.#releaseBallast()) throw error;
-      this.#record.append(entry);
+      this.#record.append(line);
     }
+  }
+
+  #progressOf(log: LogName): Entry[] {
+    const { length, source } = this.#logs[log];
+    const { taken, source: known } = this.state.logs[log];
+    if (length === taken && source === known) return [];
+    return [{ t: "taken", log, to: length, ...(source !== undefined && { source }) }];
+  }
+
+  /** Says in fewer entries what the journal says. Where the disk does not take it, it stays as it is. */
+  #compact(): void {
+    try {
+      this.#record.replaceAll(compacted(this.#record.read().flat(), this.state));
+    } catch {
+      // A full disk.
+    }
+    this.#compactedLength = this.#record.length;
   }
 
   /** Queues a message behind everything that has been logged so far. */
   send(message: Message): number {
-    const n = this.state.nextMessage;
-    const after = { output: this.length("output"), serial: this.length("serial") };
-    this.append({ t: "message", n, message, after });
-    return n;
+    this.append({ t: "send", message });
+    return this.state.nextMessage - 1;
   }
 
   /** Adds an event to those that the job's webhook is told of. */
@@ -197,15 +261,26 @@ export class Outbox implements Disposable {
    *
    * @throws {Error} what the file system says (a full disk); nothing of `bytes` is then in the log.
    */
-  appendLog(log: LogName, phase: Phase, bytes: Uint8Array): Promise<void> {
-    if (bytes.length === 0) return Promise.resolve();
+  appendLog(log: LogName, phase: Phase, bytes: Uint8Array, more: LogAppend = {}): Promise<void> {
     const target = this.#logs[log];
-    const done = target.tail.then(() => this.#write(log, phase, bytes));
+    const done = target.tail.then(() => this.#write(log, phase, bytes, more));
     target.tail = done.catch(() => {});
     return done;
   }
 
-  async #write(log: LogName, phase: Phase, bytes: Uint8Array): Promise<void> {
+  async #write(
+    log: LogName,
+    phase: Phase,
+    bytes: Uint8Array,
+    { source, entries = [] }: LogAppend,
+  ): Promise<void> {
+    if (bytes.length > 0) await this.#writeBytes(log, phase, bytes);
+    if (source !== undefined) this.#logs[log].source = source;
+    if (entries.length > 0) this.append(...entries);
+    else if (bytes.length > 0) this.#wake();
+  }
+
+  async #writeBytes(log: LogName, phase: Phase, bytes: Uint8Array): Promise<void> {
     const target = this.#logs[log];
     if (this.state.logs[log].regions.at(-1)?.phase !== phase) {
       this.append({ t: "region", log, phase, from: target.length });
@@ -222,7 +297,11 @@ export class Outbox implements Disposable {
       throw error;
     }
     target.length += bytes.length;
-    this.#wake();
+  }
+
+  /** Bytes that a phase has in a log. */
+  lengthOf(log: LogName, phase: Phase): number {
+    return lengthOf(this.state.logs[log], phase, this.length(log));
   }
 
   /**
@@ -313,8 +392,12 @@ export class Outbox implements Disposable {
     const target = this.#logs[log];
     using file = openLog(this.folder, log);
     const size = file.statSync().size;
+    const { taken, source } = this.state.logs[log];
+    target.source = source;
     // It had been given up, and was to be emptied.
     target.length = this.state.logGivenUp ? 0 : wholeLength(file, size);
+    // Where the rest came from is not known: it is read again from there.
+    if (this.state.takenUp !== undefined) target.length = Math.min(target.length, taken);
     if (target.length < size) file.truncateSync(target.length);
     // The record may know of more than the disk has kept.
     if (reachesBeyond(this.state.logs[log], target.length)) {
@@ -349,6 +432,10 @@ async function readPart(
 
 function isGone(error: unknown): boolean {
   return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
+}
+
+function messageEntry(message: Message, n: number, after: Record<LogName, number>): Entry {
+  return { t: "message", n, message, after };
 }
 
 function openLog(folder: string, name: LogName): Deno.FsFile {

@@ -13,6 +13,7 @@
  * |            |             | made it, since the command had not begun; it never will              |
  * | `output.N` | the keeper  | what the command prints, in pieces: see kept_output.ts               |
  * | `trouble`  | the keeper  | a piece of the output could not be written; the rest is tried again  |
+ * | `end`      | us          | what the keeper prints itself behind the output of the command       |
  * | `eof`      | the keeper  | nothing more is printed, by nobody                                   |
  * | `status`   | the keeper  | how the command ended: see `exitIn()`                                |
  * | `wanted`   | us          | removed when nobody wants more of the output                         |
@@ -21,6 +22,7 @@
  * written in place with one call: a full disk takes none of them away, and each is whole or blank.
  */
 import { join } from "node:path";
+import { systemClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Exit } from "./exit.ts";
 import type { EndOptions } from "./grace.ts";
@@ -56,12 +58,13 @@ export type KeptStart =
 
 /** The line of `keeper` and of `command` is about 400 bytes, mostly numbers of the kernel's. */
 const ROOM_BYTES = 1024;
-/** How long the last words of a keeper that could not start its command are waited for. */
+/** How long the last words are waited for of what has ended otherwise than it should have. */
 const WORDS_MS = 1_000;
 const ROOMS = ["keeper", "command", "trouble", "status"] as const;
 
 /**
- * The keeper, a POSIX shell script: `$1` is its folder, `$2` what awk runs with its own shell.
+ * The keeper, a POSIX shell script: `$1` is its folder, `$2` what awk runs with its own shell, `$3` what
+ * is in `end`.
  *
  * A shell cannot tell `exit 143` from a death by SIGTERM, and a command that it starts in the
  * background ignores SIGINT. awk's `system()` has neither fault; but how it writes a death by signal
@@ -77,7 +80,9 @@ const KEEPER = `
 exec awk 'BEGIN {
   shown = system("kill -9 $$")
   print shown, shown ? system("exec " ARGV[1]) : system("(exec " ARGV[1] "); exit $?")
-}' "$2" 3>&1 1<>"$1/status" | {
+  fflush()
+  printf "\\001%s", ARGV[2] >"/dev/fd/3"
+}' "$2" "$3" 3>&1 1<>"$1/status" | {
   n=0
   while :; do
     dd bs=32k count=1024 of="$1/output.$n" 2>/dev/null
@@ -127,12 +132,13 @@ export async function startKept(
   if (refusal !== undefined) return { started: false, message: refusal };
   const launch = ["setsid", "/bin/sh", "-c", LAUNCH, "sh", folder, cgroup, `${mark}`, ...argv];
   try {
-    makeFolder(folder);
+    const token = crypto.randomUUID();
+    makeFolder(folder, token);
     using watch = new FolderWatch(folder);
     const keeper = new Deno.Command("/bin/sh", {
       args: [
         ...["-c", `${CLOSE_INHERITED}\nexec "$@"`, "sh", "/bin/sh", "-c", KEEPER, "sh"],
-        ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`],
+        ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`, token],
       ],
       cwd,
       env,
@@ -204,6 +210,8 @@ export class KeptCommand implements Disposable {
   readonly exit: Promise<Exit>;
   /** What is printed, from where reading begins or goes on. */
   readonly output: ReadableStream<Uint8Array>;
+  /** Resolves when it has ended, and everything that it has printed itself was read from `output`. */
+  readonly whole: Promise<void>;
   readonly #output: KeptOutput;
   readonly #folder: string;
   readonly #watch: FolderWatch;
@@ -219,6 +227,11 @@ export class KeptCommand implements Disposable {
     this.#output = new KeptOutput(folder, from);
     this.output = this.#output.stream(this.#watch);
     this.exit = this.#untilEnded(parent);
+    // Who would put the mark behind its output is gone then, too.
+    const lost = this.exit.then(({ kind }) =>
+      kind === "lost" ? systemClock.sleep(WORDS_MS) : never
+    );
+    this.whole = Promise.race([this.#output.whole, lost]);
     this.#leader = new LeadingCommand(this);
   }
 
@@ -238,6 +251,11 @@ export class KeptCommand implements Disposable {
   /** The place in the output `back` bytes before what comes next. */
   place(back = 0): OutputPlace {
     return this.#output.place(back);
+  }
+
+  /** When something was printed last. */
+  get printedAt(): Date | undefined {
+    return this.#output.writtenAt;
   }
 
   /** Nobody will read what is before `place` again. */
@@ -268,7 +286,7 @@ export class KeptCommand implements Disposable {
       await changed;
     }
     // Nobody asks any more.
-    return await new Promise(() => {});
+    return await never;
   }
 
   #lookForTrouble(): void {
@@ -319,7 +337,7 @@ export async function attend(
     else failure.reject(new Error("the disk is full, or cannot be written to"));
   });
   const result = await supervise(kept, { ...options, failure: failure.promise }, () => [
-    new Pump(kept.output, { ...options, afterwards: "close" }),
+    new Pump(kept.output, { ...options, afterwards: "close", whole: kept.whole }),
   ]);
   if (result.ended !== "left running") kept.discard();
   return result;
@@ -369,12 +387,13 @@ function code(code: number): Exit {
   return { kind: "code", code };
 }
 
-function makeFolder(folder: string): void {
+function makeFolder(folder: string, token: string): void {
   Deno.mkdirSync(folder, { mode: 0o700 });
   const make = (name: string, text: string) =>
     Deno.writeTextFileSync(join(folder, name), text, { createNew: true, mode: 0o600 });
   for (const name of ROOMS) make(name, " ".repeat(ROOM_BYTES));
   make("wanted", "");
+  make("end", token);
   // The last one: the folder is complete.
   make("never", "never\n");
 }
@@ -403,6 +422,8 @@ async function whyNotBegun(
   const reason = said.split("\n")[0] || "its keeper could not be started, or was killed";
   return `Cannot start ${argv[0]}: ${reason}`;
 }
+
+const never: Promise<never> = new Promise(() => {});
 
 function isThere(pid: number): boolean {
   return signalProcess(pid, 0) !== "gone";

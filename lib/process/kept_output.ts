@@ -2,6 +2,7 @@
  * What a kept command prints, read from the files in which its keeper puts it: `output.0`,
  * `output.1` and so on, each of at most 32 MiB. A file is whole when the next one is there.
  */
+import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import type { FolderWatch } from "./folder_watch.ts";
 
@@ -13,6 +14,8 @@ export interface OutputPlace {
   offset: number;
   /** Bytes before the place in all of them. */
   total: number;
+  /** The command had ended before: what comes is of others. */
+  isPastEnd?: boolean | undefined;
 }
 
 /** Where reading begins. */
@@ -20,9 +23,26 @@ export const OUTPUT_START: OutputPlace = { piece: 0, offset: 0, total: 0 };
 
 const BUFFER_BYTES = 256 * 1024;
 
-/** Reads the output of one kept command. */
+/** The end mark begins with a byte that hardly anything prints, since what may begin it is held back. */
+const FIRST_OF_MARK = 0x01;
+
+/**
+ * Reads the output of one kept command.
+ *
+ * When the command has ended, its keeper puts a mark into the pipe. So it is known when everything
+ * that it has printed is on the disk, though others hold the pipe, and however slow the host is.
+ */
 export class KeptOutput implements Disposable {
   readonly #folder: string;
+  readonly #mark: Uint8Array;
+  /** Resolves when everything that the command itself has printed was read, and asked for more. */
+  readonly whole: Promise<void>;
+  readonly #whole = Promise.withResolvers<void>();
+  /** Bytes before the mark in all files, once it was read. */
+  #markAt: number | undefined;
+  #isPastEnd: boolean;
+  /** The end of what was read, that may begin the mark. */
+  #held: Uint8Array<ArrayBuffer> = new Uint8Array();
   /** Files that are there as far as we know, the one that is read last; `start` is in bytes of all. */
   #pieces: { piece: number; start: number }[];
   #offset: number;
@@ -34,6 +54,9 @@ export class KeptOutput implements Disposable {
     this.#folder = folder;
     this.#pieces = [{ piece: from.piece, start: from.total - from.offset }];
     this.#offset = from.offset;
+    this.#isPastEnd = from.isPastEnd ?? false;
+    this.#mark = endMark(folder);
+    this.whole = this.#whole.promise;
   }
 
   /** Everything has been read, and nothing more will come. */
@@ -43,10 +66,13 @@ export class KeptOutput implements Disposable {
 
   /** The place `back` bytes before what is read next, no further back than reading began. */
   place(back = 0): OutputPlace {
-    const total = this.#current.start + this.#offset - back;
+    let total = this.#current.start + this.#offset - this.#held.length - back;
+    const markEnd = (this.#markAt ?? Infinity) + this.#mark.length;
+    if (this.#markAt !== undefined && total < markEnd) total -= this.#mark.length;
     const { piece, start } = this.#pieces.findLast(({ start }) => start <= total) ??
       this.#pieces[0]!;
-    return { piece, offset: total - start, total };
+    const isPastEnd = this.#isPastEnd && !(total < markEnd && this.#markAt !== undefined);
+    return { piece, offset: total - start, total, ...(isPastEnd && { isPastEnd }) };
   }
 
   get #current(): { piece: number; start: number } {
@@ -55,6 +81,39 @@ export class KeptOutput implements Disposable {
 
   /** The bytes that come next; undefined when there are none now. */
   async read(): Promise<Uint8Array<ArrayBuffer> | undefined> {
+    if (this.#isPastEnd) this.#whole.resolve();
+    while (true) {
+      const bytes = await this.#readRaw();
+      if (bytes === undefined) return this.#isOver ? this.#lastHeld() : undefined;
+      const text = this.#isPastEnd ? bytes : this.#withoutMark(bytes);
+      if (text.length > 0) return text;
+    }
+  }
+
+  /** What was read, without the mark, or what may be the beginning of it. */
+  #withoutMark(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+    if (this.#held.length === 0 && !bytes.includes(FIRST_OF_MARK)) return bytes;
+    const text = Buffer.concat([this.#held, bytes]);
+    const at = text.indexOf(this.#mark);
+    if (at >= 0) {
+      this.#held = new Uint8Array();
+      this.#markAt = this.#current.start + this.#offset - text.length + at;
+      this.#isPastEnd = true;
+      const after = at + this.#mark.length;
+      return new Uint8Array(Buffer.concat([text.subarray(0, at), text.subarray(after)]));
+    }
+    const held = beginningOf(this.#mark, text);
+    this.#held = new Uint8Array(text.subarray(text.length - held));
+    return new Uint8Array(text.subarray(0, text.length - held));
+  }
+
+  #lastHeld(): Uint8Array<ArrayBuffer> | undefined {
+    const rest = this.#held;
+    this.#held = new Uint8Array();
+    return rest.length === 0 ? undefined : rest;
+  }
+
+  async #readRaw(): Promise<Uint8Array<ArrayBuffer> | undefined> {
     while (true) {
       // Looked at before we read: what is read afterwards is then all that there is of it.
       const next = this.#nextPiece();
@@ -68,6 +127,16 @@ export class KeptOutput implements Disposable {
       this.#file = undefined;
       this.#pieces.push({ piece: next, start: this.#current.start + this.#offset });
       this.#offset = 0;
+    }
+  }
+
+  /** When something was written last. */
+  get writtenAt(): Date | undefined {
+    try {
+      const newest = Math.max(...numbersIn(this.#folder));
+      return Deno.statSync(this.#path(newest)).mtime ?? undefined;
+    } catch {
+      return undefined; // Nothing yet.
     }
   }
 
@@ -133,6 +202,25 @@ export class KeptOutput implements Disposable {
     this.#file?.close();
     this.#file = undefined;
   }
+}
+
+/** What the keeper of a folder puts behind the output of its command. */
+export function endMark(folder: string): Uint8Array {
+  try {
+    const token = Deno.readTextFileSync(join(folder, "end"));
+    return new Uint8Array([FIRST_OF_MARK, ...new TextEncoder().encode(token)]);
+  } catch {
+    return new Uint8Array([FIRST_OF_MARK]);
+  }
+}
+
+/** The length of the longest end of `text` that begins `mark`. */
+function beginningOf(mark: Uint8Array, text: Uint8Array): number {
+  for (let length = Math.min(mark.length - 1, text.length); length > 0; length--) {
+    const end = text.subarray(text.length - length);
+    if (end.every((byte, index) => byte === mark[index])) return length;
+  }
+  return 0;
 }
 
 /** Nobody wants what is still printed: it is thrown away from the next file on. */

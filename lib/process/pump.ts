@@ -8,6 +8,11 @@ export interface PumpOptions {
   /** How long there has been no output when the pump begins, in milliseconds. @default {0} */
   silentForMs?: number | undefined;
   /**
+   * Resolves when all that the command itself had written was handed on. @default it is taken for that
+   * when no byte has come for a moment
+   */
+  whole?: Promise<void> | undefined;
+  /**
    * With output that nobody wants any more: go on reading, so that nobody who writes is stopped by a
    * full pipe; or close the stream. @default {"read on"}
    */
@@ -21,6 +26,8 @@ export interface PumpOptions {
 const LARGEST_PIPE_BYTES = 1024 * 1024;
 /** Bytes that are in a pipe are read within this time, or there are none. */
 const SETTLE_MS = 20;
+/** A host that takes longer to bring output from a pipe to a disk has lost it. */
+const WHOLE_MS = 60_000;
 /** Pause between reads of output that nobody wants: at most 6 MB/s of it costs us time. */
 const DISCARD_PAUSE_MS = 10;
 
@@ -72,6 +79,13 @@ export class Pump {
     const before = this.#bytes;
     const waited = this.#options.clock.sleep(ms, over.signal).catch(() => {});
     await Promise.race([this.finished, waited]).finally(() => over.abort());
+    if (this.#options.whole !== undefined) {
+      const patience = new AbortController();
+      const tooLate = systemClock.sleep(WHOLE_MS, patience.signal).catch(() => {});
+      await Promise.race([this.finished, this.#options.whole, tooLate]);
+      patience.abort();
+      return await this.drop();
+    }
     while (!this.#ended && this.#bytes - before < LARGEST_PIPE_BYTES) {
       const seen = this.#bytes;
       await Promise.race([this.finished, systemClock.sleep(SETTLE_MS)]);

@@ -62,6 +62,9 @@ export type Cause =
 /** A phase that leaves a daemon behind shall not be held up by it. */
 const DRAIN_MS = 2_000;
 
+/** It goes on, and is somebody else's. */
+const LEFT = { ended: "left running" } as const;
+
 /** How a command that was never started, as it was not wanted any more, would have ended. */
 const TERMINATED: Exit = { kind: "signal", signal: 15 };
 
@@ -177,7 +180,7 @@ export interface SuperviseOptions extends Omit<CommonOptions, "cwd" | "env"> {
 /** How supervising ended. */
 export type SuperviseResult =
   | Exclude<RunResult, { ended: "not_started" }>
-  | { ended: "left running" };
+  | typeof LEFT;
 
 /** The one place that decides how a run ends. */
 export async function supervise<Command extends Pick<ProcessGroup, "output" | "exit" | "end">>(
@@ -190,9 +193,10 @@ export async function supervise<Command extends Pick<ProcessGroup, "output" | "e
 
   // 1. Watch for whatever may end it before it does so itself. The first cause counts.
   const over = new AbortController();
-  const cause = Promise.withResolvers<Cause | { ended: "left running" }>();
+  const cause = Promise.withResolvers<Cause>();
+  const left = Promise.withResolvers<typeof LEFT>();
   const abort = () => cause.resolve({ ended: "aborted", reason: signal?.reason });
-  const goAway = () => cause.resolve({ ended: "left running" });
+  const goAway = () => left.resolve(LEFT);
   leave?.addEventListener("abort", goAway, { once: true });
   signal?.addEventListener("abort", abort, { once: true });
   options.failure?.catch((error) => cause.resolve({ ended: "sink_failed", error }));
@@ -215,31 +219,36 @@ export async function supervise<Command extends Pick<ProcessGroup, "output" | "e
     }
   }).catch((error) => cause.resolve({ ended: "sink_failed", error }));
 
-  try {
-    const first = await Promise.race([
-      group.exit.then((exit) => ({ ended: "exited" as const, exit })),
-      cause.promise,
-    ]);
+  const whenOver = async (first: Cause | { ended: "exited"; exit: Exit }) => {
     if (first.ended === "exited") {
       // 2a. It ended by itself: read what it left in the pipe. What runs on, runs on.
       await attached;
       return await drained(pumps, drainMs).then(() => first, async (error) => {
         await group.end({ graceMs, clock, forceStop });
-        return { ended: "sink_failed", error, exit: first.exit };
+        return { ended: "sink_failed" as const, error, exit: first.exit };
       });
     }
-    if (first.ended === "left running") {
-      // 2b. It goes on without us, and we stop behind a piece of output that was taken whole.
-      await attached;
-      await Promise.all(pumps.map((pump) => pump.drop().catch(() => {})));
-      return first;
-    }
-    // 2c. It is ended, all of it. Output is read meanwhile, and what is in the pipe afterwards.
+    // 2b. It is ended, all of it. Output is read meanwhile, and what is in the pipe afterwards.
     options.onEnding?.(first);
     const { exit } = await group.end({ graceMs, clock, forceStop });
     await attached;
     await drained(pumps, drainMs).catch(() => {});
     return { ...first, exit };
+  };
+  try {
+    const first = await Promise.race([
+      left.promise,
+      group.exit.then((exit) => ({ ended: "exited" as const, exit })),
+      cause.promise,
+    ]);
+    const end = first.ended === "left running"
+      ? LEFT
+      : await Promise.race([left.promise, whenOver(first)]);
+    if (end.ended !== "left running") return end;
+    // It goes on without us, and we stop behind a piece of output that was taken whole.
+    await attached;
+    await Promise.all(pumps.map((pump) => pump.drop().catch(() => {})));
+    return LEFT;
   } finally {
     signal?.removeEventListener("abort", abort);
     leave?.removeEventListener("abort", goAway);

@@ -8,25 +8,29 @@ import { type ByteStage, concat, NO_BYTES } from "./bytes.ts";
  *
  * A chunk that is valid comes back as it is, not copied.
  */
-export function utf8Cleaner(): ByteStage {
+export function utf8Cleaner(): ByteStage & { readonly held: number } {
   let held = NO_BYTES;
   return {
+    get held() {
+      return held.byteLength;
+    },
     push(bytes) {
       const text = concat(held, bytes);
       const end = text.byteLength - incompleteTail(text);
       // A copy, or the few bytes would keep the whole chunk.
       held = end === text.byteLength ? NO_BYTES : text.slice(end);
-      return clean(text.subarray(0, end));
+      return cleanUtf8(text.subarray(0, end));
     },
     flush() {
       const rest = held;
       held = NO_BYTES;
-      return clean(rest);
+      return cleanUtf8(rest);
     },
   };
 }
 
-function clean(bytes: Uint8Array): Uint8Array {
+/** A text that is complete, with U+FFFD in place of what is not UTF-8; not copied where it is. */
+export function cleanUtf8(bytes: Uint8Array): Uint8Array {
   if (isUtf8(bytes)) return bytes;
   return new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
 }

@@ -23,6 +23,12 @@ const BANNER = /^\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n/;
 const AGENT_LINES =
   /^\n?(The agent was interrupted (during \w+|between phases)\n|Job cancellation was requested, exiting\.\n|The agent was stopped, ending the phase\.\n)+$/;
 
+/** Whether nothing has happened to a job that may end it, or a phase of it. */
+function isUndisturbed(scene: Scene, { cancelled, damaged, forgotten }: Submitted): boolean {
+  return !cancelled && !damaged && !forgotten && scene.kills.SIGTERM === 0 &&
+    scene.kills.reboot === 0;
+}
+
 /** Everything that does not hold, one line each. */
 export async function violations(scene: Scene): Promise<string[]> {
   const found: string[] = [];
@@ -105,10 +111,12 @@ function statusOf(scene: Scene, jobId: string, phase: string): unknown {
 }
 
 /** Byte for byte what the job printed, up to the point where it was killed. */
-function checkOutput(scene: Scene, { jobId, job, cancelled }: Submitted, wrong: Wrong): void {
+function checkOutput(scene: Scene, submitted: Submitted, wrong: Wrong): void {
+  const { jobId, job } = submitted;
   const log = scene.sandbox.log(jobId, "output", "test");
   const status = statusOf(scene, jobId, "test");
   if (log === "") {
+    if (isUndisturbed(scene, submitted)) wrong("its test did not run, though nothing ended it");
     if (status !== undefined) wrong(`its test has status ${status} and no log`);
     return;
   }
@@ -130,8 +138,8 @@ function checkOutput(scene: Scene, { jobId, job, cancelled }: Submitted, wrong: 
     wrong(`its log goes wrong after ${same} characters: ${JSON.stringify(rest.slice(0, 120))}`);
   }
   if (!isWhole && rest === "") wrong(`its log ends after ${same} of ${expected.length} characters`);
-  if (!cancelled && scene.kills.SIGKILL === 0 && scene.kills.SIGTERM === 0) {
-    if (!isWhole) wrong("its log is not whole, though nothing was killed");
+  if (isUndisturbed(scene, submitted)) {
+    if (!isWhole) wrong("its log is not whole, though nothing ended it");
     if (status !== job.exit) wrong(`its test has status ${status}, not ${job.exit}`);
   }
   if (status === job.exit && job.exit === 0 && !isWhole) {
@@ -204,7 +212,7 @@ function checkCleanup(scene: Scene, { damaged, jobId }: Submitted, wrong: Wrong)
   const ends = notes.split("\n").filter((line) => line === "end").length;
   if (ends === 0) wrong("its cleanup was never completed");
   // A journal that has lost that cleanup had ended has it run again.
-  const mayRepeat = damaged || scene.kills.SIGKILL !== 0;
+  const mayRepeat = damaged || scene.kills.reboot !== 0;
   if (ends > 1 && !mayRepeat) wrong(`its cleanup was completed ${ends} times`);
   if (statusOf(scene, jobId, "cleanup") === undefined) wrong("its cleanup has no status");
 }

@@ -52,8 +52,10 @@ console.log(
     sum((r) => r.handedToNobody)
   } handed to an agent that had stopped listening), ${
     sum((r) => total(r.faults))
-  } faults injected, agents killed ${sum((r) => r.kills.SIGKILL)} times, stopped ${
-    sum((r) => r.kills.SIGTERM)
+  } faults injected, agents killed ${sum((r) => r.kills.SIGKILL)} times, told to hand over ${
+    sum((r) => r.kills.SIGHUP)
+  } times, stopped ${sum((r) => r.kills.SIGTERM)} times, their host rebooted ${
+    sum((r) => r.kills.reboot)
   } times, frozen ${sum((r) => r.kills.SIGSTOP)} times, their files damaged ${
     sum((r) => r.damages)
   } times`,

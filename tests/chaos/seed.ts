@@ -12,6 +12,8 @@ import { Random } from "./random.ts";
 const CLOCK_FACTOR = 20;
 /** How long pulling plugs goes on, at most; milliseconds. */
 const LONGEST_UNREST_MS = 6_000;
+/** Handing over takes 2 s at most; a machine under load may be slow. */
+const LONGEST_HANDOVER_S = 10;
 /** A machine under load may be slow to let the agent write its first note. */
 const LONGEST_NOTE_MS = 10_000;
 /** As long may a start take, or a way to the server be closed. */
@@ -22,7 +24,10 @@ const CALM_MS = 60_000;
 /** So often an agent that has gone finds its files not as it left them. */
 const DAMAGE_RATE = 0.15;
 
-const SIGNALS = ["SIGKILL", "SIGKILL", "SIGTERM", "SIGSTOP", undefined] as const;
+/** What a job does not notice. */
+const HARMLESS = ["SIGKILL", "SIGKILL", "SIGHUP", "SIGSTOP", undefined] as const;
+/** What ends it, besides. */
+const HARMFUL = [...HARMLESS, "SIGTERM", "reboot"] as const;
 
 /** What became of a run. */
 export interface SeedResult {
@@ -32,7 +37,7 @@ export interface SeedResult {
   violations: string[];
   jobs: number;
   faults: Record<Fault, number>;
-  kills: Record<"SIGKILL" | "SIGTERM" | "SIGSTOP", number>;
+  kills: Record<"SIGKILL" | "SIGHUP" | "SIGTERM" | "SIGSTOP" | "reboot", number>;
   cancelled: number;
   /** Jobs that the server has forgotten. */
   forgotten: number;
@@ -99,7 +104,8 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     submitted.push({ jobId, job, cancelled: false, damaged: false, forgotten: false });
   }
 
-  const kills = { SIGKILL: 0, SIGTERM: 0, SIGSTOP: 0 };
+  const happenings = random.chance(0.5) ? HARMLESS : HARMFUL;
+  const kills = { SIGKILL: 0, SIGHUP: 0, SIGTERM: 0, SIGSTOP: 0, reboot: 0 };
   const folders = {
     jobs: join(folder, "results", `agent-${agentId}`, "jobs"),
     run: join(folder, "run"),
@@ -108,7 +114,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   let output = "";
   const start = () =>
     startProgram(["-c", config, "--token-file", tokenFile], {
-      env: { TESTFLINGER_AGENT_CLOCK_FACTOR: String(CLOCK_FACTOR) },
+      host: { clockFactor: CLOCK_FACTOR, bootId: `boot ${kills.reboot}` },
     });
   let agent = start();
   let heard = 0;
@@ -125,6 +131,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     heard = sandbox.requestCount;
     agent = start();
   };
+  const found: string[] = [];
   const isDone = () =>
     submitted.every(({ jobId, forgotten }) =>
       sandbox.state(jobId) === "complete" || isNobodys(jobId) ||
@@ -146,7 +153,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
         until += performance.now() - begun;
       }
       await new Promise((resolve) => setTimeout(resolve, random.int(20, 700)));
-      const signal = random.pick(SIGNALS);
+      const what = random.pick(happenings);
       const target = random.pick(submitted as [Submitted, ...Submitted[]]);
       if (random.chance(0.12)) target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
       if (random.chance(0.05)) sandbox.expireAccessTokens();
@@ -156,23 +163,32 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
         target.forgotten = true;
         sandbox.forgetJob(target.jobId);
       }
-      if (signal === undefined) continue;
+      if (what === undefined) continue;
       // Between the server's handing out a job and the agent's first note of it nobody can help: see
       // docs/reliability.md.
-      if (signal === "SIGKILL") {
+      if (what === "SIGKILL" || what === "SIGHUP" || what === "reboot") {
         await proxy.holdJobs();
         const ids = submitted.filter(({ forgotten }) => !forgotten)
           .map(({ jobId }) => jobId).filter((id) => !isNobodys(id));
         await noted(ids, sandbox, folders.jobs);
       }
-      kills[signal]++;
-      agent.kill(signal);
-      if (signal === "SIGSTOP") {
+      kills[what]++;
+      agent.kill(what === "reboot" ? "SIGKILL" : what);
+      if (what === "SIGSTOP") {
         await new Promise((resolve) => setTimeout(resolve, random.int(50, 1500)));
         agent.kill("SIGCONT");
-      } else {
-        await restart();
+        continue;
       }
+      const killed = performance.now();
+      const status = await agent.exited;
+      if (what === "SIGHUP") {
+        const seconds = (performance.now() - killed) / 1000;
+        // 129: it had not come to listening to signals.
+        if (status !== 1 && status !== 129) found.push(`handing over ends with status ${status}`);
+        if (seconds > LONGEST_HANDOVER_S) found.push(`an agent hands over in ${seconds} s`);
+      }
+      if (what === "reboot") await killProcessesOf(submitted.map(({ jobId }) => jobId));
+      await restart();
     }
     // 2. Calm: no more faults, and everything must come to its end.
     proxy.calmDown();
@@ -183,7 +199,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     output += agent.output();
     const ours = submitted.filter(({ jobId }) => !isNobodys(jobId));
     const scene = { sandbox, generation, submitted: ours, folder, truth, agentId, kills };
-    const found = await violations(scene);
+    found.push(...await violations(scene));
     if (status !== 0) found.push(`the agent's last exit status is ${status}, not 0`);
     return {
       seed,
@@ -202,6 +218,27 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     await agent[Symbol.asyncDispose]();
     await proxy.close();
     await Deno.remove(folder, { recursive: true }).catch(() => {});
+  }
+}
+
+/** What a reboot does to the processes of jobs; those that hide have the id as an argument. */
+async function killProcessesOf(jobIds: readonly string[]): Promise<void> {
+  const patterns = jobIds.flatMap((id) => ["-e", `TESTFLINGER_JOB_ID=${id}`, "-e", id]);
+  const search = 'grep -lszxF "$@" /proc/[0-9]*/environ /proc/[0-9]*/cmdline';
+  for (let isQuiet = false; !isQuiet;) {
+    const { stdout } = await new Deno.Command("/bin/sh", {
+      args: ["-c", search, "sh", ...patterns],
+      stderr: "null",
+    }).output();
+    const files = new TextDecoder().decode(stdout).split("\n").filter((file) => file !== "");
+    for (const file of files) {
+      try {
+        Deno.kill(Number(file.split("/")[2]), "SIGKILL");
+      } catch {
+        // It has ended.
+      }
+    }
+    isQuiet = files.length === 0;
   }
 }
 

@@ -73,14 +73,34 @@ Deno.test("SIGUSR1 ends an idle agent with exit status 1, so that its supervisor
   assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "offline");
 });
 
-Deno.test("SIGHUP stops an agent in order", async () => {
+Deno.test("SIGHUP hands over: the agent ends with status 1, its job goes on, and the next one takes it up", async () => {
+  await using lab = await uniqueLab();
+  const go = join(lab.folder, "go");
+  const file = await configFile(lab, {
+    test_command: `echo one; until [ -e ${go} ]; do sleep 0.02; done; echo two; exit 7`,
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  await using first = startProgram(["-c", file]);
+  await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+  first.kill("SIGHUP");
+  assertEquals(await first.exited, 1, first.output());
+  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "test");
+  await using second = startProgram(["-c", file]);
+  await lab.eventually(() => second.output().includes("is taken up where it is"), "taken up");
+  await Deno.writeTextFile(go, "");
+  await lab.complete(jobId);
+  assertEquals(lab.output(jobId, "test"), "one\ntwo\n");
+  assertEquals(lab.statuses(jobId).test, 7);
+});
+
+Deno.test("SIGHUP ends an idle agent with status 1, and leaves its record as it is", async () => {
   await using lab = await uniqueLab();
   const file = await configFile(lab);
   await using agent = startProgram(["-c", file]);
   await lab.until(() => lab.sandbox.agent(lab.config.agent_id)?.state === "waiting", "waiting");
   agent.kill("SIGHUP");
-  assertEquals(await agent.exited, 0, agent.output());
-  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.comment, "Agent stopped");
+  assertEquals(await agent.exited, 1, agent.output());
+  assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "waiting");
 });
 
 Deno.test("a log on standard error that nobody reads stops neither jobs nor the agent's end", async () => {
@@ -115,24 +135,26 @@ Deno.test("--restart-status is the status of a restart that was asked for, and o
   assertEquals(await agent.exited, 75, agent.output());
 });
 
-Deno.test("a job that was running when the agent was killed is brought to its end by the next one", async () => {
+Deno.test("a job that was running when the agent was killed goes on, and the next one takes it up", async () => {
   await using lab = await uniqueLab();
+  const go = join(lab.folder, "go");
   const file = await configFile(lab, {
-    test_command: `echo $$ > ../child; echo printed; exec ${FOREVER}`,
+    test_command: `echo $$ > ../child; echo one; until [ -e ${go} ]; do sleep 0.02; done; echo two`,
     cleanup_command: "echo cleaned",
   });
   await using first = startProgram(["-c", file]);
   const jobId = lab.submit({ test_data: { a: 1 } });
-  await lab.until(() => lab.output(jobId, "test").includes("printed"), "the test runs");
+  await lab.until(() => lab.output(jobId, "test").includes("one"), "the test runs");
   const child = Number(await Deno.readTextFile(join(lab.config.execution_basedir, "child")));
   first.kill("SIGKILL");
   await first.exited;
+  assertEquals(await isRunning(child), true);
+  await Deno.writeTextFile(go, "");
   await using second = startProgram(["-c", file]);
   await lab.complete(jobId);
-  assertEquals(await isRunning(child), false);
-  assertEquals(lab.output(jobId, "test"), "printed\nThe agent was interrupted during test\n");
+  assertEquals(lab.output(jobId, "test"), "one\ntwo\n");
   assertEquals(lab.output(jobId, "cleanup"), "cleaned\n");
-  assertEquals(lab.statuses(jobId), { test: 100, cleanup: 0 });
+  assertEquals(lab.statuses(jobId), { test: 0, cleanup: 0 });
   second.kill("SIGTERM");
   assertEquals(await second.exited, 0, second.output());
 });

@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { systemClock } from "../../lib/clock.ts";
+import { startProgram as startSource } from "../support/agent_process.ts";
 import { startProgram } from "./built_program.ts";
 import { Lab } from "../support/lab.ts";
 import { listeners } from "../support/listeners.ts";
@@ -80,9 +81,7 @@ Deno.test("an agent that is stopped while a slow server hands it a job takes the
     await systemClock.sleep(12_000 / FACTOR);
     return answer;
   });
-  await using agent = startProgram(["-c", file], {
-    env: { TESTFLINGER_AGENT_CLOCK_FACTOR: `${FACTOR}` },
-  });
+  await using agent = startSource(["-c", file], { host: { clockFactor: FACTOR } });
   await asked.promise;
   agent.kill("SIGTERM");
   await lab.eventually(() => agent.output().includes("SIGTERM"), "the agent knows");

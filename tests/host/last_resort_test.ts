@@ -12,7 +12,7 @@ function hanging() {
   const exits: number[] = [];
   const told: string[] = [];
   let toProcess: SignalListener | undefined;
-  const { signals, sink, over } = withLastResort({
+  const { signals, sink, over, leave } = withLastResort({
     signals: { listen: (listener) => void (toProcess = listener) },
     clock,
     log,
@@ -24,8 +24,17 @@ function hanging() {
   });
   const stop = (again = false) => toProcess?.stop("SIGTERM", again);
   const emit = emitterOf("agent-1", { clock, sink });
-  return { clock, emit, exits, log, over, restart: () => toProcess?.restart(), stop, told };
+  const restart = () => toProcess?.restart();
+  return { clock, emit, exits, log, over, restart, leave: () => leave(75), stop, told };
 }
+
+Deno.test("a process that is told to hand over and hangs ends within 2 s, to be started again", async () => {
+  const { clock, exits, log, leave } = hanging();
+  leave();
+  await clock.advance(2_000);
+  assertEquals(exits, [75]);
+  assertEquals(log.lines, []);
+});
 
 Deno.test("a process that is told to stop and hangs ends after 60 s, and says so", async () => {
   const { clock, exits, log, restart, stop, told } = hanging();

@@ -29,8 +29,9 @@ async function lend(
     const { signal } = new AbortController();
     const begun = clock.monotonic();
     let isOver = false;
-    const ended = waitWhileAllocated(new Job(received), { outbox, server, clock, log, signal })
-      .finally(() => isOver = true);
+    const options = { outbox, server, clock, log, signal, leave: signal };
+    const ended = waitWhileAllocated(new Job(received), options).finally(() => isOver = true);
+    await settle();
     outbox.append({ t: "settled", n: 0, how: "delivered" });
     while (!isOver) {
       during(served, jobId, (clock.monotonic() - begun) / 1000);

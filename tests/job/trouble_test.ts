@@ -128,5 +128,5 @@ Deno.test("a job whose end fails inside is ended on the server, and nothing of i
   assertEquals(lab.statuses(jobId), { test: 100 });
   await lab.eventually(() => [...Deno.readDirSync(jobs(lab))].length === 0, "all is delivered");
   assertEquals([...Deno.readDirSync(lab.config.execution_basedir)], []);
-  assertStringIncludes(lab.logged("error").join("\n"), "the agent failed inside: a fault of ours");
+  assertStringIncludes(lab.logged("error").join("\n"), "The agent failed inside: a fault of ours");
 });

@@ -1,8 +1,11 @@
 /** The real program as a process, for what only a process shows: signals, exit statuses, crashes. */
 import { dirname, join } from "node:path";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
+import type { TestHost } from "./injected_main.ts";
 
-const MAIN = join(dirname(dirname(dirname(import.meta.filename ?? ""))), "main.ts");
+const HERE = dirname(import.meta.filename ?? "");
+const MAIN = join(dirname(dirname(HERE)), "main.ts");
+const INJECTED_MAIN = join(HERE, "injected_main.ts");
 
 /** A process of ours that runs. */
 export interface AgentProcess extends AsyncDisposable {
@@ -20,15 +23,20 @@ export interface ProgramOptions {
   through?: readonly string[];
   /** The program, in place of the checkout's main module run by this Deno. */
   program?: string;
+  /** The checkout's modules, with a host that is not the real one. */
+  host?: TestHost;
   cwd?: string;
   env?: Record<string, string>;
 }
 
 /** Starts `testflinger-agent` with `args`. */
 export function startProgram(args: readonly string[], options: ProgramOptions = {}): AgentProcess {
-  const { through = [], program, ...spawnOptions } = options;
-  const start = program === undefined
-    ? [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, MAIN]
+  const { through = [], program, host, ...spawnOptions } = options;
+  const deno = [Deno.execPath(), "run", "--quiet", ...PERMISSIONS];
+  const start = host !== undefined
+    ? [...deno, INJECTED_MAIN, JSON.stringify(host)]
+    : program === undefined
+    ? [...deno, MAIN]
     : [program];
   const [command = "", ...argv] = [...through, ...start, ...args];
   const child = new Deno.Command(command, {

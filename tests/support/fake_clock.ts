@@ -1,4 +1,4 @@
-import type { Clock } from "../../lib/clock.ts";
+import type { HostClock } from "../../lib/clock.ts";
 
 interface Sleeper {
   due: number;
@@ -6,7 +6,7 @@ interface Sleeper {
 }
 
 /** A clock that stands still until a test moves it. */
-export class FakeClock implements Clock {
+export class FakeClock implements HostClock {
   #ms: number;
   #sleepers: Sleeper[] = [];
 
@@ -21,6 +21,14 @@ export class FakeClock implements Clock {
 
   monotonic(): number {
     return this.#ms;
+  }
+
+  sinceBoot(): Promise<number> {
+    return Promise.resolve(this.#ms);
+  }
+
+  since(_moment: Date): number {
+    return 0;
   }
 
   sleep(ms: number, signal?: AbortSignal): Promise<void> {

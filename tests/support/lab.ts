@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { type AgentEnd, runAgent } from "../../lib/agent/agent.ts";
 import type { LeaveReason } from "../../lib/agent/context.ts";
 import { prepareFolders } from "../../lib/agent/folders.ts";
-import { type Clock, scaledClock } from "../../lib/clock.ts";
+import { type HostClock, scaledClock } from "../../lib/clock.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { Control } from "../../lib/host/control.ts";
 import { emitterOf, type Sink } from "../../lib/observe/events.ts";
@@ -24,6 +24,8 @@ const PATIENCE_MS = 30_000;
 
 /** What a test can set. */
 export interface LabOptions {
+  /** Another one than the kernel's: the host was started anew since. */
+  bootId?: string;
   config?: Record<string, unknown>;
   sandbox?: SandboxOptions;
   /** One that exists, as it was left by an earlier agent. */
@@ -34,7 +36,7 @@ export interface LabOptions {
   sink?: Sink;
   tokenFile?: string;
   /** @default one that runs ten times as fast as the wall's */
-  clock?: Clock;
+  clock?: HostClock;
   /** The agent's own log lines since the last call. */
   recentLog?: () => string[];
   /** Is given what masks secrets in the agent's own log. */
@@ -51,6 +53,8 @@ export interface RunningAgent {
   leave(why: LeaveReason): void;
   /** As SIGTERM does. */
   stop(): void;
+  /** As SIGHUP does. */
+  handOver(): void;
 }
 
 /** A sandbox, folders, and the agents that a test starts with them. */
@@ -128,12 +132,14 @@ export class Lab implements AsyncDisposable {
       setRedactor: this.#options.setRedactor ?? (() => {}),
       wantsRelease: false,
       sharedFolder: this.folder,
+      bootId: this.#options.bootId,
     }).finally(() => server.close());
     const agent: RunningAgent = {
       ended,
       restart: () => control.restart(),
       leave: (why) => control.leave(why),
       stop: () => control.stop("SIGTERM", ++stops > 1),
+      handOver: () => control.handOver(),
     };
     this.#agents.push(agent);
     return agent;

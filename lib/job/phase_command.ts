@@ -1,0 +1,249 @@
+/**
+ * The command of one phase: started, or found where an earlier process has left it; attended to until
+ * it ends, is ended, or is left to the next process.
+ */
+import { join } from "node:path";
+import type { HostClock } from "../clock.ts";
+import { messageOf } from "../message.ts";
+import type { Observer } from "../observe/observer.ts";
+import type { Outbox } from "../outbox/outbox.ts";
+import type { PhaseState } from "../outbox/job_state.ts";
+import type { Phase } from "../phases.ts";
+import { statusOf } from "../process/exit.ts";
+import { attend, findKept, type KeptCommand, startKept } from "../process/keeper.ts";
+import { OUTPUT_START } from "../process/kept_output.ts";
+import type { Secrets } from "../process/redactor.ts";
+import type { Cause, SuperviseResult } from "../process/run.ts";
+import { isEndReason } from "./end_reason.ts";
+import type { PhaseLimits } from "./phase_limits.ts";
+import { PhaseLog } from "./phase_log.ts";
+import { tailSerial } from "./serial_tail.ts";
+
+/** What ran into trouble inside the agent, rather than in the command. */
+export const INTERNAL_ERROR_STATUS = 100;
+
+/** Everything a phase needs to run. */
+export interface CommandOptions {
+  phase: Phase;
+  command: string;
+  /** The job's folder. */
+  folder: string;
+  /** The whole environment of the command. */
+  env: Record<string, string>;
+  /** From `jobMark()`. */
+  mark: number;
+  secrets: Secrets;
+  outbox: Outbox;
+  observer: Observer;
+  clock: HostClock;
+  /** For a command that is started now. */
+  limits: PhaseLimits;
+  graceMs: number;
+  /** The serial log waits while more than this is on its way to the server, in bytes. */
+  mostUndelivered: number;
+  /** Ends the phase; its reason is an `EndReason`. */
+  signal: AbortSignal;
+  /** Ends it without grace. */
+  forceStop: AbortSignal;
+  /** Leaves the command to the next process. */
+  leave: AbortSignal;
+  /** Said before the command starts. */
+  notes: readonly string[];
+  /** The command is started though it was before: a reboot has cut it short. @default false */
+  again?: boolean;
+}
+
+/**
+ * How far a command's output has been read is written down at least as often, also when the server takes
+ * none of it: a process that is killed has got on with the job, and the next one need not begin with hours
+ * of output.
+ */
+const NOTE_EVERY_MS = 1_000;
+
+/** What the log of a phase says that a cancellation has ended, or has kept from beginning. */
+export const CANCELLED_LINE = "Job cancellation was requested, exiting.";
+
+/** How a phase ended. */
+export interface PhaseEnd {
+  status: number;
+  /** The event that says why it ended. */
+  event: "normal_exit" | "cancelled" | "global_timeout" | "output_timeout" | "stopped" | "error";
+  /** One line, for the log and the event; empty when it ended by itself. */
+  detail: string;
+}
+
+/** How running the command of a phase ended. */
+export type CommandResult =
+  | PhaseEnd
+  /** It goes on, and is the next process's. */
+  | "left running"
+  /** It is gone, and nobody knows how it ended: a reboot, or somebody who killed all of it. */
+  | "lost";
+
+/** Runs the command of a phase, from where it is. Whatever happens is in the result. */
+export async function runCommand(options: CommandOptions): Promise<CommandResult> {
+  const { outbox, phase } = options;
+  const found = options.again ? undefined : findCommand(options);
+  const log = await PhaseLog.open({ ...options, isTakenUp: found !== undefined });
+  try {
+    const started = found ?? await startCommand(options, log);
+    if (!(isKept(started))) return started;
+    const { identity } = started;
+    const { pid, startTime } = identity;
+    const isKnown = outbox.state.groups.some((group) =>
+      group.identity.pid === pid && group.identity.startTime === startTime
+    );
+    if (!isKnown) outbox.append({ t: "group", phase, identity });
+    const result = await attendTo(started, log, { ...options, isFound: found !== undefined });
+    // What is held back now, the next process reads again.
+    if (result === "left running") await log.leave();
+    return result;
+  } finally {
+    await log[Symbol.asyncDispose]();
+  }
+}
+
+function isKept(started: KeptCommand | PhaseEnd): started is KeptCommand {
+  return "identity" in started;
+}
+
+/** The command that an earlier process has started. */
+function findCommand({ outbox, phase }: CommandOptions): KeptCommand | undefined {
+  const command = outbox.state.phases.get(phase)?.command;
+  if (command === undefined) return undefined;
+  const { source } = outbox.state.logs.output;
+  return findKept(join(outbox.folder, command.name), source ?? OUTPUT_START);
+}
+
+async function startCommand(
+  options: CommandOptions,
+  log: PhaseLog,
+): Promise<KeptCommand | PhaseEnd> {
+  const { outbox, phase, clock, limits, notes, env, folder } = options;
+  const { phases } = outbox.state;
+  const before = [...phases.values()].reduce((sum, { commands }) => sum + commands, 0);
+  const name = `command-${before + 1}`;
+  const entry = {
+    t: "command" as const,
+    phase,
+    name,
+    at: await clock.sinceBoot(),
+    ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
+    ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
+  };
+  // An earlier process may have said them, and died before it came to starting the command.
+  const isFirst = (phases.get(phase)?.commands ?? 0) === 0 || options.again;
+  if (isFirst && notes.length > 0) await log.say(notes.join("\n"), [entry]);
+  else outbox.append(entry);
+  const started = await startKept(["/bin/sh", "-c", options.command], {
+    folder: join(outbox.folder, name),
+    cwd: folder,
+    env,
+    mark: options.mark,
+  });
+  if (started.started) return started.command;
+  return {
+    status: INTERNAL_ERROR_STATUS,
+    event: "error",
+    detail: `ERROR: The agent cannot start the ${phase} command: ${started.message}`,
+  };
+}
+
+async function attendTo(
+  command: KeptCommand,
+  log: PhaseLog,
+  options: CommandOptions & { isFound: boolean },
+): Promise<CommandResult> {
+  const { outbox, phase, clock, leave } = options;
+  const state = outbox.state.phases.get(phase)!;
+  const { at = 0, totalMs, silenceMs } = state.command ?? {};
+  const now = await clock.sinceBoot();
+  const printedAt = command.printedAt;
+  const serialOver = new AbortController();
+  const serial = tailSerial(options, serialOver.signal);
+  let piece = command.place().piece;
+  let notedAt = -Infinity;
+  try {
+    const result = await attend(command, {
+      ...options,
+      limits: { silenceMs, ...(totalMs !== undefined && { totalMs: at + totalMs - now }) },
+      silentForMs: options.isFound && printedAt !== undefined ? clock.since(printedAt) : 0,
+      // An earlier process was about to end it.
+      signal: state.ending === undefined ? options.signal : AbortSignal.abort(),
+      leave,
+      onEnding: (cause) => {
+        if (state.ending === undefined) {
+          outbox.append({ t: "ending", ...endingOf(cause, state) });
+        }
+      },
+      onOutput: async (bytes) => {
+        await log.write(bytes, (back) => command.place(back));
+        const isNewPiece = command.place().piece !== piece;
+        if (!isNewPiece && clock.monotonic() < notedAt + NOTE_EVERY_MS) return;
+        // The journal knows then that what is before is in the log.
+        outbox.append();
+        notedAt = clock.monotonic();
+        const { source } = outbox.state.logs.output;
+        if (!isNewPiece || source === undefined) return;
+        piece = command.place().piece;
+        command.release(source);
+      },
+      onLoss: () => {
+        log.say("WARNING: Some of the output is lost here: what writes it to the disk was killed.");
+      },
+    });
+    return phaseEnd(result, state);
+  } finally {
+    serialOver.abort();
+    await serial;
+  }
+}
+
+function phaseEnd(result: SuperviseResult, { ending, command }: PhaseState): CommandResult {
+  switch (result.ended) {
+    case "left running":
+      return "left running";
+    case "exited":
+      if (result.exit.kind === "lost") return "lost";
+      return { status: statusOf(result.exit), event: "normal_exit", detail: "" };
+    default: {
+      const { event, detail } = ending ?? endingOf(result, { command });
+      return { status: failing(statusOf(result.exit)), event, detail };
+    }
+  }
+}
+
+/** What ends a command that would go on, and what its log says of it. */
+function endingOf(
+  cause: Cause,
+  { command }: Pick<PhaseState, "command"> | { command: undefined },
+): { event: Exclude<PhaseEnd["event"], "normal_exit">; detail: string } {
+  const seconds = (ms = 0) => ms / 1000;
+  switch (cause.ended) {
+    case "limit":
+      return cause.limit === "total"
+        ? {
+          event: "global_timeout",
+          detail: `ERROR: Global timeout reached! (${seconds(command?.totalMs)}s)`,
+        }
+        : {
+          event: "output_timeout",
+          detail: `ERROR: Output timeout reached! (${seconds(command?.silenceMs)}s)`,
+        };
+    case "aborted":
+      return isEndReason(cause.reason) && cause.reason.kind === "stopped"
+        ? { event: "stopped", detail: "The agent was stopped, ending the phase." }
+        : { event: "cancelled", detail: CANCELLED_LINE };
+    case "sink_failed":
+      return {
+        event: "error",
+        detail: "ERROR: The agent cannot store the output, so the phase was ended: " +
+          messageOf(cause.error),
+      };
+  }
+}
+
+/** A command that handles SIGTERM may end with 0; a phase that was ended has not passed all the same. */
+function failing(status: number): number {
+  return status === 0 ? INTERNAL_ERROR_STATUS : status;
+}
