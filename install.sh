@@ -413,9 +413,9 @@ NotifyAccess=all
 ExecStart=@PREFIX@/bin/testflinger-agent -c /etc/testflinger-agent/%i/testflinger-agent.conf \
   --restart-status 75
 SuccessExitStatus=75
-# A safe restart: SIGUSR1 asks for it, and it is done when no job runs. To be used after an upgrade
-# and after changing the configuration. (The shell's own kill: not every host has /bin/kill.)
-ExecReload=/bin/sh -c 'kill -USR1 ${MAINPID}'
+# SIGHUP: the agent ends at once, and the next one takes up its job where it is. To be used after an
+# upgrade and after changing the configuration. (The shell's own kill: not every host has /bin/kill.)
+ExecReload=/bin/sh -c 'kill -HUP ${MAINPID}'
 
 User=@USER@
 # Proxies, certificates, InfluxDB: for all agents, then for this one. Absent files do not matter.
@@ -434,15 +434,17 @@ SyslogIdentifier=testflinger-agent@%i
 
 # always: an end that systemd did not order is none that a lab wants, whatever its status.
 Restart=always
-RestartSec=10
+# A job that was left running does not wait; what failed is tried again in 10 s.
+RestartSec=200ms
+ExecStopPost=-/bin/sh -c 'case "$$EXIT_CODE $$EXIT_STATUS" in "exited 0" | "exited 75") ;; *) sleep 10 ;; esac'
 # The first start unpacks 100 MB, which takes its time on an SD card.
 TimeoutStartSec=5min
 # Three missed pings. They stop when the agent's loop hangs; an outage of the server does not stop
 # them.
 WatchdogSec=3min
 # SIGTERM goes to the agent alone: it ends the running phase, runs cleanup and delivers, in this
-# order, within 90 s. Whatever is left after the time-out is killed, children included.
-KillMode=mixed
+# order, within 90 s. When the agent is killed, crashes or hands over, its job goes on.
+KillMode=process
 TimeoutStopSec=100s
 # A test that eats all memory is killed by the kernel; that must not stop the agent.
 OOMPolicy=continue
@@ -664,7 +666,7 @@ say "testflinger-agent $version is installed in $root$prefix."
   say "Running agents go on with the version that they were started with."
 say "Next:"
 if [ -n "$previous" ] && [ "$previous" != "$name" ] && [ -z "$agent" ]; then
-  say "  systemctl reload 'testflinger-agent@*'    # restart each agent when its job has ended"
+  say "  systemctl reload 'testflinger-agent@*'    # jobs go on meanwhile"
   say "  journalctl -u 'testflinger-agent@*' -f"
 elif [ -n "$agent" ]; then
   say "  testflinger-agent check /etc/testflinger-agent/$agent/testflinger-agent.conf"

@@ -91,7 +91,7 @@ Deno.test({
           NRestarts === "1" && StatusText === "waiting" && MainPID !== first.MainPID,
       );
       const restarted = await systemd.journal(UNIT);
-      assertStringIncludes(restarted, "SIGUSR1 asks for a restart");
+      assertStringIncludes(restarted, "SIGHUP: the agent hands over");
       // For an operator it is none: neither a failure nor a result of one.
       assert(!/Failed with result/.test(restarted), restarted);
 
@@ -119,6 +119,26 @@ Deno.test({
       assertEquals(tooEarly.code, 1);
       assertStringIncludes(tooEarly.stderr, `agents are running: ${UNIT}`);
       assertEquals((await systemd.unit(UNIT)).ActiveState, "active");
+      // An upgrade: the job goes on while the next process starts, and when one is killed.
+      const before = await systemd.unit(UNIT);
+      await systemd.sure(...install, "--from", folder);
+      await systemd.sure("systemctl", "reload", UNIT);
+      await systemd.untilUnit(
+        UNIT,
+        "the next process has the job",
+        ({ StatusText, MainPID }) =>
+          StatusText === `job ${jobId}: test` && MainPID !== before.MainPID && MainPID !== "0",
+      );
+      const { MainPID: second = "" } = await systemd.unit(UNIT);
+      await systemd.sure("kill", "-KILL", second);
+      await systemd.untilUnit(
+        UNIT,
+        "the third process has the job",
+        ({ StatusText, MainPID }) =>
+          StatusText === `job ${jobId}: test` && MainPID !== second && MainPID !== "0",
+      );
+      assertEquals(sandbox.state(jobId), "test");
+      assertStringIncludes(await systemd.journal(UNIT), "is taken up where it is");
       await systemd.sure("systemctl", "stop", UNIT);
       const stopped = await systemd.unit(UNIT);
       assertEquals([stopped.ActiveState, stopped.Result], ["inactive", "success"]);
