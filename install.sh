@@ -434,9 +434,8 @@ SyslogIdentifier=testflinger-agent@%i
 
 # always: an end that systemd did not order is none that a lab wants, whatever its status.
 Restart=always
-# A job that was left running does not wait; what failed is tried again in 10 s.
+# A job that was left running does not wait; see ExecStopPost below for what failed.
 RestartSec=200ms
-ExecStopPost=-/bin/sh -c 'case "$$EXIT_CODE $$EXIT_STATUS" in "exited 0" | "exited 75") ;; *) sleep 10 ;; esac'
 # The first start unpacks 100 MB, which takes its time on an SD card.
 TimeoutStartSec=5min
 # Three missed pings. They stop when the agent's loop hangs; an outage of the server does not stop
@@ -456,6 +455,8 @@ ExecStopPost=-/bin/sh -c 'for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do 
   cd "$$root$$(sed -n "/^0::/{s///;s,/[.]control$$,,;p}" /proc/self/cgroup)" 2>/dev/null || continue; \
   for file in */cgroup.subtree_control cgroup.subtree_control; do \
     for one in $$(cat "$$file"); do echo "-$$one" >"$$file"; done; done; done'
+# What failed is tried again in 10 s.
+ExecStopPost=-/bin/sh -c 'case "$$EXIT_CODE $$EXIT_STATUS" in "exited 0" | "exited 75") ;; *) sleep 10 ;; esac'
 
 # Hardening that does not get in the way of ssh, docker and sudo in phase scripts. Everything
 # stronger makes systemd set NoNewPrivileges, and sudo stops working; for hosts whose scripts need
