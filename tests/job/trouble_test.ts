@@ -23,8 +23,9 @@ Deno.test("a log that cannot be read for a moment is delivered when it can be, b
     () => Deno.readTextFile(output).then((text) => text.includes("hello"), () => false),
     "something is to be delivered",
   );
-  // As a disk that fails for a moment: what is written still arrives, nothing can be opened.
+  // As a disk that fails for a moment: what is written still arrives, nothing can be read.
   await Deno.rename(output, `${output}.away`);
+  await Deno.mkdir(output);
   isAway = false;
   await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
   await lab.eventually(
@@ -33,6 +34,7 @@ Deno.test("a log that cannot be read for a moment is delivered when it can be, b
   );
   const next = await lab.run({ test_data: { a: 1 } });
   assertEquals(lab.output(next, "test"), "hello\n");
+  await Deno.remove(output);
   await Deno.rename(`${output}.away`, output);
   await lab.complete(jobId);
   assertEquals(lab.output(jobId, "test"), "hello\n");
