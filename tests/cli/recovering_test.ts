@@ -5,7 +5,7 @@ import { run } from "./support.ts";
 
 const PATIENCE_MS = 60_000;
 
-Deno.test("status, offline and restart say that an agent recovers a job that an earlier process left", async () => {
+Deno.test("status, offline and restart say that an agent recovers a job that a reboot has interrupted", async () => {
   const folder = await Deno.makeTempDir({ prefix: "op-" });
   const id = `op-${crypto.randomUUID().slice(0, 8)}`;
   const file = `${folder}/a.conf`;
@@ -30,12 +30,12 @@ Deno.test("status, offline and restart say that an agent recovers a job that an 
   const jobId = served.sandbox.submit({ job_queue: "q", test_data: { test_cmds: "x" } });
   try {
     {
-      await using killed = startProgram(args);
+      await using killed = startProgram(args, { host: { bootId: "before a reboot" } });
       await until("Phase          test for ");
       killed.kill("SIGKILL");
       await killed.exited;
     }
-    await using agent = startProgram(args);
+    await using agent = startProgram(args, { host: { bootId: "after it" } });
     const status = await until(`${id}  recovering for `);
     assertMatch(
       status,
