@@ -605,8 +605,12 @@ Deno.test("a keeper takes no more than 5 MB", async () => {
   const keeper = Number((await Deno.readTextFile(join(place.keeper, "keeper"))).split(" ")[1]);
   let kib = 0;
   for (const { pid } of (await allProcesses()).filter(({ session }) => session === keeper)) {
-    const rollup = await Deno.readTextFile(`/proc/${pid}/smaps_rollup`).catch(() => "");
-    kib += Number(/^Pss: +(\d+)/m.exec(rollup)?.[1] ?? 0);
+    // The runtime opens nothing below /proc with the permissions that tests have.
+    const { stdout } = await new Deno.Command("cat", {
+      args: [`/proc/${pid}/smaps_rollup`],
+      stderr: "null",
+    }).output();
+    kib += Number(/^Pss: +(\d+)/m.exec(new TextDecoder().decode(stdout))?.[1] ?? 0);
   }
   assert(kib > 0 && kib < 5_000, `${kib} KiB`);
   await Deno.writeTextFile(place.path("go"), "");
