@@ -208,7 +208,10 @@ function phaseEnd(result: SuperviseResult, { ending, command }: PhaseState): Com
       return { status: statusOf(result.exit), event: "normal_exit", detail: "" };
     default: {
       const { event, detail } = ending ?? endingOf(result, { command });
-      return { status: failing(statusOf(result.exit)), event, detail };
+      // What is wrong with the agent is not told as the signal that ended the command.
+      const isInternal = event === "error";
+      const status = isInternal ? INTERNAL_ERROR_STATUS : failing(statusOf(result.exit));
+      return { status, event, detail };
     }
   }
 }

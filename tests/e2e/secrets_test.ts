@@ -64,7 +64,7 @@ async function submitAndWait(lab: Lab, job: Record<string, unknown>): Promise<st
 
 Deno.test("after an agent was killed during a job, the next one leaves no file that holds its secrets", async () => {
   const { lab: opened, file } = await labWith({
-    test_command: "mkdir -p artifacts; echo printed; exec sleep 1000",
+    test_command: "mkdir -p artifacts; echo printed; until [ -e ../go ]; do sleep 0.02; done",
     cancel_grace: 0,
   });
   await using lab = opened;
@@ -75,6 +75,7 @@ Deno.test("after an agent was killed during a job, the next one leaves no file t
   await first.exited;
   assertEquals((await holders(lab.folder)).length, 2, "as long as nobody has tidied up");
   await using second = startProgram(["-c", file]);
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
   await lab.complete(jobId);
   second.kill("SIGTERM");
   assertEquals(await second.exited, 0, second.output());
