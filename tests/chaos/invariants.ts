@@ -24,9 +24,16 @@ const AGENT_LINES =
   /^\n?(The agent was interrupted (during \w+|between phases)\n|Job cancellation was requested, exiting\.\n|The agent was stopped, ending the phase\.\n)+$/;
 
 /** Whether nothing has happened to a job that may end it, or a phase of it. */
-function isUndisturbed(scene: Scene, { cancelled, damaged, forgotten }: Submitted): boolean {
+function isUndisturbed(scene: Scene, submitted: Submitted): boolean {
+  const { cancelled, damaged, forgotten } = submitted;
   return !cancelled && !damaged && !forgotten && scene.kills.SIGTERM === 0 &&
-    scene.kills.reboot === 0;
+    scene.kills.reboot === 0 && !isGivenUp(scene, submitted);
+}
+
+/** Agents that were killed three times in succession end the job, and say so in its log. */
+function isGivenUp({ kills, sandbox }: Scene, { jobId }: Submitted): boolean {
+  return (kills.SIGKILL ?? 0) >= 3 &&
+    /The agent was interrupted (during \w+|between phases)/.test(sandbox.log(jobId, "output"));
 }
 
 /** Everything that does not hold, one line each. */
