@@ -27,7 +27,12 @@ const AGENT_LINES =
 function isUndisturbed(scene: Scene, submitted: Submitted): boolean {
   const { cancelled, damaged, forgotten } = submitted;
   return !cancelled && !damaged && !forgotten && scene.kills.SIGTERM === 0 &&
-    scene.kills.reboot === 0 && !isGivenUp(scene, submitted);
+    scene.kills.reboot === 0 && !isGivenUp(scene, submitted) && !isUnread(scene, submitted);
+}
+
+/** A job whose description was cut off on its way fails in setup, and its log says so. */
+function isUnread({ sandbox }: Scene, { jobId }: Submitted): boolean {
+  return /GET \S+\/v1\/job\?queue=/.test(sandbox.log(jobId, "output"));
 }
 
 /** Agents that were killed three times in succession end the job, and say so in its log. */
