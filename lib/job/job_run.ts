@@ -25,7 +25,7 @@ import { prepareSecrets } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
 /** A job that has taken the agent down so often in succession is ended. */
-const MOST_CRASHES = 3;
+export const MOST_CRASHES = 3;
 
 /** One step in the life of a job. */
 export type Step =

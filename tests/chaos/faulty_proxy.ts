@@ -52,6 +52,8 @@ export interface FaultyProxy {
   readonly handedOut: ReadonlySet<string>;
   /** Those of them that were handed to somebody who had stopped listening: see docs/reliability.md. */
   readonly handedToNobody: ReadonlySet<string>;
+  /** Those of them whose description was cut off on its way, or never came to its end. */
+  readonly cutOff: ReadonlySet<string>;
   /** From now on no job is handed out; resolves when none is on its way any more. */
   holdJobs(): Promise<void>;
   /**
@@ -69,6 +71,7 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
   const injected = Object.fromEntries(FAULTS.map((fault) => [fault, 0])) as Record<Fault, number>;
   const handedOut = new Set<string>();
   const handedToNobody = new Set<string>();
+  const cutOff = new Set<string>();
   const connections = new Set<Socket>();
   const ofDeadAgents = new WeakSet<Socket>();
   const offersUnderWay = new Set<Promise<void>>();
@@ -117,6 +120,8 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
     // Of a job that is handed out the agent reads the id at least: then it can still be brought to an
     // end. One that is lost before is beyond anyone's reach: see docs/reliability.md.
     const at = random.int(offer?.readable ?? 0, Math.max(0, length - 1));
+    const isCutting = fault === "truncate" || fault === "stall" || fault === "endless";
+    if (isCutting && offer !== undefined) cutOff.add(offer.jobId);
     if (fault === "truncate" && length > 1) return cut(response, answer, at);
     if (fault === "stall" || fault === "endless") {
       unending.add(response);
@@ -164,6 +169,7 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
     injected,
     handedOut,
     handedToNobody,
+    cutOff,
     holdJobs: async () => {
       isHoldingJobs = true;
       await Promise.allSettled(offersUnderWay);

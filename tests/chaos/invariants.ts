@@ -3,7 +3,9 @@ import { join } from "node:path";
 import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
 import { compileSecrets } from "../../lib/process/redactor.ts";
 import { expectedOutput, LEFT_OUT, SECRET } from "./chaos_jobs.ts";
+import { MOST_CRASHES } from "../../lib/job/job_run.ts";
 import type { Phase } from "../../lib/phases.ts";
+import { processesOf } from "./processes.ts";
 import type { Submitted } from "./seed.ts";
 
 /** What there is to look at. */
@@ -25,19 +27,14 @@ const AGENT_LINES =
 
 /** Whether nothing has happened to a job that may end it, or a phase of it. */
 function isUndisturbed(scene: Scene, submitted: Submitted): boolean {
-  const { cancelled, damaged, forgotten } = submitted;
-  return !cancelled && !damaged && !forgotten && scene.kills.SIGTERM === 0 &&
-    scene.kills.reboot === 0 && !isGivenUp(scene, submitted) && !isUnread(scene, submitted);
+  const { cancelled, cutOff, damaged, forgotten } = submitted;
+  return !cancelled && !cutOff && !damaged && !forgotten && scene.kills.SIGTERM === 0 &&
+    scene.kills.reboot === 0 && !isGivenUp(scene, submitted);
 }
 
-/** A job whose description was cut off on its way fails in setup, and its log says so. */
-function isUnread({ sandbox }: Scene, { jobId }: Submitted): boolean {
-  return /GET \S+\/v1\/job\?queue=/.test(sandbox.log(jobId, "output"));
-}
-
-/** Agents that were killed three times in succession end the job, and say so in its log. */
+/** Agents that were killed that often in succession end the job, and say so in its log. */
 function isGivenUp({ kills, sandbox }: Scene, { jobId }: Submitted): boolean {
-  return (kills.SIGKILL ?? 0) >= 3 &&
+  return (kills.SIGKILL ?? 0) >= MOST_CRASHES &&
     /The agent was interrupted (during \w+|between phases)/.test(sandbox.log(jobId, "output"));
 }
 
@@ -254,17 +251,8 @@ function checkAgent({ sandbox, agentId }: Scene, found: string[]): void {
 /** No process of any job lives, and nothing is left on the disk. */
 async function checkLeftovers(scene: Scene, found: string[]): Promise<void> {
   for (const { jobId } of scene.submitted) {
-    const { stdout } = await new Deno.Command("/bin/sh", {
-      args: [
-        "-c",
-        `grep -lszxF "TESTFLINGER_JOB_ID=${jobId}" /proc/[0-9]*/environ; ` +
-        // What hides has the id as an argument.
-        `grep -lszxF "${jobId}" /proc/[0-9]*/cmdline`,
-      ],
-      stderr: "null",
-    }).output();
-    const alive = new TextDecoder().decode(stdout).trim();
-    if (alive !== "") found.push(`job ${jobId}: processes live on: ${alive.replaceAll("\n", " ")}`);
+    const alive = await processesOf([jobId]);
+    if (alive.length > 0) found.push(`job ${jobId}: processes live on: ${alive.join(" ")}`);
   }
   const leftIn = (path: string) => {
     const entries = [...listing(path)].map(({ name }) => name);

@@ -8,6 +8,8 @@ import { runSeed, type SeedResult } from "./seed.ts";
 
 const DEFAULT_SEEDS = 20;
 const DEFAULT_PARALLEL = 4;
+/** A run takes 10 s, and some minutes when a job does not come to its end; milliseconds. */
+const LONGEST_RUN_MS = 400_000;
 
 const args = parseArgs(Deno.args, { string: ["seeds", "from", "jobs"] });
 const seeds = Number(args.seeds ?? DEFAULT_SEEDS);
@@ -22,11 +24,17 @@ const attachments = new Uint8Array(
 );
 
 const results: SeedResult[] = [];
+const stuck: number[] = [];
 let next = from;
 async function work(): Promise<void> {
   while (next < from + seeds) {
     const seed = next++;
-    const result = await runSeed(seed, attachments);
+    const result = await endOf(runSeed(seed, attachments));
+    if (result === undefined) {
+      stuck.push(seed);
+      console.log(`seed ${seed} FAILED:\n  it has not ended after ${LONGEST_RUN_MS / 1000} s`);
+      continue;
+    }
     results.push(result);
     if (result.violations.length > 0) {
       console.log(`seed ${seed} FAILED:\n  ${result.violations.join("\n  ")}`);
@@ -38,11 +46,21 @@ async function work(): Promise<void> {
     }
   }
 }
+/** What a run ends with, unless it takes too long; undefined then. */
+async function endOf(run: Promise<SeedResult>): Promise<SeedResult | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const tooLong = new Promise<undefined>((resolve) => {
+    timer = setTimeout(() => resolve(undefined), LONGEST_RUN_MS);
+  });
+  return await Promise.race([run, tooLong]).finally(() => clearTimeout(timer));
+}
+
 await Promise.all(Array.from({ length: parallel }, work));
 
 const sum = (of: (result: SeedResult) => number) => results.reduce((n, r) => n + of(r), 0);
 const total = (counts: Record<string, number>) => Object.values(counts).reduce((a, b) => a + b, 0);
-const failed = results.filter((result) => result.violations.length > 0);
+const broken = results.filter((result) => result.violations.length > 0).map(({ seed }) => seed);
+const failed = [...broken, ...stuck];
 console.log(
   `seeds ${from} to ${from + seeds - 1}, ${
     sum((r) => r.generation === "legacy" ? 1 : 0)
@@ -60,6 +78,6 @@ console.log(
     sum((r) => r.damages)
   } times`,
 );
-if (failed.length > 0) console.log(`failed seeds: ${failed.map((r) => r.seed).join(" ")}`);
-console.log(`${results.length - failed.length} passed, ${failed.length} failed`);
+if (failed.length > 0) console.log(`failed seeds: ${failed.join(" ")}`);
+console.log(`${results.length - broken.length} passed, ${failed.length} failed`);
 Deno.exit(failed.length === 0 ? 0 : 1);

@@ -6,6 +6,7 @@ import { type ChaosJob, jobBody, phaseCommands, randomJob } from "./chaos_jobs.t
 import { damage } from "./disk_faults.ts";
 import { type Fault, startFaultyProxy } from "./faulty_proxy.ts";
 import { violations } from "./invariants.ts";
+import { processesOf } from "./processes.ts";
 import { Random } from "./random.ts";
 
 /** How many times faster than the wall's the agent's clock runs. */
@@ -28,6 +29,9 @@ const DAMAGE_RATE = 0.15;
 const HARMLESS = ["SIGKILL", "SIGKILL", "SIGHUP", "SIGSTOP", undefined] as const;
 /** What ends it, besides. */
 const HARMFUL = [...HARMLESS, "SIGTERM", "reboot"] as const;
+
+/** What has happened to a job that was just submitted. */
+const UNTOUCHED = { cancelled: false, damaged: false, forgotten: false, cutOff: false };
 
 /** What became of a run. */
 export interface SeedResult {
@@ -58,6 +62,8 @@ export interface Submitted {
   damaged: boolean;
   /** The server knows nothing of it any more. */
   forgotten: boolean;
+  /** The server's answer with it did not arrive as a whole: it fails in setup. */
+  cutOff: boolean;
 }
 
 /** Runs one seed in a folder of its own. */
@@ -101,7 +107,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   for (let i = 0; i < jobs; i++) {
     const job = randomJob(random);
     const jobId = sandbox.submit(jobBody(job, "chaos"), job.attachment ? attachments : undefined);
-    submitted.push({ jobId, job, cancelled: false, damaged: false, forgotten: false });
+    submitted.push({ jobId, job, ...UNTOUCHED });
   }
 
   const happenings = random.chance(0.5) ? HARMLESS : HARMFUL;
@@ -197,6 +203,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     agent.kill("SIGTERM");
     const status = await agent.exited;
     output += agent.output();
+    for (const each of submitted) each.cutOff = proxy.cutOff.has(each.jobId);
     const ours = submitted.filter(({ jobId }) => !isNobodys(jobId));
     const scene = { sandbox, generation, submitted: ours, folder, truth, agentId, kills };
     found.push(...await violations(scene));
@@ -221,24 +228,18 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   }
 }
 
-/** What a reboot does to the processes of jobs; those that hide have the id as an argument. */
+/** What a reboot does to the processes of jobs. */
 async function killProcessesOf(jobIds: readonly string[]): Promise<void> {
-  const patterns = jobIds.flatMap((id) => ["-e", `TESTFLINGER_JOB_ID=${id}`, "-e", id]);
-  const search = 'grep -lszxF "$@" /proc/[0-9]*/environ /proc/[0-9]*/cmdline';
   for (let isQuiet = false; !isQuiet;) {
-    const { stdout } = await new Deno.Command("/bin/sh", {
-      args: ["-c", search, "sh", ...patterns],
-      stderr: "null",
-    }).output();
-    const files = new TextDecoder().decode(stdout).split("\n").filter((file) => file !== "");
-    for (const file of files) {
+    const alive = await processesOf(jobIds);
+    isQuiet = alive.length === 0;
+    for (const pid of alive) {
       try {
-        Deno.kill(Number(file.split("/")[2]), "SIGKILL");
+        Deno.kill(pid, "SIGKILL");
       } catch {
         // It has ended.
       }
     }
-    isQuiet = files.length === 0;
   }
 }
 
