@@ -3,6 +3,7 @@
  * it ends, is ended, or is left to the next process.
  */
 import { join } from "node:path";
+import { exists } from "../exists.ts";
 import type { HostClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Observer } from "../observe/observer.ts";
@@ -122,7 +123,10 @@ async function startCommand(
   const { outbox, phase, clock, limits, notes, env, folder } = options;
   const { phases } = outbox.state;
   const before = [...phases.values()].reduce((sum, { commands }) => sum + commands, 0);
-  const name = `command-${before + 1}`;
+  // A damaged journal may have lost a command, but not its folder.
+  let number = before + 1;
+  while (exists(join(outbox.folder, `command-${number}`))) number++;
+  const name = `command-${number}`;
   const entry = {
     t: "command" as const,
     phase,

@@ -1,16 +1,13 @@
 /** The folder in which a job's commands run: made, trusted, handed over, removed. */
 import { basename, dirname, join } from "node:path";
+import { exists } from "../exists.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { fillJobFolder, JOB_FILE, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
 import type { Job } from "./job.ts";
-import { readSmallFile } from "./regular_file.ts";
 import { examineFolder } from "./trusted_folder.ts";
-
-/** More than the id of an agent has. */
-const MOST_CLAIM_BYTES = 4096;
 
 /**
  * The working folder of one job: `execution_basedir/job_id`, or, where another agent of this host
@@ -26,7 +23,7 @@ export class WorkingFolder {
     this.#job = job;
     this.#config = config;
     this.#log = log;
-    const isTaken = existsSync(this.#ownPath) ||
+    const isTaken = exists(this.#ownPath) ||
       claimantOf(this.#usualPath, config.agent_id) === "another agent";
     this.#path = isTaken ? this.#ownPath : this.#usualPath;
   }
@@ -47,10 +44,8 @@ export class WorkingFolder {
   /** Takes the usual folder for this agent; false where another one has it. */
   #takeUsualPath(): boolean {
     try {
-      Deno.writeTextFileSync(claimOf(this.#usualPath), this.#config.agent_id, {
-        createNew: true,
-        mode: 0o600,
-      });
+      // A link, since it has its content at once.
+      Deno.symlinkSync(this.#config.agent_id, claimOf(this.#usualPath));
     } catch {
       // It exists, or the disk is full: nobody must do without a folder for that.
     }
@@ -165,9 +160,7 @@ function claimOf(folder: string): string {
 
 function claimantOf(folder: string, agentId: string): "this agent" | "another agent" | undefined {
   try {
-    const text = new TextDecoder().decode(readSmallFile(claimOf(folder), MOST_CLAIM_BYTES));
-    if (text === "") return undefined; // Its agent was killed before it could write.
-    return text === agentId ? "this agent" : "another agent";
+    return Deno.readLinkSync(claimOf(folder)) === agentId ? "this agent" : "another agent";
   } catch (error) {
     // One that cannot be read is not this agent's own.
     return error instanceof Deno.errors.NotFound ? undefined : "another agent";
@@ -185,15 +178,6 @@ export async function forgetClaim(folder: string, agentId: string): Promise<void
 function waitingIn(outbox: Outbox): string | undefined {
   for (const { message } of outbox.state.pending) {
     if (message.kind === "artifacts") return message.folder;
-  }
-}
-
-function existsSync(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch {
-    return false;
   }
 }
 

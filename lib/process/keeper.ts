@@ -22,6 +22,7 @@
  * written in place with one call: a full disk takes none of them away, and each is whole or blank.
  */
 import { join } from "node:path";
+import { exists } from "../exists.ts";
 import { systemClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Exit } from "./exit.ts";
@@ -427,15 +428,6 @@ const never: Promise<never> = new Promise(() => {});
 
 function isThere(pid: number): boolean {
   return signalProcess(pid, 0) !== "gone";
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function quoted(word: string): string {

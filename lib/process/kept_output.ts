@@ -4,6 +4,7 @@
  */
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
+import { exists } from "../exists.ts";
 import type { FolderWatch } from "./folder_watch.ts";
 
 /** A place in what a command has printed. */
@@ -245,15 +246,6 @@ function remove(path: string): void {
     Deno.removeSync(path);
   } catch {
     // It is gone already, or its folder is.
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.lstatSync(path);
-    return true;
-  } catch {
-    return false;
   }
 }
 

@@ -136,6 +136,16 @@ for (const [what, kept] of Object.entries({ "the last entry": 4, "all entries of
   });
 }
 
+Deno.test("a job whose journal has lost that a command was started is cleaned up", async () => {
+  await using lab = await Lab.open({ config: CONFIG });
+  const left = await leaveInterrupted(lab);
+  await Deno.mkdir(join(left.folder, "command-1"));
+  lab.start();
+  await lab.complete(left.jobId);
+  assertStringIncludes(lab.output(left.jobId, "cleanup"), "cleaned\n");
+  assertEquals(lab.statuses(left.jobId), { test: 100, cleanup: 0 });
+});
+
 /** Each line of a journal may be the one that a disk loses. */
 Deno.test("a job that has ended is complete on the server whichever line of its journal is damaged", async () => {
   const ending = [
