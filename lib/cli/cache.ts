@@ -1,6 +1,6 @@
 /** `testflinger-agent cache`: the images that the device connectors of this host keep. */
 import { join } from "node:path";
-import { CONFIG_FLAG } from "./agents/flags.ts";
+import { CONFIG_FLAGS } from "./agents/flags.ts";
 import {
   type Command,
   type CommandLine,
@@ -19,7 +19,7 @@ export const cacheCommand: Command = {
   operands: "[list|verify|prune]",
   positionals: { least: 0, most: 1 },
   flags: [
-    CONFIG_FLAG,
+    ...CONFIG_FLAGS,
     { name: "dir", value: "DIR", help: "the cache itself, in place of a configuration" },
     FORMAT_FLAG,
   ],

@@ -13,7 +13,12 @@ export const checkCommand: Command = {
       short: "c",
       value: "FILE",
       repeats: true,
-      help: `another file to check (default: ${DEFAULT_CONFIG})`,
+      help: `another file to check (default: ${DEFAULT_CONFIG}, else those of the installed host)`,
+    },
+    {
+      name: "config-dir",
+      value: "DIR",
+      help: "all that one process would run: DIR/*.conf and DIR/NAME/testflinger-agent.conf",
     },
     {
       name: "connector",
@@ -27,6 +32,10 @@ export const checkCommand: Command = {
     {
       line: "testflinger-agent check /etc/testflinger-agent/*/testflinger-agent.conf",
       does: "all agents of a host, with the device configurations that they name",
+    },
+    {
+      line: "testflinger-agent check --config-dir /etc/testflinger-agent",
+      does: "the same for agents in one process, and what two of them share by mistake",
     },
     {
       line: "testflinger-agent check --connector muxpi device.yaml",

@@ -16,7 +16,7 @@ function valuesOf(flag: Flag): Choices | "file" | "text" {
   if (flag.value === undefined) return "text";
   if (flag.name === "connector") return CONNECTOR_NAMES;
   if (flag.value.includes("|")) return flag.value.split("|");
-  return flag.value === "FILE" ? "file" : "text";
+  return ["FILE", "DIR"].includes(flag.value) ? "file" : "text";
 }
 
 /** What may stand for a command's operands. */

@@ -1,5 +1,5 @@
 /** `testflinger-agent doctor`: whether an agent can work here, and what to do if not. */
-import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG } from "./agents/flags.ts";
+import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAGS } from "./agents/flags.ts";
 import { type Command, FORMAT_FLAG } from "./command.ts";
 import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
 
@@ -9,7 +9,7 @@ export const doctorCommand: Command = {
   summary: "Looks whether an agent can work on this host, and says what to do; changes nothing.",
   ...AGENT_OPERANDS,
   flags: [
-    CONFIG_FLAG,
+    ...CONFIG_FLAGS,
     ALL_FLAG,
     {
       name: "token-file",

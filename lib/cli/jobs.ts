@@ -1,6 +1,6 @@
 /** `testflinger-agent jobs`: the last jobs of an agent. */
 import { count } from "../observe/words.ts";
-import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG } from "./agents/flags.ts";
+import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAGS } from "./agents/flags.ts";
 import { type Command, FORMAT_FLAG, readFormat, USAGE_STATUS } from "./command.ts";
 
 /** `testflinger-agent jobs`. */
@@ -8,7 +8,7 @@ export const jobsCommand: Command = {
   name: "jobs",
   summary: "Lists the last 20 jobs of an agent, with their phases and how long these took.",
   ...AGENT_OPERANDS,
-  flags: [CONFIG_FLAG, ALL_FLAG, FORMAT_FLAG],
+  flags: [...CONFIG_FLAGS, ALL_FLAG, FORMAT_FLAG],
   examples: [
     { line: "testflinger-agent jobs rpi4-1", does: "newest first; times are UTC" },
     { line: "testflinger-agent jobs -c rpi4.conf --format json", does: "for a program" },

@@ -1,5 +1,5 @@
 /** `testflinger-agent logs`: what an agent logs, or what its job prints. */
-import { CONFIG_FLAG } from "./agents/flags.ts";
+import { CONFIG_FLAGS } from "./agents/flags.ts";
 import { type Command, USAGE_STATUS } from "./command.ts";
 
 const DEFAULT_LINES = "50";
@@ -11,7 +11,7 @@ export const logsCommand: Command = {
   operands: "[AGENT]",
   positionals: { least: 0, most: 1 },
   flags: [
-    CONFIG_FLAG,
+    ...CONFIG_FLAGS,
     { name: "follow", short: "f", help: "go on with what comes, until Ctrl-C" },
     { name: "lines", short: "n", value: "N", help: `how many lines (default: ${DEFAULT_LINES})` },
     { name: "job", short: "j", help: "the output of the job that runs, in place of the log" },

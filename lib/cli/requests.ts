@@ -1,5 +1,5 @@
-/** `testflinger-agent restart`, `offline` and `online`. */
-import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG, WAIT_FLAGS } from "./agents/flags.ts";
+/** `testflinger-agent restart`, `reload`, `offline` and `online`. */
+import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAGS, WAIT_FLAGS } from "./agents/flags.ts";
 import type { Command } from "./command.ts";
 
 /** `testflinger-agent restart`. */
@@ -7,10 +7,10 @@ export const restartCommand: Command = {
   name: "restart",
   summary: "Asks agents to restart as soon as no job runs on them.",
   ...AGENT_OPERANDS,
-  flags: [CONFIG_FLAG, ALL_FLAG, ...WAIT_FLAGS],
+  flags: [...CONFIG_FLAGS, ALL_FLAG, ...WAIT_FLAGS],
   examples: [
     { line: "testflinger-agent restart rpi4-1", does: "after its job, if one is running" },
-    { line: "testflinger-agent restart --all --wait", does: "after an upgrade, until all have" },
+    { line: "testflinger-agent restart --all --wait", does: "until all have restarted" },
     {
       line: "testflinger-agent restart --all --timeout 3600",
       does: "the same, for an hour; exit status 3 when one has not, 1 when one could not be asked",
@@ -22,13 +22,36 @@ export const restartCommand: Command = {
   },
 };
 
+/** `testflinger-agent reload`. */
+export const reloadCommand: Command = {
+  name: "reload",
+  summary: "Takes up the installed program and changed configurations now; jobs go on meanwhile.",
+  ...AGENT_OPERANDS,
+  flags: [...CONFIG_FLAGS, ALL_FLAG],
+  examples: [
+    { line: "testflinger-agent reload", does: "all agents of this host, after an upgrade" },
+    {
+      line: "testflinger-agent reload rpi4-1",
+      does: "the process that this one is in; comes back when its agents ask for jobs again",
+    },
+    {
+      line: "testflinger-agent reload --config-dir /etc/testflinger-agent",
+      does: "what was added, changed and removed there",
+    },
+  ],
+  async run(line, io) {
+    const { runReload } = await import("./agents/reload.ts");
+    return await runReload(line, io);
+  },
+};
+
 /** `testflinger-agent offline`. */
 export const offlineCommand: Command = {
   name: "offline",
   summary: "Asks agents to take no more jobs; a running job goes on to its end.",
   ...AGENT_OPERANDS,
   flags: [
-    CONFIG_FLAG,
+    ...CONFIG_FLAGS,
     ALL_FLAG,
     { name: "comment", value: "TEXT", help: "why, for whoever looks at the agent on the server" },
     ...WAIT_FLAGS,
@@ -48,7 +71,7 @@ export const onlineCommand: Command = {
   name: "online",
   summary: "Takes back what 'offline' asked for.",
   ...AGENT_OPERANDS,
-  flags: [CONFIG_FLAG, ALL_FLAG, ...WAIT_FLAGS],
+  flags: [...CONFIG_FLAGS, ALL_FLAG, ...WAIT_FLAGS],
   examples: [{ line: "testflinger-agent online rpi4-1", does: "let it take jobs again" }],
   async run(line, io) {
     const { requestOnline, runRequest } = await import("./agents/requests.ts");

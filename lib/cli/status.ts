@@ -1,5 +1,5 @@
 /** `testflinger-agent status`: what the agents of this host are doing. */
-import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAG } from "./agents/flags.ts";
+import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAGS } from "./agents/flags.ts";
 import { type Command, FORMAT_FLAG, readFormat, USAGE_STATUS } from "./command.ts";
 
 /** `testflinger-agent status`. */
@@ -7,7 +7,7 @@ export const statusCommand: Command = {
   name: "status",
   summary: "Says what agents of this host are doing: state and why, job, phase, server.",
   ...AGENT_OPERANDS,
-  flags: [CONFIG_FLAG, ALL_FLAG, FORMAT_FLAG],
+  flags: [...CONFIG_FLAGS, ALL_FLAG, FORMAT_FLAG],
   examples: [
     {
       line: "testflinger-agent status",

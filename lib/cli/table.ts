@@ -8,7 +8,7 @@ import { doctorCommand } from "./doctor.ts";
 import { jobsCommand } from "./jobs.ts";
 import { artifactsCommand, cancelCommand, resultsCommand, submitCommand } from "./lab_commands.ts";
 import { logsCommand } from "./logs.ts";
-import { offlineCommand, onlineCommand, restartCommand } from "./requests.ts";
+import { offlineCommand, onlineCommand, reloadCommand, restartCommand } from "./requests.ts";
 import { sandboxCommand } from "./sandbox.ts";
 import { statusCommand } from "./status.ts";
 import { tryCommand } from "./try.ts";
@@ -69,6 +69,7 @@ export const COMMANDS: readonly Command[] = [
   jobsCommand,
   logsCommand,
   restartCommand,
+  reloadCommand,
   offlineCommand,
   onlineCommand,
   cacheCommand,

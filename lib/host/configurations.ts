@@ -127,7 +127,12 @@ export async function filesIn(folder: string): Promise<string[]> {
     if (info?.isFile && name.endsWith(SUFFIX)) files.push(path);
     if (!info?.isDirectory) continue;
     const inside = join(path, FILE_NAME);
-    if ((await Deno.stat(inside).catch(() => undefined))?.isFile) files.push(inside);
+    // What may not be looked at is there: who reads it says that it cannot be read.
+    const isThere = await Deno.stat(inside).then(
+      ({ isFile }) => isFile,
+      (error) => error instanceof Deno.errors.PermissionDenied,
+    );
+    if (isThere) files.push(inside);
   }
   return files.sort();
 }

@@ -7,7 +7,7 @@ import { type HostClock, systemClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { combineSinks, emitterOf, type Sink } from "../observe/events.ts";
-import type { HostView } from "../observe/host_view.ts";
+import { hostStatus, type HostView } from "../observe/host_view.ts";
 import { createInflux } from "../observe/influx.ts";
 import { createLineStream } from "../observe/line_stream.ts";
 import {
@@ -90,6 +90,8 @@ class Host {
   #pool: AgentPool | undefined;
   #endpoint: Endpoint | undefined;
   readonly #startedAt: number;
+  /** How often the configurations were read again for a SIGHUP. */
+  #reloads = 0;
 
   constructor(options: HostOptions, { isOne, console }: { isOne: boolean; console: Console }) {
     this.#options = options;
@@ -123,6 +125,7 @@ class Host {
         sink: (event) => sink(event),
         tokenFile,
         wantsRelease: () => this.#endpoint !== undefined,
+        host: () => hostStatus(this.#view(), clock.now()),
         bootId: this.#options.bootId,
         onJournal: this.#options.onJournal,
       },
@@ -149,7 +152,7 @@ class Host {
       hangUp: () => {
         // An upgrade is to be taken up; what is in the files of several agents is without that.
         const isUpgraded = markOf(program) !== programAtStart;
-        if (!this.#isOne && !isUpgraded) return void this.#look();
+        if (!this.#isOne && !isUpgraded) return void this.#look().then(() => this.#reloads++);
         log.info("SIGHUP: the agent hands over to the next process, and jobs go on");
         lastResort.leave(restartStatus);
         pool.handOver();
@@ -253,10 +256,12 @@ class Host {
       configuration: hosted?.config ?? wanted.config,
       board: hosted?.board,
       trouble,
+      leaves: hosted?.leaves,
     });
     return {
       version: VERSION,
       startedAt: this.#startedAt,
+      reloads: () => this.#reloads,
       agents: () => this.#pool?.members.map(viewOf) ?? [],
       agent: (agentId) => {
         const member = this.#pool?.get(agentId);

@@ -18,6 +18,7 @@ import {
   type LogLines,
 } from "../observe/log.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
+import type { HostStatus } from "../observe/status_schema.ts";
 import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
 import { createTransferLog } from "../observe/transfer_log.ts";
 import { Connectivity } from "../outbox/connectivity.ts";
@@ -37,6 +38,8 @@ export interface SharedByAgents {
   tokenFile: string;
   /** Whether somebody reads the `release` label of the metrics. */
   wantsRelease(): boolean;
+  /** The process and all its agents, for who asks one of them. */
+  host(): HostStatus;
   /** Changes with each start of the host. @default the kernel's */
   bootId?: string | undefined;
   /** Told of what is written into the journals of jobs. */
@@ -57,6 +60,7 @@ export class HostedAgent {
   readonly #sinks: Sink[];
   #board: StatusBoard | undefined;
   #socket: StatusSocket | undefined;
+  #leaves: LeaveReason | undefined;
 
   constructor({ config, file }: Wanted, shared: SharedByAgents) {
     this.config = config;
@@ -92,6 +96,11 @@ export class HostedAgent {
     return this.#liveness.trouble();
   }
 
+  /** Why it is to end when no job runs, if it is. */
+  get leaves(): LeaveReason | undefined {
+    return this.#leaves;
+  }
+
   /** Asks it to restart when it is online and no job runs. */
   restart(): void {
     this.#control.restart();
@@ -99,6 +108,7 @@ export class HostedAgent {
 
   /** Asks it to end when no job runs. */
   leave(why: LeaveReason): void {
+    this.#leaves = why;
     this.#control.leave(why);
   }
 
@@ -194,10 +204,10 @@ export class HostedAgent {
    * before, the socket may be another one's. From then on it can be asked, also while it recovers jobs.
    */
   #doorOf(board: StatusBoard, folder: string): Sink {
-    const { clock } = this.#shared;
+    const { clock, host } = this.#shared;
     return ({ type }) => {
       if (type === "mode") {
-        this.#socket ??= serveStatusSocket({ folder, board, clock, log: this.log });
+        this.#socket ??= serveStatusSocket({ folder, board, host, clock, log: this.log });
       }
       if (type === "turned") this.#socket?.renew();
     };

@@ -12,6 +12,8 @@ export interface AgentView {
   board: StatusBoard | undefined;
   /** Why it does not run, or is thought to hang. */
   trouble: string | undefined;
+  /** Why it is to end after its job. */
+  leaves?: AgentSummary["leaves"];
 }
 
 /** A host. */
@@ -19,6 +21,8 @@ export interface HostView {
   version: string;
   /** Milliseconds since 1970. */
   startedAt: number;
+  /** How often the configurations were read again for a SIGHUP. */
+  reloads(): number;
   agents(): readonly AgentView[];
   agent(agentId: string): AgentView | undefined;
   broken(): HostStatus["broken_configurations"];
@@ -35,6 +39,8 @@ export function hostStatus(view: HostView, now: number): HostStatus {
     ...broken.flatMap(({ mistakes }) => mistakes),
   ];
   return {
+    pid: Deno.pid,
+    reloads: view.reloads(),
     version: view.version,
     now: new Date(now).toISOString(),
     started_at: new Date(view.startedAt).toISOString(),
@@ -46,7 +52,7 @@ export function hostStatus(view: HostView, now: number): HostStatus {
   };
 }
 
-function summaryOf({ agentId, file, board, trouble }: AgentView): AgentSummary {
+function summaryOf({ agentId, file, board, trouble, leaves }: AgentView): AgentSummary {
   const status = board?.snapshot();
   const why = trouble ?? status?.trouble;
   const reason = why ?? status?.not_ready_because ?? (status ? undefined : "it is about to begin");
@@ -61,6 +67,7 @@ function summaryOf({ agentId, file, board, trouble }: AgentView): AgentSummary {
     ready: reason === undefined,
     ...(reason !== undefined && { not_ready_because: reason }),
     ...(job !== undefined && { job_id: job.job_id }),
+    ...(leaves !== undefined && { leaves }),
     reachable: status?.server.reachable ?? false,
     undelivered_bytes: status?.undelivered.bytes ?? 0,
   };

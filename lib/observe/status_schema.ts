@@ -115,6 +115,9 @@ export const AgentSummary = z.object({
   ready: z.boolean().describe("whether it takes jobs"),
   not_ready_because: z.string().optional().describe("why it takes none"),
   job_id: z.string().optional().describe("the job that runs"),
+  leaves: z.enum(["changed", "removed", "drained"]).optional().describe(
+    "why it ends after its job: its configuration was changed or removed, or the process restarts",
+  ),
   reachable: z.boolean().describe("whether its last call to the server succeeded"),
   undelivered_bytes: z.number().describe("of logs, that the server does not have yet"),
 });
@@ -122,6 +125,8 @@ export type AgentSummary = z.infer<typeof AgentSummary>;
 
 /** `GET /v1/status`: the process and all its agents. */
 export const HostStatus = z.object({
+  pid: z.int().describe("of the process"),
+  reloads: z.int().describe("how often it has read its configurations again for a SIGHUP"),
   version: z.string().describe("of the program that runs"),
   now: z.string().describe("the host's time"),
   started_at: z.string().describe("when the process started"),

@@ -10,6 +10,7 @@ import { messageOf } from "../message.ts";
 import { HttpServer } from "./http_server.ts";
 import { createLiveEvents } from "./live_events.ts";
 import type { StatusBoard } from "./status.ts";
+import type { HostStatus } from "./status_schema.ts";
 
 /** In the agent's folder. */
 const SOCKET_NAME = "status.sock";
@@ -30,6 +31,8 @@ export interface StatusSocketOptions {
   /** The agent's own folder. The caller holds the agent's lock: what lies there is a left-over. */
   folder: string;
   board: StatusBoard;
+  /** The process and all its agents. */
+  host(): HostStatus;
   clock: Clock;
   log: Log;
 }
@@ -43,7 +46,7 @@ export interface StatusSocket {
 
 /** Serves until `close()`. Where that cannot be done the agent goes on without, after a warning. */
 export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
-  const { folder, board, clock, log } = options;
+  const { folder, board, host, clock, log } = options;
   const path = statusSocketPath(folder);
   const live = createLiveEvents({ board, clock });
   const answer = (request: Request): Response => {
@@ -51,6 +54,8 @@ export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
     switch (new URL(request.url).pathname) {
       case "/v1/status":
         return Response.json(board.snapshot());
+      case "/v1/host":
+        return Response.json(host());
       case "/v1/events": {
         const stream = live.open();
         if (stream === undefined) {
@@ -59,7 +64,7 @@ export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
         return new Response(stream, { headers: { "content-type": "text/event-stream" } });
       }
       default:
-        return new Response("There are /v1/status and /v1/events.\n", { status: 404 });
+        return new Response("There are /v1/status, /v1/host and /v1/events.\n", { status: 404 });
     }
   };
   let server: HttpServer | undefined;

@@ -53,6 +53,36 @@ Deno.test("check lists all mistakes of all files with their places, and ends wit
   ]);
 });
 
+Deno.test("check --config-dir judges all agents of a host together, in both layouts", async () => {
+  const own = (name: string) => AGENT.replaceAll("DIR/", `DIR/${name}/`).replace("rpi4-1", name);
+  const { status, lines } = await check({
+    "a.conf": `${own("a")}metrics_port: 9100\n`,
+    "b.conf": `${own("b")}metrics_port: 9101\n`,
+    "c.conf": own("a").replace("DIR/a/logs", "DIR/c/logs"),
+    "d/testflinger-agent.conf": `${own("d")}connector: noprovision\n`,
+    "d/default.yaml": "device_ip: 127.0.0.1\n",
+    "d/environment": "",
+    "e/testflinger-agent.conf": own("e").replace("DIR/e/logs", "DIR/a/logs"),
+    "notes.txt": "",
+    "f/other.conf": "",
+  }, (folder) => ["--config-dir", folder]);
+  assertEquals([status, lines], [2, [
+    "b.conf:7:15: warning: metrics_port: 127.0.0.1:9101 is not opened: one endpoint serves all " +
+    "agents of the process, at 127.0.0.1:9100 of a.conf; remove the key here",
+    "c.conf:1:11: agent_id: 'a' is the agent_id of a.conf too: choose another",
+    "   1 | agent_id: a",
+    "     |           ^",
+    "d/testflinger-agent.conf:1:1: warning: the file 'environment' beside it is for an agent with a " +
+    "process of its own, and is not read: what is for all agents belongs into " +
+    "/etc/testflinger-agent/environment, what is for this one's jobs into its commands",
+    "e/testflinger-agent.conf:5:18: warning: logging_basedir: 'a/logs' is that of a.conf too: both " +
+    "write one log, whose lines have their names; give each a folder of its own",
+    "a.conf: the agent's configuration is valid",
+    "d/default.yaml: the device's configuration is valid for noprovision",
+    "6 files: 1 mistake, 3 warnings",
+  ]]);
+});
+
 Deno.test("check judges the other keys while one is wrong", async () => {
   const { status, lines } = await check({
     "a.conf": `${AGENT.replace("http://127.0.0.1:1", "ftp://x")}connector: muxpy\n` +

@@ -1,4 +1,5 @@
 /** Running commands in this process, as an operator would see them. */
+import { dirname } from "node:path";
 import { main } from "../../lib/cli/main.ts";
 
 /** What a command printed, and how it ended. */
@@ -27,6 +28,7 @@ export async function withFiles(
   const folder = await Deno.makeTempDir();
   try {
     for (const [name, text] of Object.entries(files)) {
+      await Deno.mkdir(dirname(`${folder}/${name}`), { recursive: true });
       await Deno.writeTextFile(`${folder}/${name}`, text.replaceAll("DIR", folder));
     }
     await test(folder);

@@ -60,6 +60,7 @@ async function withHealth(
     port: 0,
     view: {
       version: "9.8.7",
+      reloads: () => 0,
       startedAt: START,
       agents: () => view.agents,
       agent: (id) => view.agents.find(({ agentId }) => agentId === id),

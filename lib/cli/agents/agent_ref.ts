@@ -1,6 +1,7 @@
 /** The agents of this host: those that are set up, and those that run. */
-import { dirname, isAbsolute, join, resolve } from "node:path";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { type AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
+import { filesIn } from "../../host/configurations.ts";
 import { agentFolder } from "../../job/store.ts";
 import { ask } from "../../process/proc.ts";
 import { LOG_FILE_NAME } from "../../observe/log.ts";
@@ -10,6 +11,13 @@ import { heldLocks, pidIn } from "./lock_holder.ts";
 
 /** Where `install.sh` puts configurations, each in a folder of the agent's name. */
 export const CONFIG_FOLDER = "/etc/testflinger-agent";
+
+/** The units of a host with all its agents in one process, as install.sh and the package put them there. */
+const HOST_UNITS = [
+  "/etc/systemd/system/testflinger-agents.service",
+  "/usr/lib/systemd/system/testflinger-agents.service",
+  "/lib/systemd/system/testflinger-agents.service",
+];
 
 /** Where locks and markers are. */
 export const SHARED_FOLDER = "/tmp";
@@ -77,16 +85,35 @@ export interface FoundAgents {
 
 /** Where agents are looked for. */
 export interface AgentPlaces {
-  /** @default CONFIG_FOLDER */
+  /** @default CONFIG_FOLDER, and the folder of the installed host */
   configFolder?: string;
   /** Where their locks are. @default SHARED_FOLDER */
   sharedFolder?: string;
 }
 
+/** The folder whose agents the installed `testflinger-agents.service` runs; undefined without one. */
+export async function installedHostFolder(): Promise<string | undefined> {
+  for (const unit of HOST_UNITS) {
+    const text = await Deno.readTextFile(unit).catch(() => "");
+    const folder = /^ExecStart=.* --config-dir (\/\S*)/m.exec(text)?.[1];
+    if (folder !== undefined) return folder;
+  }
+  return undefined;
+}
+
+/** Whether a host that runs the agents of a folder would run that configuration. */
+export function isConfigIn(folder: string, file: string): boolean {
+  const [root, path] = [resolve(folder), resolve(file)];
+  return dirname(path) === root && path.endsWith(".conf") ||
+    dirname(dirname(path)) === root && basename(path) === DEFAULT_CONFIG;
+}
+
 /** Looks for agents: those that are set up, and those that run. */
 export async function findAgents(
-  { configFolder = CONFIG_FOLDER, sharedFolder = SHARED_FOLDER }: AgentPlaces = {},
+  { configFolder, sharedFolder = SHARED_FOLDER }: AgentPlaces = {},
 ): Promise<FoundAgents> {
+  const hostFolder = configFolder === undefined ? await installedHostFolder() : undefined;
+  const folders = new Set([configFolder ?? CONFIG_FOLDER, ...hostFolder ? [hostFolder] : []]);
   const agents = new Map<string, AgentRef>();
   const complaints: string[] = [];
   let unknown = 0;
@@ -94,18 +121,40 @@ export async function findAgents(
   const running = await runningAgents(sharedFolder);
   for (const agent of running) agents.set(agent.id, agent);
   const files = new Set(running.map(({ file }) => file));
-  for (const file of await installedConfigs(configFolder, complaints)) {
-    const read = await readAgentRef(file);
-    if (!read.ok) complaints.push(read.message);
-    const { agent } = read;
-    if (agent !== undefined && !agents.has(agent.id)) agents.set(agent.id, agent);
-    if (agent === undefined && !files.has(file)) unknown++;
+  for (const folder of folders) {
+    let configs: string[];
+    try {
+      configs = await filesIn(folder);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) continue;
+      complaints.push(`${folder} cannot be read: try again as root`);
+      unknown++;
+      continue;
+    }
+    for (const file of configs) {
+      const read = await readAgentRef(file);
+      if (!read.ok) complaints.push(read.message);
+      const { agent } = read;
+      if (agent !== undefined && !agents.has(agent.id)) agents.set(agent.id, agent);
+      if (agent === undefined && !files.has(file)) unknown++;
+    }
   }
   return {
     agents: [...agents.values()].sort((a, b) => a.id.localeCompare(b.id)),
-    isComplete: unknown === 0 && !complaints.some((text) => text.startsWith(configFolder + " ")),
+    isComplete: unknown === 0,
     complaints,
   };
+}
+
+/** The agents of a folder: those that have a configuration there, and those that run with one. */
+export async function agentsIn(folder: string, places: AgentPlaces = {}): Promise<FoundAgents> {
+  const root = await realPath(folder);
+  const found = await findAgents({ ...places, configFolder: root });
+  const agents = [];
+  for (const agent of found.agents) {
+    if (isConfigIn(root, await realPath(agent.file))) agents.push(agent);
+  }
+  return { ...found, agents };
 }
 
 /** The agent that runs with this configuration, whatever is in the file now. */
@@ -124,25 +173,6 @@ async function realPath(file: string): Promise<string> {
   return await Deno.realPath(file).catch(() => resolve(file));
 }
 
-async function installedConfigs(folder: string, complaints: string[]): Promise<string[]> {
-  const files: string[] = [];
-  try {
-    for await (const { name } of Deno.readDir(folder)) {
-      const file = join(folder, name, DEFAULT_CONFIG);
-      const there = await Deno.stat(file).then(
-        () => true,
-        (error) => error instanceof Deno.errors.PermissionDenied,
-      );
-      if (there) files.push(file);
-    }
-  } catch (error) {
-    if (error instanceof Deno.errors.PermissionDenied) {
-      complaints.push(`${folder} cannot be read: try again as root`);
-    }
-  }
-  return files.sort();
-}
-
 /** Agents by the locks that they hold; what they are is asked of themselves. */
 async function runningAgents(folder: string): Promise<AgentRef[]> {
   const found = await Promise.all(
@@ -157,10 +187,13 @@ async function runningAgents(folder: string): Promise<AgentRef[]> {
         return { id: agentId, file, folder: own, logFile };
       }
       // One that is just starting, that hangs, or of an older version.
-      const file = await configOfProcess(pid);
-      const read = file === undefined ? undefined : await readAgentRef(file);
-      if (read?.agent?.id === agentId) return read.agent;
-      return own === undefined || file === undefined
+      const configs = await configsOfProcess(pid);
+      for (const config of configs) {
+        const { agent } = await readAgentRef(config);
+        if (agent?.id === agentId) return agent;
+      }
+      const [file, ...others] = configs;
+      return own === undefined || file === undefined || others.length > 0
         ? undefined
         : { id: agentId, file, folder: own, logFile: undefined };
     }),
@@ -198,8 +231,8 @@ function decoded(id: string): string {
   }
 }
 
-/** The configuration that a running agent was started with. */
-async function configOfProcess(pid: number): Promise<string | undefined> {
+/** The configurations that a process with agents was started with. */
+async function configsOfProcess(pid: number): Promise<string[]> {
   const { text } = await ask([
     "/bin/sh",
     "-c",
@@ -209,16 +242,22 @@ async function configOfProcess(pid: number): Promise<string | undefined> {
   ]);
   const [cwd, ...args] = text.split("\n");
   // Another process may have got the number meanwhile; the caller compares the agent's id.
-  if (cwd === undefined || cwd === "") return undefined;
-  const file = configArgument(args) ?? DEFAULT_CONFIG;
-  return isAbsolute(file) ? file : join(cwd, file);
+  if (cwd === undefined || cwd === "") return [];
+  const absolute = (path: string) => isAbsolute(path) ? path : join(cwd, path);
+  const folder = argumentsOf(args, ["--config-dir"])[0];
+  if (folder !== undefined) return await filesIn(absolute(folder)).catch(() => []);
+  const files = argumentsOf(args, ["--config", "-c"]);
+  return (files.length > 0 ? files : [DEFAULT_CONFIG]).map(absolute);
 }
 
-function configArgument(args: readonly string[]): string | undefined {
-  for (const [index, arg] of args.entries()) {
-    if (arg === "-c" || arg === "--config") return args[index + 1];
-    if (arg.startsWith("--config=")) return arg.slice("--config=".length);
-    if (/^-c./.test(arg)) return arg.slice("-c".length).replace(/^=/, "");
-  }
-  return undefined;
+/** The values of an option on a command line, in any of its spellings. */
+function argumentsOf(args: readonly string[], names: readonly string[]): string[] {
+  return args.flatMap((arg, index) => {
+    for (const name of names) {
+      if (arg === name) return args[index + 1] ?? [];
+      if (arg.startsWith(`${name}=`)) return arg.slice(name.length + 1);
+      if (!name.startsWith("--") && arg.startsWith(name)) return arg.slice(name.length);
+    }
+    return [];
+  });
 }

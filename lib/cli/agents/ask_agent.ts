@@ -1,6 +1,6 @@
 /** Asking a running agent over its status socket. */
 import { join } from "node:path";
-import { AgentStatus } from "../../observe/status_schema.ts";
+import { AgentStatus, HostStatus } from "../../observe/status_schema.ts";
 import { statusSocketPath } from "../../observe/status_socket.ts";
 import { lockHolder } from "./lock_holder.ts";
 
@@ -40,6 +40,16 @@ export async function askAgent({ folder }: { folder: string }): Promise<AgentAns
   const isMissing = await Deno.stat(statusSocketPath(folder)).then(() => false, () => true);
   const why = isMissing ? "it is starting, or of an older version" : `no answer (${trouble})`;
   return { kind: "silent", why, pid: holder.pid };
+}
+
+/** What the process of an agent says of itself and all its agents; undefined where it does not. */
+export async function askHost(folder: string): Promise<HostStatus | undefined> {
+  try {
+    const response = await fetchFrom(folder, "/v1/host", AbortSignal.timeout(ANSWER_LIMIT_MS));
+    return HostStatus.parse(await response.json());
+  } catch {
+    return undefined;
+  }
 }
 
 /** Asks for a path over an agent's status socket. */

@@ -5,8 +5,10 @@ import { type CommandLine, DEFAULT_CONFIG, type Io } from "../command.ts";
 import {
   type AgentPlaces,
   type AgentRef,
+  agentsIn,
   CONFIG_FOLDER,
   findAgents,
+  type FoundAgents,
   readAgentRef,
   runningWith,
 } from "./agent_ref.ts";
@@ -32,20 +34,26 @@ export async function chooseAgents(
 ): Promise<Chosen | undefined> {
   const { positionals } = line;
   const files = line.lists.config ?? [];
+  const folder = line.values["config-dir"];
+  if (folder !== undefined && files.length > 0) {
+    io.stderr("--config-dir and --config cannot be given both\n");
+    return undefined;
+  }
+  if (folder !== undefined) return await chooseIn(folder, { positionals, io, places });
   const isNamed = files.length > 0 || positionals.length > 0 || line.switches.has("all");
   if (files.length > 0 || !isNamed && await exists(DEFAULT_CONFIG)) {
     const chosen = await readAll(files.length > 0 ? files : [DEFAULT_CONFIG], { io, places });
     if (chosen.agents.length === 0 || positionals.length === 0) {
       return chosen.agents.length === 0 ? undefined : chosen;
     }
-    const more = await byIds(positionals, { io, places });
+    const more = await byIds(positionals, { io, found: await findAgents(places) });
     return {
       agents: [...chosen.agents, ...more ?? []],
       isComplete: chosen.isComplete && more !== undefined,
     };
   }
   if (positionals.length > 0) {
-    const agents = await byIds(positionals, { io, places });
+    const agents = await byIds(positionals, { io, found: await findAgents(places) });
     return agents === undefined ? undefined : { agents, isComplete: true };
   }
   const { agents, complaints, isComplete } = await findAgents(places);
@@ -64,7 +72,35 @@ export async function chooseAgents(
   return { agents, isComplete };
 }
 
-async function readAll(files: readonly string[], { io, places }: Search): Promise<Chosen> {
+/** The agents of a folder of configurations, or those of them that are named. */
+async function chooseIn(
+  folder: string,
+  { positionals, io, places }: {
+    positionals: readonly string[];
+    io: Io;
+    places: AgentPlaces | undefined;
+  },
+): Promise<Chosen | undefined> {
+  const isThere = await Deno.stat(folder).then(({ isDirectory }) => isDirectory, () => false);
+  const found = isThere ? await agentsIn(folder, places) : undefined;
+  if (found === undefined) {
+    io.stderr(`--config-dir must be a folder that can be read: ${folder}\n`);
+    return undefined;
+  }
+  if (positionals.length > 0) {
+    const agents = await byIds(positionals, { io, found });
+    return agents === undefined ? undefined : { agents, isComplete: true };
+  }
+  for (const complaint of found.complaints) io.stderr(`${complaint}\n`);
+  if (found.agents.length > 0) return found;
+  if (found.isComplete) io.stderr(`There is no agent's configuration in ${folder}\n`);
+  return undefined;
+}
+
+async function readAll(
+  files: readonly string[],
+  { io, places }: { io: Io; places: AgentPlaces | undefined },
+): Promise<Chosen> {
   const agents: AgentRef[] = [];
   for (const file of files) {
     const read = await readAgentRef(file);
@@ -80,16 +116,10 @@ async function readAll(files: readonly string[], { io, places }: Search): Promis
   return { agents, isComplete: agents.length === files.length };
 }
 
-interface Search {
-  io: Io;
-  places: AgentPlaces | undefined;
-}
-
 async function byIds(
   wanted: readonly string[],
-  { io, places }: Search,
+  { io, found: { agents, complaints } }: { io: Io; found: FoundAgents },
 ): Promise<AgentRef[] | undefined> {
-  const { agents, complaints } = await findAgents(places);
   const chosen: AgentRef[] = [];
   for (const id of wanted) {
     const agent = agents.find((one) => one.id === id);
@@ -107,7 +137,7 @@ async function byIds(
       ? `to name a configuration file: -c ${id}`
       : agents.length > 0
       ? `there are: ${ids(agents)}`
-      : `none was found in ${CONFIG_FOLDER}, and none runs that you may see (try as root)`;
+      : "none was found where agents are set up, and none runs that you may see (try as root)";
     io.stderr(`There is no agent '${id}' on this host; ${hint}\n`);
     return undefined;
   }

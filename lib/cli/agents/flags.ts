@@ -7,15 +7,22 @@ export const AGENT_OPERANDS = {
   positionals: { least: 0, most: Infinity },
 } as const;
 
-/** The configuration in place of an agent's id. */
-export const CONFIG_FLAG: Flag = {
-  name: "config",
-  short: "c",
-  value: "FILE",
-  repeats: true,
-  help:
-    `the agent's configuration (default: ${DEFAULT_CONFIG}, else agents set up or running here)`,
-};
+/** Configurations in place of agents' ids. */
+export const CONFIG_FLAGS: readonly Flag[] = [
+  {
+    name: "config",
+    short: "c",
+    value: "FILE",
+    repeats: true,
+    help:
+      `the agent's configuration (default: ${DEFAULT_CONFIG}, else agents set up or running here)`,
+  },
+  {
+    name: "config-dir",
+    value: "DIR",
+    help: "the agents of DIR/*.conf and DIR/NAME/testflinger-agent.conf, or those named of them",
+  },
+];
 
 /** Every agent that can be found. */
 export const ALL_FLAG: Flag = { name: "all", help: "every agent of this host" };

@@ -5,7 +5,7 @@ import { type Clock, systemClock } from "../../clock.ts";
 import type { AgentStatus } from "../../observe/status_schema.ts";
 import { showText } from "../../observe/output_text.ts";
 import { type CommandLine, type Io, USAGE_STATUS } from "../command.ts";
-import type { AgentPlaces, AgentRef } from "./agent_ref.ts";
+import { type AgentPlaces, type AgentRef, installedHostFolder, isConfigIn } from "./agent_ref.ts";
 import { type AgentAnswer, askAgent } from "./ask_agent.ts";
 import { chooseAgents } from "./choose.ts";
 import { makeMarker, presentMarkers, removeMarkers, whyNotHeeded } from "./marker_file.ts";
@@ -16,7 +16,7 @@ import { jobInWords } from "./show_status.ts";
 const LOOK_MS = 500;
 
 /** Supervisors start an agent again within seconds; systemd's unit of ours within one minute. */
-const COMES_BACK_MS = 90_000;
+export const COMES_BACK_MS = 90_000;
 
 /** So often somebody who waits is told what for. */
 const TELL_MS = 60_000;
@@ -90,7 +90,7 @@ export async function runRequest(
 export const requestRestart: Request = async (agent, answer, talk) => {
   const { say, waitMs } = talk;
   if (answer.kind === "stopped") {
-    say(`does not run, so there is nothing to restart; start it: ${startHint(agent)}`);
+    say(`does not run, so there is nothing to restart; start it: ${await startHint(agent)}`);
     return "refused";
   }
   await makeMarker(agent, "RESTART", "");
@@ -151,7 +151,7 @@ export const requestOnline: Request = async (agent, answer, talk) => {
     return "refused";
   }
   if (answer.kind === "stopped") {
-    say(`does not run; start it: ${startHint(agent)}`);
+    say(`does not run; start it: ${await startHint(agent)}`);
     return "refused";
   }
   if (removed.length === 0) say("was not asked on this host to be offline");
@@ -181,7 +181,7 @@ async function until(agent: AgentRef, { isSo, done, ...talk }: Until): Promise<O
     if (now.kind === "running") missingSince = undefined;
     else missingSince ??= clock.monotonic();
     if (clock.monotonic() - (missingSince ?? Infinity) > COMES_BACK_MS) {
-      say(`has ended, and nothing has started it again: ${startHint(agent)}`);
+      say(`has ended, and nothing has started it again: ${await startHint(agent)}`);
       return "refused";
     }
     if (await wait.isOver(waitedFor(now))) return "late";
@@ -239,7 +239,11 @@ async function markerGone(agent: AgentRef, kind: MarkerKind, talk: Talk): Promis
 }
 
 /** How an agent is started, where it was set up by install.sh. */
-function startHint({ file }: AgentRef): string {
+export async function startHint({ file }: AgentRef): Promise<string> {
+  const folder = await installedHostFolder();
+  if (folder !== undefined && isConfigIn(folder, file)) {
+    return "systemctl start testflinger-agents";
+  }
   const name = /^\/etc\/testflinger-agent\/([^/]+)\/testflinger-agent\.conf$/.exec(file)?.[1];
   return name === undefined
     ? `testflinger-agent -c ${file}`

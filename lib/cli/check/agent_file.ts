@@ -6,7 +6,6 @@ import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
 import { type AgentUser, agentUser } from "../agents/agent_user.ts";
 import { connectorMistake } from "../connector_commands.ts";
-import { withDeviceFile } from "../read_config.ts";
 import { type ConnectorCall, connectorCalls, isFixed, phaseCommands } from "./connector_calls.ts";
 import type { Say } from "./finding.ts";
 import { whyNotWritable } from "./folders.ts";
@@ -19,14 +18,13 @@ const STAGE_ALIASES = new Map([["test", "runtest"]]);
 /**
  * Says everything about one agent.
  *
- * @param config the keys that are right, defaults included: the others have been told of.
+ * @param config the keys that are right, defaults and the device's file included: the others have been told of.
  * @param options.withFolders whether to look at its folders: `doctor` has a check of its own.
  */
 export async function checkAgent(
-  written: Partial<AgentConfig>,
+  config: Partial<AgentConfig>,
   { file, say, withFolders }: { file: string; say: Say; withFolders: boolean },
 ): Promise<void> {
-  const config = await withDeviceFile(written, file);
   const user = await agentUser({ file, config });
   checkQueues(config, say);
   const wrong = await connectorMistake(config);

@@ -1,14 +1,18 @@
 /** Checks configuration files, each by itself and all of them against each other. */
-import { resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import * as z from "zod";
 import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts";
 import { AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { readYamlFile } from "../../config/yaml_file.ts";
+import { withDeviceFile } from "../read_config.ts";
 import { checkAgent } from "./agent_file.ts";
 import { connectorCalls, isFixed } from "./connector_calls.ts";
 import { checkDevice, deviceKeys } from "./device_file.ts";
 import { type Finding, type Say, sayer } from "./finding.ts";
+
+/** Beside a configuration: read by the unit of an agent that has one of its own. */
+const ENVIRONMENT_FILE = "environment";
 
 /** One file that was looked at. */
 export interface CheckedFile {
@@ -51,12 +55,14 @@ export interface CheckOptions {
   connector?: string | undefined;
   /** Whether to look at agents' folders on this host. @default true */
   withFolders?: boolean;
+  /** Whether one process runs all agents among the files. @default false */
+  inOneProcess?: boolean;
 }
 
 /** Checks the files, and the device configurations that agents among them name. */
 export async function checkFiles(
   files: readonly string[],
-  { connector, withFolders = true }: CheckOptions = {},
+  { connector, withFolders = true, inOneProcess = false }: CheckOptions = {},
 ): Promise<CheckReport> {
   const checked: CheckedFile[] = [];
   const findings: Finding[] = [];
@@ -77,9 +83,10 @@ export async function checkFiles(
   const uses = new Map<string, DeviceUse[]>();
   for (const agent of agents) {
     await checkAgent(agent.config, { ...agent, withFolders });
+    if (inOneProcess) await checkMember(agent);
     await collectUses(agent, uses);
   }
-  compareAgents(agents);
+  compareAgents(agents, inOneProcess);
 
   for (const { file, real } of devices) {
     if (!uses.has(real)) {
@@ -135,7 +142,7 @@ async function readAgent(
   { agents, findings }: { agents: Agent[]; findings: Finding[] },
 ): Promise<{ agent_id?: string }> {
   const result = await loadAgentConfig(file);
-  const config = result.ok ? result.value : result.valid;
+  const config = await withDeviceFile(result.ok ? result.value : result.valid, file);
   findings.push(
     ...result.ok
       ? result.warnings.map((one) => ({ severity: "warning" as const, ...one }))
@@ -143,6 +150,19 @@ async function readAgent(
   );
   agents.push({ file, config, say: sayer(findings, file, result.placeOf) });
   return config.agent_id === undefined ? {} : { agent_id: config.agent_id };
+}
+
+/** What an agent with a process of its own may have, and one among others not. */
+async function checkMember({ file, say }: Agent): Promise<void> {
+  if (await Deno.stat(join(dirname(file), ENVIRONMENT_FILE)).then(() => true, () => false)) {
+    say(
+      "warning",
+      [],
+      `the file '${ENVIRONMENT_FILE}' beside it is for an agent with a process of its own, and is not ` +
+        "read: what is for all agents belongs into /etc/testflinger-agent/environment, what is for " +
+        "this one's jobs into its commands",
+    );
+  }
 }
 
 async function collectUses(
@@ -189,7 +209,7 @@ function shared(group: readonly DeviceUse[], findings: Finding[]): void {
 }
 
 /** What must not be the same for two agents on a host. */
-function compareAgents(agents: readonly Agent[]): void {
+function compareAgents(agents: readonly Agent[], inOneProcess: boolean): void {
   const ids = new Map<string, string>();
   const markers = new Map<string, string>();
   const ports = new Map<string, string>();
@@ -236,7 +256,19 @@ function compareAgents(agents: readonly Agent[]): void {
     if (metrics_port === undefined) continue;
     const address = `${metrics_host}:${metrics_port}`;
     const samePort = ports.get(address);
-    if (samePort !== undefined) {
+    const [first] = ports;
+    if (inOneProcess) {
+      // One endpoint serves all of them, at the first address that is named.
+      if (first !== undefined && first[0] !== address) {
+        say(
+          "warning",
+          ["metrics_port"],
+          `${address} is not opened: one endpoint serves all agents of the process, at ${
+            first[0]
+          } of ${first[1]}; remove the key here`,
+        );
+      }
+    } else if (samePort !== undefined) {
       say(
         "warning",
         ["metrics_port"],

@@ -1,6 +1,9 @@
 /** What `testflinger-agent check` does. */
 import { CONNECTOR_NAMES } from "../../../connectors/registry.ts";
 import { didYouMean } from "../../config/spelling.ts";
+import { filesIn } from "../../host/configurations.ts";
+import { messageOf } from "../../message.ts";
+import { installedHostFolder } from "../agents/agent_ref.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io, readFormat, USAGE_STATUS } from "../command.ts";
 import { checkFiles, type CheckReport } from "./check_files.ts";
 import { sourceLines } from "../../config/mistake.ts";
@@ -26,8 +29,9 @@ export async function runCheck(line: CommandLine, io: Io): Promise<number> {
     );
     return USAGE_STATUS;
   }
-  const named = [...line.positionals, ...line.lists.config ?? []];
-  const report = await checkFiles(named.length === 0 ? [DEFAULT_CONFIG] : named, { connector });
+  const wanted = await filesOf(line, io);
+  if (wanted === undefined) return USAGE_STATUS;
+  const report = await checkFiles(wanted.files, { ...wanted, connector });
   const mistakes = report.findings.filter(({ severity }) => severity === "mistake").length;
   const warnings = report.findings.length - mistakes;
   io.stdout(
@@ -37,6 +41,33 @@ export async function runCheck(line: CommandLine, io: Io): Promise<number> {
   );
   if (mistakes > 0) return MISTAKES_STATUS;
   return warnings > 0 && line.switches.has("strict") ? WARNINGS_STATUS : 0;
+}
+
+/** The files that the command line names, and whether one process runs all agents among them. */
+async function filesOf(
+  line: CommandLine,
+  io: Io,
+): Promise<{ files: string[]; inOneProcess: boolean } | undefined> {
+  const named = [...line.positionals, ...line.lists.config ?? []];
+  let folder = line.values["config-dir"];
+  if (folder === undefined && named.length === 0 && !await exists(DEFAULT_CONFIG)) {
+    folder = await installedHostFolder();
+  }
+  if (folder === undefined) {
+    return { files: named.length === 0 ? [DEFAULT_CONFIG] : named, inOneProcess: false };
+  }
+  try {
+    const files = [...named, ...await filesIn(folder)];
+    if (files.length > 0) return { files, inOneProcess: true };
+    io.stderr(`There is no agent's configuration in ${folder}\n`);
+  } catch (error) {
+    io.stderr(`--config-dir must be a folder that can be read: ${messageOf(error)}\n`);
+  }
+  return undefined;
+}
+
+async function exists(file: string): Promise<boolean> {
+  return await Deno.stat(file).then(() => true, () => false);
 }
 
 /** A warning is often about this host, and not about what stands there. */

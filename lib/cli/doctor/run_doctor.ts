@@ -65,7 +65,8 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
   const { agents } = chosen;
   const isColoured = Deno.stdout.isTerminal() && (Deno.env.get("NO_COLOR") ?? "") === "";
   const isOne = agents.length === 1 && (line.lists.config ?? []).length < 2 &&
-    !line.switches.has("all");
+    !line.switches.has("all") &&
+    (line.values["config-dir"] === undefined || line.positionals.length > 0);
   const reports: Report[] = [];
   let unreadable = 0;
   for (const { id: agent_id, file } of agents) {
@@ -80,7 +81,7 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
     await diagnose({
       agent,
       user: await agentUser(agent),
-      tokenFile: line.values["token-file"] ?? DEFAULT_TOKEN_FILE,
+      tokenFile: agent.config.token_file ?? line.values["token-file"] ?? DEFAULT_TOKEN_FILE,
       env: Deno.env.toObject(),
       clock: systemClock,
       sharedFolder: SHARED_FOLDER,

@@ -20,6 +20,7 @@ export class HostLab implements AsyncDisposable {
   /** Ids are nobody else's: markers and locks are in /tmp. */
   readonly #mark = crypto.randomUUID().slice(0, 8);
   readonly #ids: string[] = [];
+  readonly #started: AgentProcess[] = [];
   #process: AgentProcess | undefined;
 
   private constructor(folder: string, port: number) {
@@ -85,7 +86,15 @@ export class HostLab implements AsyncDisposable {
   start(...args: string[]): AgentProcess {
     const source = args.length > 0 ? args : ["run", "--config-dir", this.configs];
     const token = ["--token-file", join(this.folder, "none"), "-p", `${this.port}`];
-    return this.#process = startProgram([...source, ...token]);
+    const env = { TESTFLINGER_AGENT_PROGRAM: this.program };
+    this.#process = startProgram([...source, ...token], { env });
+    this.#started.push(this.#process);
+    return this.#process;
+  }
+
+  /** What the process takes for its program's file: another one there is an upgrade. */
+  get program(): string {
+    return join(this.folder, "program");
   }
 
   /** Lets the jobs of an agent end. */
@@ -132,10 +141,11 @@ export class HostLab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#process?.[Symbol.asyncDispose]();
+    for (const process of this.#started) await process[Symbol.asyncDispose]();
     await this.served.close();
     for (const id of this.#ids) {
-      for (const name of [`testflinger-agent-${id}.lock`, `TESTFLINGER-DEVICE-RESTART-${id}`]) {
+      const markers = ["RESTART", "OFFLINE"].map((kind) => `TESTFLINGER-DEVICE-${kind}-${id}`);
+      for (const name of [`testflinger-agent-${id}.lock`, ...markers]) {
         await Deno.remove(`/tmp/${name}`).catch(() => {});
       }
     }

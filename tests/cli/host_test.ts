@@ -1,0 +1,152 @@
+/** The commands of an operator, about agents that one process carries. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { HostLab } from "../host/support/host_lab.ts";
+import { run } from "./support.ts";
+
+Deno.test("reload has a host take up what was added, changed and removed, and says what waits or is broken", async () => {
+  await using lab = await HostLab.open();
+  const on = ["--config-dir", lab.configs];
+  const broken = await lab.configure("a");
+  for (const name of ["b", "c", "d"]) await lab.configure(name);
+  lab.start();
+  await lab.waiting("a", "b", "c", "d");
+  const job = lab.submit("b");
+  await lab.until(() => lab.sandbox.log(job, "output").includes("begun"), "b runs a job");
+
+  await lab.configure("b", { location: "rack 7" });
+  await lab.configure("c", { location: "rack 8" });
+  await Deno.remove(join(lab.configs, "d.conf"));
+  await Deno.mkdir(join(lab.configs, "e"));
+  await Deno.rename(await lab.configure("e"), join(lab.configs, "e", "testflinger-agent.conf"));
+  const good = await Deno.readTextFile(broken);
+  await lab.writeFile(broken, good.replace('"polling_interval"', '"poling_interval"'));
+  const { status, stdout } = await run("reload", ...on);
+  assertEquals(status, 1, stdout);
+  const lines = stdout.split("\n");
+  assertEquals(lines.slice(0, 2), [
+    `process ${lab.process.pid} has read its configurations again: 4 agents`,
+    `${lab.id("b")}: takes up its changes after job ${job}`,
+  ]);
+  assertMatch(
+    lines[2] ?? "",
+    new RegExp(
+      `^cannot be used, agent ${
+        lab.id("a")
+      } runs on as the file was before: ${broken}:.*poling_int`,
+    ),
+  );
+  assertEquals(lab.sandbox.state(job), "test");
+  await lab.until(() => lab.sandbox.agent(lab.id("c"))?.location === "rack 8", "c has changed");
+  assertEquals(lab.shown("d"), ["offline", "Agent removed from its host"]);
+  await lab.waiting("e");
+
+  await lab.writeFile(broken, good);
+  await lab.go("b");
+  await lab.complete(job);
+  assertEquals(await run("reload", ...on), {
+    status: 0,
+    stdout: `process ${lab.process.pid} has read its configurations again: 4 agents\n`,
+    stderr: "",
+  });
+});
+
+Deno.test("reload after an upgrade comes back when the next process has all agents and their jobs", async () => {
+  await using lab = await HostLab.open();
+  await lab.configure("a");
+  await lab.configure("b");
+  await Deno.writeTextFile(lab.program, "one version");
+  const first = lab.start();
+  await lab.waiting("a", "b");
+  const job = lab.submit("b");
+  await lab.until(() => lab.sandbox.log(job, "output").includes("begun"), "b runs a job");
+  await lab.writeFile(lab.program, "another version");
+  const supervised = first.exited.then((status) => {
+    lab.start();
+    return status;
+  });
+  const { status, stdout } = await run("reload", "--config-dir", lab.configs);
+  assertEquals([status, await supervised], [0, 1], stdout);
+  const lines = stdout.trimEnd().split("\n").sort();
+  assertEquals(lines.length, 2, stdout);
+  const words = `runs on in process ${lab.process.pid}, version `;
+  assertMatch(lines[0] ?? "", new RegExp(`^${lab.id("a")}: ${words}\\S+$`));
+  assertMatch(lines[1] ?? "", new RegExp(`^${lab.id("b")}: ${words}\\S+: job ${job}, in phase`));
+  await lab.go("b");
+  await lab.complete(job);
+  assertEquals(lab.sandbox.log(job, "output").split("begun").length, 2);
+});
+
+Deno.test("reload of one agent's process hands over; of one that does not run it says how to start it", async () => {
+  await using lab = await HostLab.open();
+  const file = await lab.configure("a");
+  assertEquals(await run("reload", "-c", file), {
+    status: 1,
+    stdout: `${lab.id("a")}: does not run; start it: testflinger-agent -c ${file}\n`,
+    stderr: "",
+  });
+  const first = lab.start("-c", file);
+  await lab.waiting("a");
+  const supervised = first.exited.then(() => void lab.start("-c", file));
+  const { status, stdout } = await run("reload", "-c", file);
+  await supervised;
+  assertEquals(status, 0, stdout);
+  assertStringIncludes(stdout, `${lab.id("a")}: runs on in process ${lab.process.pid}, version `);
+});
+
+Deno.test("status, jobs, logs, offline, online, restart and doctor take a host's folder, and ids in it", async () => {
+  await using lab = await HostLab.open();
+  const on = ["--config-dir", lab.configs];
+  await lab.configure("a");
+  await Deno.mkdir(join(lab.configs, "b"));
+  const file = join(lab.configs, "b", "testflinger-agent.conf");
+  await Deno.rename(await lab.configure("b"), file);
+  const [a, b] = [lab.id("a"), lab.id("b")];
+  const before = await run("status", ...on);
+  assertEquals(before.status, 1);
+  assertMatch(before.stdout, new RegExp(`^AGENT.*\n${a} +stopped\n${b} +stopped\n$`));
+  lab.start();
+  await lab.waiting("a", "b");
+  await lab.go("b");
+  const job = lab.submit("b");
+  await lab.complete(job);
+  await lab.waiting("b");
+
+  const all = await run("status", ...on);
+  assertEquals(all.status, 0, all.stdout);
+  assertMatch(all.stdout, new RegExp(`\n${a} +waiting .*\n${b} +waiting `));
+  const one = await run("status", b, ...on);
+  assertStringIncludes(one.stdout, `${b}  waiting for `);
+  assertStringIncludes(one.stdout, file);
+  assertStringIncludes((await run("jobs", b, ...on)).stdout, job);
+  assertStringIncludes((await run("logs", b, ...on)).stdout, `[${b}] Agent ${b} starts`);
+  assertEquals((await run("logs", ...on)).stderr, "One log at a time: name one agent\n");
+
+  const offline = await run("offline", "--wait", a, ...on);
+  assertStringIncludes(offline.stdout, `${a}: is offline\n`);
+  assertEquals(lab.shown("b")[0], "waiting");
+  assertEquals((await run("online", "--wait", a, ...on)).status, 0);
+
+  // Inside: the process and the neighbour stay.
+  const { pid } = lab.process;
+  const restart = await run("restart", "--wait", b, ...on);
+  assertStringIncludes(restart.stdout, `${b}: has restarted\n`);
+  const { agents, pid: now } = JSON.parse((await lab.get("/v1/status")).text);
+  assertEquals([now, agents.length], [pid, 2]);
+  assertEquals(lab.process.output().split(`Agent ${a} starts`).length, 2);
+
+  const doctor = await run("doctor", ...on);
+  assertMatch(doctor.stdout, new RegExp(`^${a}\n(?:  .*\n)+${b}\n(?:  .*\n)+$`));
+  assert(!doctor.stdout.includes("failed   lock"), doctor.stdout);
+
+  const unknown = await run("status", "z", ...on);
+  assertEquals([unknown.status, unknown.stderr], [
+    1,
+    `There is no agent 'z' on this host; there are: ${a}, ${b}\n`,
+  ]);
+  const both = await run("status", "-c", file, ...on);
+  assertEquals([both.status, both.stderr], [
+    1,
+    "--config-dir and --config cannot be given both\n",
+  ]);
+});
