@@ -1,5 +1,5 @@
 /** The life of an agent: start, poll loop, stop; and the jobs that it runs meanwhile. */
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { adoptLeftovers } from "../job/legacy_results.ts";
 import { artifactUpload } from "../job/artifact_upload.ts";
 import { UploadQueue } from "../job/upload_queue.ts";
@@ -8,6 +8,7 @@ import { removeFolder } from "../job/folder.ts";
 import { Job } from "../job/job.ts";
 import type { JobContext, StopSignals } from "../job/job_context.ts";
 import { endAnyway } from "../job/job_ending.ts";
+import { JobGroups, unkeptLimits } from "../job/job_groups.ts";
 import { type JobResult, JobRun, type JobRunOptions } from "../job/job_run.ts";
 import { JobStore } from "../job/store.ts";
 import { findJobs } from "../job/take_up.ts";
@@ -18,7 +19,7 @@ import { type Observer, observerOf } from "../observe/observer.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { bootId } from "../process/identity.ts";
-import type { AgentContext, AgentControl, LeaveReason } from "./context.ts";
+import type { AgentContext, AgentControl, ControlGroupsResult, LeaveReason } from "./context.ts";
 import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
 import type { HostTrouble } from "./host_check.ts";
 import { JobSecrets } from "./job_secrets.ts";
@@ -53,6 +54,8 @@ export interface AgentOptions extends AgentContext {
   bootId?: string | undefined;
   /** Told of what is written into the journals of jobs. */
   onJournal?: JournalHook | undefined;
+  /** The control groups of this process. @default none are used */
+  controlGroups?: ControlGroupsResult | undefined;
 }
 
 /** Why an agent ended. */
@@ -103,6 +106,7 @@ class Agent {
   readonly #lock: Lock;
   readonly #state: StateFile;
   readonly #store: JobStore;
+  readonly #groups: JobGroups | undefined;
   readonly #uploads: UploadQueue;
   readonly #desired: DesiredState;
   readonly #reporter: Reporter;
@@ -118,6 +122,10 @@ class Agent {
     this.#lock = lock;
     const { config, server, connectivity, clock, log, sharedFolder } = options;
     this.#store = new JobStore(folder, log, options.onJournal);
+    const { controlGroups } = options;
+    if (controlGroups?.ok) {
+      this.#groups = new JobGroups(controlGroups.groups, config, resolve(folder));
+    }
     this.#state = new StateFile(folder, log);
     this.#desired = new DesiredState(this.#state, log);
     this.#reporter = new Reporter({ ...options, desired: this.#desired });
@@ -204,6 +212,7 @@ class Agent {
       handOver: () => this.#onHandOver(),
     });
     log.info(`Agent ${config.agent_id} starts`, { server: config.server_address });
+    this.#tellOfGroups();
 
     const reporting = new AbortController();
     let reporter: Promise<void> | undefined;
@@ -250,14 +259,45 @@ class Agent {
     this.#pollLoop.wakeUp();
   }
 
+  /** Whether jobs have control groups, and which of their limits nobody keeps. */
+  #tellOfGroups(): void {
+    const { config, log, controlGroups } = this.#options;
+    const controllers = controlGroups?.ok ? controlGroups.groups.controllers : [];
+    const unkept = unkeptLimits(config, controllers);
+    const reason = controlGroups?.ok === false
+      ? `there are no control groups: ${controlGroups.reason}`
+      : "it was started without the controllers of control groups that this takes";
+    if (unkept.length > 0) {
+      log.warning(
+        `The agent cannot keep jobs within ${unkept.join(" and ")}: ${reason}. ` +
+          "'testflinger-agent doctor' says what to do",
+      );
+    } else if (controlGroups?.ok) {
+      log.debug("Each job has a control group", {
+        folder: controlGroups.groups.folder,
+        controllers: controllers.join(" "),
+      });
+    } else if (controlGroups !== undefined) {
+      log.debug(`Jobs have no control groups: ${controlGroups.reason}`);
+    }
+  }
+
+  /** Of jobs that are gone, since an earlier process came to nothing more than that. */
+  async #removeOldGroups(jobIds: readonly string[]): Promise<void> {
+    const { clock, log } = this.#options;
+    try {
+      const end = await this.#groups?.removeOthers(jobIds, { graceMs: 0, clock });
+      const count = end?.ended.length ?? 0;
+      if (count > 0) log.warning(`Ended ${count} processes that jobs had left which are gone`);
+    } catch (error) {
+      log.warning(`Cannot look for control groups of earlier jobs: ${messageOf(error)}`);
+    }
+  }
+
   async #takeUpJobs(): Promise<void> {
-    for (
-      const { job, outbox, isDamaged } of await findJobs(
-        this.#store,
-        this.#uploads,
-        this.#options.clock,
-      )
-    ) {
+    const found = await findJobs(this.#store, this.#uploads, this.#options.clock);
+    await this.#removeOldGroups(found.map(({ job }) => job.jobId));
+    for (const { job, outbox, isDamaged } of found) {
       if (this.#leave.signal.aborted) return;
       // It may run for hours, and the agent is as ready as it can be.
       this.#emit({ type: "turned" });
@@ -336,6 +376,7 @@ class Agent {
       observer: this.#observer,
       signals: this.#stopSignals,
       bootId: this.#options.bootId ?? await bootId(),
+      groups: this.#groups,
       wantsRelease,
       forgetReceived: (outbox) => this.#store.forgetReceived(outbox),
       keepSecret: (outbox, secrets) => {

@@ -4,7 +4,10 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
+import type { ControlGroupsResult } from "../process/cgroup.ts";
 import type { ServerApi } from "../server/api.ts";
+
+export type { ControlGroupsResult };
 
 /** One agent's own, made once and passed down. */
 export interface AgentContext {

@@ -2,6 +2,7 @@
 import type { HostClock } from "../clock.ts";
 import type { Signals } from "../host/signals.ts";
 import type { JournalHook } from "../outbox/journal.ts";
+import type { ControlGroupsResult } from "../process/cgroup.ts";
 
 /** The world, as a command sees it. */
 export interface Io {
@@ -21,6 +22,8 @@ export interface HostParts {
   bootId?: string | undefined;
   /** Told of what is written into the journals of jobs. */
   onJournal?: JournalHook | undefined;
+  /** Makes the control groups of this process ready. */
+  openControlGroups?(): Promise<ControlGroupsResult>;
 }
 
 /** An option of a command. */

@@ -3,6 +3,7 @@ import { systemClock } from "../clock.ts";
 import type { ConfigurationRead, ConfigurationSource } from "../host/configurations.ts";
 import { runHost } from "../host/host.ts";
 import { messageOf } from "../message.ts";
+import { ControlGroups } from "../process/cgroup.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
 import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
 import { readConfig, readForHost } from "./read_config.ts";
@@ -31,6 +32,7 @@ export async function runAgents(line: CommandLine, io: Io): Promise<number> {
     port,
     signals: io.signals,
     clock: systemClock,
+    openControlGroups: () => ControlGroups.open(),
     ...io.host,
     program: selfCommand()[0] ?? "",
     restartStatus: restartStatus ?? FAILED_STATUS,

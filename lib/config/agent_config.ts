@@ -31,6 +31,8 @@ const CANCEL_GRACE_S = 10;
 const ATTACHMENTS_MAX_MEMBERS = 10_000;
 /** Text packs 10 to 1; an archive of zeros, which is what a bomb is, 1000 to 1. */
 const ATTACHMENTS_MAX_RATIO = 200;
+/** With less no shell starts: it would be a slip of the unit. */
+const LEAST_JOB_MEMORY = 2 ** 20;
 /** The longest name of a file that Linux file systems hold (NAME_MAX). */
 const NAME_MAX_BYTES = 255;
 /** Nobody else on the network sees it. */
@@ -168,6 +170,15 @@ const connectorKeys = {
 const newKeys = {
   cancel_grace: z.number().min(0).default(CANCEL_GRACE_S).meta({ type: "number, seconds" })
     .describe("Time between asking a phase's processes to end and killing them."),
+  job_memory_max: bytes().refine((size) => size >= LEAST_JOB_MEMORY, "must be at least 1 MiB")
+    .optional().describe(
+      "How much memory all processes of a job may use together; beyond it the kernel kills one of " +
+        "them. Takes control groups with the controller `memory`; absent: no limit.",
+    ),
+  job_pids_max: z.int().min(1).optional().describe(
+    "How many processes and threads a job may have at one time. Takes control groups with the " +
+      "controller `pids`; absent: no limit.",
+  ),
   min_free_space: bytes().prefault("1 GiB").describe(
     "No job is taken while less than this is free on the disk.",
   ),

@@ -2,6 +2,7 @@
  * The agents of a host in one process, and what there is once for all of them: the signals, the
  * console, systemd, InfluxDB, one endpoint. `testflinger-agent -c FILE` is a host with one agent.
  */
+import type { ControlGroupsResult } from "../agent/context.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import { type HostClock, systemClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
@@ -49,6 +50,8 @@ export interface HostOptions {
   bootId?: string | undefined;
   /** Told of what is written into the journals of jobs. */
   onJournal?: JournalHook | undefined;
+  /** Makes the control groups of this process ready. */
+  openControlGroups(): Promise<ControlGroupsResult>;
   /** The file that is this program. */
   program: string;
   /** The exit status by which a supervisor knows that the process is to be started again. */
@@ -118,6 +121,8 @@ class Host {
     const lastResort = withLastResort({ signals, clock: systemClock, log, exit });
     const programAtStart = markOf(program);
     let sink: Sink = () => {};
+    // Before anything is started that would have to move with the process.
+    const controlGroups = await this.#options.openControlGroups();
     const pool = this.#pool = new AgentPool({
       shared: {
         clock,
@@ -128,6 +133,7 @@ class Host {
         host: () => hostStatus(this.#view(), clock.now()),
         bootId: this.#options.bootId,
         onJournal: this.#options.onJournal,
+        controlGroups,
       },
       log,
       startsAgain: !this.#isOne,
@@ -181,6 +187,7 @@ class Host {
       await endpoint?.close();
       await influx?.close();
       await systemd?.close();
+      if (controlGroups.ok) await controlGroups.groups.release().catch(() => {});
       lastResort.over();
       lines?.close();
     }

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { type AgentEnd, runAgent } from "../agent/agent.ts";
 import { prepareFolders } from "../agent/folders.ts";
-import type { LeaveReason } from "../agent/context.ts";
+import type { ControlGroupsResult, LeaveReason } from "../agent/context.ts";
 import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
@@ -44,6 +44,8 @@ export interface SharedByAgents {
   bootId?: string | undefined;
   /** Told of what is written into the journals of jobs. */
   onJournal?: JournalHook | undefined;
+  /** In which jobs may have some of their own. */
+  controlGroups: ControlGroupsResult;
 }
 
 /** An agent from its start to its end. */
@@ -147,7 +149,7 @@ export class HostedAgent {
 
   async #runIn(folder: string): Promise<AgentEnd> {
     const { config, log } = this;
-    const { clock, tokenFile, wantsRelease, bootId, onJournal } = this.#shared;
+    const { clock, tokenFile, wantsRelease, bootId, onJournal, controlGroups } = this.#shared;
     const board = this.#board = await createStatus({
       agentId: config.agent_id,
       version: VERSION,
@@ -191,6 +193,7 @@ export class HostedAgent {
         wantsRelease: wantsRelease(),
         bootId,
         onJournal,
+        controlGroups,
       });
     } finally {
       server.close();

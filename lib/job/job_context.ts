@@ -7,6 +7,7 @@ import type { Connectivity } from "../outbox/connectivity.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Secrets } from "../process/redactor.ts";
 import type { ServerApi } from "../server/api.ts";
+import type { JobGroups } from "./job_groups.ts";
 
 /** The signals by which an agent is told to end. */
 export interface StopSignals {
@@ -29,6 +30,8 @@ export interface JobContext {
   signals: StopSignals;
   /** Changes with each start of the host. */
   bootId: string;
+  /** Control groups for jobs, where the agent may make some. */
+  groups: JobGroups | undefined;
   /** Whether somebody reads the `release` label of the metrics. */
   wantsRelease: boolean;
   /** Forgets the job as it was received, when it has ended. */

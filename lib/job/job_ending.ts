@@ -8,6 +8,7 @@ import { JOB_VARIABLE, jobMark } from "./environment.ts";
 import type { Events } from "./events.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
+import type { JobGroup } from "./job_groups.ts";
 import { RECOVERY_FAILED_STATUS } from "./phase_report.ts";
 import { INTERNAL_ERROR_STATUS } from "./phase_command.ts";
 import { WorkingFolder } from "./working_folder.ts";
@@ -25,6 +26,7 @@ export interface JobEnd {
 export interface JobEndingOptions {
   outbox: Outbox;
   folder: WorkingFolder;
+  group: JobGroup | undefined;
   events: Events;
   context: JobContext;
 }
@@ -34,13 +36,15 @@ export class JobEnding {
   readonly #job: Job;
   readonly #outbox: Outbox;
   readonly #folder: WorkingFolder;
+  readonly #group: JobGroup | undefined;
   readonly #events: Events;
   readonly #context: JobContext;
 
-  constructor(job: Job, { outbox, folder, events, context }: JobEndingOptions) {
+  constructor(job: Job, { outbox, folder, group, events, context }: JobEndingOptions) {
     this.#job = job;
     this.#outbox = outbox;
     this.#folder = folder;
+    this.#group = group;
     this.#events = events;
     this.#context = context;
   }
@@ -130,22 +134,31 @@ export class JobEnding {
     }
   }
 
+  /**
+   * Ends what is in the job's control group, however it hides. Then whatever else can be found: there is
+   * not always a group, and what becomes root, or opens a session of its own on the host, can leave it.
+   */
   async #endSurvivors(): Promise<void> {
     const { clock, config, log, signals } = this.#context;
-    const { ended, fleeting, left } = await endSurvivors({
+    const options = {
+      graceMs: config.cancel_grace * 1000,
+      clock,
+      forceStop: signals.forceStop,
+    };
+    const inGroup = await this.#group?.end(options);
+    const found = await endSurvivors({
       variable: JOB_VARIABLE,
       value: this.#job.jobId,
       mark: jobMark(this.#job.jobId, config.agent_id),
       // Another agent of this host may have been given the same job.
       owner: { variable: "agent_id", value: config.agent_id },
       groups: this.#outbox.state.groups.map((group) => group.identity),
-      graceMs: config.cancel_grace * 1000,
-      clock,
-      forceStop: signals.forceStop,
+      ...options,
     });
-    const count = ended.length + fleeting;
+    const count = (inGroup?.ended.length ?? 0) + found.ended.length + found.fleeting;
     if (count > 0) log.info(`Ended ${count} processes that job ${this.#job.jobId} had left`);
-    for (const { pid, name, why } of left) {
+    const left = new Map([...inGroup?.left ?? [], ...found.left].map((each) => [each.pid, each]));
+    for (const { pid, name, why } of left.values()) {
       log.error(
         `Cannot end process ${pid} (${name}), which job ${this.#job.jobId} left; ` +
           (why === "not_permitted"
@@ -186,6 +199,7 @@ export async function endAnyway(
     outbox.send({ kind: "outcome", status: statusesOf(state) });
   }
   try {
+    await context.groups?.of(jobId).end({ graceMs: 0, clock });
     context.forgetReceived(outbox);
     await new WorkingFolder(new Job({ job_id: jobId }), config, log).remove();
   } catch (problem) {

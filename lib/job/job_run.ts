@@ -17,10 +17,11 @@ import { Events } from "./events.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { type JobEnd, JobEnding } from "./job_ending.ts";
+import type { JobGroup } from "./job_groups.ts";
 import type { Drafts } from "./phase_log.ts";
 import { outcomeOf, PhaseReport } from "./phase_report.ts";
-import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, type PhaseEnd } from "./phase_command.ts";
-import { PhaseRunner } from "./phase_run.ts";
+import { CANCELLED_LINE, INTERNAL_ERROR_STATUS } from "./phase_command.ts";
+import { type EndedPhase, PhaseRunner } from "./phase_run.ts";
 import { prepareSecrets } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
@@ -84,6 +85,7 @@ export class JobRun {
   readonly #secrets: Secrets;
   readonly #events: Events;
   readonly #folder: WorkingFolder;
+  readonly #group: JobGroup | undefined;
   readonly #report: PhaseReport;
   readonly #phases: PhaseRunner;
   readonly #ending: JobEnding;
@@ -102,6 +104,7 @@ export class JobRun {
     this.#events = new Events(outbox, masks, context.clock);
     this.#folder = new WorkingFolder(job, context.config, context.log);
     const folder = this.#folder;
+    const group = this.#group = context.groups?.of(job.jobId);
     this.#report = new PhaseReport({
       outbox,
       events: this.#events,
@@ -118,12 +121,13 @@ export class JobRun {
       outbox,
       context,
       folder,
+      group,
       secrets: masks,
       report: this.#report,
       // With secrets beyond the limits no command could be started, cleanup included.
       hasSecrets: refusal === undefined,
     });
-    this.#ending = new JobEnding(job, { outbox, folder, events: this.#events, context });
+    this.#ending = new JobEnding(job, { outbox, folder, group, events: this.#events, context });
   }
 
   get #state(): JobState {
@@ -295,6 +299,7 @@ export class JobRun {
   }
 
   async #announce(phase: Phase): Promise<void> {
+    void this.#group?.prepare();
     if (this.#folder.whyDistrusted() === undefined) {
       await Deno.mkdir(this.#folder.path, { recursive: true, mode: 0o700 }).catch(() => {});
     }
@@ -326,7 +331,8 @@ export class JobRun {
       end = await this.#phases.run("cleanup", forceStop, { again: true });
     }
     if (end === "left running") return;
-    await this.#report.ended("cleanup", end === "lost" ? LOST_CLEANUP : end);
+    if (end === "lost") end = LOST_CLEANUP;
+    await this.#report.ended("cleanup", end, { line: end.line });
   }
 
   /** The job cannot even begin: that is a failure of its setup. */
@@ -393,7 +399,7 @@ function failureInside(error: unknown): string {
 /** A cleanup that takes the host down each time is given up after so many. */
 const MOST_CLEANUPS = 3;
 
-const LOST_CLEANUP: PhaseEnd = {
+const LOST_CLEANUP: EndedPhase = {
   status: INTERNAL_ERROR_STATUS,
   event: "error",
   detail: "The agent was interrupted during cleanup",

@@ -15,6 +15,7 @@ import { attend, findKept, type KeptCommand, startKept } from "../process/keeper
 import { OUTPUT_START } from "../process/kept_output.ts";
 import type { Secrets } from "../process/redactor.ts";
 import type { Cause, SuperviseResult } from "../process/run.ts";
+import type { GroupUsage } from "../process/usage.ts";
 import { isEndReason } from "./end_reason.ts";
 import type { PhaseLimits } from "./phase_limits.ts";
 import { PhaseLog } from "./phase_log.ts";
@@ -33,6 +34,8 @@ export interface CommandOptions {
   env: Record<string, string>;
   /** From `jobMark()`. */
   mark: number;
+  /** The folder of its control group. */
+  cgroup: string | undefined;
   secrets: Secrets;
   outbox: Outbox;
   observer: Observer;
@@ -71,6 +74,8 @@ export interface PhaseEnd {
   event: "normal_exit" | "cancelled" | "global_timeout" | "output_timeout" | "stopped" | "error";
   /** One line, for the log and the event; empty when it ended by itself. */
   detail: string;
+  /** What its command has used, where that is known. */
+  usage?: GroupUsage;
 }
 
 /** How running the command of a phase ended. */
@@ -144,6 +149,7 @@ async function startCommand(
     cwd: folder,
     env,
     mark: options.mark,
+    cgroup: options.cgroup,
   });
   if (started.started) return started.command;
   return {
@@ -196,7 +202,8 @@ async function attendTo(
         log.say("WARNING: Some of the output is lost here: what writes it to the disk was killed.");
       },
     });
-    return phaseEnd(result, state);
+    const end = phaseEnd(result, state);
+    return typeof end === "string" ? end : { ...end, usage: command.usage };
   } finally {
     serialOver.abort();
     await serial;

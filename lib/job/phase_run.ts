@@ -2,13 +2,16 @@
 import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { type Phase, PHASES } from "../phases.ts";
+import { size } from "../observe/words.ts";
 import type { Secrets } from "../process/redactor.ts";
+import type { GroupUsage } from "../process/usage.ts";
 import { waitWhileAllocated } from "./allocation.ts";
 import { readDeviceInfo } from "./connector_files.ts";
 import { isEndReason } from "./end_reason.ts";
 import { jobMark, phaseEnvironment } from "./environment.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
+import type { JobGroup } from "./job_groups.ts";
 import { readRelease } from "./os_release.ts";
 import { INTERNAL_ERROR_STATUS, type PhaseEnd, runCommand } from "./phase_command.ts";
 import { phaseLimits } from "./phase_limits.ts";
@@ -25,6 +28,7 @@ export interface PhaseRunnerOptions {
   outbox: Outbox;
   context: JobContext;
   folder: WorkingFolder;
+  group: JobGroup | undefined;
   /** Masks the secrets of the job. */
   secrets: Secrets;
   report: PhaseReport;
@@ -42,6 +46,8 @@ export interface EndedPhase extends PhaseEnd {
 /** Runs the phases of one job. */
 export class PhaseRunner {
   readonly #options: PhaseRunnerOptions;
+  /** That there is no control group has been said. */
+  #isTold = false;
 
   constructor(options: PhaseRunnerOptions) {
     this.#options = options;
@@ -97,11 +103,13 @@ export class PhaseRunner {
       return this.#told(phase, { status: INTERNAL_ERROR_STATUS, event: "error", detail }, 0);
     }
     report.deviceInfo();
+    const cgroup = await this.#cgroupOf(phase);
     const end = await runCommand({
       ...{ phase, env, limits, signal, again, outbox, observer, clock },
       command: this.#command(phase),
       folder: folder.path,
       mark: jobMark(job.jobId, config.agent_id),
+      cgroup,
       secrets: this.#options.secrets,
       graceMs: config.cancel_grace * 1000,
       mostUndelivered: config.max_spool / 2,
@@ -118,11 +126,14 @@ export class PhaseRunner {
     const isProvisioned = phase === "provision" && end.status === 0;
     const release = isProvisioned ? await this.#readRelease() : undefined;
     if (signals.leave.aborted) return "left running";
-    const told = this.#told(phase, { ...end, release }, (await clock.sinceBoot() - at) / 1000);
+    const seconds = (await clock.sinceBoot() - at) / 1000;
+    const killed = await this.#killedLine(phase, end.usage);
+    const line = killed && joined(killed, end.detail);
+    const told = this.#told(phase, { ...end, release, line }, seconds);
     if (phase !== "allocate" || end.event !== "normal_exit") return told;
     const { leave } = signals;
-    const line = await waitWhileAllocated(job, { ...context, outbox, signal, leave });
-    return leave.aborted ? "left running" : { ...told, line };
+    const how = await waitWhileAllocated(job, { ...context, outbox, signal, leave });
+    return leave.aborted ? "left running" : { ...told, line: joined(killed, how) };
   }
 
   #told(phase: Phase, end: EndedPhase, seconds: number): EndedPhase {
@@ -135,8 +146,36 @@ export class PhaseRunner {
       status,
       seconds: Math.round(seconds * 10) / 10,
       ...(event !== "normal_exit" && { because: event }),
+      ...(end.usage !== undefined && usageFields(end.usage)),
     });
     return end;
+  }
+
+  /** Where the command of a phase is kept together. */
+  async #cgroupOf(phase: Phase): Promise<string | undefined> {
+    const { group, context: { log }, job } = this.#options;
+    const folder = await group?.folderOf(phase);
+    if (group !== undefined && folder === undefined && !this.#isTold) {
+      this.#isTold = true;
+      log.warning(
+        `No control group could be made for job ${job.jobId}: its limits are not kept, and what ` +
+          "hides well may outlive it",
+      );
+    }
+    return folder;
+  }
+
+  /** What the log says when memory ran out; nothing when it did not. */
+  async #killedLine(phase: Phase, usage: GroupUsage | undefined): Promise<string | undefined> {
+    if (usage === undefined || usage.killed === 0) return undefined;
+    const { group, context: { config } } = this.#options;
+    const victims = (await group?.victims(phase).catch(() => []) ?? []).slice(-usage.killed);
+    const names = victims.map(({ name, pid }) => `${name} (process ${pid})`).join(", ");
+    const { job_memory_max: most } = config;
+    return `WARNING: Memory ran out, and the kernel killed ${
+      usage.killed === 1 ? "a process" : `${usage.killed} processes`
+    } of this phase${names && `: ${names}`}.` +
+      (most === undefined ? "" : ` A job may use ${size(most)} here (job_memory_max).`);
   }
 
   /** Said once for each name: it would be a line in each phase otherwise. */
@@ -170,4 +209,19 @@ export class PhaseRunner {
       signal: AbortSignal.any([signals.stop, signals.leave]),
     });
   }
+}
+
+/** What a phase has used, for the log. */
+function usageFields({ cpuMs, memoryPeak, read, written }: GroupUsage) {
+  return {
+    ...(cpuMs !== undefined && { cpu_seconds: Math.round(cpuMs / 10) / 100 }),
+    ...(memoryPeak !== undefined && { memory_peak: size(memoryPeak) }),
+    ...(read !== undefined && { disk_read: size(read) }),
+    ...(written !== undefined && { disk_written: size(written) }),
+  };
+}
+
+/** Lines that there are. */
+function joined(...lines: (string | undefined)[]): string | undefined {
+  return lines.filter((line) => line !== undefined && line !== "").join("\n") || undefined;
 }

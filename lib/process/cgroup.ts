@@ -14,7 +14,7 @@
  *
  * The runtime opens nothing under /sys, so shells do it on our behalf.
  */
-import { type EndOptions, Grace, lookUntil } from "./grace.ts";
+import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
 import { markOf } from "./mark.ts";
 import { ask } from "./proc.ts";
 import { signalProcess } from "./signal.ts";
@@ -24,10 +24,7 @@ import type { Survivor, SurvivorsEnd } from "./survivors.ts";
 const LEAF = "main-process";
 
 /** What is counted and limited, where the kernel and whoever gave us the group allow it. */
-const CONTROLLERS = ["memory", "pids", "io"];
-
-/** What is dead within milliseconds of its kill, unless it hangs in the kernel. */
-const KILL_LOOKS = 30;
+export const CONTROLLERS = ["memory", "pids", "io"] as const;
 
 /**
  * Finds the group of process `$1`: `$dir` is then its folder, in the first mount where it is seen, and
@@ -83,25 +80,54 @@ read -r on <"$dir/cgroup.subtree_control"
 printf 'dir %s\\npath %s\\non %s\\n' "$dir" "$path" "$on"
 `;
 
+/** Looks at what process `$1`, of user `$3`, has been given. */
+const INSPECT = `${LOCATE}
+[ "$3" = 0 ] || [ "$(stat -c %u "$dir/cgroup.procs")" = "$3" ] || none "$dir belongs to another user"
+# The root of all groups has neither.
+[ -e "$dir/cgroup.kill" ] || [ ! -e "$dir/cgroup.events" ] ||
+  none 'this kernel has no cgroup.kill: it is older than 5.14'
+read -r on <"$dir/cgroup.subtree_control"
+printf 'dir %s\\non %s\\n' "$dir" "$on"
+`;
+
+/** What the host has, whoever may use it: the controllers of the uppermost group that is seen here. */
+const OF_HOST = `
+while read -r id parent device root point rest; do
+  case $rest in *' - cgroup2 '*) ;; *) continue ;; esac
+  read -r there <"$point/cgroup.controllers" && printf 'there %s\\n' "$there" && exit
+done <"/proc/self/mountinfo"
+`;
+
+/** What `inspectGroups()` finds. */
+export type GroupsFound =
+  | { ok: true; folder: string; controllers: string[] }
+  /** The end of a sentence. */
+  | { ok: false; reason: string };
+
+/** Looks at the groups that a process has, or would have, without changing anything. */
+export async function inspectGroups({ pid, uid }: {
+  pid: number;
+  /** As whom it runs. */
+  uid: number;
+}): Promise<GroupsFound> {
+  const found = await shell(INSPECT, `${pid}`, LEAF, `${uid}`);
+  const folder = valueOf(found, "dir");
+  if (folder === undefined) return { ok: false, reason: reasonIn(found) };
+  return { ok: true, folder, controllers: words(valueOf(found, "on")) };
+}
+
+/** The controllers that this host has for control groups of version 2; undefined where it has no such groups. */
+export async function controllersOfHost(): Promise<string[] | undefined> {
+  const there = valueOf(await shell(OF_HOST), "there");
+  return there === undefined ? undefined : words(there);
+}
+
 /** What a group may use, with all that is in it. */
 export interface GroupLimits {
   /** Bytes. */
   memoryMax?: number | undefined;
   /** Processes and threads. */
   pidsMax?: number | undefined;
-}
-
-/** What a command has used, with all that it has started. Unknown where its controller is off. */
-export interface GroupUsage {
-  cpuMs?: number;
-  /** Bytes, at most at one time. */
-  memoryPeak?: number;
-  /** Bytes. */
-  read?: number;
-  written?: number;
-  /** What the kernel has killed because memory ran out: how many, and those that its log names. */
-  killed: number;
-  victims: Survivor[];
 }
 
 /** What `ControlGroups.open()` comes to. */
@@ -125,17 +151,15 @@ export class ControlGroups {
   }
 
   /**
-   * Looks for groups that this process may use, and makes them ready.
+   * Looks for groups that this process may use, and makes them ready. Best before it starts anything.
    *
    * @param controllers that are wanted.
    */
   static async open(controllers: readonly string[] = CONTROLLERS): Promise<ControlGroupsResult> {
     const found = await shell(OPEN, `${Deno.pid}`, LEAF, controllers.join(" "));
     const dir = valueOf(found, "dir");
-    if (dir === undefined) {
-      return { ok: false, reason: valueOf(found, "none") ?? "they cannot be looked at" };
-    }
-    const on = valueOf(found, "on")?.split(" ") ?? [];
+    if (dir === undefined) return { ok: false, reason: reasonIn(found) };
+    const on = words(valueOf(found, "on"));
     const path = valueOf(found, "path") ?? "";
     return {
       ok: true,
@@ -150,6 +174,18 @@ export class ControlGroups {
     return new ControlGroup(`${this.folder}/${file}`, { path, controllers: this.controllers });
   }
 
+  /** The groups that are there whose names begin like this, but for those named. */
+  async others(prefix: string, names: readonly string[]): Promise<ControlGroup[]> {
+    const files = (await shell(LIST, this.folder, nameFor(prefix))).split("\n");
+    const spared = new Set(["", ...names.map(nameFor)]);
+    return files.filter((file) => !spared.has(file)).map((file) =>
+      new ControlGroup(`${this.folder}/${file}`, {
+        path: `${this.#path.replace(/\/$/, "")}/${file}`,
+        controllers: this.controllers,
+      })
+    );
+  }
+
   /**
    * Hands no controllers on any more: a supervisor can then start the next process in the group itself. The
    * groups of what runs on stay.
@@ -158,6 +194,8 @@ export class ControlGroups {
     if (this.controllers.length > 0) await shell(RELEASE, this.folder);
   }
 }
+
+const LIST = `cd "$1" && for dir in "$2"*/; do [ -d "$dir" ] && printf '%s\\n' "\${dir%/}"; done`;
 
 const RELEASE = `
 for file in "$1"/*/cgroup.subtree_control "$1/cgroup.subtree_control"; do
@@ -180,51 +218,50 @@ export class ControlGroup {
     this.#controllers = controllers;
   }
 
-  /**
-   * Makes it, and a group in it for a command, or takes those that are there.
-   *
-   * @returns the file that a process writes its number to when it joins the command's group; undefined
-   * when they cannot be made.
-   */
-  async prepare(command: string, limits: GroupLimits = {}): Promise<string | undefined> {
-    const { memoryMax = "", pidsMax = "" } = limits;
-    const on = this.#controllers.map((name) => `+${name}`).join(" ");
-    const made = await shell(
-      PREPARE,
-      this.folder,
-      nameFor(command),
-      `${memoryMax}`,
-      `${pidsMax}`,
-      on,
-    );
-    return valueOf(made, "join");
+  /** The folder of the group of one of its commands: see `KeepOptions.cgroup`. */
+  folderOf(command: string): string {
+    return `${this.folder}/${nameFor(command)}`;
   }
 
-  /** What a command has used until now. */
-  async usage(command: string): Promise<GroupUsage> {
-    const name = nameFor(command);
-    const text = await shell(USAGE, `${this.folder}/${name}`, `${this.#path}/${name}`);
-    return parseUsage(text);
+  /**
+   * Makes it, and a group in it for each of these commands, or takes those that are there.
+   *
+   * @returns whether commands can join it.
+   */
+  async prepare(commands: readonly string[], limits: GroupLimits = {}): Promise<boolean> {
+    const { memoryMax = "", pidsMax = "" } = limits;
+    const on = this.#controllers.map((name) => `+${name}`).join(" ");
+    const folders = commands.map((command) => this.folderOf(command));
+    return await shell(PREPARE, this.folder, `${memoryMax}`, `${pidsMax}`, on, ...folders) !== "";
+  }
+
+  /** Those of a command that the kernel has killed because memory ran out, as far as its log tells. */
+  async victims(command: string): Promise<Survivor[]> {
+    return parseVictims(await shell(VICTIMS, `${this.#path}/${nameFor(command)}`));
   }
 
   /**
    * Ends everything in the group, and removes it: TERM, then the group's own kill after the grace, which
-   * reaches what belongs to other users as well.
+   * reaches what belongs to other users as well. Who cannot be told to end gets no grace.
    */
   async end(options: EndOptions): Promise<SurvivorsEnd> {
     const seen = new Map<number, string>();
+    const refused = new Set<number>();
     let alive: Survivor[] = [];
     const look = async (signal: "SIGTERM" | "SIGKILL") => {
       const text = await shell(MEMBERS, this.folder, signal === "SIGKILL" ? "kill" : "");
       alive = parseMembers(text);
       for (const { pid, name } of alive) {
         if (signal === "SIGTERM" && !seen.has(pid)) {
-          signalProcess(pid, "SIGTERM");
+          if (signalProcess(pid, "SIGTERM") === "refused") refused.add(pid);
           signalProcess(pid, "SIGCONT");
         }
         seen.set(pid, name);
       }
-      return text === "" ? "done" : "again";
+      if (text === "") return "done";
+      const isDeaf = signal === "SIGTERM" && alive.length > 0 &&
+        alive.every(({ pid }) => refused.has(pid));
+      return isDeaf ? "give up" : "again";
     };
     using grace = new Grace(options);
     const gone = !grace.over.aborted &&
@@ -240,88 +277,69 @@ export class ControlGroup {
 }
 
 const PREPARE = `
-mkdir -p "$1" || exit
-[ -z "$3" ] || echo "$3" >"$1/memory.max"
+[ -z "$2$3$4" ] || mkdir -p "$1"
+[ -z "$2" ] || echo "$2" >"$1/memory.max"
 # Swap would only put off what the limit is for.
-[ -z "$3" ] || echo 0 >"$1/memory.swap.max"
-[ -z "$4" ] || echo "$4" >"$1/pids.max"
-for one in $5; do echo "$one" >"$1/cgroup.subtree_control"; done
-mkdir -p "$1/$2" && [ -w "$1/$2/cgroup.procs" ] && printf 'join %s\\n' "$1/$2/cgroup.procs"
+[ -z "$2" ] || echo 0 >"$1/memory.swap.max"
+[ -z "$3" ] || echo "$3" >"$1/pids.max"
+for one in $4; do echo "$one" >"$1/cgroup.subtree_control"; done
+shift 4
+mkdir -p "$@" && [ -w "$1/cgroup.procs" ] && echo ready
 `;
 
-/** Each file below its name. dmesg is for root alone on many hosts. */
-const USAGE = `
-for file in cpu.stat memory.peak memory.events io.stat; do
-  [ -e "$1/$file" ] && echo "file $file" && cat "$1/$file"
-done
-if grep -q '^oom_kill [1-9]' "$1/memory.events"; then
-  dmesg | grep -F "task_memcg=$2" | sed -n 's/.*task_memcg=\\([^,]*\\),task=\\(.*\\),pid=\\([0-9]*\\),uid=.*/victim \\3 \\2/p'
-fi
-`;
+/** dmesg is for root alone on many hosts. */
+const VICTIMS = `dmesg | grep -F "task_memcg=$1," |
+  sed -n 's/.*task_memcg=[^,]*,task=\\(.*\\),pid=\\([0-9]*\\),uid=.*/victim \\2 \\1/p'`;
 
-/** Kills all of the group when `$2` is not empty; says who is in it. When nobody is, it is removed. */
+/** Says who is in the group, and kills all of it when `$2` is not empty. When nobody is in it, it is removed. */
 const MEMBERS = `
 [ -e "$1/cgroup.procs" ] || exit 0
-[ -z "$2" ] || echo 1 >"$1/cgroup.kill"
-if grep -q '^populated 0' "$1/cgroup.events"; then
-  find "$1" -depth -type d -exec rmdir {} \\;
+while read -r key value && [ "$key" != populated ]; do :; done <"$1/cgroup.events"
+if [ "$value" = 0 ]; then
+  # What others have made below it takes longer.
+  rmdir "$1"/*/ "$1" || find "$1" -depth -type d -exec rmdir {} +
   exit
 fi
 for pid in $(find "$1" -name cgroup.procs -exec cat {} +); do
   read -r name <"/proc/$pid/comm" && echo "member $pid $name"
 done
+[ -z "$2" ] || echo 1 >"$1/cgroup.kill"
 echo populated
 `;
 
 function parseMembers(text: string): Survivor[] {
-  return text.split("\n").flatMap((line) => {
-    const [, pid = "", name = ""] = /^member ([1-9]\d*) (.*)$/.exec(line) ?? [];
-    return pid === "" ? [] : [{ pid: Number(pid), name }];
-  });
+  return processesIn(text, "member");
 }
 
-/** Reads what `USAGE` printed. */
-export function parseUsage(text: string): GroupUsage {
-  const files = new Map<string, string[]>();
-  let lines: string[] = [];
-  const victims: Survivor[] = [];
-  for (const line of text.split("\n")) {
-    const [, file] = /^file (\S+)$/.exec(line) ?? [];
-    const [, pid, name = ""] = /^victim (\d+) (.*)$/.exec(line) ?? [];
-    if (file !== undefined) files.set(file, lines = []);
-    else if (pid !== undefined) victims.push({ pid: Number(pid), name });
-    else lines.push(line);
-  }
-  const flat = (file: string, key: string) => {
-    const line = files.get(file)?.find((line) => line.startsWith(`${key} `));
-    return line === undefined ? undefined : Number(line.slice(key.length + 1));
-  };
-  const cpuMicros = flat("cpu.stat", "usage_usec");
-  const peak = files.get("memory.peak")?.[0];
-  const io = files.get("io.stat");
-  const sum = (key: string) =>
-    io?.reduce((all, line) => all + Number(RegExp(`\\b${key}=(\\d+)`).exec(line)?.[1] ?? 0), 0);
-  const read = sum("rbytes");
-  const written = sum("wbytes");
-  return {
-    ...(cpuMicros !== undefined && { cpuMs: cpuMicros / 1000 }),
-    ...(peak !== undefined && { memoryPeak: Number(peak) }),
-    ...(read !== undefined && { read }),
-    ...(written !== undefined && { written }),
-    killed: flat("memory.events", "oom_kill") ?? 0,
-    victims,
-  };
+/** Reads what `VICTIMS` printed. */
+export function parseVictims(text: string): Survivor[] {
+  return processesIn(text, "victim");
+}
+
+function processesIn(text: string, word: "member" | "victim"): Survivor[] {
+  return text.split("\n").flatMap((line) => {
+    const [, said, pid = "", name = ""] = /^(\w+) ([1-9]\d*) (.*)$/.exec(line) ?? [];
+    return said === word ? [{ pid: Number(pid), name }] : [];
+  });
 }
 
 /** What may be the name of a group, and no file that the kernel makes; the longest name has 255 bytes. */
 function nameFor(name: string): string {
-  const safe = encodeURIComponent(name).replaceAll(".", "%2E");
+  const safe = encodeURIComponent(name.toWellFormed()).replaceAll(".", "%2E");
   if (safe.length <= 200) return safe;
   return `${safe.slice(0, 180)}-${markOf(name).toString(36)}`;
 }
 
 function valueOf(text: string, key: string): string | undefined {
   return new RegExp(`^${key} (.*)$`, "m").exec(text)?.[1];
+}
+
+function words(line = ""): string[] {
+  return line.split(" ").filter((word) => word !== "");
+}
+
+function reasonIn(text: string): string {
+  return valueOf(text, "none") ?? "they cannot be looked at";
 }
 
 async function shell(script: string, ...args: string[]): Promise<string> {

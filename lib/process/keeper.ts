@@ -15,10 +15,10 @@
  * | `trouble`  | the keeper  | a piece of the output could not be written; the rest is tried again  |
  * | `end`      | us          | what the keeper prints itself behind the output of the command       |
  * | `eof`      | the keeper  | nothing more is printed, by nobody                                   |
- * | `status`   | the keeper  | how the command ended: see `exitIn()`                                |
+ * | `status`   | the keeper  | how the command ended: see `exitIn()`; what it has used: see usage.ts |
  * | `wanted`   | us          | removed when nobody wants more of the output                         |
  *
- * `keeper`, `command`, `trouble` and `status` are made beforehand with room for their line, and
+ * `keeper`, `command`, `trouble` and `status` are made beforehand with room for their text, and
  * written in place with one call: a full disk takes none of them away, and each is whole or blank.
  */
 import { join } from "node:path";
@@ -36,6 +36,7 @@ import { parseStat, processesOf } from "./proc.ts";
 import { Pump } from "./pump.ts";
 import { supervise, type SuperviseOptions, type SuperviseResult } from "./run.ts";
 import { signalProcess } from "./signal.ts";
+import { type GroupUsage, parseUsage, SAY_USAGE } from "./usage.ts";
 
 /** How a command is started. */
 export interface KeepOptions {
@@ -45,7 +46,7 @@ export interface KeepOptions {
   cwd: string;
   /** The whole environment; nothing of the agent's own is added. */
   env: Record<string, string>;
-  /** The `cgroup.procs` of a control group that the command joins before it becomes what it is. */
+  /** The folder of a control group, which the command joins before it becomes what it is. */
   cgroup?: string | undefined;
   /** Carried by everything that the command starts: see mark.ts. */
   mark?: number | undefined;
@@ -57,7 +58,7 @@ export type KeptStart =
   /** One line for people: which program or folder is missing, or not to be used. */
   | { started: false; message: string };
 
-/** The line of `keeper` and of `command` is about 400 bytes, mostly numbers of the kernel's. */
+/** The line of `keeper` and of `command` is about 400 bytes, mostly numbers of the kernel's; `status` less. */
 const ROOM_BYTES = 1024;
 /** How long the last words are waited for of what has ended otherwise than it should have. */
 const WORDS_MS = 1_000;
@@ -65,7 +66,7 @@ const ROOMS = ["keeper", "command", "trouble", "status"] as const;
 
 /**
  * The keeper, a POSIX shell script: `$1` is its folder, `$2` what awk runs with its own shell, `$3` what
- * is in `end`.
+ * is in `end`, `$4` the folder of the command's control group or empty.
  *
  * A shell cannot tell `exit 143` from a death by SIGTERM, and a command that it starts in the
  * background ignores SIGINT. awk's `system()` has neither fault; but how it writes a death by signal
@@ -78,12 +79,14 @@ const ROOMS = ["keeper", "command", "trouble", "status"] as const;
  */
 const KEEPER = `
 (${SAY_IDENTITY}) 1<>"$1/keeper" || exit 125
-exec awk 'BEGIN {
+exec awk '${SAY_USAGE}
+BEGIN {
   shown = system("kill -9 $$")
   print shown, shown ? system("exec " ARGV[1]) : system("(exec " ARGV[1] "); exit $?")
+  if (ARGV[3] != "") say_usage(ARGV[3])
   fflush()
   printf "\\001%s", ARGV[2] >"/dev/fd/3"
-}' "$2" "$3" 3>&1 1<>"$1/status" | {
+}' "$2" "$3" "$4" 3>&1 1<>"$1/status" | {
   n=0
   while :; do
     dd bs=32k count=1024 of="$1/output.$n" 2>/dev/null
@@ -104,13 +107,13 @@ exec awk 'BEGIN {
 
 /**
  * What the command starts as, in a session and group of its own: it says who it is, makes sure that
- * it may begin, then becomes the command. `$1` is the keeper's folder, `$2` the cgroup's file or
+ * it may begin, then becomes the command. `$1` is the keeper's folder, `$2` the cgroup's folder or
  * empty, `$3` the mark or empty. Commands leave no core files: see `startGroup()`.
  */
 const LAUNCH = `ulimit -S -c 0
 (${SAY_IDENTITY}) 1<>"$1/command" || exit 125
 (set -C; : >"$1/begun") 2>/dev/null || exit 125
-[ -z "$2" ] || printf '0\\n' >"$2"
+[ -z "$2" ] || { printf '0\\n' >"$2/cgroup.procs"; } 2>/dev/null
 shift 2
 ${SET_MARK}
 shift
@@ -139,7 +142,7 @@ export async function startKept(
     const keeper = new Deno.Command("/bin/sh", {
       args: [
         ...["-c", `${CLOSE_INHERITED}\nexec "$@"`, "sh", "/bin/sh", "-c", KEEPER, "sh"],
-        ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`, token],
+        ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`, token, cgroup],
       ],
       cwd,
       env,
@@ -252,6 +255,11 @@ export class KeptCommand implements Disposable {
   /** The place in the output `back` bytes before what comes next. */
   place(back = 0): OutputPlace {
     return this.#output.place(back);
+  }
+
+  /** What it has used, with all that it had started, when it ended; as far as its control group tells. */
+  get usage(): GroupUsage {
+    return parseUsage(textOf(this.#folder, "status"));
   }
 
   /** When something was printed last. */
@@ -401,10 +409,13 @@ function makeFolder(folder: string, token: string): void {
 
 /** The line that a file has, blank as long as it has none. */
 function lineOf(folder: string, name: typeof ROOMS[number]): string {
+  const text = textOf(folder, name);
+  return text.slice(0, Math.max(0, text.indexOf("\n")));
+}
+
+function textOf(folder: string, name: typeof ROOMS[number]): string {
   try {
-    const text = Deno.readTextFileSync(join(folder, name));
-    const end = text.indexOf("\n");
-    return end < 0 ? "" : text.slice(0, end);
+    return Deno.readTextFileSync(join(folder, name));
   } catch {
     return "";
   }

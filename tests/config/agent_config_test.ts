@@ -332,6 +332,11 @@ const WRONG: Record<string, [value: string, message: string][]> = {
   connector: [["''", "is the text '', must not be empty"]],
   connector_config: [["1", "is the number '1', must be text: put it in quotes, '1'"]],
   cancel_grace: [["-1", "is the number '-1', must be at least 0"]],
+  job_memory_max: [
+    ["4G", "is the text '4G', must be a number of bytes, or a size such as '500 MB' or '1 GiB'"],
+    ["4", "is the number '4', must be at least 1 MiB"],
+  ],
+  job_pids_max: [["0", "is the number '0', must be at least 1"]],
   min_free_space: [
     ["1 G", "is the text '1 G', must be a number of bytes, or a size such as '500 MB' or '1 GiB'"],
     ["-1", "is the number '-1', must be at least 0"],

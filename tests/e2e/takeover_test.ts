@@ -3,71 +3,11 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { compileSecrets } from "../../lib/process/redactor.ts";
 import { PHASES } from "../../lib/phases.ts";
-import { type AgentProcess, startProgram } from "../support/agent_process.ts";
-import type { TestHost } from "../support/injected_main.ts";
-import { Lab } from "../support/lab.ts";
+import { House } from "../support/house.ts";
 import { isRunning } from "../support/processes.ts";
 
 const SECRET = "open sesame ä€😀";
 const MASKED = compileSecrets([SECRET]).redactText(SECRET);
-
-/** A lab, the configuration file of its agent, and the agent that runs. */
-class House implements AsyncDisposable {
-  #agent: AgentProcess | undefined;
-  #said = "";
-
-  private constructor(readonly lab: Lab, readonly file: string) {}
-
-  static async open(config: Record<string, unknown>): Promise<House> {
-    const lab = await Lab.open({ config: { agent_id: `takeover-${crypto.randomUUID()}` } });
-    const file = join(lab.folder, "agent.conf");
-    const { agent_id, server_address, job_queues, ...folders } = lab.config;
-    const { execution_basedir, logging_basedir, results_basedir } = folders;
-    await Deno.mkdir(execution_basedir);
-    await Deno.writeTextFile(
-      file,
-      JSON.stringify({
-        ...{ agent_id, server_address, job_queues },
-        ...{ execution_basedir, logging_basedir, results_basedir },
-        ...{ polling_interval: 1, cancel_grace: 1, min_free_space: 0 },
-        ...config,
-      }),
-    );
-    return new House(lab, file);
-  }
-
-  /** A file that the commands of jobs may look for. */
-  at(name: string): string {
-    return join(this.lab.folder, name);
-  }
-
-  async touch(name: string): Promise<void> {
-    await Deno.writeTextFile(this.at(name), "");
-  }
-
-  start(host: TestHost = {}): AgentProcess {
-    this.#agent = startProgram(["-c", this.file], { host });
-    return this.#agent;
-  }
-
-  /** Ends the agent; returns its exit status. */
-  async end(signal: Deno.Signal): Promise<number> {
-    const agent = this.#agent!;
-    agent.kill(signal);
-    const status = await agent.exited;
-    this.#said += agent.output();
-    return status;
-  }
-
-  get said(): string {
-    return this.#said + (this.#agent?.output() ?? "");
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.end("SIGTERM").catch(() => {});
-    await this.lab[Symbol.asyncDispose]();
-  }
-}
 
 /** Lines of a log that is whole. */
 function lines(count: number): string {

@@ -2,26 +2,31 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { systemClock } from "../../lib/clock.ts";
-import { type ControlGroup, ControlGroups, parseUsage } from "../../lib/process/cgroup.ts";
+import {
+  type ControlGroup,
+  ControlGroups,
+  inspectGroups,
+  parseVictims,
+} from "../../lib/process/cgroup.ts";
 import { type KeptCommand, startKept } from "../../lib/process/keeper.ts";
+import type { GroupUsage } from "../../lib/process/usage.ts";
+import {
+  GROUPS as groups,
+  groupShell as shell,
+  WHY_NO_GROUPS as whyNot,
+} from "../support/control_groups.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 import { ENV, until } from "./support.ts";
 
-const opened = await ControlGroups.open();
-const groups = opened.ok ? opened.groups : undefined;
 /** Making groups for others, and mounting, takes the superuser. */
 const isRoot = Deno.uid() === 0;
 const ignore = groups === undefined;
 
-const FIXTURE = join(import.meta.dirname ?? "", "fixtures", "own_group.ts");
+const FIXTURES = join(import.meta.dirname ?? "", "fixtures");
+const FIXTURE = join(FIXTURES, "own_group.ts");
+const END_GROUP = join(FIXTURES, "end_group.ts");
 const PERMISSIONS = ["--allow-read", "--allow-write", "--allow-run", "--allow-sys", "--allow-env"];
-
-async function shell(script: string, ...args: string[]): Promise<string> {
-  const { stdout } = await new Deno.Command("/bin/sh", { args: ["-c", script, "sh", ...args] })
-    .output();
-  return new TextDecoder().decode(stdout).trim();
-}
 
 async function isThere(folder: string): Promise<boolean> {
   return await shell('[ -e "$1" ] && echo yes', folder) === "yes";
@@ -34,10 +39,10 @@ class Fixture implements AsyncDisposable {
   readonly #folder = new TempFolder();
   readonly #commands: KeptCommand[] = [];
 
-  /** Runs a script in a group of this name in it, to its end. */
-  async run(command: string, script: string): Promise<void> {
-    const cgroup = await this.group.prepare(command);
-    assert(cgroup !== undefined);
+  /** Runs a script in a group of this name in it, to its end; says what it has used. */
+  async run(command: string, script: string): Promise<GroupUsage> {
+    assert(await this.group.prepare([command]));
+    const cgroup = this.group.folderOf(command);
     const started = await startKept(["/bin/sh", "-c", script, this.#folder.path], {
       folder: this.#folder.at(command),
       cwd: this.#folder.path,
@@ -47,6 +52,7 @@ class Fixture implements AsyncDisposable {
     if (!started.started) throw new Error(started.message);
     this.#commands.push(started.command);
     await started.command.exit;
+    return started.command.usage;
   }
 
   /** Names of what is in the group. */
@@ -70,7 +76,8 @@ class Fixture implements AsyncDisposable {
 }
 
 Deno.test(
-  "whatever a command leaves is ended with its group, however it hides, and the group is gone",
+  "whatever a command leaves is ended with its group, however it hides, and the group is gone" +
+    whyNot,
   {
     ignore,
   },
@@ -88,7 +95,7 @@ Deno.test(
 );
 
 Deno.test(
-  "what ignores TERM is killed after the grace, also what starts itself again without end",
+  "what ignores TERM is killed after the grace, also what starts itself again without end" + whyNot,
   {
     ignore,
   },
@@ -97,6 +104,7 @@ Deno.test(
     const again = 'while (1) { exit if fork; setsid(); $SIG{TERM} = "IGNORE"; }';
     await fixture.run("one", `setsid perl -e 'use POSIX; ${again}' &`);
     await fixture.run("two", "setsid sh -c 'trap \"\" TERM; while :; do sleep 1000; done' &");
+    await until("it ignores TERM", async () => (await fixture.names()).includes("sleep"));
     const clock = new FakeClock();
     const end = fixture.group.end({ graceMs: 10_000, clock });
     await until("the grace has begun", () => clock.sleepers > 0);
@@ -108,69 +116,94 @@ Deno.test(
   },
 );
 
-Deno.test("a group is found again by its name, and one that is not there is ended at once", {
+Deno.test(
+  "a group is found again by its name, and one that is not there is ended at once" + whyNot,
+  {
+    ignore,
+  },
+  async () => {
+    await using fixture = new Fixture();
+    await fixture.run("one", "setsid sleep 1000 &");
+    await fixture.untilNames("sleep");
+    const again = await ControlGroups.open();
+    if (!again.ok) throw new Error(again.reason);
+    const options = { graceMs: 10_000, clock: new FakeClock() };
+    const { ended } = await again.groups.group(fixture.name).end(options);
+    assertEquals(ended.map(({ name }) => name), ["sleep"]);
+    assertEquals(await again.groups.group(fixture.name).end(options), {
+      ended: [],
+      fleeting: 0,
+      left: [],
+    });
+  },
+);
+
+Deno.test(
+  "any text names a group, and none leads out of its place" + whyNot,
+  { ignore },
+  async () => {
+    for (const name of ["../..", "a/b", "cgroup.procs", "é".repeat(200), " "]) {
+      const group = groups!.group(name);
+      assert(await group.prepare([name, "other"]), name);
+      const folder = group.folderOf(name);
+      assertEquals(await isThere(folder), true, folder);
+      assertEquals(await shell('cd "$1/../.." && pwd', folder), groups!.folder);
+      await group.end({ graceMs: 0, clock: systemClock });
+      assertEquals(await isThere(group.folder), false);
+    }
+  },
+);
+
+Deno.test(
+  "groups of what is gone are found by how their names begin" + whyNot,
+  { ignore },
+  async () => {
+    await using fixture = new Fixture();
+    await fixture.run("one", "setsid sleep 1000 &");
+    await fixture.untilNames("sleep");
+    const prefix = fixture.name.slice(0, -3);
+    assertEquals(await groups!.others(prefix, [fixture.name]), []);
+    const [other, ...more] = await groups!.others(prefix, ["test-of-another"]);
+    assertEquals(more, []);
+    await other!.end({ graceMs: 0, clock: systemClock });
+    assertEquals(await isThere(fixture.group.folder), false);
+  },
+);
+
+Deno.test("the time that a command and its children took is counted for each command" + whyNot, {
   ignore,
 }, async () => {
   await using fixture = new Fixture();
-  await fixture.run("one", "setsid sleep 1000 &");
-  await fixture.untilNames("sleep");
-  const again = await ControlGroups.open();
-  if (!again.ok) throw new Error(again.reason);
-  const options = { graceMs: 10_000, clock: new FakeClock() };
-  const { ended } = await again.groups.group(fixture.name).end(options);
-  assertEquals(ended.map(({ name }) => name), ["sleep"]);
-  assertEquals(await again.groups.group(fixture.name).end(options), {
-    ended: [],
-    fleeting: 0,
-    left: [],
-  });
-});
-
-Deno.test("any text names a group, and none leads out of its place", { ignore }, async () => {
-  for (const name of ["../..", "a/b", "cgroup.procs", "é".repeat(200), " "]) {
-    const group = groups!.group(name);
-    const file = await group.prepare(name) ?? "";
-    assert(file.startsWith(`${groups!.folder}/`), file);
-    assertEquals(file.slice(groups!.folder.length + 1).split("/").length, 3, file);
-    await group.end({ graceMs: 0, clock: systemClock });
-    assertEquals(await isThere(group.folder), false);
-  }
-});
-
-Deno.test("the time that a command and its children took is counted for each command", {
-  ignore,
-}, async () => {
-  await using fixture = new Fixture();
-  await fixture.run("busy", "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'");
-  await fixture.run("idle", "true");
-  const [busy, idle] = [await fixture.group.usage("busy"), await fixture.group.usage("idle")];
+  const [busy, idle] = [
+    await fixture.run("busy", "sh -c 'i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done'"),
+    await fixture.run("idle", "true"),
+  ];
   assert((busy.cpuMs ?? 0) > (idle.cpuMs ?? Infinity), JSON.stringify({ busy, idle }));
   assertEquals(busy.killed, 0);
 });
 
-Deno.test("what the kernel counts is read, and what its log says of whom it killed", () => {
-  const usage = parseUsage(
-    [
-      "file cpu.stat",
-      "usage_usec 1234567\nuser_usec 1000000\nsystem_usec 234567",
-      "file memory.peak\n52428800",
-      "file memory.events",
-      "low 0\nhigh 0\nmax 17\noom 1\noom_kill 2\noom_group_kill 0",
-      "file io.stat",
-      "8:0 rbytes=4096 wbytes=1000 rios=1 wios=2 dbytes=0 dios=0\n254:0 rbytes=1 wbytes=24 rios=1 wios=1",
-      "victim 4711 stress-ng vm",
-      "",
-    ].join("\n"),
+Deno.test("who belongs to another user is killed without a grace that nobody would use" + whyNot, {
+  ignore: ignore || !isRoot,
+}, async () => {
+  await using fixture = new Fixture();
+  const odd = `setpriv --reuid 65534 --clear-groups env -i perl -e '$0 = "odd"; sleep 1000'`;
+  await fixture.run("one", `setsid ${odd} &`);
+  await fixture.untilNames("odd");
+  // As a user is who may write to the group, and may signal nobody else's processes.
+  const end = await shell(
+    'exec timeout 60 setpriv --bounding-set -kill "$@"',
+    ...[Deno.execPath(), "run", "--quiet", ...PERMISSIONS, END_GROUP, fixture.name],
   );
-  assertEquals(usage, {
-    cpuMs: 1234.567,
-    memoryPeak: 52_428_800,
-    read: 4097,
-    written: 1024,
-    killed: 2,
-    victims: [{ pid: 4711, name: "stress-ng vm" }],
-  });
-  assertEquals(parseUsage(""), { killed: 0, victims: [] });
+  assertEquals(JSON.parse(end || "{}"), { ended: ["odd"], left: [] });
+  assertEquals(await isThere(fixture.group.folder), false);
+});
+
+Deno.test("the kernel's log is read for whom it killed when memory ran out", () => {
+  assertEquals(parseVictims("victim 4711 stress-ng vm\nvictim 12 sh\n"), [
+    { pid: 4711, name: "stress-ng vm" },
+    { pid: 12, name: "sh" },
+  ]);
+  assertEquals(parseVictims(""), []);
 });
 
 /** Runs the fixture in a group of its own, as a supervisor would start it. */
@@ -216,7 +249,7 @@ Deno.test(
       assertEquals(found.folder, group);
       assertEquals(found.controllers, ["hugetlb"]);
       assertMatch(`${found.own}`, /\/given-[^/]+\/main-process$/);
-      assertEquals(found.join, `${group}/job/test/cgroup.procs`);
+      assertEquals(found.ofTest, `${group}/job/test`);
       assertEquals([found.handedOn, found.ofCommand], ["hugetlb", "hugetlb"]);
       // Else a supervisor could not start the next process there.
       assertEquals(found.after, "");
@@ -237,7 +270,7 @@ Deno.test(
       await until("it is there", async () => await shell('cat "$1/cgroup.procs"', group) !== "");
       const found = await run();
       assertEquals(found.controllers, []);
-      assertEquals(found.join, `${group}/job/test/cgroup.procs`);
+      assertEquals(found.ofTest, `${group}/job/test`);
       assertEquals(await shell('cat "$1/cgroup.procs"', group), `${other.pid}`);
       other.kill();
       await other.status;
@@ -252,17 +285,34 @@ async function reasonIn(setUp: string): Promise<string> {
   return JSON.parse(text === "" ? "{}" : text).reason;
 }
 
-Deno.test("groups that may not be written to, or are not there, are not used, and it is said why", {
-  ignore: ignore || !isRoot,
+Deno.test(
+  "groups that may not be written to, or are not there, are not used, and it is said why" + whyNot,
+  {
+    ignore: ignore || !isRoot,
+  },
+  async () => {
+    const { folder } = groups!;
+    const mount = folder.replace(/(\/sys\/fs\/cgroup(\/unified)?).*/, "$1");
+    assertStringIncludes(
+      await reasonIn(`mount -o remount,bind,ro ${mount}`),
+      `${folder} is mounted read-only`,
+    );
+    assertEquals(
+      await reasonIn(`umount -l ${mount}`),
+      "this host shows no control groups of version 2",
+    );
+  },
+);
+
+Deno.test("what a process has been given is found without changing anything" + whyNot, {
+  ignore,
 }, async () => {
-  const { folder } = groups!;
-  const mount = folder.replace(/(\/sys\/fs\/cgroup(\/unified)?).*/, "$1");
-  assertStringIncludes(
-    await reasonIn(`mount -o remount,bind,ro ${mount}`),
-    `${folder} is mounted read-only`,
-  );
-  assertEquals(
-    await reasonIn(`umount -l ${mount}`),
-    "this host shows no control groups of version 2",
-  );
+  const found = await inspectGroups({ pid: Deno.pid, uid: Deno.uid() ?? 0 });
+  if (!found.ok) throw new Error(found.reason);
+  assertEquals(found.folder, groups!.folder);
+  const other = await inspectGroups({ pid: Deno.pid, uid: 65_534 });
+  assertEquals(other, {
+    ok: false,
+    reason: `${groups!.folder} belongs to another user`,
+  });
 });

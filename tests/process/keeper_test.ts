@@ -597,6 +597,58 @@ Deno.test("gawk that follows POSIX to the letter is understood", async () => {
   }
 });
 
+/** Files of a control group as the kernel writes them, which not every host has. */
+const GROUP_FILES = {
+  "cgroup.procs": "",
+  "cpu.stat": "usage_usec 98765432101\nuser_usec 1000000\nsystem_usec 234567\nnr_periods 0\n",
+  "memory.peak": "8589934592\n",
+  "memory.events": "low 0\nhigh 0\nmax 17\noom 4\noom_kill 3\noom_group_kill 0\n",
+  "io.stat": "8:0 rbytes=3000000000 wbytes=1000 rios=1 wios=2 dbytes=0 dios=0\n" +
+    "254:0 rbytes=3000000001 wbytes=24 rios=1 wios=1 dbytes=0 dios=0\n253:0\n",
+};
+
+for (const awk of AWKS) {
+  Deno.test(`with ${awk} as awk it is known what a command has used when it ended`, async () => {
+    await using place = await Place.make();
+    await Deno.mkdir(place.path("bin"));
+    await Deno.symlink(`/usr/bin/${awk}`, place.path("bin/awk"));
+    const usageWith = async (name: string, files: Record<string, string>) => {
+      const cgroup = place.path(`group-${name}`);
+      await Deno.mkdir(cgroup);
+      for (const [file, text] of Object.entries(files)) {
+        await Deno.writeTextFile(join(cgroup, file), text);
+      }
+      const started = await startKept(["/bin/sh", "-c", "echo out; exit 3"], {
+        folder: place.path(name),
+        cwd: place.folder,
+        env: { PATH: `${place.path("bin")}:/usr/bin:/bin` },
+        cgroup,
+      });
+      if (!started.started) throw new Error(started.message);
+      const output = new Output();
+      const result = await watch(started.command, output);
+      assertEquals(result, { ended: "exited", exit: { kind: "code", code: 3 } });
+      assertEquals(output.text, "out\n");
+      return started.command.usage;
+    };
+    assertEquals(await usageWith("all", GROUP_FILES), {
+      cpuMs: 98_765_432.101,
+      memoryPeak: 8_589_934_592,
+      read: 6_000_000_001,
+      written: 1_024,
+      killed: 3,
+    });
+    // What is there without controllers.
+    const { "cgroup.procs": procs, "cpu.stat": cpu } = GROUP_FILES;
+    assertEquals(await usageWith("few", { "cgroup.procs": procs, "cpu.stat": cpu }), {
+      cpuMs: 98_765_432.101,
+      killed: 0,
+    });
+    // The group itself is gone: the command has run all the same, and printed nothing of it.
+    assertEquals(await usageWith("gone", {}), { killed: 0 });
+  });
+}
+
 Deno.test("a keeper takes no more than 5 MB", async () => {
   await using place = await Place.make();
   const output = new Output();

@@ -12,6 +12,8 @@ export interface TestHost {
   clockFactor?: number;
   /** Another one than the kernel's: the host was started anew since. */
   bootId?: string;
+  /** It has no control groups. */
+  controlGroups?: "none";
   /** The process kills itself right before or after it writes into a journal for this time. */
   crashAt?: { moment: "before" | "after"; append: number };
 }
@@ -28,7 +30,7 @@ function crash({ moment: wanted, append }: NonNullable<TestHost["crashAt"]>): Jo
 
 if (import.meta.main) {
   const [host = "{}", ...args] = Deno.args;
-  const { clockFactor = 1, bootId, crashAt }: TestHost = JSON.parse(host);
+  const { clockFactor = 1, bootId, controlGroups, crashAt }: TestHost = JSON.parse(host);
   const { endOnError, ownOutput } = await import("../../lib/cli/process_io.ts");
   const output = ownOutput();
   const uncaught = endOnError(output);
@@ -40,6 +42,10 @@ if (import.meta.main) {
       clock: scaledClock(clockFactor),
       bootId,
       onJournal: crashAt && crash(crashAt),
+      ...(controlGroups === "none" && {
+        openControlGroups: () =>
+          Promise.resolve({ ok: false as const, reason: "a test wants none" }),
+      }),
     },
   };
   try {

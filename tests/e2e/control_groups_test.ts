@@ -1,0 +1,157 @@
+/** Jobs in control groups, with the program as a process: nothing outlives its job, however it hides. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { groupShell, groupsNamed, WHY_NO_GROUPS } from "../support/control_groups.ts";
+import { House } from "../support/house.ts";
+import { isRunning } from "../support/processes.ts";
+
+const ignore = WHY_NO_GROUPS !== "";
+/** To become another user takes the superuser. */
+const isRoot = Deno.uid() === 0;
+
+/**
+ * Starts what nothing but its control group gives away: it has no parent of the job, no environment, and
+ * neither the job's mark nor its session; where that can be, it is another user's. Its number is added to
+ * a file.
+ */
+function hidden(file: string): string {
+  const user = isRoot ? "setpriv --reuid 65534 --clear-groups " : "";
+  const script = `ulimit -w 7 || ulimit -x 7; echo $$ >>${file}; exec ${user}sleep 1000`;
+  return `(env -i PATH="$PATH" setsid sh -c '${script}' </dev/null >/dev/null 2>&1 &) ; ` +
+    `until [ "$(cat /proc/$(tail -n 1 ${file})/comm)" = sleep ]; do sleep 0.02; done 2>/dev/null`;
+}
+
+async function pidsIn(file: string): Promise<number[]> {
+  return (await Deno.readTextFile(file)).trim().split("\n").map(Number);
+}
+
+/** Those of the jobs of a house's agent. */
+async function groupsOf({ lab }: House): Promise<string[]> {
+  return await groupsNamed(`job-${lab.config.agent_id.slice(0, 40)}`);
+}
+
+Deno.test(
+  "what a job hides is alive until the job ends, and then gone with its group" + WHY_NO_GROUPS,
+  {
+    ignore,
+  },
+  async () => {
+    await using house = await House.open({});
+    const { lab } = house;
+    const file = house.at("hidden");
+    await house.configure({
+      setup_command: hidden(file),
+      test_command: hidden(file),
+      cleanup_command: `for pid in $(cat ${file}); do kill -0 $pid && echo alive; done`,
+    });
+    const jobId = lab.submit({ test_data: { a: 1 } });
+    house.start();
+    await lab.until(() => lab.output(jobId, "cleanup") !== "", "it cleans up");
+    await lab.complete(jobId);
+    assertEquals(lab.output(jobId, "cleanup"), "alive\nalive\n");
+    const pids = await pidsIn(file);
+    assertEquals(pids.length, 2);
+    for (const pid of pids) assertEquals(await isRunning(pid), false);
+    assertEquals(await groupsOf(house), []);
+    await house.end("SIGTERM");
+    assertStringIncludes(house.said, `Ended 2 processes that job ${jobId} had left`);
+  },
+);
+
+Deno.test(
+  "each phase runs in a group of its own, and the log says what it has used" + WHY_NO_GROUPS,
+  {
+    ignore,
+  },
+  async () => {
+    await using house = await House.open({});
+    const { lab } = house;
+    await house.configure({
+      setup_command: "sed -n s,^0::.*/,,p /proc/self/cgroup",
+      test_command:
+        "sed -n s,^0::.*/,,p /proc/self/cgroup; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done",
+    });
+    const jobId = lab.submit({ test_data: { a: 1 } });
+    house.start();
+    await lab.complete(jobId);
+    await house.end("SIGTERM");
+    assertEquals(lab.output(jobId, "setup"), "setup\n");
+    assertEquals(lab.output(jobId, "test"), "test\n");
+    const [, used] = /Phase test ended .*cpu_seconds=([\d.]+)/.exec(house.said) ?? [];
+    assert(Number(used) > 0, house.said);
+  },
+);
+
+for (const signal of ["SIGKILL", "SIGHUP"] as const) {
+  Deno.test(
+    `after ${signal} the next process finds the group of a job that runs on` + WHY_NO_GROUPS,
+    {
+      ignore,
+    },
+    async () => {
+      await using house = await House.open({});
+      const { lab } = house;
+      const file = house.at("hidden");
+      await house.configure({
+        test_command:
+          `${hidden(file)}; echo one; until [ -e ${house.at("go")} ]; do sleep 0.02; done; ` +
+          "echo two",
+        cleanup_command: `kill -0 $(cat ${file}) && echo alive`,
+      });
+      const jobId = lab.submit({ test_data: { a: 1 } });
+      house.start();
+      await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+      await house.end(signal);
+      const [group = "", ...others] = await groupsOf(house);
+      assertEquals(others, []);
+      assertEquals(await groupShell('cat "$1/cgroup.events"', group), "populated 1\nfrozen 0");
+      await house.touch("go");
+      house.start();
+      await lab.complete(jobId);
+      assertEquals(lab.output(jobId, "test"), "one\ntwo\n");
+      assertEquals(lab.output(jobId, "cleanup"), "alive\n");
+      assertEquals(await isRunning((await pidsIn(file))[0] ?? 0), false);
+      assertEquals(await groupsOf(house), []);
+      await house.end("SIGTERM");
+      assertMatch(house.said, /Phase test ended .*cpu_seconds=/);
+    },
+  );
+}
+
+Deno.test("what is left of a job that is gone is ended when the agent starts" + WHY_NO_GROUPS, {
+  ignore,
+}, async () => {
+  await using house = await House.open({});
+  const { lab } = house;
+  const file = house.at("hidden");
+  await house.configure({ test_command: `${hidden(file)}; echo one; sleep 1000` });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  house.start();
+  await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+  await house.end("SIGKILL");
+  // Somebody cleans up the wrong folder.
+  const { agent_id, results_basedir } = lab.config;
+  await Deno.remove(join(results_basedir, `agent-${agent_id}`, "jobs", jobId), { recursive: true });
+  house.start();
+  await lab.eventually(async () => (await groupsOf(house)).length === 0, "the group is gone");
+  assertEquals(await isRunning((await pidsIn(file))[0] ?? 0), false);
+  await house.end("SIGTERM");
+  assertMatch(house.said, /Ended \d+ processes that jobs had left which are gone/);
+});
+
+Deno.test("an agent without control groups says once that it keeps no limits", async () => {
+  await using house = await House.open({ job_memory_max: "1 GiB", job_pids_max: 100 });
+  const { lab } = house;
+  await house.configure({ test_command: "echo one" });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  house.start({ controlGroups: "none" });
+  await lab.complete(jobId);
+  await house.end("SIGTERM");
+  assertEquals(lab.output(jobId, "test"), "one\n");
+  const said = house.said.split("\n").filter((line) => line.includes("job_memory_max"));
+  assertEquals(said.length, 1, house.said);
+  assertStringIncludes(
+    said[0] ?? "",
+    "The agent cannot keep jobs within job_memory_max and job_pids_max: there are no control groups: ",
+  );
+});
