@@ -58,14 +58,15 @@ export interface ProcessGroup extends AsyncDisposable {
 }
 
 /**
- * Shell text that closes whatever the agent has inherited beyond the three standard streams, and would
- * hand on: a lock, say, that a daemon of the job would then hold. The runtime closes none of it.
+ * Shell text that runs the script `$1` with the arguments behind it, after closing whatever the agent
+ * has inherited beyond the three standard streams, and would hand on: a lock, say, that a daemon of the
+ * job would then hold. The runtime closes none of it.
  *
- * The variables are those of a subshell: the command may have some of the same names. Shells such as
- * dash cannot name descriptors above 9; those are left to bash, where there is one. The command itself
- * is started by sh again: bash makes `./script` an absolute path, which the script sees in its `$0`.
+ * The variables are those of a subshell: the script may have some of the same names. Shells such as
+ * dash cannot name descriptors above 9; those are left to bash, where there is one. The script itself
+ * is sh's again: bash makes `./script` an absolute path, which the script sees in its `$0`.
  */
-export const CLOSE_INHERITED = `eval "$(
+export const RUN_WITHOUT_INHERITED = `eval "$(
   many=
   for fd in /proc/$$/fd/*; do
     fd=\${fd##*/}
@@ -76,9 +77,10 @@ export const CLOSE_INHERITED = `eval "$(
     esac
   done
   if [ -n "$many" ] && [ -x /bin/bash ]; then
-    echo "exec /bin/bash -pc '$many exec /bin/sh -c \\"\\$0\\" sh \\"\\$@\\"' 'exec \\"\\$@\\"' \\"\\$@\\""
+    echo "exec /bin/bash -pc '$many exec /bin/sh -c \\"\\$0\\" sh \\"\\$@\\"' \\"\\$@\\""
   fi
-)"`;
+)"
+eval "shift; $1"`;
 
 /**
  * What each command starts as: it says who it is, then becomes the command. Without that line there
@@ -89,8 +91,8 @@ export const CLOSE_INHERITED = `eval "$(
  */
 const launch = (prepare: string) =>
   `ulimit -S -c 0; ${SET_MARK}; (${SAY_IDENTITY}) || exit 125; shift; ${prepare}
-${CLOSE_INHERITED}
-exec "$@"`;
+set -- 'exec "$@"' "$@"
+${RUN_WITHOUT_INHERITED}`;
 
 /**
  * Starts a command.

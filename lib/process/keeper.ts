@@ -27,7 +27,7 @@ import { systemClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Exit } from "./exit.ts";
 import type { EndOptions } from "./grace.ts";
-import { CLOSE_INHERITED, type GroupEnd, LeadingCommand, whyNot } from "./group.ts";
+import { type GroupEnd, LeadingCommand, RUN_WITHOUT_INHERITED, whyNot } from "./group.ts";
 import { FolderWatch } from "./folder_watch.ts";
 import { bootId, parseIdentity, type ProcessIdentity, SAY_IDENTITY } from "./identity.ts";
 import { discardOutput, KeptOutput, OUTPUT_START, type OutputPlace } from "./kept_output.ts";
@@ -66,11 +66,12 @@ const ROOMS = ["keeper", "command", "trouble", "status"] as const;
 
 /**
  * The keeper, a POSIX shell script: `$1` is its folder, `$2` what awk runs with its own shell, `$3` what
- * is in `end`, `$4` the folder of the command's control group or empty.
+ * is in `end`, `$4` the folder of the command's control group or empty, `$5` what
+ * `awkShowing()` came to.
  *
  * A shell cannot tell `exit 143` from a death by SIGTERM, and a command that it starts in the
  * background ignores SIGINT. awk's `system()` has neither fault; but how it writes a death by signal
- * differs, so it is shown one first. One that does not show it at all (busybox) leaves it to a shell.
+ * differs, so that belongs to the status. One that does not show it at all (busybox) leaves it to a shell.
  *
  * A pipe and not the file itself is what the command prints to: it would truncate a file with
  * `> /dev/stdout`. dd reads from the pipe a number of pieces and then ends, always behind a whole
@@ -81,12 +82,12 @@ const KEEPER = `
 (${SAY_IDENTITY}) 1<>"$1/keeper" || exit 125
 exec awk '${SAY_USAGE}
 BEGIN {
-  shown = system("kill -9 $$")
+  shown = ARGV[4] == "" ? system("kill -9 $$") : ARGV[4]
   print shown, shown ? system("exec " ARGV[1]) : system("(exec " ARGV[1] "); exit $?")
   if (ARGV[3] != "") say_usage(ARGV[3])
   fflush()
   printf "\\001%s", ARGV[2] >"/dev/fd/3"
-}' "$2" "$3" "$4" 3>&1 1<>"$1/status" | {
+}' "$2" "$3" "$4" "$5" 3>&1 1<>"$1/status" | {
   n=0
   while :; do
     dd bs=32k count=1024 of="$1/output.$n" 2>/dev/null
@@ -136,13 +137,14 @@ export async function startKept(
   if (refusal !== undefined) return { started: false, message: refusal };
   const launch = ["setsid", "/bin/sh", "-c", LAUNCH, "sh", folder, cgroup, `${mark}`, ...argv];
   try {
+    const shown = await awkShowing(env);
     const token = crypto.randomUUID();
     makeFolder(folder, token);
     using watch = new FolderWatch(folder);
     const keeper = new Deno.Command("/bin/sh", {
       args: [
-        ...["-c", `${CLOSE_INHERITED}\nexec "$@"`, "sh", "/bin/sh", "-c", KEEPER, "sh"],
-        ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`, token, cgroup],
+        ...["-c", RUN_WITHOUT_INHERITED, "sh", KEEPER],
+        ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`, token, cgroup, shown],
       ],
       cwd,
       env,
@@ -173,6 +175,28 @@ export async function startKept(
   } catch (error) {
     return { started: false, message: `Cannot start ${argv[0]}: ${messageOf(error)}` };
   }
+}
+
+/** By what decides which awk it is, and how that behaves. */
+const showings = new Map<string, Promise<string>>();
+
+/**
+ * What awk's `system()` makes of a death by signal 9: asked once for all commands that find the same
+ * awk, since dying takes longer than the rest of starting a keeper.
+ *
+ * @returns empty where there is no answer: the keeper then asks itself.
+ */
+function awkShowing({ PATH = "", POSIXLY_CORRECT }: Record<string, string>): Promise<string> {
+  const key = JSON.stringify([PATH, POSIXLY_CORRECT]);
+  const known = showings.get(key) ?? new Deno.Command("awk", {
+    args: [`BEGIN { print system("kill -9 $$") }`],
+    env: { PATH, ...(POSIXLY_CORRECT !== undefined && { POSIXLY_CORRECT }) },
+    clearEnv: true,
+    stdin: "null",
+    stderr: "null",
+  }).output().then(({ stdout }) => new TextDecoder().decode(stdout).trim(), () => "");
+  showings.set(key, known);
+  return known;
 }
 
 /**
