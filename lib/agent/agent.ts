@@ -15,7 +15,6 @@ import { findJobs } from "../job/take_up.ts";
 import { forgetClaim } from "../job/working_folder.ts";
 import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
-import { type Observer, observerOf } from "../observe/observer.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { bootId } from "../process/identity.ts";
@@ -113,7 +112,6 @@ class Agent {
   readonly #pollLoop: PollLoop;
   readonly #emit: Emit;
   /** What a job tells. */
-  readonly #observer: Observer;
   #leaving: LeaveReason | undefined;
   readonly #secrets = new JobSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
 
@@ -133,7 +131,6 @@ class Agent {
       options.emit(event);
       if (event.type === "phase_began") this.#reporter.showPhase(event.phase);
     };
-    this.#observer = observerOf(this.#emit);
     this.#uploads = new UploadQueue({
       store: this.#store,
       uploader: {
@@ -146,11 +143,11 @@ class Agent {
         openArtifacts: (outbox, folder) =>
           artifactUpload(outbox, folder, {
             redact: (text) => this.#secrets.redact(text),
-            observer: this.#observer,
+            emit: this.#emit,
           }),
         onRetry: () => this.#emit({ type: "retried" }),
       },
-      observer: this.#observer,
+      emit: this.#emit,
       clock,
       log,
       removeFolder: (path) => this.#removeFolder(path),
@@ -373,7 +370,7 @@ class Agent {
       connectivity,
       clock,
       log,
-      observer: this.#observer,
+      emit: this.#emit,
       signals: this.#stopSignals,
       bootId: this.#options.bootId ?? await bootId(),
       groups: this.#groups,

@@ -1,7 +1,7 @@
 /** A job's artifacts on their way to the server. */
 import { join } from "node:path";
 import type { Outbox } from "../outbox/outbox.ts";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import { type Progress, watched } from "../progress.ts";
 import type { Upload } from "../server/api.ts";
 import { packArtifacts } from "./artifacts/pack.ts";
@@ -11,7 +11,7 @@ import { beginTransfer } from "./transfer.ts";
 export interface ArtifactUploadOptions {
   /** Masks secrets: a name of a file is the job's own text. */
   redact(text: string): string;
-  observer: Observer;
+  emit: Emit;
 }
 
 /**
@@ -22,7 +22,7 @@ export interface ArtifactUploadOptions {
 export function artifactUpload(
   outbox: Outbox,
   folder: string,
-  { redact, observer }: ArtifactUploadOptions,
+  { redact, emit }: ArtifactUploadOptions,
 ): Upload & Disposable {
   const reported = new Set<string>();
   const report = (path: string, reason: string) => {
@@ -40,7 +40,7 @@ export function artifactUpload(
     open() {
       const archive = packArtifacts(join(folder, "artifacts"), { onSkipped: report });
       progress?.end();
-      progress = beginTransfer(observer, { what, jobId: outbox.jobId });
+      progress = beginTransfer(emit, { what, jobId: outbox.jobId });
       return watched(archive, progress);
     },
     [Symbol.dispose]: () => progress?.end(),

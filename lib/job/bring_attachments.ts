@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { watched } from "../progress.ts";
@@ -26,7 +26,7 @@ export interface BringOptions {
   server: ServerApi;
   clock: Clock;
   connectivity: Connectivity;
-  observer: Observer;
+  emit: Emit;
   signal: AbortSignal;
 }
 
@@ -58,7 +58,7 @@ export async function bringAttachments(
     const file = await Deno.open(path);
     const { size: total } = await file.stat();
     const what = "Unpacking the attachments";
-    using progress = beginTransfer(options.observer, { what, jobId: job.jobId, total });
+    using progress = beginTransfer(options.emit, { what, jobId: job.jobId, total });
     const archive = watched(file.readable, progress);
     const unpacked = await unpackAttachments(archive, place, {
       limits: {

@@ -1,7 +1,7 @@
 /** Brings a job's attachments from the server to a file. */
 import type { Clock } from "../clock.ts";
 import { messageOf } from "../message.ts";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import { type Failure, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
@@ -17,7 +17,7 @@ export interface FetchOptions {
   server: ServerApi;
   connectivity: Connectivity;
   clock: Clock;
-  observer: Observer;
+  emit: Emit;
   signal: AbortSignal;
   /** Largest archive that is accepted, in bytes. */
   largestBytes: number;
@@ -53,7 +53,7 @@ export async function fetchAttachments(jobId: string, options: FetchOptions): Pr
 
 async function tryOnce(
   jobId: string,
-  { path, server, signal, observer, largestBytes }: FetchOptions,
+  { path, server, signal, emit, largestBytes }: FetchOptions,
 ): Promise<Fetched | { again: Failure }> {
   const answer = await server.getAttachments(jobId, signal);
   if (!answer.ok) return { again: answer };
@@ -63,7 +63,7 @@ async function tryOnce(
   const { stream, length } = answer.value;
   const reader = stream.getReader();
   const what = "Fetching the attachments";
-  using progress = beginTransfer(observer, { what, jobId, total: length });
+  using progress = beginTransfer(emit, { what, jobId, total: length });
   let size = 0;
   while (true) {
     let chunk;

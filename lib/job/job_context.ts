@@ -2,7 +2,7 @@
 import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Secrets } from "../process/redactor.ts";
@@ -26,7 +26,7 @@ export interface JobContext {
   connectivity: Connectivity;
   clock: HostClock;
   log: Log;
-  observer: Observer;
+  emit: Emit;
   signals: StopSignals;
   /** Changes with each start of the host. */
   bootId: string;

@@ -100,7 +100,7 @@ export class JobEnding {
       ...(leftIn !== undefined && { folder: leftIn }),
     });
     const reason = this.#outbox.state.decided ?? "";
-    this.#context.observer.jobEnded({ reason });
+    this.#context.emit({ type: "job_ended", job: this.#job.jobId, reason });
     this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
   }
 

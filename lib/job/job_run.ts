@@ -108,7 +108,7 @@ export class JobRun {
     this.#report = new PhaseReport({
       outbox,
       events: this.#events,
-      observer: context.observer,
+      emit: context.emit,
       secrets: masks,
       agentId: context.config.agent_id,
       // Where it is, is settled when it is made.
@@ -158,7 +158,7 @@ export class JobRun {
       }
     } finally {
       await this.#watch?.[Symbol.asyncDispose]();
-      if (this.#isInterrupted) this.#context.observer.recovering(undefined);
+      if (this.#isInterrupted) this.#context.emit({ type: "recovery_ended", job: this.#job.jobId });
     }
   }
 
@@ -183,14 +183,15 @@ export class JobRun {
 
   /** Writes down whose the job is now, and tells those who look on. */
   async #takeUp(): Promise<void> {
-    const { log, observer, clock, bootId } = this.#context;
+    const { log, emit, clock, bootId } = this.#context;
     const { jobId, queue, name } = this.#job;
     const isNew = this.#state.takenUp === undefined && this.#state.phases.size === 0;
     this.#outbox.append({ t: "taken_up", boot: bootId, at: await clock.sinceBoot() });
     this.#context.keepSecret(this.#outbox, this.#secrets);
     log.info(`Job ${jobId} ${isNew ? "begins" : "is taken up where it is"}`, { queue });
-    observer.jobStarted({
-      jobId,
+    emit({
+      type: "job_began",
+      job: jobId,
       queue: this.#secrets.redactText(queue),
       ...(name !== undefined && { name: this.#secrets.redactText(name) }),
       ...(!isNew && { isTakenUp: true }),
@@ -354,7 +355,7 @@ export class JobRun {
       `${message} of job ${this.#job.jobId}, which is brought to its end`,
     );
     this.#isInterrupted = true;
-    this.#context.observer.recovering(this.#job.jobId);
+    this.#context.emit({ type: "recovery_began", job: this.#job.jobId });
     await this.#ending.attemptToEndProcesses();
     await this.#folder.remake();
     const decided: Drafts = this.#state.decided === undefined

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { exists } from "../exists.ts";
 import type { HostClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { PhaseState } from "../outbox/job_state.ts";
 import type { Phase } from "../phases.ts";
@@ -38,7 +38,7 @@ export interface CommandOptions {
   cgroup: string | undefined;
   secrets: Secrets;
   outbox: Outbox;
-  observer: Observer;
+  emit: Emit;
   clock: HostClock;
   /** For a command that is started now. */
   limits: PhaseLimits;

@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { messageOf } from "../message.ts";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Entry, Source } from "../outbox/entries.ts";
 import type { LogAppend, MessageDraft, Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
@@ -22,7 +22,7 @@ export interface PhaseLogOptions {
   /** The job's folder. */
   folder: string;
   secrets: Secrets;
-  observer: Observer;
+  emit: Emit;
   /** The phase is one that an earlier process has left running. @default false */
   isTakenUp?: boolean;
 }
@@ -131,7 +131,8 @@ export class PhaseLog implements AsyncDisposable {
   }
 
   async #toOthers(bytes: Uint8Array): Promise<void> {
-    this.#options.observer.output(bytes);
+    const { emit, outbox } = this.#options;
+    emit({ type: "output", job: outbox.jobId, bytes });
     await this.#toFile(bytes);
   }
 

@@ -1,6 +1,6 @@
 /** What is told of the phases of a job: in its journal, its folder and its log, and to the server. */
 import { join } from "node:path";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { statusesOf } from "../outbox/job_state.ts";
 import type { Phase } from "../phases.ts";
@@ -19,7 +19,7 @@ export const RECOVERY_FAILED_STATUS = 46;
 export interface PhaseReportOptions {
   outbox: Outbox;
   events: Events;
-  observer: Observer;
+  emit: Emit;
   secrets: Secrets;
   agentId: string;
   /** The job's working folder. */
@@ -82,10 +82,10 @@ export class PhaseReport {
 
   /** Writes down, says and sends how a phase ended. */
   async ended(phase: Phase, end: PhaseEnd, more: PhaseConclusion = {}): Promise<void> {
-    const { outbox, events, observer, folder } = this.#options;
+    const { outbox, events, emit, folder } = this.#options;
     const { event, detail, status } = end;
     const outcome = outcomeOf(phase, status);
-    if (outcome === "recovery_fail") observer.recoveryFailed();
+    if (outcome === "recovery_fail") emit({ type: "recovery_failed", job: outbox.jobId });
     const failure = status === 0 || phase === "cleanup" ? "" : readFailure(folder, phase);
     const statuses = { ...statusesOf(outbox.state), [phase]: status };
     this.#rewriteOutcome(statuses);

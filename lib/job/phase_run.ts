@@ -65,9 +65,9 @@ export class PhaseRunner {
 
   /** Passes over a phase. */
   skip(phase: Phase, reason: string): void {
-    const { context: { log, observer }, report } = this.#options;
+    const { context: { log, emit }, job, report } = this.#options;
     log.debug(`Phase ${phase} is skipped: ${reason}`);
-    observer.phaseSkipped(phase, reason);
+    emit({ type: "phase_skipped", job: job.jobId, phase, reason });
     report.skipped(phase);
   }
 
@@ -83,7 +83,7 @@ export class PhaseRunner {
     { again = false } = {},
   ): Promise<EndedPhase | "left running" | "lost"> {
     const { job, outbox, context, folder, report, hasSecrets } = this.#options;
-    const { config, clock, observer, log, signals } = context;
+    const { config, clock, emit, log, signals } = context;
     const secrets = hasSecrets ? job.secrets(phase) : {};
     const { env, problems } = phaseEnvironment({ jobId: job.jobId, secrets, config });
     const limits = phaseLimits(phase, { job, config, clock, stop: signals.stop });
@@ -92,10 +92,15 @@ export class PhaseRunner {
     log.info(`Phase ${phase} ${earlier === undefined ? "begins" : "goes on"}`, {
       job_id: job.jobId,
     });
-    observer.phaseStarted(phase, {
-      ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
-      ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
-      ...(earlier !== undefined && { runningForMs: await clock.sinceBoot() - at }),
+    emit({
+      type: "phase_began",
+      job: job.jobId,
+      phase,
+      limits: {
+        ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
+        ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
+        ...(earlier !== undefined && { runningForMs: await clock.sinceBoot() - at }),
+      },
     });
     const distrust = folder.whyDistrusted();
     if (distrust !== undefined) {
@@ -105,7 +110,7 @@ export class PhaseRunner {
     report.deviceInfo();
     const cgroup = await this.#cgroupOf(phase);
     const end = await runCommand({
-      ...{ phase, env, limits, signal, again, outbox, observer, clock },
+      ...{ phase, env, limits, signal, again, outbox, emit, clock },
       command: this.#command(phase),
       folder: folder.path,
       mark: jobMark(job.jobId, config.agent_id),
@@ -137,10 +142,10 @@ export class PhaseRunner {
   }
 
   #told(phase: Phase, end: EndedPhase, seconds: number): EndedPhase {
-    const { context: { observer, log }, job, outbox } = this.#options;
+    const { context: { emit, log }, job, outbox } = this.#options;
     const { status, event } = end;
     const release = end.release ?? outbox.state.release ?? UNKNOWN_RELEASE;
-    observer.phaseEnded(phase, { status, event, seconds, release });
+    emit({ type: "phase_ended", job: job.jobId, phase, status, event, seconds, release });
     log.info(`Phase ${phase} ended`, {
       job_id: job.jobId,
       status,
@@ -195,8 +200,9 @@ export class PhaseRunner {
   /** How long it took from learning of a cancellation to the end of the phase. */
   noteCancelLatency(end: PhaseEnd, reason: unknown): void {
     if (end.event !== "cancelled" || !isEndReason(reason) || reason.kind !== "cancelled") return;
-    const { clock, observer } = this.#options.context;
-    observer.cancelled(clock.monotonic() - reason.seenAt);
+    const { context: { clock, emit }, job } = this.#options;
+    const latencyMs = clock.monotonic() - reason.seenAt;
+    emit({ type: "cancelled", job: job.jobId, latencyMs });
   }
 
   async #readRelease(): Promise<string | undefined> {

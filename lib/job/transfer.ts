@@ -1,5 +1,5 @@
 /** Tells whoever watches the agent how far something has come that is not a phase. */
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Progress } from "../progress.ts";
 
 /** What is on its way. */
@@ -12,11 +12,11 @@ export interface TransferOptions {
 
 /** Begins to tell of a transfer. */
 export function beginTransfer(
-  observer: Pick<Observer, "transfer">,
+  emit: Emit,
   { what, jobId, total }: TransferOptions,
 ): Progress & Disposable {
   const tell = (bytes: number, isOver: boolean) =>
-    observer.transfer({ what, jobId, bytes, isOver, ...(total !== undefined && { total }) });
+    emit({ type: "transfer", job: jobId, what, bytes, total, isOver });
   let last = 0;
   let isOver = false;
   tell(0, false);

@@ -5,7 +5,7 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import type { Observer } from "../observe/observer.ts";
+import type { Emit } from "../observe/events.ts";
 import type { UploaderOptions } from "../outbox/delivery.ts";
 import { deliver } from "../outbox/uploader.ts";
 import type { Outbox } from "../outbox/outbox.ts";
@@ -17,7 +17,7 @@ import type { JobStore } from "./store.ts";
 export interface DeliveriesOptions {
   store: JobStore;
   uploader: Omit<UploaderOptions, "onCancelled" | "isLeftover">;
-  observer: Observer;
+  emit: Emit;
   clock: Clock;
   log: Log;
   /** Removes the folder of a job whose artifacts had to stay in it. */
@@ -162,10 +162,11 @@ export class UploadQueue {
     }
   }
 
-  /** Tells the observer how much is on its way. */
+  /** Tells how much is on its way. */
   #tell(): void {
     const outboxes = [...this.#uploads.keys()];
-    this.#options.observer.undelivered({
+    this.#options.emit({
+      type: "undelivered",
       bytes: outboxes.reduce((sum, outbox) => sum + outbox.undeliveredBytes, 0),
       fragments: outboxes.reduce((sum, outbox) => sum + outbox.undeliveredFragments, 0),
       jobs: outboxes.filter((outbox) => outbox.state.finished !== undefined).length,
