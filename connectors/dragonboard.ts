@@ -8,6 +8,7 @@ import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type CommonConfig, directOnly, need, script, type ShapeOutput } from "./support/config.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
+import { writeFile } from "./support/files.ts";
 import { flash } from "./support/image/flash.ts";
 import { classicUserData, type Login, META_DATA, sudoers } from "./support/image/seed_files.ts";
 import { imageSource, openImage } from "./support/image/source.ts";
@@ -214,7 +215,7 @@ async function createUser(ctx: DragonboardContext, master: Remote, login: Login)
   });
   for (const [name, text] of Object.entries(files)) {
     // Left for a person to look at, as it always was.
-    await Deno.writeTextFile(join(ctx.cwd, name), text, { mode: 0o600 });
+    await writeFile(join(ctx.cwd, name), text, { mode: 0o600 });
     await master.write({
       step: `write ${name} to the image`,
       path: `${folder}/${name}`,

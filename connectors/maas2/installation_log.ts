@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import * as z from "zod";
 import { messageOf } from "../support/errors.ts";
+import { writeFile } from "../support/files.ts";
 import type { MaasSession } from "./machine.ts";
 
 const FILE_NAME = "maas-installation.log";
@@ -50,7 +51,7 @@ export async function showInstallationLog(
       ? `(the end of it)\n${text.slice(-LOGGED_MAX_CHARS)}`
       : text;
     ctx.log.info(`Installation log of MAAS: ${logged.trimEnd()}`);
-    await Deno.writeTextFile(join(ctx.cwd, FILE_NAME), text);
+    await writeFile(join(ctx.cwd, FILE_NAME), text);
   } catch (error) {
     ctx.signal.throwIfAborted();
     ctx.log.warning(messageOf(error));

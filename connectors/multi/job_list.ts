@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import * as z from "zod";
 import type { ConnectorContext } from "../context.ts";
+import { writeFile } from "../support/files.ts";
 import { issuesText } from "../support/job.ts";
 
 /** For the later stages, and for test commands that want to know more than the addresses. */
@@ -24,7 +25,7 @@ export async function writeJobList(
   jobs: readonly ListedJob[],
 ): Promise<void> {
   const path = join(cwd, FILE_NAME);
-  await Deno.writeTextFile(`${path}.part`, JSON.stringify(jobs));
+  await writeFile(`${path}.part`, JSON.stringify(jobs));
   await Deno.rename(`${path}.part`, path);
 }
 

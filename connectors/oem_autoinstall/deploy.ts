@@ -3,6 +3,7 @@ import { basename, join } from "node:path";
 import type { PrepareContext } from "../context.ts";
 import { attachmentPath } from "../support/attachments.ts";
 import { ProvisioningError } from "../support/errors.ts";
+import { makeFolder, writeFile } from "../support/files.ts";
 import { checkDownload } from "../support/http/download.ts";
 import type { Credentials } from "../support/job.ts";
 import { type Remote, remote } from "../support/ssh/remote.ts";
@@ -155,10 +156,10 @@ async function keepForThePerson(
   { files, isDefault }: DeployPlan,
 ): Promise<void> {
   const folder = join(cwd, "attachments", "provision");
-  await Deno.mkdir(folder, { recursive: true });
+  await makeFolder(folder);
   const shown = { ...files, ...(isDefault ? { "default-user-data": files["user-data"] } : {}) };
   for (const [name, text] of Object.entries(shown)) {
-    await Deno.writeTextFile(join(folder, name), text, { mode: 0o600 });
+    await writeFile(join(folder, name), text, { mode: 0o600 });
   }
   await Deno.remove(join(folder, "url_token")).catch(() => {});
 }

@@ -1,6 +1,7 @@
 /** What makes the installation go on without anybody: presets, put onto the recovery partition. */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { ProvisioningError } from "../support/errors.ts";
+import { makeFolder, temporaryFolder, writeFile } from "../support/files.ts";
 import { expectSuccess } from "../support/process/runner.ts";
 import { quote } from "../support/ssh/ssh.ts";
 import type { Remote } from "../support/ssh/remote.ts";
@@ -49,30 +50,26 @@ export async function pushPresets(
   device: Remote,
   plan: IsoPlan,
 ): Promise<void> {
-  const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: ".oem-presets-" });
-  try {
-    await device.must({
-      step: "make a folder for presets",
-      program: "mkdir",
-      command: `rm -rf ${PUSH_FOLDER} && mkdir ${PUSH_FOLDER}`,
-    });
-    if (plan.flavour === "ubr") {
-      const own = join(folder, "ubuntu-recovery");
-      await writeOwnPresets(device, own);
-      await push(ctx, device, { folder: own, name: "ubuntu-recovery" });
-    }
-    for (const preset of presetsFor(plan)) {
-      const name = preset.repository;
-      await push(ctx, device, { folder: await fetchPreset(ctx, preset, folder), name });
-    }
-    await device.must({
-      step: "copy the presets to the recovery partition",
-      program: "cp",
-      command: `sudo cp -r ${PUSH_FOLDER}/. /cdrom/ && sync`,
-    });
-  } finally {
-    await Deno.remove(folder, { recursive: true });
+  await using work = await temporaryFolder({ dir: ctx.cwd, prefix: ".oem-presets-" });
+  await device.must({
+    step: "make a folder for presets",
+    program: "mkdir",
+    command: `rm -rf ${PUSH_FOLDER} && mkdir ${PUSH_FOLDER}`,
+  });
+  if (plan.flavour === "ubr") {
+    const folder = join(work.path, "ubuntu-recovery");
+    await writeOwnPresets(device, folder);
+    await push(ctx, device, { folder, name: "ubuntu-recovery", work: work.path });
   }
+  for (const preset of presetsFor(plan)) {
+    const folder = await fetchPreset(ctx, preset, work.path);
+    await push(ctx, device, { folder, name: preset.repository, work: work.path });
+  }
+  await device.must({
+    step: "copy the presets to the recovery partition",
+    program: "cp",
+    command: `sudo cp -r ${PUSH_FOLDER}/. /cdrom/ && sync`,
+  });
 }
 
 /** The presets that are made here and not fetched. */
@@ -92,8 +89,8 @@ async function writeOwnPresets(device: Remote, folder: string): Promise<void> {
   ];
   for (const [path, text, mode] of files) {
     const file = join(folder, path);
-    await Deno.mkdir(join(file, ".."), { recursive: true });
-    await Deno.writeTextFile(file, text);
+    await makeFolder(dirname(file));
+    await writeFile(file, text);
     // The mode at creation is subject to the umask.
     await Deno.chmod(file, mode);
   }
@@ -143,27 +140,31 @@ async function fetchPreset(
   return clone;
 }
 
+interface Push {
+  /** With the preset's files. */
+  readonly folder: string;
+  readonly name: string;
+  /** Where the archive may be. */
+  readonly work: string;
+}
+
 /** Packs a folder, copies it, and unpacks it over what is in the push folder already. */
 async function push(
   ctx: OemContext,
   device: Remote,
-  { folder, name }: { readonly folder: string; readonly name: string },
+  { folder, name, work }: Push,
 ): Promise<void> {
   const archive = `${name}.tar.gz`;
-  const local = await Deno.makeTempFile({ dir: ctx.cwd, prefix: ".oem-preset-" });
-  try {
-    const packed = await ctx.runner.run(
-      ["tar", "-C", folder, "--exclude=./.git", "--owner=0", "--group=0", "-czf", local, "."],
-      { timeoutMs: PACK_TIMEOUT_MS },
-    );
-    expectSuccess(packed, { step: `pack the preset '${name}'`, program: "tar" });
-    await device.copy({ step: `copy the preset '${name}'`, local, remote: archive });
-    await device.must({
-      step: `unpack the preset '${name}'`,
-      program: "tar",
-      command: `tar -C ${PUSH_FOLDER} -xzf ${quote(archive)} && rm ${quote(archive)}`,
-    });
-  } finally {
-    await Deno.remove(local);
-  }
+  const local = join(work, archive);
+  const packed = await ctx.runner.run(
+    ["tar", "-C", folder, "--exclude=./.git", "--owner=0", "--group=0", "-czf", local, "."],
+    { timeoutMs: PACK_TIMEOUT_MS },
+  );
+  expectSuccess(packed, { step: `pack the preset '${name}'`, program: "tar" });
+  await device.copy({ step: `copy the preset '${name}'`, local, remote: archive });
+  await device.must({
+    step: `unpack the preset '${name}'`,
+    program: "tar",
+    command: `tar -C ${PUSH_FOLDER} -xzf ${quote(archive)} && rm ${quote(archive)}`,
+  });
 }

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { ConnectorContext } from "../context.ts";
 import { messageOf } from "./errors.ts";
+import { rewriteFile } from "./files.ts";
 
 const FILE_NAME = "device-info.json";
 
@@ -22,10 +23,9 @@ export async function writeDeviceInfo(
     },
   };
   try {
-    await Deno.writeTextFile(join(cwd, FILE_NAME), JSON.stringify(info));
+    await rewriteFile(join(cwd, FILE_NAME), JSON.stringify(info));
   } catch (error) {
-    const message = `Cannot write ${FILE_NAME}: ${messageOf(error)}`;
-    if (NEEDED_BY.includes(stage)) throw new Error(message, { cause: error });
-    log.warning(message);
+    if (NEEDED_BY.includes(stage)) throw error;
+    log.warning(messageOf(error));
   }
 }

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { Log } from "../../lib/log.ts";
 import type { Stage } from "../context.ts";
 import { messageOf } from "./errors.ts";
+import { rewriteFile } from "./files.ts";
 
 const FILE_NAME = "device-connector-error.json";
 
@@ -21,9 +22,9 @@ export async function recordFailure(
   const entries = Object.fromEntries(names.map((name) => [`${name}_exception_info`, info]));
   try {
     const content = { ...await existing(path), ...entries };
-    await Deno.writeTextFile(path, JSON.stringify(content));
+    await rewriteFile(path, JSON.stringify(content));
   } catch (error) {
-    log.error(`Cannot write ${FILE_NAME}: ${messageOf(error)}`);
+    log.error(messageOf(error));
   }
 }
 

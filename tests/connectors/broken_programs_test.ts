@@ -8,10 +8,8 @@ import {
 } from "@std/assert";
 import { STAGES } from "../../connectors/context.ts";
 import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
-import { processesWith } from "../../lib/process/proc.ts";
-import type { ControlHost } from "./support/control_host.ts";
 import { Lab } from "./support/lab.ts";
-import { answerAll, SCENES } from "./support/scenes.ts";
+import { answerAll, assertNothingLeft, SCENES, titleOf } from "./support/scenes.ts";
 import { httpStub } from "./support/stubs.ts";
 
 /** What fails, to people: not our own mistakes, such as a TypeError. */
@@ -38,7 +36,7 @@ Deno.test("every stage of every connector is among those whose programs are brok
 
 for (const scene of SCENES) {
   const { connector, stage } = scene;
-  const title = `${connector} ${stage}${scene.variant === undefined ? "" : ` ${scene.variant}`}`;
+  const title = titleOf(scene);
 
   Deno.test(`${title} succeeds with ${scene.programs.join(", ") || "no program at all"}`, async () => {
     await using lab = await Lab.open();
@@ -87,16 +85,4 @@ for (const scene of SCENES) {
       });
     }
   }
-}
-
-/** No process, no file of ours; nothing mounted, the medium at the device, and that has its power. */
-async function assertNothingLeft(lab: Lab, host: ControlHost | void): Promise<void> {
-  assertEquals(await processesWith(`HOME=${lab.root}/home`), [], "processes are left");
-  for await (const { name } of Deno.readDir(lab.cwd)) assert(!name.startsWith(".muxpi"), name);
-  const power = await lab.calls("power");
-  if (power.length > 0) assertEquals(power.at(-1)?.args, ["on"]);
-  if (!host) return;
-  assertEquals(await host.mounted(), []);
-  const switched = (await host.done()).filter((line) => line.startsWith("stm"));
-  if (switched.length > 0) assertEquals(switched.at(-1), "stm -dut");
 }

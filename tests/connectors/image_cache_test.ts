@@ -6,10 +6,12 @@ import type { ConnectorContext } from "../../connectors/context.ts";
 import { makeContext } from "../../connectors/make_context.ts";
 import { commonShape } from "../../connectors/support/config.ts";
 import { ProvisioningError } from "../../connectors/support/errors.ts";
+import { SPARE_BYTES } from "../../connectors/support/http/transfer.ts";
 import { type ArrivingImage, openArriving } from "../../connectors/support/image/arriving.ts";
 import { ImageCache } from "../../connectors/support/image/cache.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
+import { mayMount, SmallDisk } from "../support/small_disk.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
 import { closedPort, httpStub, rawHttpStub } from "./support/stubs.ts";
@@ -302,3 +304,30 @@ Deno.test("a process that is killed at any moment leaves a cache that works", as
   assert(!left.includes("stale"));
   assertEquals([...Deno.readDirSync(join(cache.folder, "urls"))].length, 1);
 });
+
+for (const kind of ["blocks", "files"] as const) {
+  Deno.test({
+    name: `a cache whose disk has no ${kind} left, at any of its writes, costs no job its image`,
+    ignore: !mayMount,
+    async fn() {
+      let isKept = false;
+      for (let left = 0; !isKept; left++) {
+        assert(left < 20, "the image is not kept with any amount of room");
+        await using lab = await Lab.open();
+        await using server = imageServer();
+        const folder = join(lab.root, "cache");
+        await Deno.mkdir(folder);
+        await using disk = await SmallDisk.mount(folder, { mib: 128 });
+        const cache = await openCache(lab);
+        // Less room than this is seen beforehand.
+        const needed = (IMAGE.length + SPARE_BYTES) / 4096;
+        await disk.leave({ [kind]: Math.ceil(kind === "blocks" ? needed - 2 + left : left) });
+        assertEquals(await get(lab, server.url, cache), IMAGE);
+        isKept = (await cache.list()).some(({ urls }) => urls.includes(server.url));
+        assertEquals(lab.log.some((line) => line.includes("WARNING")), !isKept, lab.log.join("\n"));
+        const names = await Array.fromAsync(Deno.readDir(join(folder, "urls")));
+        assert(names.every(({ name }) => name.endsWith(".json")), "half a note is left");
+      }
+    },
+  });
+}

@@ -3,22 +3,21 @@ import { assert, assertEquals } from "@std/assert";
 import { Stopped } from "../../connectors/support/errors.ts";
 import { processesWith } from "../../lib/process/proc.ts";
 import { Lab } from "./support/lab.ts";
-import { answerAll, SCENES } from "./support/scenes.ts";
+import { answerAll, SCENES, titleOf } from "./support/scenes.ts";
 import { httpStub, until } from "./support/stubs.ts";
 
 /** What shells add to a signal's number. */
 const SIGTERM_STATUS = 143;
 
 for (const scene of SCENES) {
-  const { connector, stage, variant, programs } = scene;
+  const { connector, stage, programs } = scene;
   // A reservation that is stopped has ended as it should; test commands are in stop_test.ts.
   if (stage === "reserve" || stage === "runtest") continue;
   // Putting back goes on for up to 30 s after a stop, so that is what would be waited for here.
   for (
     const program of connector === "cm3" ? programs.filter((name) => name !== "pdu") : programs
   ) {
-    const title = `${connector} ${stage}${variant === undefined ? "" : ` ${variant}`}`;
-    Deno.test(`${title} that is stopped while ${program} runs ends at once, and leaves no process`, async () => {
+    Deno.test(`${titleOf(scene)} that is stopped while ${program} runs ends at once, and leaves no process`, async () => {
       await using lab = await Lab.open();
       await using server = httpStub(answerAll);
       await scene.prepare(lab, server.port);

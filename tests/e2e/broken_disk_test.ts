@@ -2,26 +2,7 @@ import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { type AgentProcess, startProgram } from "../support/agent_process.ts";
 import { Lab } from "../support/lab.ts";
-
-/** Runs a command with a file system of its own, which has few inodes, mounted at `$1`. */
-const WITH_DISK = [
-  "unshare",
-  "--mount",
-  "/bin/sh",
-  "-c",
-  'mount -t tmpfs -o size=64m,nr_inodes=400 tmpfs "$1" && shift && exec "$@"',
-  "sh",
-];
-
-const mayMount = await (async () => {
-  const folder = await Deno.makeTempDir();
-  try {
-    const [program = "", ...args] = [...WITH_DISK, folder, "true"];
-    return (await new Deno.Command(program, { args, stderr: "null" }).output()).success;
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-})();
+import { mayMount, onOwnDisk } from "../support/small_disk.ts";
 
 interface Ground {
   lab: Lab;
@@ -54,7 +35,9 @@ async function withDisk(test: (ground: Ground) => Promise<void>): Promise<void> 
       cleanup_command: "echo cleaned",
     }),
   );
-  await using agent = startProgram(["-c", config], { through: [...WITH_DISK, disk] });
+  await using agent = startProgram(["-c", config], {
+    through: [...onOwnDisk("size=64m,nr_inodes=400"), disk],
+  });
   const onDisk = async (command: string) => {
     const args = ["-t", `${agent.pid}`, "-m", "sh", "-c", command, "sh", disk];
     const { success, stderr } = await new Deno.Command("nsenter", { args }).output();

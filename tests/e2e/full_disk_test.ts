@@ -2,26 +2,7 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { startProgram } from "./built_program.ts";
 import { Lab } from "../support/lab.ts";
-
-/** Runs a command with a small file system of its own, mounted at `$1`. */
-const WITH_SMALL_DISK = [
-  "unshare",
-  "--mount",
-  "/bin/sh",
-  "-c",
-  'mount -t tmpfs -o size=3m tmpfs "$1" && shift && exec "$@"',
-  "sh",
-];
-
-const mayMount = await (async () => {
-  const folder = await Deno.makeTempDir();
-  try {
-    const [program = "", ...args] = [...WITH_SMALL_DISK, folder, "true"];
-    return (await new Deno.Command(program, { args, stderr: "null" }).output()).success;
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-})();
+import { mayMount, onOwnDisk } from "../support/small_disk.ts";
 
 Deno.test({
   name:
@@ -51,7 +32,7 @@ Deno.test({
       }),
     );
     const flood = lab.submit({ test_data: { flood: true } });
-    await using agent = startProgram(["-c", config], { through: [...WITH_SMALL_DISK, disk] });
+    await using agent = startProgram(["-c", config], { through: [...onOwnDisk("size=3m"), disk] });
     await lab.complete(flood);
     const output = lab.output(flood, "test");
     // The disk is full for the one who keeps what the command prints, or for the job's record: a race.

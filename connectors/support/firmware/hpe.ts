@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { ConnectorContext } from "../../context.ts";
 import { FirmwareUpdateError } from "../errors.ts";
+import { temporaryFolder } from "../files.ts";
 import { download } from "../http/download.ts";
 import { failureText, succeeded } from "../process/runner.ts";
 import type { SshTarget } from "../ssh/ssh.ts";
@@ -72,23 +73,19 @@ export async function updateByIlo(
     }
     return;
   }
-  const folder = await Deno.makeTempDir({ prefix: "fwpkg-", dir: ctx.cwd });
-  try {
-    const files = new Map<string, string>();
-    for (const { package: { file, sha256 } } of updates) {
-      if (files.has(file)) continue;
-      const url = `${repository}${release}/${file}`;
-      files.set(file, (await download(ctx, { url, to: join(folder, file), sha256 })).path);
-    }
-    await emptyTaskQueue(ctx, ilo);
-    const failures = await flashAll(ctx, ilo, files);
-    await reboot(ctx, ilo, target);
-    failures.push(...await checkVersions(ilo, updates));
-    if (failures.length > 0) {
-      throw new FirmwareUpdateError(`Firmware is not updated: ${failures.join("; ")}`);
-    }
-  } finally {
-    await Deno.remove(folder, { recursive: true });
+  await using folder = await temporaryFolder({ dir: ctx.cwd, prefix: "fwpkg-" });
+  const files = new Map<string, string>();
+  for (const { package: { file, sha256 } } of updates) {
+    if (files.has(file)) continue;
+    const url = `${repository}${release}/${file}`;
+    files.set(file, (await download(ctx, { url, to: join(folder.path, file), sha256 })).path);
+  }
+  await emptyTaskQueue(ctx, ilo);
+  const failures = await flashAll(ctx, ilo, files);
+  await reboot(ctx, ilo, target);
+  failures.push(...await checkVersions(ilo, updates));
+  if (failures.length > 0) {
+    throw new FirmwareUpdateError(`Firmware is not updated: ${failures.join("; ")}`);
   }
 }
 

@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import * as z from "zod";
 import type { ConnectorContext } from "../../context.ts";
 import { FirmwareUpdateError, messageOf } from "../errors.ts";
+import { type TemporaryFolder, temporaryFolder, writeFile } from "../files.ts";
 import { issuesText } from "../job.ts";
 import { type CommandResult, failureText, succeeded } from "../process/runner.ts";
 import type { Component } from "./hpe_repository.ts";
@@ -103,9 +104,9 @@ async function bmcFromMaas(ctx: ConnectorContext): Promise<Bmc> {
 export class Ilorest implements AsyncDisposable {
   readonly #ctx: ConnectorContext;
   readonly #bmc: Bmc;
-  readonly #folder: string;
+  readonly #folder: TemporaryFolder;
 
-  private constructor(ctx: ConnectorContext, bmc: Bmc, folder: string) {
+  private constructor(ctx: ConnectorContext, bmc: Bmc, folder: TemporaryFolder) {
     this.#ctx = ctx;
     this.#bmc = bmc;
     this.#folder = folder;
@@ -117,7 +118,7 @@ export class Ilorest implements AsyncDisposable {
    * @throws FirmwareUpdateError when ilorest is missing or too old, or the iLO refuses.
    */
   static async open(ctx: ConnectorContext, bmc: Bmc): Promise<Ilorest> {
-    const folder = await Deno.makeTempDir({ prefix: "ilorest-" });
+    const folder = await temporaryFolder({ prefix: "ilorest-" });
     const ilorest = new Ilorest(ctx, bmc, folder);
     try {
       await ilorest.#checkVersion();
@@ -125,14 +126,14 @@ export class Ilorest implements AsyncDisposable {
       await ilorest.login();
       return ilorest;
     } catch (error) {
-      await Deno.remove(folder, { recursive: true });
+      await folder[Symbol.asyncDispose]();
       throw error;
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.try(["logout"]);
-    await Deno.remove(this.#folder, { recursive: true });
+    await this.#folder[Symbol.asyncDispose]();
   }
 
   /** Where the iLO answers pings. */
@@ -169,7 +170,7 @@ export class Ilorest implements AsyncDisposable {
     if (/[\r\n]/.test(user + password)) {
       throw new FirmwareUpdateError("The user or the password of the BMC has more than one line");
     }
-    await Deno.writeTextFile(
+    await writeFile(
       this.#configFile,
       `[redfish]\nusername = ${user}\npassword = ${password}\n`,
       { mode: 0o600 },
@@ -177,7 +178,7 @@ export class Ilorest implements AsyncDisposable {
   }
 
   get #configFile(): string {
-    return join(this.#folder, "redfish.conf");
+    return join(this.#folder.path, "redfish.conf");
   }
 
   /** Runs one command of ilorest. @throws FirmwareUpdateError when it fails. */
@@ -190,7 +191,7 @@ export class Ilorest implements AsyncDisposable {
   /** Runs one command of ilorest, which may fail. */
   try(words: readonly string[], timeoutMs: number = CALL_MS): Promise<CommandResult> {
     return this.#ctx.runner.run(
-      ["ilorest", "--nologo", "-c", this.#configFile, `--cache-dir=${this.#folder}`, ...words],
+      ["ilorest", "--nologo", "-c", this.#configFile, `--cache-dir=${this.#folder.path}`, ...words],
       { timeoutMs },
     );
   }

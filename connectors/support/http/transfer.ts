@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import type { Progress } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
+import { whyNot, writeAll } from "../files.ts";
 import { progressOf } from "../progress.ts";
 import { timeLimit, unlessAborted } from "../wait/time_limit.ts";
 
@@ -16,7 +17,7 @@ const CONNECT_TIMEOUT_MS = 30_000;
 const STALL_TIMEOUT_MS = 60_000;
 
 /** The largest file system is no use when it is full to the last byte. */
-const SPARE_BYTES = 64 * 1024 * 1024;
+export const SPARE_BYTES = 64 * 1024 * 1024;
 
 /** How much of a beginning is read at once. */
 const READ_BYTES = 1024 * 1024;
@@ -104,6 +105,8 @@ class Transfer implements AsyncDisposable {
       create: true,
       truncate: !resumes,
       mode: 0o600,
+    }).catch((error) => {
+      throw cannotKeep(target, error);
     });
     const transfer = new Transfer(ctx, url, target, file);
     if (resumes) await transfer.#readBeginning();
@@ -292,11 +295,9 @@ class Transfer implements AsyncDisposable {
 
   async #keep(bytes: Uint8Array, progress: Progress): Promise<void> {
     try {
-      for (let at = 0; at < bytes.length;) at += await this.#file.write(bytes.subarray(at));
+      await writeAll(this.#file, bytes);
     } catch (error) {
-      throw new ProvisioningError(`Cannot write ${this.target.path}: ${messageOf(error)}`, {
-        cause: error,
-      });
+      throw cannotKeep(this.target, error);
     }
     this.#hash.update(bytes);
     this.#size += bytes.length;
@@ -317,7 +318,7 @@ class Transfer implements AsyncDisposable {
     const { bavail, bsize } = await statfs(dirname(this.target.path));
     const free = bavail * bsize;
     if (needed + SPARE_BYTES <= free) return;
-    throw new ProvisioningError(
+    throw new CannotKeep(
       `Cannot download ${
         shownUrl(this.url)
       }: it needs ${needed} bytes, and only ${free} are free in ` +
@@ -331,6 +332,13 @@ class Transfer implements AsyncDisposable {
       total,
     });
   }
+}
+
+/** It is this host's disk, and no fault of the server. */
+export class CannotKeep extends ProvisioningError {}
+
+function cannotKeep({ path }: FetchTarget, error: unknown): CannotKeep {
+  return new CannotKeep(`Cannot write ${path}: ${whyNot(error)}`, { cause: error });
 }
 
 /** A URL for messages, without a password that it may carry. */

@@ -6,8 +6,15 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
+import { temporaryFolder } from "../files.ts";
 import { downloadSource, expectChecksum } from "../http/download.ts";
-import { type Fetched, fetchFile, type FetchTarget, shownUrl } from "../http/transfer.ts";
+import {
+  CannotKeep,
+  type Fetched,
+  fetchFile,
+  type FetchTarget,
+  shownUrl,
+} from "../http/transfer.ts";
 import type { ImageCache, UrlEntry } from "./cache.ts";
 
 /** How much is read at once. */
@@ -70,7 +77,13 @@ export async function openArriving(
   const { url, wanted } = await downloadSource(ctx, source);
   if (cache === undefined) return arriving(await download(ctx, { url, wanted }));
   while (true) {
-    const lock = await cache.tryLock(url.href);
+    let lock: Disposable | undefined;
+    try {
+      lock = await cache.tryLock(url.href);
+    } catch (error) {
+      ctx.log.warning(`The image cache is not used: ${messageOf(error)}`);
+      return arriving(await download(ctx, { url, wanted }));
+    }
     if (lock === undefined) {
       const followed = await follow(ctx, { url, wanted, cache });
       if (followed !== undefined) return arriving(followed);
@@ -89,12 +102,12 @@ interface Wanted {
 
 /** Without a cache: a file in the job's folder, which is removed in the end. */
 async function download(ctx: ConnectorContext, { url, wanted }: Wanted): Promise<Source> {
-  const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: ".image-" });
-  const path = join(folder, "image");
+  const folder = await temporaryFolder({ dir: ctx.cwd, prefix: ".image-" });
+  const path = join(folder.path, "image");
   const transfer = new OwnTransfer(ctx, { url, wanted, path });
   const close = async () => {
     await transfer.stop();
-    await Deno.remove(folder, { recursive: true });
+    await folder[Symbol.asyncDispose]();
   };
   try {
     await transfer.begun;
@@ -122,11 +135,19 @@ async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransf
     resume: await resumable(cache, url.href),
     known,
     onHead: async (size, validators) => {
-      if (size !== undefined && !await cache.makeRoom(size)) throw new TooLarge();
-      await cache.noteIncoming({ url: url.href, size, ...validators });
+      if (size !== undefined && !await cache.makeRoom(size)) {
+        throw new NotKept(`${shownUrl(url)} is larger than the image cache may become`);
+      }
+      await cache.noteIncoming({ url: url.href, size, ...validators }).catch((error) => {
+        throw new NotKept(messageOf(error), { cause: error });
+      });
     },
     onFetched: async ({ sha256, size, validators }) => {
-      await cache.keep(url.href, { digest: sha256, size, validators });
+      // Before the image is in its place: who reads it meanwhile looks for it there by the note.
+      await cache.noteUrl({ url: url.href, digest: sha256, size, ...validators }).catch((error) =>
+        ctx.log.warning(`The image will not be found in the cache: ${messageOf(error)}`)
+      );
+      await cache.keep(url.href, sha256);
       await cache.count("miss", 0);
       return cache.contentPath(sha256);
     },
@@ -150,8 +171,8 @@ async function lead(ctx: ConnectorContext, wish: Lead): Promise<Source> {
     }
   } catch (error) {
     await transfer.stop();
-    if (error instanceof TooLarge) {
-      ctx.log.warning(`${shownUrl(url)} is larger than the image cache may become: it is not kept`);
+    if (error instanceof NotKept || error instanceof CannotKeep) {
+      ctx.log.warning(`The image is not kept in the cache: ${error.message}`);
       return await download(ctx, { url, wanted });
     }
     // What the job names by its checksum is right, whatever the server says.
@@ -173,8 +194,8 @@ async function lead(ctx: ConnectorContext, wish: Lead): Promise<Source> {
   };
 }
 
-/** The image cannot be kept. */
-class TooLarge extends Error {}
+/** The image cannot be kept; the message says why. */
+class NotKept extends Error {}
 
 /** What an earlier process has left of an image, if it can be gone on with. */
 async function resumable(cache: ImageCache, url: string) {

@@ -15,7 +15,8 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import * as z from "zod";
 import { messageOf } from "../errors.ts";
-import type { Validators } from "../http/transfer.ts";
+import { writeFile } from "../files.ts";
+import { SPARE_BYTES } from "../http/transfer.ts";
 
 const FOLDERS = ["content", "urls", "incoming"];
 const DIGEST = /^[0-9a-f]{64}$/;
@@ -147,20 +148,12 @@ export class ImageCache {
   }
 
   /** Puts an image that has arrived where it is kept. The caller has its lock. */
-  async keep(
-    url: string,
-    { digest, size, validators }: {
-      readonly digest: string;
-      readonly size: number;
-      readonly validators: Validators;
-    },
-  ): Promise<void> {
+  async keep(url: string, digest: string): Promise<void> {
     await Deno.rename(this.incomingPath(url), this.contentPath(digest));
-    await this.noteUrl({ url, digest, size, ...validators });
     await Deno.remove(`${this.incomingPath(url)}.json`).catch(() => {});
   }
 
-  /** Notes that a URL has this image. */
+  /** Notes that a URL has this image, which may be yet to be put in its place. */
   async noteUrl(entry: UrlEntry): Promise<void> {
     await writeJson(this.#urlFile(entry.url), entry);
   }
@@ -221,7 +214,7 @@ export class ImageCache {
     const { bavail, bsize } = await statfs(this.folder);
     const tooMuch = Math.max(
       held + needed - maxBytes,
-      needed + minFreeBytes - bavail * bsize,
+      needed + Math.max(minFreeBytes, SPARE_BYTES) - bavail * bsize,
     );
     if (needed > maxBytes || tooMuch > held) return false;
     let freed = 0;
@@ -259,8 +252,12 @@ export class ImageCache {
     return before - after + stale;
   }
 
-  /** Counts a use of the cache. */
+  /** Counts a use of the cache. No image is given up for a number that cannot be written. */
   async count(use: "hit" | "miss", savedBytes: number): Promise<void> {
+    await this.#count(use, savedBytes).catch(() => {});
+  }
+
+  async #count(use: "hit" | "miss", savedBytes: number): Promise<void> {
     const path = join(this.folder, "statistics.json");
     using lock = await Deno.open(`${path}.lock`, {
       read: true,
@@ -303,6 +300,6 @@ async function readJson(path: string): Promise<unknown> {
 
 async function writeJson(path: string, value: unknown): Promise<void> {
   const temporary = `${path}.${crypto.randomUUID()}`;
-  await Deno.writeTextFile(temporary, JSON.stringify(value), { mode: 0o600 });
+  await writeFile(temporary, JSON.stringify(value), { mode: 0o600 });
   await Deno.rename(temporary, path);
 }

@@ -110,11 +110,16 @@ export function unpacker(format: Exclude<ImageFormat, "qcow2">): string {
  */
 export async function rawFromQcow2(ctx: ConnectorContext, path: string): Promise<string> {
   const raw = `${path}.raw`;
-  const result = await ctx.runner.run(["qemu-img", "convert", "-O", "raw", path, raw], {
-    timeoutMs: QCOW2_TIMEOUT_MS,
-  });
-  expectSuccess(result, { step: `convert the image '${basename(path)}'`, program: "qemu-img" });
-  return raw;
+  try {
+    const result = await ctx.runner.run(["qemu-img", "convert", "-O", "raw", path, raw], {
+      timeoutMs: QCOW2_TIMEOUT_MS,
+    });
+    expectSuccess(result, { step: `convert the image '${basename(path)}'`, program: "qemu-img" });
+    return raw;
+  } catch (error) {
+    await Deno.remove(raw).catch(() => {});
+    throw error;
+  }
 }
 
 /** A file as a stream of large pieces: the small ones of `file.readable` cost more than their use. */

@@ -8,7 +8,7 @@ import { fileStream, rawFromQcow2, sniffImage, unpacker, withProgress } from "./
 const COMPRESS_TIMEOUT_MS = 3_600_000;
 
 /**
- * Makes `<path>.xz` of an image and removes the image itself. One that is xz already is only renamed.
+ * Makes `<path>.xz` of an image and removes the image itself, also where that fails. One that is xz already is only renamed.
  * The fast level of xz on all cores: what the wire saves by a better one is spent many times over.
  *
  * @returns the path of the result.
@@ -22,9 +22,11 @@ export async function recompressToXz(ctx: ConnectorContext, path: string): Promi
     await Deno.rename(path, result);
     return result;
   }
-  const source = format === "qcow2" ? await rawFromQcow2(ctx, path) : path;
   const program = format === "qcow2" ? "cat" : unpacker(format);
+  let source = path;
+  let isComplete = false;
   try {
+    if (format === "qcow2") source = await rawFromQcow2(ctx, path);
     const ended = await ctx.runner.run(
       [
         "/bin/sh",
@@ -46,9 +48,11 @@ export async function recompressToXz(ctx: ConnectorContext, path: string): Promi
       const why = ended.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
       throw new ProvisioningError(`Cannot unpack the image: '${program}' says: ${why}`);
     }
+    isComplete = true;
+    return result;
   } finally {
-    if (source !== path) await Deno.remove(source).catch(() => {});
+    // A disk that is full of images is no use to the job's other phases.
+    const unneeded = [path, source, ...(isComplete ? [] : [result])];
+    for (const file of new Set(unneeded)) await Deno.remove(file).catch(() => {});
   }
-  await Deno.remove(path);
-  return result;
 }

@@ -3,6 +3,7 @@ import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { attachmentPath } from "../attachments.ts";
 import { checkDownload } from "../http/download.ts";
 import { ProvisioningError } from "../errors.ts";
+import { temporaryFolder } from "../files.ts";
 import { openArriving } from "./arriving.ts";
 import { hostCache } from "./host_cache.ts";
 import {
@@ -125,11 +126,10 @@ async function imageOfFile(
       [Symbol.asyncDispose]: () => Promise.resolve(),
     };
   }
-  const folder = await Deno.makeTempDir({ dir: ctx.cwd, prefix: RAW_FOLDER_PREFIX });
-  const remove = () => Deno.remove(folder, { recursive: true });
+  const folder = await temporaryFolder({ dir: ctx.cwd, prefix: RAW_FOLDER_PREFIX });
   try {
     // qemu-img writes beside its input, and that is not ours.
-    const link = join(folder, basename(path));
+    const link = join(folder.path, basename(path));
     await Deno.symlink(path, link);
     const raw = await rawFromQcow2(ctx, link);
     await sniffImage(raw);
@@ -139,10 +139,10 @@ async function imageOfFile(
       size: (await Deno.stat(raw)).size,
       unpacker: unpacker("raw"),
       timeoutMs,
-      [Symbol.asyncDispose]: remove,
+      [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
     };
   } catch (error) {
-    await remove();
+    await folder[Symbol.asyncDispose]();
     throw error;
   }
 }

@@ -1,6 +1,7 @@
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf } from "../errors.ts";
+import { whyNot, writeAll } from "../files.ts";
 import { openTcp } from "../wait/tcp.ts";
 import { telnetStripper } from "./telnet.ts";
 
@@ -31,9 +32,16 @@ export async function startSerialLogger(
   options: SerialLoggerOptions = {},
 ): Promise<AsyncDisposable> {
   const { serial_host: host, serial_port: port } = ctx.config;
-  if (!host || port === undefined) return { [Symbol.asyncDispose]: () => Promise.resolve() };
+  const none = { [Symbol.asyncDispose]: () => Promise.resolve() };
+  if (!host || port === undefined) return none;
   const stop = new AbortController();
-  const log = await SerialFile.open(join(ctx.cwd, file), options.maxBytes ?? LOG_MAX_BYTES);
+  let log: SerialFile;
+  try {
+    log = await SerialFile.open(join(ctx.cwd, file), options.maxBytes ?? LOG_MAX_BYTES);
+  } catch (error) {
+    ctx.log.warning(`Serial log: ${messageOf(error)}`);
+    return none;
+  }
   const running = follow(ctx, { host, port, stop: stop.signal, log })
     .catch((error) => {
       if (!stop.signal.aborted) ctx.log.warning(`Serial log: ${messageOf(error)}`);
@@ -51,12 +59,16 @@ export async function startSerialLogger(
 class SerialFile {
   #left: number;
 
-  private constructor(readonly file: Deno.FsFile, maxBytes: number) {
+  private constructor(readonly path: string, readonly file: Deno.FsFile, maxBytes: number) {
     this.#left = maxBytes;
   }
 
   static async open(path: string, maxBytes: number): Promise<SerialFile> {
-    return new SerialFile(await Deno.open(path, { append: true, create: true }), maxBytes);
+    try {
+      return new SerialFile(path, await Deno.open(path, { append: true, create: true }), maxBytes);
+    } catch (error) {
+      throw new NotWritable(path, error);
+    }
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -68,11 +80,20 @@ class SerialFile {
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
-    for (let done = 0; done < bytes.length;) done += await this.file.write(bytes.subarray(done));
+    await writeAll(this.file, bytes).catch((error) => {
+      throw new NotWritable(this.path, error);
+    });
   }
 
   close(): void {
     this.file.close();
+  }
+}
+
+/** No other connection would help: this is the end of the log, and of nothing else. */
+class NotWritable extends Error {
+  constructor(path: string, cause: unknown) {
+    super(`Cannot write ${basename(path)}: ${whyNot(cause)}`, { cause });
   }
 }
 
@@ -115,6 +136,7 @@ async function follow(ctx: ConnectorContext, { host, port, stop, log }: Followin
       }
     } catch (error) {
       if (signal.aborted) return;
+      if (error instanceof NotWritable) throw error;
       if (!complained) {
         ctx.log.warning(
           `Serial log: no connection to ${host}:${port}: ${messageOf(error)}; trying again every ` +

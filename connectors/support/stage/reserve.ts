@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { ConnectorContext } from "../../context.ts";
 import { parseDuration } from "../wait/duration.ts";
 import { JobError } from "../errors.ts";
+import { writeFile } from "../files.ts";
 import { credentials, type Job } from "../job.ts";
 import { deviceTarget } from "../ssh/ssh.ts";
 import { copySshKey, importSshKey } from "../ssh/ssh_keys.ts";
@@ -87,7 +88,7 @@ async function installKeys(ctx: ConnectorContext, job: Job): Promise<boolean> {
   if (keys.length === 0) return false;
   const path = join(ctx.cwd, KEY_FILE);
   await Deno.remove(path).catch(() => {});
-  await Deno.writeTextFile(path, keys.join(""), { createNew: true });
+  await writeFile(path, keys.join(""), { createNew: true });
   const target = deviceTarget(ctx, { user: credentials(job).user });
   const copied = await copySshKey(ctx, target, { keyFile: KEY_FILE, force: true });
   if (!copied.ok) ctx.log.warning(`Cannot install the ssh keys: ${copied.why}`);

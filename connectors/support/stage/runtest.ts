@@ -2,6 +2,7 @@ import { join } from "node:path";
 import type { ConnectorContext } from "../../context.ts";
 import { preTestHook } from "../control_host/pre_provision_hook.ts";
 import { JobError, RECOVERY_STATUS } from "../errors.ts";
+import { writeFile } from "../files.ts";
 import type { Job } from "../job.ts";
 import { startSerialLogger } from "../serial/serial_logger.ts";
 import { fillTemplate } from "../templates.ts";
@@ -124,7 +125,7 @@ async function runScript(
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   });
   // createNew never follows a link that somebody put there meanwhile.
-  await Deno.writeTextFile(path, fillIn(ctx, script), { createNew: true, mode: 0o700 });
+  await writeFile(path, fillIn(ctx, script), { createNew: true, mode: 0o700 });
   return await ctx.runner.runForeground([`./${SCRIPT_NAME}`], {
     env,
     onOutput: (bytes) => ctx.print(bytes),

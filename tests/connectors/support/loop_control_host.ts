@@ -7,6 +7,7 @@ import {
   type SshServer,
   testWithTools,
 } from "../../support/sshd.ts";
+import { unmount } from "../../support/unmount.ts";
 
 /**
  * lsblk for a kernel that does not look for partitions on loop devices, or a host without udev,
@@ -69,7 +70,7 @@ async function loopMountsWork(): Promise<boolean> {
     await output(["mkfs.ext4", "-q", "-F", image]);
     await Deno.mkdir(join(folder, "mnt"));
     await output(["mount", "-o", "loop", image, join(folder, "mnt")]);
-    await output(["umount", join(folder, "mnt")]);
+    await unmount(join(folder, "mnt"));
     return true;
   } catch {
     return false;

@@ -36,7 +36,7 @@ count() { i=$(( $(cat "$1" 2>/dev/null || echo 0) + 1 )); echo $i > "$1"; }
 case "$2 $3" in
 ${on.join("\n")}
 "machine read")
-  count .reads
+  count "${lab.root}/reads"
   set -- ${words(statuses)}
   while [ $i -gt 1 ] && [ $# -gt 1 ]; do shift; i=$((i - 1)); done
   printf '{"status_name": "%s", "ip_addresses": %s}\\n' "$1" '${JSON.stringify(addresses)}' ;;
@@ -44,7 +44,7 @@ ${on.join("\n")}
 "version read") echo '{"version": "3.5.0"}' ;;
 "block-devices read") echo '${JSON.stringify(devices)}' ;;
 "volume-groups read") echo '[]' ;;
-"partitions create") count .partitions; echo "{\\"id\\": $((100 + i))}" ;;
+"partitions create") count "${lab.root}/partitions"; echo "{\\"id\\": $((100 + i))}" ;;
 *) echo '{}' ;;
 esac`,
   );

@@ -1,6 +1,7 @@
 /** Disk images with the partition tables and file systems that each kind of image has. For root. */
 import { join } from "node:path";
 import { output } from "../../support/sshd.ts";
+import { unmount } from "../../support/unmount.ts";
 
 const MIB = 1024 * 1024;
 
@@ -131,7 +132,7 @@ async function mounted(
     // Unmounting writes nothing where somebody else has the mount in a namespace of his own.
     await output(["sync", "-f", root]);
   } finally {
-    await output(["umount", root]);
+    await unmount(root);
   }
   await Deno.remove(root);
 }

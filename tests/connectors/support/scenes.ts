@@ -1,6 +1,8 @@
 /** A lab for each connector and stage in which all goes well, and the programs that it needs. */
+import { assert, assertEquals } from "@std/assert";
 import { CONNECTOR_NAMES } from "../../../connectors/registry.ts";
 import { STAGES } from "../../../connectors/context.ts";
+import { processesWith } from "../../../lib/process/proc.ts";
 import { ControlHost } from "./control_host.ts";
 import type { Lab } from "./lab.ts";
 import { fakeMaas, MAAS_CONFIG } from "./maas.ts";
@@ -12,6 +14,8 @@ export interface Scene {
   readonly stage: string;
   /** What is special about this one. */
   readonly variant?: string;
+  /** The connector brings nothing of its own to it. */
+  readonly isCommon?: boolean;
   /** All programs that it calls. */
   readonly programs: readonly string[];
   /** Of these, the ones to break; muxpi_failures_test.ts has more to say of muxpi's. @default all */
@@ -228,9 +232,9 @@ esac`,
         `for command; do :; done
 case "$*" in
   *linaro@*os-release) echo ID=debian ;;
-  *os-release) test -e booted && echo ID=ubuntu ;;
+  *os-release) test -e '${lab.root}/booted' && echo ID=ubuntu ;;
   *"dd of="*) cat >/dev/null; echo "1+0 records out" >&2 ;;
-  */sbin/reboot) : > booted ;;
+  */sbin/reboot) : > '${lab.root}/booted' ;;
 esac`,
       );
     },
@@ -274,10 +278,10 @@ esac`,
     async prepare(lab, _port, more) {
       await lab.config({ ...DEVICE, ...more });
       await lab.job({ test_data: { test_password: "secret" } });
-      await lab.fake("ssh-copy-id", ": > let-in");
+      await lab.fake("ssh-copy-id", `: > "${lab.root}/let-in"`);
       await lab.fake(
         "ssh",
-        'test -e let-in || { echo "Permission denied (publickey)." >&2; exit 255; }',
+        `test -e "${lab.root}/let-in" || { echo "Permission denied (publickey)." >&2; exit 255; }`,
       );
     },
   },
@@ -427,9 +431,26 @@ export const SCENES: readonly Scene[] = CONNECTOR_NAMES.flatMap((connector) =>
     const own = OWN.filter((scene) => scene.connector === connector && scene.stage === stage);
     if (own.length > 0) return own;
     return COMMON.filter((scene) => scene.stage === stage)
-      .map((scene) => ({ ...scene, connector }));
+      .map((scene) => ({ ...scene, connector, isCommon: true }));
   })
 );
+
+/** What to call a scene in the name of a test. */
+export function titleOf({ connector, stage, variant }: Scene): string {
+  return `${connector} ${stage}${variant === undefined ? "" : ` ${variant}`}`;
+}
+
+/** No process, no file of ours; nothing mounted, the medium at the device, and that has its power. */
+export async function assertNothingLeft(lab: Lab, host: ControlHost | void): Promise<void> {
+  assertEquals(await processesWith(`HOME=${lab.root}/home`), [], "processes are left");
+  for await (const { name } of Deno.readDir(lab.cwd)) assert(!name.startsWith(".muxpi"), name);
+  const power = await lab.calls("power");
+  if (power.length > 0) assertEquals(power.at(-1)?.args, ["on"]);
+  if (!host) return;
+  assertEquals(await host.mounted(), []);
+  const switched = (await host.done()).filter((line) => line.startsWith("stm"));
+  if (switched.length > 0) assertEquals(switched.at(-1), "stm -dut");
+}
 
 function controlHost(port: number) {
   return { control_host: "127.0.0.1", control_host_port: port };
