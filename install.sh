@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs testflinger-agent on this host, or into an image with --root. Runs again without harm:
-# for an upgrade, a roll-back, or another agent. A running agent is left alone; it uses the new
-# version from its next restart on.
+# for an upgrade, a roll-back, or another agent. Running agents are reloaded: the new version takes their
+# jobs up where they are.
 set -eu
 # Files must be readable for the agent's user, whatever the umask of whoever installs.
 umask 022
@@ -22,6 +22,11 @@ Usage: sh install.sh [options]
   --agent NAME --config FILE
                     set up an agent: FILE becomes its configuration, if 'check' finds no mistake in it
   --force           replace a configuration that differs, without asking
+  --config-dir DIR  run all agents of this host in one service, testflinger-agents: one for each DIR/*.conf and
+                    DIR/NAME/testflinger-agent.conf. With /etc/testflinger-agent, agents that have services of
+                    their own move over, and their jobs go on
+  --per-agent       and back: a service for each /etc/testflinger-agent/NAME/testflinger-agent.conf
+  --no-reload       leave running agents on the version that they have
   --root DIR        install below DIR, for an image; makes no user now, but at the image's first boot
   --arch ARCH       with --root: x86_64 or aarch64, where the image is for another machine
   --uninstall       remove the program; configuration and undelivered results stay
@@ -40,11 +45,11 @@ misused() {
   exit 2
 }
 
-from='' version='' sha256='' prefix=/usr/local user=testflinger agent='' config=''
-root='' arch='' uninstall='' purge='' stop='' force='' key=''
+from='' version='' sha256='' prefix=/usr/local user=testflinger agent='' config='' config_dir=''
+root='' arch='' uninstall='' purge='' stop='' force='' key='' per_agent='' no_reload=''
 while [ $# -gt 0 ]; do
   case $1 in
-    --from | --version | --sha256 | --key | --prefix | --user | --agent | --config | --root | --arch)
+    --from | --version | --sha256 | --key | --prefix | --user | --agent | --config | --config-dir | --root | --arch)
       [ $# -ge 2 ] || misused "$1 needs a value"
       case $1 in
         --from) from=$2 ;;
@@ -55,6 +60,7 @@ while [ $# -gt 0 ]; do
         --user) user=$2 ;;
         --agent) agent=$2 ;;
         --config) config=$2 ;;
+        --config-dir) config_dir=${2%/} ;;
         --root) root=${2%/} ;;
         --arch) arch=$2 ;;
       esac
@@ -64,6 +70,8 @@ while [ $# -gt 0 ]; do
     --purge) purge=yes ;;
     --stop) stop=yes ;;
     --force) force=yes ;;
+    --per-agent) per_agent=yes ;;
+    --no-reload) no_reload=yes ;;
     -h | --help)
       usage
       exit 0
@@ -81,6 +89,12 @@ case $prefix in
 esac
 case $user in
   '' | [!a-z_]* | *[!a-z0-9_-]*) misused "--user is no name for a system user: '$user'" ;;
+esac
+case $config_dir in
+  '') ;;
+  /*[!A-Za-z0-9/._-]*) misused "--config-dir has characters that a unit file cannot take: '$config_dir'" ;;
+  /?*) [ -z "$per_agent" ] || misused "--config-dir and --per-agent are two ways of which one can be gone" ;;
+  *) misused "--config-dir must be an absolute path: '$config_dir'" ;;
 esac
 case $agent in
   '') [ -z "$config" ] || misused "--config needs --agent" ;;
@@ -107,7 +121,11 @@ lib=$root$prefix/lib/testflinger-agent
 etc=$root/etc/testflinger-agent
 state=$root/var/lib/testflinger-agent
 cache=$root/var/cache/testflinger-agent
-unit=$root/etc/systemd/system/testflinger-agent@.service
+systemd=$root/etc/systemd/system
+unit=$systemd/testflinger-agent@.service
+host_unit=$systemd/testflinger-agents.service
+# Such a unit starts with the host.
+host_enabled=$systemd/multi-user.target.wants/testflinger-agents.service
 sysusers=$root/etc/sysusers.d/testflinger-agent.conf
 tmpfiles=$root/etc/tmpfiles.d/testflinger-agent.conf
 share=$root$prefix/share
@@ -117,6 +135,28 @@ zsh_completion=$share/zsh/site-functions/_testflinger-agent
 fish_completion=$share/fish/vendor_completions.d/testflinger-agent.fish
 
 systemd_runs() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
+# In one line: those in one of these states; and all that run, have failed, or start with the host.
+running_units() { # STATES
+  systemctl list-units --plain --no-legend --state="$1" \
+    'testflinger-agent@*.service' testflinger-agents.service | cut -d ' ' -f 1 | tr '\n' ' '
+}
+known_units() { # PATTERN... ('disable' takes no pattern.)
+  {
+    systemctl list-units --all --plain --no-legend "$@"
+    systemctl list-unit-files --no-legend "$@"
+  } | cut -d ' ' -f 1 | grep -v '@\.service$' | sort -u | tr '\n' ' '
+}
+# The folder that the host's one service has.
+host_dir=''
+if [ -f "$host_unit" ]; then
+  host_dir=$(sed -n 's|^ExecStart=.* --config-dir \(/[^ ]*\).*|\1|p' "$host_unit")
+fi
+# The configurations in a folder, in both layouts.
+configs_in() {
+  for file in "$1"/*.conf "$1"/*/testflinger-agent.conf; do
+    [ ! -f "$file" ] || printf '%s\n' "$file"
+  done
+}
 
 # --- uninstall -----------------------------------------------------------------------------------
 
@@ -128,13 +168,8 @@ if [ -n "$uninstall" ]; then
       fail "it is installed in $installed: add --prefix $installed. Nothing was removed"
   fi
   if systemd_runs; then
-    # Those that run or have failed, and those that start with the host. ('disable' takes no pattern.)
-    units=$({
-      systemctl list-units --all --plain --no-legend 'testflinger-agent@*.service'
-      systemctl list-unit-files --no-legend 'testflinger-agent@*.service'
-    } | cut -d ' ' -f 1 | grep -v '@\.service$' | sort -u | tr '\n' ' ')
-    running=$(systemctl list-units --plain --no-legend 'testflinger-agent@*.service' |
-      cut -d ' ' -f 1 | tr '\n' ' ')
+    units=$(known_units 'testflinger-agent@*.service' testflinger-agents.service)
+    running=$(running_units active,activating,reloading,deactivating)
     if [ -n "$running" ] && [ -z "$stop" ]; then
       fail "agents are running: $running
 add --stop to have them stopped and disabled first, or stop them yourself. Nothing was removed"
@@ -144,8 +179,8 @@ add --stop to have them stopped and disabled first, or stop them yourself. Nothi
       fail "cannot stop all agents. Nothing was removed"
   fi
   # In an image, or where systemd did not know them.
-  rm -f -- "$root"/etc/systemd/system/*.wants/testflinger-agent@*.service
-  rm -f -- "$unit" "$bin/testflinger-agent" "$bin/testflinger-device-connector" \
+  rm -f -- "$systemd"/*.wants/testflinger-agent@*.service "$host_enabled"
+  rm -f -- "$unit" "$host_unit" "$bin/testflinger-agent" "$bin/testflinger-device-connector" \
     "$bin/snappy-device-agent" "$sysusers" "$tmpfiles" "$page" "$bash_completion" "$zsh_completion" \
     "$fish_completion"
   rm -rf -- "$lib" "$cache"
@@ -154,11 +189,12 @@ add --stop to have them stopped and disabled first, or stop them yourself. Nothi
     say "Removed. Left in place: $etc, $state and the user (--purge removes them, too)."
   else
     # Folders of agents that lie elsewhere are their owner's to remove.
-    elsewhere=$(sed -n -E 's/^(execution|logging|results)_basedir:[[:space:]]*//p' \
-      "$etc"/*/testflinger-agent.conf 2>/dev/null | grep -v -e '^/var/lib/testflinger-agent/' \
-      -e '^/tmp/testflinger/' | sort -u | tr '\n' ' ') || :
-    rm -rf -- "$etc" "$state" "$root/run/testflinger-agent" \
-      "$root"/etc/systemd/system/testflinger-agent@*.service.d
+    elsewhere=$({ configs_in "$etc" && configs_in "$root$host_dir"; } | tr '\n' '\0' |
+      xargs -0 sed -n -E 's/^(execution|logging|results)_basedir:[[:space:]]*//p' /dev/null |
+      grep -v -e '^/var/lib/testflinger-agent/' -e '^/tmp/testflinger/' | sort -u | tr '\n' ' ') || :
+    case $host_dir/ in /etc/testflinger-agent/* | /) ;; *) elsewhere="$host_dir $elsewhere" ;; esac
+    rm -rf -- "$etc" "$state" "$root/run/testflinger-agent" "$root/run/testflinger-agents" \
+      "$systemd"/testflinger-agent@*.service.d "$systemd/testflinger-agents.service.d"
     # Everybody may put something there: only what is the agents' or root's.
     for owner in "$user" root; do
       find "$root/tmp" -maxdepth 1 -user "$owner" \( -name testflinger -o \
@@ -178,6 +214,38 @@ add --stop to have them stopped and disabled first, or stop them yourself. Nothi
   fi
   exit 0
 fi
+
+# --- one service, or one for each agent ------------------------------------------------------------
+
+if [ -n "$per_agent" ]; then
+  case $host_dir in
+    '') fail "there is no testflinger-agents.service here whose agents could get services of their own" ;;
+    /etc/testflinger-agent) ;;
+    *)
+      fail "only agents in /etc/testflinger-agent can have services of their own: move $host_dir/NAME there, \
+and install with --config-dir /etc/testflinger-agent first. Nothing was changed"
+      ;;
+  esac
+  for file in "$etc"/*/testflinger-agent.conf; do
+    name=$(basename -- "$(dirname -- "$file")")
+    case $name in
+      '*' | [A-Za-z0-9_]*) ;;
+      *) fail "no service can have the name of $file: rename its folder. Nothing was changed" ;;
+    esac
+  done
+  for file in "$etc"/*.conf; do
+    [ ! -f "$file" ] || fail "an agent with a service of its own has a folder of its own: move $file to \
+/etc/testflinger-agent/NAME/testflinger-agent.conf. Nothing was changed"
+  done
+elif [ -n "$config_dir" ]; then
+  mkdir -p -- "$etc" || fail "cannot make the folder $etc"
+  [ -d "$root$config_dir" ] || fail "there is no folder $root$config_dir"
+fi
+wants_host=''
+[ -z "$config_dir" ] || wants_host=yes
+is_new_host=''
+[ "${config_dir:-$host_dir}" = "$host_dir" ] || is_new_host=yes
+[ -n "$config_dir$per_agent" ] || config_dir=$host_dir
 
 # --- this machine --------------------------------------------------------------------------------
 
@@ -271,6 +339,10 @@ if [ -z "$from" ]; then
   for place in "$here" "$here/dist"; do
     if [ -z "$from" ] && [ -f "$place/SHA256SUMS" ]; then from=$place; fi
   done
+  # Another kind of service needs no other program.
+  if [ -z "$from" ] && [ -z "$version" ] && [ -n "$wants_host$per_agent" ] && [ -L "$bin/testflinger-agent" ]; then
+    from=$lib/$(basename -- "$(readlink -- "$bin/testflinger-agent")")
+  fi
   if [ -z "$from" ] && [ -n "$version" ]; then
     fail "version $version is not kept on this host (there is: $(kept)): say where it is with --from"
   fi
@@ -391,9 +463,11 @@ exec $prefix/bin/testflinger-agent device-connector "\$@"
 EOF
 done
 
-sed -e "s|@PREFIX@|$prefix|g" -e "s|@USER@|$user|g" >"$work/unit" <<'EOF'
+# Lines of one kind of service begin with 'one:', those of the other with 'all:'.
+sed -e "s|@PREFIX@|$prefix|g" -e "s|@USER@|$user|g" -e "s|@DIR@|$config_dir|g" >"$work/units" <<'EOF'
 [Unit]
-Description=Testflinger agent %i
+one:Description=Testflinger agent %i
+all:Description=Testflinger agents of this host
 # Only an order: an agent waits for the server as long as it takes.
 Wants=network-online.target
 After=network-online.target
@@ -410,27 +484,35 @@ Type=notify
 # environment, lest a phase script speak for it by accident.
 NotifyAccess=all
 # A restart that was asked for is no failure, and has a status by which systemd can tell.
-ExecStart=@PREFIX@/bin/testflinger-agent -c /etc/testflinger-agent/%i/testflinger-agent.conf \
+one:ExecStart=@PREFIX@/bin/testflinger-agent -c /etc/testflinger-agent/%i/testflinger-agent.conf \
+all:ExecStart=@PREFIX@/bin/testflinger-agent run --config-dir @DIR@ \
   --restart-status 75
 SuccessExitStatus=75
-# SIGHUP: the agent ends at once, and the next one takes up its job where it is. To be used after an
-# upgrade and after changing the configuration. (The shell's own kill: not every host has /bin/kill.)
+one:# SIGHUP: the agent ends at once, and the next one takes up its job where it is. To be used after an
+one:# upgrade and after changing the configuration. (The shell's own kill: not every host has /bin/kill.)
+all:# SIGHUP: after an upgrade the process ends at once, and the next one takes up all jobs where they are;
+all:# else it reads the configurations again. (The shell's own kill: not every host has /bin/kill.)
 ExecReload=/bin/sh -c 'kill -HUP ${MAINPID}'
 
 User=@USER@
-# Proxies, certificates, InfluxDB: for all agents, then for this one. Absent files do not matter.
+one:# Proxies, certificates, InfluxDB: for all agents, then for this one. Absent files do not matter.
+all:# Proxies, certificates, InfluxDB. An absent file does not matter.
 EnvironmentFile=-/etc/testflinger-agent/environment
-EnvironmentFile=-/etc/testflinger-agent/%i/environment
-WorkingDirectory=%S/testflinger-agent/%i
+one:EnvironmentFile=-/etc/testflinger-agent/%i/environment
+one:WorkingDirectory=%S/testflinger-agent/%i
+all:WorkingDirectory=%S/testflinger-agent
 # /var/lib: the record of jobs, undelivered results, and the refresh token, which all agents share.
-StateDirectory=testflinger-agent testflinger-agent/%i
+one:StateDirectory=testflinger-agent testflinger-agent/%i
+all:StateDirectory=testflinger-agent
 StateDirectoryMode=0750
 # /var/cache: the unpacked program, shared by all agents of the host.
 CacheDirectory=testflinger-agent
 # /run: kept over a restart, for a restart during a job is a normal thing.
-RuntimeDirectory=testflinger-agent/%i
+one:RuntimeDirectory=testflinger-agent/%i
+all:RuntimeDirectory=testflinger-agents
 RuntimeDirectoryPreserve=restart
-SyslogIdentifier=testflinger-agent@%i
+one:SyslogIdentifier=testflinger-agent@%i
+all:SyslogIdentifier=testflinger-agents
 
 # always: an end that systemd did not order is none that a lab wants, whatever its status.
 Restart=always
@@ -438,8 +520,10 @@ Restart=always
 RestartSec=200ms
 # The first start unpacks 100 MB, which takes its time on an SD card.
 TimeoutStartSec=5min
-# Three missed pings. They stop when the agent's loop hangs; an outage of the server does not stop
-# them.
+one:# Three missed pings. They stop when the agent's loop hangs; an outage of the server does not stop
+one:# them.
+all:# Three missed pings. They stop when the loop of the process hangs, or those of all agents; an outage of
+all:# the server does not stop them.
 WatchdogSec=3min
 # SIGTERM goes to the agent alone: it ends the running phase, runs cleanup and delivers, in this
 # order, within 90 s. When the agent is killed, crashes or hands over, its job goes on.
@@ -449,6 +533,8 @@ TimeoutStopSec=100s
 OOMPolicy=continue
 # Control groups for jobs may be made below the unit's.
 Delegate=yes
+all:# The jobs of all agents are counted here, which one service's share of the host may be too few for.
+all:TasksMax=infinity
 # What runs on while the agent is away must not keep the next one from starting: systemd cannot start it
 # in a group that hands controllers on. An agent that ends in order has seen to it itself.
 ExecStopPost=-/bin/sh -c 'for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do \
@@ -472,13 +558,19 @@ KeyringMode=private
 [Install]
 WantedBy=multi-user.target
 EOF
+sed -e '/^all:/d' -e 's/^one://' "$work/units" >"$work/unit"
 stage "$unit" 0644 <"$work/unit"
+if [ -n "$config_dir" ]; then
+  sed -e '/^one:/d' -e 's/^all://' "$work/units" >"$work/unit"
+  stage "$host_unit" 0644 <"$work/unit"
+fi
 
 stage "$lib/strict.conf" 0644 <<'EOF'
 # For hosts whose phase scripts need neither sudo nor anything else set-uid. To use it:
 #   mkdir -p /etc/systemd/system/testflinger-agent@.service.d
 #   cp strict.conf /etc/systemd/system/testflinger-agent@.service.d/
 #   systemctl daemon-reload
+# With all agents in one service it is testflinger-agents.service.d.
 # docker still works for a member of the group docker, for it is reached through a socket.
 [Service]
 NoNewPrivileges=yes
@@ -624,6 +716,16 @@ if [ -z "$root" ]; then
   done
 fi
 
+# A configuration that cannot be used disturbs no other, but an agent that runs must not be lost on its way.
+if [ -n "$config_dir" ] && [ -z "$root" ] && [ -n "$(configs_in "$config_dir")" ]; then
+  if (cd / && as_user "$copy" check --config-dir "$config_dir") >"$work/text" 2>&1; then
+    [ -z "$is_new_host" ] || grep ': warning: ' "$work/text" >&2 || :
+  else
+    cat "$work/text" >&2
+    [ -z "$is_new_host" ] || fail "'check' finds mistakes in $config_dir. Nothing was changed"
+  fi
+fi
+
 if [ -n "$agent" ] && [ -z "$root" ]; then
   # Where it will lie: files that it names may be beside it.
   checked=$(new_name "$installed")
@@ -639,6 +741,12 @@ fi
 trap '' INT TERM HUP
 previous=''
 [ ! -L "$bin/testflinger-agent" ] || previous=$(basename -- "$(readlink -- "$bin/testflinger-agent")")
+# What is new for agents that run: the program, or their unit.
+is_changed=''
+[ "$previous" = "$name" ] && cmp -s -- "$program" "$copy" || is_changed=yes
+for file in "$unit" "$host_unit"; do
+  [ ! -f "$file" ] || [ ! -f "$(new_name "$file")" ] || cmp -s -- "$file" "$(new_name "$file")" || is_changed=yes
+done
 link=$(new_name "$bin/testflinger-agent")
 rm -f -- "$link"
 ln -s "$prefix/lib/testflinger-agent/$name" "$link"
@@ -660,15 +768,84 @@ for old in "$lib"/testflinger-agent-*; do
   esac
 done
 
-! systemd_runs || systemctl daemon-reload
+# --- services ------------------------------------------------------------------------------------
+
+# Stops services so that their jobs go on, for others to take them up. (The file of the program has just been
+# replaced: that is why SIGHUP means to end.)
+hand_over() { # UNIT...
+  for one in "$@"; do
+    mkdir -p -- "/run/systemd/system/$one.d"
+    printf '[Service]\nKillSignal=SIGHUP\n' >"/run/systemd/system/$one.d/hand-over.conf"
+  done
+  systemctl daemon-reload
+  systemctl disable --now --quiet "$@" || say "Not all of these could be stopped and disabled: $*"
+  for one in "$@"; do rm -rf -- "/run/systemd/system/$one.d"; done
+  systemctl daemon-reload
+}
+# In an image it is the link that enables a unit.
+link_enabled() { # UNIT FILE
+  mkdir -p -- "$systemd/multi-user.target.wants"
+  ln -sf "../$2" "$systemd/multi-user.target.wants/$1"
+}
+
+# What is to run: the host's one service, or one for each agent, or what runs already.
+wanted=''
+moved=''
+if [ -n "$wants_host" ]; then
+  wanted=testflinger-agents.service
+  [ "$config_dir" != /etc/testflinger-agent ] || moved='testflinger-agent@*.service'
+elif [ -n "$per_agent" ]; then
+  moved=testflinger-agents.service
+  for file in "$etc"/*/testflinger-agent.conf; do
+    [ ! -f "$file" ] || wanted="$wanted testflinger-agent@$(basename -- "$(dirname -- "$file")").service"
+  done
+fi
+reloaded=''
+# shellcheck disable=SC2086 # lists of words are wanted
+if systemd_runs; then
+  systemctl daemon-reload
+  [ -z "$moved" ] || moved=$(known_units "$moved")
+  [ -z "$moved" ] || hand_over $moved
+  running=$(running_units active)
+  if [ -n "$running" ] && [ -n "$is_changed" ] && [ -z "$no_reload" ]; then
+    systemctl reload $running || fail "version $version is installed, and not all could be reloaded: $running"
+    reloaded=$running
+  fi
+  [ -z "$per_agent" ] || rm -f -- "$host_unit"
+  systemctl daemon-reload
+  [ -z "$wanted" ] || systemctl enable --now --quiet $wanted ||
+    fail "version $version is installed, and not all could be started: $wanted"
+elif [ -n "$wanted" ]; then
+  # shellcheck disable=SC2086 # patterns are wanted
+  (cd -- "$systemd" && rm -f -- multi-user.target.wants/$moved)
+  [ -z "$per_agent" ] || rm -f -- "$host_unit"
+  for one in $wanted; do
+    case $one in *@*) link_enabled "$one" testflinger-agent@.service ;; *) link_enabled "$one" "$one" ;; esac
+  done
+fi
 
 say "testflinger-agent $version is installed in $root$prefix."
-[ -z "$previous" ] || [ "$previous" = "$name" ] ||
+if [ -n "$reloaded" ]; then
+  say "Reloaded, with jobs going on: $reloaded"
+elif [ -n "$previous" ] && [ "$previous" != "$name" ]; then
   say "Running agents go on with the version that they were started with."
+fi
+if [ -n "$wanted" ]; then
+  if systemd_runs; then say "Enabled and started: ${wanted# }"; else say "Enabled: ${wanted# }"; fi
+fi
 say "Next:"
-if [ -n "$previous" ] && [ "$previous" != "$name" ] && [ -z "$agent" ]; then
-  say "  systemctl reload 'testflinger-agent@*'    # jobs go on meanwhile"
-  say "  journalctl -u 'testflinger-agent@*' -f"
+if [ -n "$wants_host" ]; then
+  say "  testflinger-agent status"
+  say "  journalctl -u testflinger-agents -f"
+elif [ -n "$per_agent$reloaded" ]; then
+  say "  testflinger-agent status"
+  say "  journalctl -u 'testflinger-agent*' -f"
+elif [ -n "$previous" ] && [ "$previous" != "$name" ] && [ -z "$agent" ]; then
+  say "  systemctl reload 'testflinger-agent*'    # jobs go on meanwhile"
+  say "  journalctl -u 'testflinger-agent*' -f"
+elif [ -n "$agent" ] && [ "$config_dir" = /etc/testflinger-agent ]; then
+  say "  testflinger-agent check --config-dir $config_dir"
+  say "  testflinger-agent status    # testflinger-agents takes it up within 10 s"
 elif [ -n "$agent" ]; then
   say "  testflinger-agent check /etc/testflinger-agent/$agent/testflinger-agent.conf"
   say "  systemctl enable --now testflinger-agent@$agent"

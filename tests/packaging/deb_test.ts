@@ -35,12 +35,14 @@ Deno.test({
             "./usr/bin/testflinger-agent -> ../lib/testflinger-agent/testflinger-agent",
             "./usr/bin/testflinger-device-connector",
             "./usr/lib/systemd/system/testflinger-agent@.service",
+            "./usr/lib/systemd/system/testflinger-agents.service",
             "./usr/share/man/man1/testflinger-agent.1.gz",
             "./usr/share/bash-completion/completions/testflinger-agent",
             "./usr/share/zsh/vendor-completions/_testflinger-agent",
             "./usr/share/fish/vendor_completions.d/testflinger-agent.fish",
           ]
         ) assertStringIncludes(list, ` ${path}\n`);
+        assertEquals(list.includes("multi-user.target.wants"), false, list);
         if (isInstalled("lintian")) {
           const { stdout } = await run("lintian", "--allow-root", "--fail-on", "none", file);
           assertEquals(stdout.split("\n").filter((line) => line.startsWith("E: ")), []);

@@ -12,6 +12,8 @@ import { BuildError, type Target } from "./targets.ts";
 const DEBIAN_ARCH: Record<string, string> = { x86_64: "amd64", aarch64: "arm64" };
 
 const USER = "testflinger";
+/** Each agent's own, and that of all agents of a host; for a shell. */
+const UNITS = "'testflinger-agent@*.service' testflinger-agents.service";
 const MAINTAINER = "testflinger-agent maintainers <noreply@users.noreply.github.com>";
 /** No file is older than the project: package checkers take 1970 for a mistake. */
 const FILE_TIME = "2026-01-01T00:00:00Z";
@@ -64,7 +66,12 @@ export async function buildDeb(parts: DebParts): Promise<string> {
 
 async function fill(stage: string, { target, out, root, notices }: DebParts): Promise<void> {
   const install = ["sh", join(root, "install.sh"), "--root", stage, "--prefix", "/usr"];
-  await run([...install, "--arch", target.arch, "--from", out, "--version", VERSION]);
+  const etc = "etc/testflinger-agent";
+  await Deno.mkdir(join(stage, etc), { recursive: true });
+  await run([
+    ...[...install, "--arch", target.arch, "--from", out, "--version", VERSION],
+    ...["--config-dir", `/${etc}`],
+  ]);
   const move = async (from: string, to: string) => {
     await Deno.mkdir(dirname(join(stage, to)), { recursive: true });
     await Deno.rename(join(stage, from), join(stage, to));
@@ -78,8 +85,12 @@ async function fill(stage: string, { target, out, root, notices }: DebParts): Pr
     "../lib/testflinger-agent/testflinger-agent",
     join(stage, "usr/bin/testflinger-agent"),
   );
-  const systemd = "usr/lib/systemd/system/testflinger-agent@.service";
-  await move("etc/systemd/system/testflinger-agent@.service", systemd);
+  for (const unit of ["testflinger-agent@.service", "testflinger-agents.service"]) {
+    await move(`etc/systemd/system/${unit}`, `usr/lib/systemd/system/${unit}`);
+  }
+  // Which of the two, if any, is the administrator's to enable.
+  const wants = "etc/systemd/system/multi-user.target.wants";
+  await Deno.remove(join(stage, wants), { recursive: true });
   await move("etc/sysusers.d/testflinger-agent.conf", "usr/lib/sysusers.d/testflinger-agent.conf");
   await move("etc/tmpfiles.d/testflinger-agent.conf", "usr/lib/tmpfiles.d/testflinger-agent.conf");
   for (const empty of ["etc/systemd/system", "etc/systemd", "etc/sysusers.d", "etc/tmpfiles.d"]) {
@@ -87,7 +98,7 @@ async function fill(stage: string, { target, out, root, notices }: DebParts): Pr
   }
   const doc = "usr/share/doc/testflinger-agent";
   await move(
-    "etc/testflinger-agent/testflinger-agent.conf.example",
+    `${etc}/testflinger-agent.conf.example`,
     `${doc}/examples/testflinger-agent.conf`,
   );
   const write = async (path: string, text: string, mode = 0o644) => {
@@ -162,6 +173,11 @@ if [ "$1" = configure ]; then
   mkdir -p /etc/testflinger-agent
   if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true
+    # An upgrade: the new version takes up what runs, and jobs go on.
+    if [ -n "$2" ]; then
+      systemctl list-units --plain --no-legend --state=active ${UNITS} | cut -d ' ' -f 1 |
+        xargs -r systemctl reload || true
+    fi
   fi
 fi
 `,
@@ -172,7 +188,7 @@ fi
     `#!/bin/sh
 set -e
 if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
-  systemctl list-units --plain --no-legend 'testflinger-agent@*.service' | cut -d ' ' -f 1 |
+  systemctl list-units --plain --no-legend ${UNITS} | cut -d ' ' -f 1 |
     xargs -r systemctl disable --now || true
 fi
 `,

@@ -19,6 +19,9 @@ const HOST_UNITS = [
   "/lib/systemd/system/testflinger-agents.service",
 ];
 
+/** The host's service starts with the host: its agents have none of their own. */
+const HOST_ENABLED = "/etc/systemd/system/multi-user.target.wants/testflinger-agents.service";
+
 /** Where locks and markers are. */
 export const SHARED_FOLDER = "/tmp";
 
@@ -101,8 +104,15 @@ export async function installedHostFolder(): Promise<string | undefined> {
   return undefined;
 }
 
+/** Whether the installed host's service, which is enabled, runs that configuration. */
+export async function isOfInstalledHost(file: string): Promise<boolean> {
+  const folder = await installedHostFolder();
+  if (folder === undefined || !isConfigIn(folder, file)) return false;
+  return await Deno.lstat(HOST_ENABLED).then(() => true, () => false);
+}
+
 /** Whether a host that runs the agents of a folder would run that configuration. */
-export function isConfigIn(folder: string, file: string): boolean {
+function isConfigIn(folder: string, file: string): boolean {
   const [root, path] = [resolve(folder), resolve(file)];
   return dirname(path) === root && path.endsWith(".conf") ||
     dirname(dirname(path)) === root && basename(path) === DEFAULT_CONFIG;

@@ -6,7 +6,7 @@ import { join, resolve } from "node:path";
 import { type AgentConfig, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { agentFolder } from "../../job/store.ts";
 import { ask } from "../../process/proc.ts";
-import { CONFIG_FOLDER } from "./agent_ref.ts";
+import { CONFIG_FOLDER, installedHostFolder } from "./agent_ref.ts";
 import { lockHolder } from "./lock_holder.ts";
 
 /** The user of an agent. */
@@ -29,12 +29,9 @@ export interface WhoseUser {
   config: Partial<AgentConfig>;
 }
 
-/** The unit that install.sh and the package put there. */
-const UNITS = [
-  "/etc/systemd/system/testflinger-agent@.service",
-  "/usr/lib/systemd/system/testflinger-agent@.service",
-  "/lib/systemd/system/testflinger-agent@.service",
-];
+/** The units that install.sh and the package put there: of one agent, and of all of a host. */
+const UNITS = ["testflinger-agent@.service", "testflinger-agents.service"];
+const UNIT_FOLDERS = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /** The kernel's "none": a user who is not in the list of users may still own folders. */
 const NO_GROUP = 65_534;
@@ -95,11 +92,12 @@ async function userOfProcess(pid: number): Promise<AgentUser | undefined> {
   };
 }
 
-/** Only of an agent whose configuration is where the unit looks for it. */
+/** Only of an agent whose configuration is where a unit looks for it. */
 async function userOfUnit(file: string): Promise<AgentUser | undefined> {
   const real = await Deno.realPath(file).catch(() => file);
-  if (!real.startsWith(`${CONFIG_FOLDER}/`)) return undefined;
-  for (const unit of UNITS) {
+  const folders = [CONFIG_FOLDER, await installedHostFolder() ?? CONFIG_FOLDER];
+  if (!folders.some((folder) => real.startsWith(`${folder}/`))) return undefined;
+  for (const unit of UNIT_FOLDERS.flatMap((folder) => UNITS.map((name) => join(folder, name)))) {
     const text = await Deno.readTextFile(unit).catch(() => "");
     const name = /^User=(\S+)$/m.exec(text)?.[1];
     if (name !== undefined) return await userByName(name);

@@ -5,7 +5,7 @@ import { type Clock, systemClock } from "../../clock.ts";
 import type { AgentStatus } from "../../observe/status_schema.ts";
 import { showText } from "../../observe/output_text.ts";
 import { type CommandLine, type Io, USAGE_STATUS } from "../command.ts";
-import { type AgentPlaces, type AgentRef, installedHostFolder, isConfigIn } from "./agent_ref.ts";
+import { type AgentPlaces, type AgentRef, isOfInstalledHost } from "./agent_ref.ts";
 import { type AgentAnswer, askAgent } from "./ask_agent.ts";
 import { chooseAgents } from "./choose.ts";
 import { makeMarker, presentMarkers, removeMarkers, whyNotHeeded } from "./marker_file.ts";
@@ -240,10 +240,7 @@ async function markerGone(agent: AgentRef, kind: MarkerKind, talk: Talk): Promis
 
 /** How an agent is started, where it was set up by install.sh. */
 export async function startHint({ file }: AgentRef): Promise<string> {
-  const folder = await installedHostFolder();
-  if (folder !== undefined && isConfigIn(folder, file)) {
-    return "systemctl start testflinger-agents";
-  }
+  if (await isOfInstalledHost(file)) return "systemctl start testflinger-agents";
   const name = /^\/etc\/testflinger-agent\/([^/]+)\/testflinger-agent\.conf$/.exec(file)?.[1];
   return name === undefined
     ? `testflinger-agent -c ${file}`
