@@ -582,7 +582,6 @@ ReadWritePaths=/tmp /var/tmp
 # Not 'yes': keys and scripts may lie in a home.
 ProtectHome=read-only
 ProtectClock=yes
-ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
@@ -596,7 +595,8 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallErrorNumber=EPERM
-# Not MemoryDenyWriteExecute: the runtime compiles as it runs. Not PrivateDevices and PrivateNetwork:
+# Not ProtectControlGroups: each job has a control group of its own, below the unit's; the others belong
+# to root. Not MemoryDenyWriteExecute: the runtime compiles as it runs. Not PrivateDevices and PrivateNetwork:
 # serial lines, USB and the network are what an agent is for.
 EOF
 

@@ -12,6 +12,9 @@ import { Systemd, whyNoSystemd } from "./support/systemd.ts";
 /** The unit's own 3 minutes would make this test as slow. */
 const QUICK = "[Service]\nWatchdogSec=2s\nRestartSec=200ms\n";
 
+/** Starts what nothing but its control group gives away. */
+const HIDING = "(env -i setsid sh -c 'ulimit -w 7; exec sleep 4711' >/dev/null 2>&1 &)";
+
 const AGENT = "real-unit";
 const UNIT = `testflinger-agent@${AGENT}.service`;
 
@@ -39,7 +42,7 @@ Deno.test({
           "job_queues: [real-unit]",
           "polling_interval: 1",
           "min_free_space: 0",
-          'test_command: "echo begun; sleep 600"',
+          `test_command: "${HIDING}; echo begun; sleep 600"`,
           "cleanup_command: echo cleaned up",
           `execution_basedir: ${home}/run`,
           `logging_basedir: ${home}/logs`,
@@ -139,7 +142,20 @@ Deno.test({
       );
       assertEquals(sandbox.state(jobId), "test");
       assertStringIncludes(await systemd.journal(UNIT), "is taken up where it is");
+      // The unit has a part of the control groups, and the job, that two processes have had, one in it.
+      const doctor = ["/usr/local/bin/testflinger-agent", "doctor", "--config"];
+      const installed = `/etc/testflinger-agent/${AGENT}/testflinger-agent.conf`;
+      assertMatch(
+        (await systemd.run(...doctor, installed)).stdout,
+        /^ok +control groups +each job has one, below \S+\/testflinger-agent@real-unit\.service, /m,
+      );
+      const hiding = await systemd.sure("pgrep", "-xf", "sleep 4711");
+      assertMatch(
+        await systemd.sure("cat", `/proc/${hiding.trim()}/cgroup`),
+        /^0::.*\/testflinger-agent@real-unit\.service\/job-real-unit-\w+-[0-9a-f-]+\/test$/m,
+      );
       await systemd.sure("systemctl", "stop", UNIT);
+      assertEquals((await systemd.run("pgrep", "-xf", "sleep 4711")).code, 1);
       const stopped = await systemd.unit(UNIT);
       assertEquals([stopped.ActiveState, stopped.Result], ["inactive", "success"]);
       assertEquals(sandbox.state(jobId), "complete");

@@ -4,6 +4,8 @@ import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts"
 import { type AgentConfig, DEFAULT_METRICS_HOST, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { didYouMean } from "../../config/spelling.ts";
+import { unkeptLimits } from "../../job/job_groups.ts";
+import { controllersOfHost } from "../../process/cgroup.ts";
 import { type AgentUser, agentUser } from "../agents/agent_user.ts";
 import { connectorMistake } from "../connector_commands.ts";
 import { type ConnectorCall, connectorCalls, isFixed, phaseCommands } from "./connector_calls.ts";
@@ -19,7 +21,8 @@ const STAGE_ALIASES = new Map([["test", "runtest"]]);
  * Says everything about one agent.
  *
  * @param config the keys that are right, defaults and the device's file included: the others have been told of.
- * @param options.withFolders whether to look at its folders: `doctor` has a check of its own.
+ * @param options.withFolders whether to look at its folders and at what the host can keep jobs within:
+ *   `doctor` has checks of its own for them.
  */
 export async function checkAgent(
   config: Partial<AgentConfig>,
@@ -35,6 +38,7 @@ export async function checkAgent(
   if (metrics_port === undefined && metrics_host !== DEFAULT_METRICS_HOST) {
     say("warning", ["metrics_host"], "does nothing without metrics_port (or the option -p)");
   }
+  if (withFolders) await checkLimits(config, say);
   for (const key of withFolders ? FOLDER_KEYS : []) {
     const folder = config[key];
     if (folder === undefined) continue;
@@ -42,6 +46,23 @@ export async function checkAgent(
     if (why !== undefined) {
       say("warning", [key], `${why}: make it by hand, owned by the agent's user`);
     }
+  }
+}
+
+/** Whether the host can keep a job within its limits; what the agent is given is seen when it runs. */
+async function checkLimits(config: Partial<AgentConfig>, say: Say): Promise<void> {
+  const controllers = await controllersOfHost();
+  for (const key of unkeptLimits(config, controllers ?? [])) {
+    say(
+      "warning",
+      [key],
+      "does nothing on this host: " +
+        (controllers === undefined
+          ? "it shows no control groups of version 2"
+          : `its control groups of version 2 have no such controller, but ${
+            controllers.join(", ") || "none"
+          }`),
+    );
   }
 }
 

@@ -2,6 +2,8 @@
 import { dirname, join, resolve } from "node:path";
 import { FOLDER_KEYS } from "../../config/agent_config.ts";
 import { lackOfSpace } from "../../agent/host_check.ts";
+import { unkeptLimits } from "../../job/job_groups.ts";
+import { controllersOfHost, inspectGroups } from "../../process/cgroup.ts";
 import { ask } from "../../process/proc.ts";
 import { canRead } from "../agents/agent_user.ts";
 import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
@@ -131,6 +133,43 @@ function numberIn(text: string): number | undefined {
   const [first = ""] = text.trim().split(/\s+/);
   return /^\d+$/.test(first) ? Number(first) : undefined;
 }
+
+/** What happens to what a job leaves where it has no control group. */
+const WITHOUT_GROUPS = "what a job leaves running is looked for by its environment and its marks";
+
+/** Whether the agent's jobs have control groups, and who keeps their limits. */
+export const groupsCheck: Check = async ({ agent: { config, folder }, user }) => {
+  const check = "control groups";
+  const holder = await lockHolder(join(folder, "lock"));
+  const given = holder && await inspectGroups({ pid: holder.pid, uid: user.uid });
+  // Before it runs, nobody knows what it will be given.
+  const controllers = given === undefined
+    ? await controllersOfHost()
+    : given.ok
+    ? given.controllers
+    : undefined;
+  const reason = given?.ok === false
+    ? given.reason
+    : "this host shows no control groups of version 2";
+  const unkept = unkeptLimits(config, controllers ?? []);
+  if (unkept.length > 0) {
+    const why = controllers === undefined
+      ? `jobs have no control groups: ${reason}`
+      : `the controllers that can be used are ${controllers.join(", ") || "none"}`;
+    return [warning(
+      check,
+      `nobody keeps ${unkept.join(" and ")}: ${why}`,
+      "have the agent started by systemd from a unit with Delegate=yes, on a host with control " +
+        "groups of version 2; or remove what cannot be kept",
+    )];
+  }
+  if (controllers === undefined) return [ok(check, `jobs have none: ${reason}; ${WITHOUT_GROUPS}`)];
+  if (!given?.ok) {
+    return [ok(check, "this host has them; when the agent runs it is seen whether jobs do")];
+  }
+  const counted = ["CPU time", ...controllers].join(", ");
+  return [ok(check, `each job has one, below ${given.folder}, which counts ${counted}`)];
+};
 
 /** What is asked of the agent by files on this host. */
 export const markersCheck: Check = async ({ agent, user, sharedFolder }) => {

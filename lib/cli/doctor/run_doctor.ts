@@ -9,6 +9,7 @@ import { deviceChecks } from "./device_checks.ts";
 import {
   configurationCheck,
   foldersCheck,
+  groupsCheck,
   lockCheck,
   markersCheck,
   openFilesCheck,
@@ -23,6 +24,7 @@ const CHECKS: readonly Check[] = [
   spaceCheck,
   lockCheck,
   openFilesCheck,
+  groupsCheck,
   markersCheck,
   serverChecks,
   deviceChecks,
