@@ -21,6 +21,7 @@ import {
 } from "../observe/log.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import type { JournalHook } from "../outbox/journal.ts";
+import { Connections } from "../server/connections.ts";
 import { VERSION } from "../version.ts";
 import { AgentPool, type PoolEnd, type PoolMember } from "./agent_pool.ts";
 import {
@@ -120,6 +121,7 @@ class Host {
     // Who waits for the process to end does so by the clock on the wall.
     const lastResort = withLastResort({ signals, clock: systemClock, log, exit });
     const programAtStart = markOf(program);
+    const connections = new Connections(clock);
     let sink: Sink = () => {};
     // Before anything is started that would have to move with the process.
     const controlGroups = await this.#options.openControlGroups();
@@ -128,6 +130,7 @@ class Host {
         clock,
         console: this.#console,
         sink: (event) => sink(event),
+        connections,
         tokenFile,
         wantsRelease: () => this.#endpoint !== undefined,
         host: () => hostStatus(this.#view(), clock.now()),
@@ -184,6 +187,7 @@ class Host {
       over();
       this.#closing.abort();
       await watching;
+      connections.close();
       await endpoint?.close();
       await influx?.close();
       await systemd?.close();

@@ -24,6 +24,7 @@ import { createTransferLog } from "../observe/transfer_log.ts";
 import { Connectivity } from "../outbox/connectivity.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import { createServerClient } from "../server/client.ts";
+import type { Connections } from "../server/connections.ts";
 import { VERSION } from "../version.ts";
 import type { Wanted } from "./configurations.ts";
 import { Control } from "./control.ts";
@@ -34,6 +35,7 @@ export interface SharedByAgents {
   console: Console;
   /** Is told what happens to any of them. */
   sink: Sink;
+  connections: Connections;
   /** Of an agent whose configuration names none. */
   tokenFile: string;
   /** Whether somebody reads the `release` label of the metrics. */
@@ -149,7 +151,8 @@ export class HostedAgent {
 
   async #runIn(folder: string): Promise<AgentEnd> {
     const { config, log } = this;
-    const { clock, tokenFile, wantsRelease, bootId, onJournal, controlGroups } = this.#shared;
+    const { clock, connections, tokenFile, wantsRelease, bootId, onJournal, controlGroups } =
+      this.#shared;
     const board = this.#board = await createStatus({
       agentId: config.agent_id,
       version: VERSION,
@@ -169,6 +172,7 @@ export class HostedAgent {
       tokenFile: config.token_file ?? tokenFile,
       clock,
       log,
+      shared: connections,
       onContact: (ok, message) => {
         connectivity.report(ok, message);
         this.#emit({ type: "contact", ok, message });

@@ -13,6 +13,7 @@ import type {
 } from "./api.ts";
 import { readJob } from "./answers.ts";
 import { ArtifactPosts } from "./artifact_posts.ts";
+import { Connections } from "./connections.ts";
 import { type CallFailure, isCookieMissing, isWrongRole, oneLine, parseJson } from "./classify.ts";
 import { Received } from "./exchange.ts";
 import { LogPosts } from "./log_posts.ts";
@@ -36,6 +37,8 @@ export interface ServerClientOptions {
   tokenFile?: string;
   clock: Clock;
   log: Log;
+  /** Shared with other clients, and closed by who made them. @default its own */
+  shared?: Connections;
   limits?: AnswerLimits;
   /** Told of each request whether the server was there to answer it, and what came instead. */
   onContact?: (ok: boolean, message?: string) => void;
@@ -76,6 +79,8 @@ export function createServerClient(
 
 class ServerClient implements ServerApi {
   readonly #session: Session;
+  /** Undefined where others have them, too. */
+  readonly #ownConnections: Connections | undefined;
   readonly #logs: LogPosts;
   readonly #results: Results;
   readonly #artifacts: ArtifactPosts;
@@ -93,11 +98,14 @@ class ServerClient implements ServerApi {
     this.#agent = encode(agentId);
     this.#jobBytes = limits.jobBytes ?? JOB_BYTES;
     this.#otherBytes = limits.otherBytes ?? OTHER_BYTES;
+    const connections = options.shared ?? new Connections(clock);
+    this.#ownConnections = options.shared === undefined ? connections : undefined;
     this.#session = new Session({
       address: options.address,
       tokenFile: options.tokenFile,
       clock,
       log,
+      connections,
       limitBytes: this.#otherBytes,
       onContact: (ok, message) => {
         if (!ok) {
@@ -123,6 +131,7 @@ class ServerClient implements ServerApi {
 
   close() {
     this.#session.close();
+    this.#ownConnections?.close();
   }
 
   async findGeneration(signal?: AbortSignal): Promise<Answer<Generation>> {

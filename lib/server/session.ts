@@ -11,7 +11,8 @@ import {
 } from "./classify.ts";
 import { Received } from "./exchange.ts";
 import { TokenAnswer } from "./schema.ts";
-import { AccessTokens, type TokenGrant } from "./tokens.ts";
+import type { Connections } from "./connections.ts";
+import type { AccessTokens, TokenGrant, TokenRequest } from "./tokens.ts";
 import type { SendStream } from "./request_body.ts";
 import { type Call, Transport } from "./transport.ts";
 
@@ -31,6 +32,7 @@ export interface SessionOptions {
   tokenFile?: string | undefined;
   clock: Clock;
   log: Log;
+  connections: Connections;
   /** Of an ordinary answer. */
   limitBytes: number;
   /** Told of each request whether the server was there to answer it, and what came instead. */
@@ -47,6 +49,7 @@ export class Session {
   readonly #options: SessionOptions;
   readonly #transport: Transport;
   readonly #tokens: AccessTokens;
+  readonly #telling: Disposable;
   /** Kinds of calls from which the server turns the agent away. */
   readonly #closed = new Set<string>();
 
@@ -60,19 +63,17 @@ export class Session {
       basic,
       clock: options.clock,
       log: options.log,
+      connections: options.connections,
       cookie: () => this.cookie.header,
       onContact: options.onContact,
     });
-    this.#tokens = new AccessTokens({
-      file: options.tokenFile,
-      clock: options.clock,
-      log: options.log,
-      refresh: (refreshToken) => this.#refresh(refreshToken),
-    });
+    this.#tokens = options.connections.tokens(address, options.tokenFile);
+    this.#telling = this.#tokens.tell(options.log);
   }
 
   close(): void {
     this.#transport.close();
+    this.#telling[Symbol.dispose]();
   }
 
   /**
@@ -89,7 +90,11 @@ export class Session {
     call: Call,
     sendStream: SendStream | undefined,
   ): Promise<Received | CallFailure> {
-    const token = await this.#tokens.current(call.signal);
+    const tokenRequest: TokenRequest = {
+      refresh: (refreshToken) => this.#refresh(refreshToken),
+      signal: call.signal,
+    };
+    const token = await this.#tokens.current(tokenRequest);
     if (!token.ok) return this.#forWant(call, token);
     const first = await this.#transport.send(call, { token: token.value, sendStream });
     if (first instanceof Received) return first;
@@ -97,7 +102,7 @@ export class Session {
       if (token.value !== undefined && isWrongRole(first)) this.#tokens.doubt(token.value);
       return this.#explain(first, token.value);
     }
-    const renewed = await this.#tokens.renew(token.value, call.signal);
+    const renewed = await this.#tokens.renew(token.value, tokenRequest);
     if (!renewed.ok) return this.#forWant(call, renewed);
     if (renewed.value === undefined) return this.#explain(first, undefined);
     return await this.#transport.send(call, { token: renewed.value, sendStream });

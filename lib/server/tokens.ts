@@ -14,9 +14,20 @@ export interface AccessTokensOptions {
   /** JSON with `refresh_token`; undefined: there are no tokens. */
   file: string | undefined;
   clock: Clock;
-  log: Log;
+}
+
+/** Who wants a token, and how that one asks for it. */
+export interface TokenRequest {
   /** `POST /v1/oauth2/refresh`. */
   refresh: (refreshToken: string) => Promise<Answer<TokenGrant>>;
+  signal?: AbortSignal | undefined;
+}
+
+/** Something to say. */
+interface Line {
+  level: keyof Log;
+  what: string;
+  message: string;
 }
 
 /** The access token of the moment. */
@@ -51,7 +62,7 @@ const REFUSED: readonly Failure["kind"][] = ["refused", "missing", "unauthorised
 /**
  * The `Authorization` of requests: exchanges the refresh token of a file for access tokens, ahead
  * of their end. The file is read again each time, since an administrator may change it, or make
- * it, under a running agent. No token's text is ever logged.
+ * it, under a running agent. All that use the file share the token. No token's text is ever logged.
  */
 export class AccessTokens {
   readonly #options: AccessTokensOptions;
@@ -61,11 +72,19 @@ export class AccessTokens {
   /** A state of the file that did not serve, not to be tried again before `until`. */
   #bad: { signature: string; until: number } | undefined;
   #renewPauseUntil = 0;
-  #said: string | undefined;
+  #said: Line | undefined;
+  readonly #logs = new Set<Log>();
   #why = "no token file is configured";
 
   constructor(options: AccessTokensOptions) {
     this.#options = options;
+  }
+
+  /** From now on `log` is told what is wrong with the file, beginning with what is wrong already. */
+  tell(log: Log): Disposable {
+    this.#logs.add(log);
+    if (this.#said !== undefined) log[this.#said.level](this.#said.message);
+    return { [Symbol.dispose]: () => void this.#logs.delete(log) };
   }
 
   /** Why there is no token, where there is none. */
@@ -77,14 +96,14 @@ export class AccessTokens {
    * A token for the next request; undefined: it goes out without one. A failure when the server
    * could not be asked for one: the request would only be refused.
    */
-  async current(signal?: AbortSignal): Promise<Answer<string | undefined>> {
+  async current(request: TokenRequest): Promise<Answer<string | undefined>> {
     if (this.#options.file === undefined) return { ok: true, value: undefined };
     const now = this.#options.clock.monotonic();
     const held = this.#held;
     if (held !== undefined && now < held.renewAt) return { ok: true, value: held.text };
     const serves = held !== undefined && now < held.expiresAt;
     if (serves && now < this.#renewPauseUntil) return { ok: true, value: held.text };
-    const renewed = await this.#shared(signal);
+    const renewed = await this.#shared(request);
     if (!serves || renewed.ok && renewed.value !== undefined) return renewed;
     if (!renewed.ok && renewed.kind === "aborted") return renewed;
     this.#renewPauseUntil = this.#options.clock.monotonic() + RENEW_AGAIN_MS;
@@ -92,10 +111,10 @@ export class AccessTokens {
   }
 
   /** A token in place of one that the server has answered with 401. */
-  async renew(rejected: string, signal?: AbortSignal): Promise<Answer<string | undefined>> {
+  async renew(rejected: string, request: TokenRequest): Promise<Answer<string | undefined>> {
     // Another request may have met the same 401 before.
     if (this.#held?.text === rejected) this.#held = undefined;
-    return await this.current(signal);
+    return await this.current(request);
   }
 
   /** The token's role does not suffice: another one is asked for soon, which may have a better one. */
@@ -105,20 +124,21 @@ export class AccessTokens {
     held.renewAt = Math.min(held.renewAt, this.#options.clock.monotonic() + RENEW_AGAIN_MS);
   }
 
-  /** One refresh at a time; one caller's giving up does not take it from the others. */
-  #shared(signal?: AbortSignal): Promise<Answer<string | undefined>> {
-    this.#refreshing ??= this.#renewFromFile().finally(() => this.#refreshing = undefined);
-    const shared = this.#refreshing;
-    if (signal === undefined) return shared;
-    return new Promise((resolve, reject) => {
-      const abort = () => resolve(GIVEN_UP);
-      if (signal.aborted) return abort();
-      signal.addEventListener("abort", abort, { once: true });
-      shared.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-    });
+  /** One refresh at a time; one caller's giving up, or end, does not take it from the others. */
+  async #shared({ refresh, signal }: TokenRequest): Promise<Answer<string | undefined>> {
+    while (true) {
+      const isOwn = this.#refreshing === undefined;
+      this.#refreshing ??= this.#renewFromFile(refresh)
+        .finally(() => this.#refreshing = undefined);
+      const answer = await unlessGivenUp(this.#refreshing, signal);
+      const isGivenUp = !answer.ok && answer.kind === "aborted";
+      if (isOwn || !isGivenUp || signal?.aborted) return answer;
+    }
   }
 
-  async #renewFromFile(): Promise<Answer<string | undefined>> {
+  async #renewFromFile(
+    refresh: TokenRequest["refresh"],
+  ): Promise<Answer<string | undefined>> {
     const none = { ok: true, value: undefined } as const;
     const { file = "", clock } = this.#options;
     let signature: string;
@@ -134,7 +154,7 @@ export class AccessTokens {
     if (this.#bad?.signature === signature && clock.monotonic() < this.#bad.until) return none;
     const refreshToken = await this.#read(file, signature);
     if (refreshToken === undefined) return none;
-    const answer = await this.#options.refresh(refreshToken);
+    const answer = await refresh(refreshToken);
     if (answer.ok) return this.#take(answer.value);
     if (!REFUSED.includes(answer.kind)) return answer;
     this.#refused(answer, signature);
@@ -221,7 +241,8 @@ export class AccessTokens {
     this.#backoff.reset();
     if (this.#said !== undefined) {
       this.#said = undefined;
-      this.#options.log.info(`Requests carry a token of ${this.#options.file} now`);
+      const message = `Requests carry a token of ${this.#options.file} now`;
+      for (const log of this.#logs) log.info(message);
     }
     return { ok: true, value: answer.access_token };
   }
@@ -248,10 +269,10 @@ export class AccessTokens {
   }
 
   /** Says a thing once, until something else is the matter. */
-  #say(line: { level: keyof Log; what: string; message: string }): void {
-    if (this.#said === line.what) return;
-    this.#said = line.what;
-    this.#options.log[line.level](line.message);
+  #say(line: Line): void {
+    if (this.#said?.what === line.what) return;
+    this.#said = line;
+    for (const log of this.#logs) log[line.level](line.message);
   }
 }
 
@@ -260,3 +281,16 @@ const GIVEN_UP: Failure = {
   kind: "aborted",
   message: "POST /v1/oauth2/refresh: given up on request",
 };
+
+async function unlessGivenUp<T>(
+  shared: Promise<Answer<T>>,
+  signal: AbortSignal | undefined,
+): Promise<Answer<T>> {
+  if (signal === undefined) return await shared;
+  return await new Promise((resolve, reject) => {
+    const abort = () => resolve(GIVEN_UP);
+    if (signal.aborted) return abort();
+    signal.addEventListener("abort", abort, { once: true });
+    shared.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}

@@ -2,9 +2,9 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { type CallFailure, classify, isFromServer, isMarkup, MARKUP, oneLine } from "./classify.ts";
 import { noAnswer, raced, Received, TimeLimit } from "./exchange.ts";
-import { isBlockedPort, NodeHttp } from "./node_http.ts";
+import type { Connections } from "./connections.ts";
+import { isBlockedPort } from "./node_http.ts";
 import { Outgoing, type SendStream } from "./request_body.ts";
-import { certificatesOfEnvironment } from "./trust.ts";
 
 /** One request. */
 export interface Call {
@@ -48,6 +48,7 @@ export interface TransportOptions {
   basic: string | undefined;
   clock: Clock;
   log: Log;
+  connections: Connections;
   /** The `Cookie` by which the server knows the agent; undefined while there is none. */
   cookie: () => string | undefined;
   onContact: ((ok: boolean, message?: string) => void) | undefined;
@@ -64,9 +65,6 @@ const ERROR_TEXT_BYTES = 65_536;
 /** It is short, and comes in one piece. */
 const ERROR_TEXT_MS = 30_000;
 
-/** Shorter than the 60 s after which usual proxies close a connection: not to send into a closing one. */
-const POOL_IDLE_MS = 50_000;
-
 /**
  * A body of more than 1 MiB gets more time, as if the link carried 64 KiB a second: a slow link is
  * not a dead one.
@@ -80,26 +78,19 @@ export class Transport {
   readonly #origin: string;
   readonly #client: Deno.HttpClient;
   readonly #closing = new AbortController();
-  /** For ports on which `fetch` makes no requests. */
-  #node: NodeHttp | undefined;
   /** Set once the server, or something before it, wanted to know the length of a body. */
   #wantsLength = false;
 
   constructor(options: TransportOptions) {
     this.#options = options;
     this.#origin = new URL(options.address).origin;
-    this.#client = Deno.createHttpClient({
-      poolIdleTimeout: POOL_IDLE_MS,
-      caCerts: certificatesOfEnvironment(options.log),
-    });
+    this.#client = options.connections.fetching(options.log);
   }
 
-  /** Gives up what is under way and closes the connections. */
+  /** Gives up what is under way. */
   close(): void {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new Error("The client is closed"));
-    this.#client.close();
-    this.#node?.close();
   }
 
   /**
@@ -253,10 +244,10 @@ export class Transport {
       return await sendStream({ url, headers, body: outgoing, signal });
     }
     if (isBlockedPort(url)) {
-      this.#node ??= new NodeHttp(this.#options.log);
+      const node = this.#options.connections.node(this.#options.log);
       const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
       const body = outgoing ?? (typeof bytes === "function" ? undefined : bytes);
-      return await this.#node.request({ url, method, headers, body, signal });
+      return await node.request({ url, method, headers, body, signal });
     }
     const body = outgoing?.stream ??
       (content === undefined || typeof content === "function"

@@ -1,5 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { mayMount, onOwnDisk } from "../support/small_disk.ts";
 import { HostLab } from "./support/host_lab.ts";
 
 /** The neighbour takes jobs, and ends them. */
@@ -96,4 +97,55 @@ Deno.test("an agent whose server never answers does not hold up the neighbour, n
     for (const connection of taken) connection.close();
     await taking;
   }
+});
+
+Deno.test({
+  name: "an agent whose disk a job fills says so and loses that phase; its neighbour works",
+  // Mounting needs root and a container that allows it.
+  ignore: !mayMount,
+  async fn() {
+    await using lab = await HostLab.open();
+    const disk = join(lab.folder, "disk");
+    await Deno.mkdir(disk);
+    const folders = Object.fromEntries(
+      ["execution", "logging", "results"].map((name) => [`${name}_basedir`, join(disk, name)]),
+    );
+    await lab.configure("a", {
+      ...folders,
+      test_command: `if [ -e ${join(lab.folder, "fine")} ]; then echo fine; else ` +
+        `dd if=/dev/zero of=fill bs=64k; yes 'a line of output' | head -c 9000000; sleep 1000; fi`,
+    });
+    await lab.configure("b");
+    lab.through = [...onOwnDisk("size=3m"), disk];
+    lab.start();
+    await lab.waiting("a", "b");
+    const full = lab.submit("a");
+    await assertNeighbourWorks(lab);
+    await lab.complete(full);
+    assertStringIncludes(lab.sandbox.log(full, "output"), "The agent cannot store the output");
+    assertEquals(lab.sandbox.result(full)?.test_status, 100);
+    await assertNeighbourWorks(lab);
+    await Deno.writeTextFile(join(lab.folder, "fine"), "");
+    const next = lab.submit("a");
+    await lab.complete(next);
+    assertEquals(lab.sandbox.result(next)?.test_status, 0);
+  },
+});
+
+Deno.test("a device that hangs, and a command that ignores every request to end, hold up only their agent", async () => {
+  await using lab = await HostLab.open();
+  await lab.configure("a", {
+    test_command: "trap '' TERM INT HUP; echo begun; while :; do sleep 1000; done",
+    cancel_grace: 3,
+  });
+  await lab.configure("b", { polling_interval: 0.2 });
+  lab.start();
+  await lab.waiting("a", "b");
+  const hung = lab.submit("a");
+  await lab.until(() => lab.sandbox.log(hung, "output").includes("begun"), "it hangs");
+  await assertNeighbourWorks(lab);
+  lab.sandbox.cancel(hung);
+  await assertNeighbourWorks(lab);
+  await lab.until(() => lab.sandbox.result(hung)?.job_state === "complete", "the hung job ends");
+  await lab.waiting("a");
 });

@@ -1,4 +1,6 @@
 import { assert, assertEquals, assertFalse, assertStringIncludes } from "@std/assert";
+import { Connections } from "../../lib/server/connections.ts";
+import { FakeClock } from "../support/fake_clock.ts";
 import {
   connect,
   failed,
@@ -350,4 +352,50 @@ Deno.test("a token whose role does not suffice is forbidden, and asking for anot
     const failure = failed(await link.client.postAgent({}));
     assertEquals(failure.kind, "forbidden");
     assertEquals(server.now.given, 1);
+  }));
+
+Deno.test("clients of one process share connections, and the token of a file; the end of one is not another's", () =>
+  inFolder(async (tokenFile) => {
+    await using server = guarded();
+    const shared = new Connections(new FakeClock());
+    const join = (agentId: string) =>
+      connect({ address: server.address, agentId, tokenFile, shared });
+    using first = join("a");
+    using second = join("b");
+    failed(await first.client.getAgent());
+    const absent =
+      `There is no token file ${tokenFile}: requests go out without a token until there is`;
+    assert(second.log.lines.some(({ message }) => message === absent));
+    // One that begins later is told, too.
+    using third = join("c");
+    assert(third.log.lines.some(({ message }) => message === absent));
+
+    await put(tokenFile, "refresh-1");
+    server.now.plain = () => json({ name: "x" });
+    for (const { client } of [first, second, third]) succeeded(await client.getAgent());
+    assertEquals(server.now.given, 1);
+    assertEquals(server.connections, 1);
+    for (const { log } of [first, second, third]) {
+      assert(log.lines.some(({ message }) => message.includes(`a token of ${tokenFile} now`)));
+    }
+
+    // The one that asks for the next token ends meanwhile: the other asks itself.
+    server.now.valid.clear();
+    const asked = Promise.withResolvers<void>();
+    const never = Promise.withResolvers<Response>();
+    server.now.refresh = () => {
+      server.now.refresh = undefined;
+      asked.resolve();
+      return never.promise;
+    };
+    const given = first.client.getAgent();
+    await asked.promise;
+    const waiting = second.client.getAgent();
+    first.client.close();
+    failed(await given);
+    succeeded(await waiting);
+    succeeded(await third.client.getAgent());
+    assertEquals(server.now.given, 2);
+    never.resolve(json({}));
+    shared.close();
   }));

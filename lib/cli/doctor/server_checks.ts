@@ -7,6 +7,7 @@ import { duration } from "../../observe/words.ts";
 import type { CallFailure } from "../../server/classify.ts";
 import { Received } from "../../server/exchange.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
+import { Connections } from "../../server/connections.ts";
 import { Transport } from "../../server/transport.ts";
 import { canRead } from "../agents/agent_user.ts";
 import { readFailure } from "../../config/source_text.ts";
@@ -36,7 +37,9 @@ const silent: Log = { debug() {}, info() {}, warning() {}, error() {} };
 export const serverChecks: Check = async (patient) => {
   const { config } = patient.agent;
   // The runtime's certificates and proxies, as the agent has them.
+  const connections = new Connections(patient.clock);
   const transport = new Transport({
+    connections,
     address: config.server_address,
     basic: undefined,
     clock: patient.clock,
@@ -60,6 +63,7 @@ export const serverChecks: Check = async (patient) => {
     return [...checkResults, await recordOf(transport, patient, token.text)];
   } finally {
     transport.close();
+    connections.close();
   }
 };
 

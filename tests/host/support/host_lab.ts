@@ -17,6 +17,8 @@ export class HostLab implements AsyncDisposable {
   readonly configs: string;
   readonly served: ServedSandbox;
   readonly port: number;
+  /** Commands that run the program: `["unshare", "--mount"]`. */
+  through: readonly string[] = [];
   /** Ids are nobody else's: markers and locks are in /tmp. */
   readonly #mark = crypto.randomUUID().slice(0, 8);
   readonly #ids: string[] = [];
@@ -87,7 +89,7 @@ export class HostLab implements AsyncDisposable {
     const source = args.length > 0 ? args : ["run", "--config-dir", this.configs];
     const token = ["--token-file", join(this.folder, "none"), "-p", `${this.port}`];
     const env = { TESTFLINGER_AGENT_PROGRAM: this.program };
-    this.#process = startProgram([...source, ...token], { env });
+    this.#process = startProgram([...source, ...token], { env, through: this.through });
     this.#started.push(this.#process);
     return this.#process;
   }
