@@ -1,16 +1,22 @@
 /** What the benchmarks share: a lab on loopback with the real agent as a process of its own. */
 import { join } from "node:path";
 import { type ServedSandbox, serveSandbox } from "../lib/sandbox/serve.ts";
+import { output } from "./program.ts";
 
-/** A sandbox and an agent that works for it. */
+/** A sandbox and a process of agents that work for it. */
 export interface BenchLab extends AsyncDisposable {
   readonly served: ServedSandbox;
+  readonly agentIds: readonly string[];
   /** Resolves when the agent has begun to ask for jobs. */
   ready(): Promise<void>;
   /** The most memory that the agent has held so far, in MiB. */
   peakMemory(): Promise<number>;
   /** What it holds now, in MiB. */
   memory(): Promise<number>;
+  /** The time that it has spent on a processor so far, in seconds. */
+  cpuSeconds(): Promise<number>;
+  /** Has the process hand over, and starts the next one when it has ended, as a supervisor does. */
+  handOver(): Promise<void>;
 }
 
 /** What {@linkcode startBenchLab} can be given. */
@@ -21,11 +27,16 @@ export interface BenchLabOptions {
   config: Record<string, unknown>;
   /** Milliseconds that the server takes for each answer. @default 0 */
   answerMs?: number;
+  /** How many agents the process has; each has a queue of its own id, besides `bench`. @default 1 */
+  agents?: number;
 }
 
-/** Starts a lab with one agent. */
+/** Of a second of a processor, as the kernel counts it for people. */
+const TICKS_PER_SECOND = 100;
+
+/** Starts a lab. */
 export async function startBenchLab(
-  { program: [command = "", ...args], config, answerMs = 0 }: BenchLabOptions,
+  { program: [command = "", ...args], config, answerMs = 0, agents = 1 }: BenchLabOptions,
 ): Promise<BenchLab> {
   const folder = await Deno.makeTempDir({ prefix: "bench-" });
   const served = serveSandbox();
@@ -35,35 +46,43 @@ export async function startBenchLab(
       return undefined;
     });
   }
-  const agentId = `bench-${crypto.randomUUID().slice(0, 8)}`;
-  const file = join(folder, "agent.conf");
-  await Deno.writeTextFile(
-    file,
-    JSON.stringify({
-      agent_id: agentId,
-      server_address: served.url,
-      job_queues: ["bench"],
-      execution_basedir: join(folder, "run"),
-      logging_basedir: join(folder, "logs"),
-      results_basedir: join(folder, "results"),
-      min_free_space: 0,
-      ...config,
-    }),
-  );
-  const child = new Deno.Command(command, {
-    args: [...args, "-c", file],
-    stdin: "null",
-    stdout: "null",
-    stderr: "null",
-  }).spawn();
+  const configs = join(folder, "agents");
+  await Deno.mkdir(configs);
+  const run = crypto.randomUUID().slice(0, 8);
+  const agentIds = Array.from({ length: agents }, (_, index) => `bench-${run}-${index}`);
+  for (const agentId of agentIds) {
+    await Deno.writeTextFile(
+      join(configs, `${agentId}.conf`),
+      JSON.stringify({
+        agent_id: agentId,
+        server_address: served.url,
+        job_queues: ["bench", agentId],
+        execution_basedir: join(folder, "run", agentId),
+        logging_basedir: join(folder, "logs", agentId),
+        results_basedir: join(folder, "results", agentId),
+        min_free_space: 0,
+        ...config,
+      }),
+    );
+  }
+  const which = agents === 1
+    ? ["-c", join(configs, `${agentIds[0]}.conf`)]
+    : ["run", "--config-dir", configs];
+  const start = () =>
+    new Deno.Command(command, {
+      args: [...args, ...which],
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+  let child = start();
   const status = async (field: string) => {
-    const { stdout } = await new Deno.Command("grep", {
-      args: [`^${field}:`, `/proc/${child.pid}/status`],
-    }).output();
-    return Number(/\d+/.exec(new TextDecoder().decode(stdout))?.[0] ?? 0) / 1024;
+    const text = await output("cat", `/proc/${child.pid}/status`);
+    return Number(new RegExp(`^${field}:\\s*(\\d+)`, "m").exec(text)?.[1] ?? 0) / 1024;
   };
   return {
     served,
+    agentIds,
     async ready() {
       await served.sandbox.waitFor(() =>
         served.sandbox.requests.some((request) => request.path === "/v1/job")
@@ -71,6 +90,17 @@ export async function startBenchLab(
     },
     peakMemory: () => status("VmHWM"),
     memory: () => status("VmRSS"),
+    async cpuSeconds() {
+      const stat = await output("cat", `/proc/${child.pid}/stat`);
+      // Behind the name, which may hold anything; the 12th and 13th there.
+      const [user, system] = stat.slice(stat.lastIndexOf(")") + 2).split(" ").slice(11, 13);
+      return (Number(user) + Number(system)) / TICKS_PER_SECOND;
+    },
+    async handOver() {
+      child.kill("SIGHUP");
+      await child.status;
+      child = start();
+    },
     async [Symbol.asyncDispose]() {
       child.kill("SIGTERM");
       await child.status;
