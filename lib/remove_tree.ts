@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { messageOf } from "./message.ts";
+import { inOwnSession } from "./own_session.ts";
 
 /**
  * The runtime removes folders by calling itself for each folder in a folder, and some ten thousand
@@ -81,7 +82,7 @@ async function removeByTools(path: string): Promise<string | undefined> {
 
 /** What a tool prints when it fails. */
 async function complaintsOf(tool: string, args: string[]): Promise<string | undefined> {
-  const { stderr, success } = await new Deno.Command(tool, {
+  const { stderr, success } = await inOwnSession(tool, {
     args,
     clearEnv: true,
     // -execdir runs nothing where PATH has a folder that is not absolute.
@@ -91,7 +92,6 @@ async function complaintsOf(tool: string, args: string[]): Promise<string | unde
     stdout: "null",
     stderr: "piped",
     // A Ctrl-C on the agent's terminal does not leave half of a folder.
-    detached: true,
   }).output();
   return success ? undefined : new TextDecoder().decode(stderr).trim() || `${tool} failed`;
 }

@@ -6,6 +6,7 @@ import { parseIdentity, type ProcessIdentity, SAY_IDENTITY } from "./identity.ts
 import { SET_MARK } from "./mark.ts";
 import { allProcesses, type ProcessStat } from "./proc.ts";
 import { signalGroup } from "./signal.ts";
+import { inOwnSession } from "../own_session.ts";
 
 /** How a command is started. */
 export interface GroupOptions {
@@ -112,7 +113,7 @@ export async function startGroup(
   const { stdin = "null", stderr, mark = "" } = options;
   let child: Deno.ChildProcess;
   try {
-    child = new Deno.Command("/bin/sh", {
+    child = inOwnSession("/bin/sh", {
       args: ["-c", launch(stderr === "merge" ? "exec 2>&1" : ""), "sh", `${mark}`, ...argv],
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       env: options.env,
@@ -120,7 +121,6 @@ export async function startGroup(
       stdin: stdin === "null" ? "null" : "piped",
       stdout: "piped",
       stderr: stderr === "separate" ? "piped" : stderr === "merge" ? "null" : stderr,
-      detached: true,
     }).spawn();
   } catch (error) {
     return { started: false, message: `Cannot start ${argv[0]}: ${messageOf(error)}` };

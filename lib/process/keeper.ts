@@ -37,6 +37,7 @@ import { Pump } from "./pump.ts";
 import { supervise, type SuperviseOptions, type SuperviseResult } from "./run.ts";
 import { signalProcess } from "./signal.ts";
 import { type GroupUsage, parseUsage, SAY_USAGE } from "./usage.ts";
+import { inOwnSession } from "../own_session.ts";
 
 /** How a command is started. */
 export interface KeepOptions {
@@ -141,7 +142,7 @@ export async function startKept(
     const token = crypto.randomUUID();
     makeFolder(folder, token);
     using watch = new FolderWatch(folder);
-    const keeper = new Deno.Command("/bin/sh", {
+    const keeper = inOwnSession("/bin/sh", {
       args: [
         ...["-c", RUN_WITHOUT_INHERITED, "sh", KEEPER],
         ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`, token, cgroup, shown],
@@ -152,7 +153,6 @@ export async function startKept(
       stdin: "null",
       stdout: "null",
       stderr: "null",
-      detached: true,
     }).spawn();
     // We need not live as long as it does.
     keeper.unref();

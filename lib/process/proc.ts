@@ -2,6 +2,7 @@
  * The list of processes. Deno opens nothing under /proc without `--allow-all`, which the agent is
  * not given, so small standard tools (`cat`, `grep`) read it on our behalf.
  */
+import { inOwnSession } from "../own_session.ts";
 
 /** One process, as /proc/<pid>/stat tells it (see proc_pid_stat(5)). */
 export interface ProcessStat {
@@ -157,7 +158,7 @@ function pidsOf(files: readonly string[]): number[] {
 export async function ask(
   argv: readonly [string, ...string[]],
 ): Promise<{ pid: number; code: number; text: string }> {
-  const child = new Deno.Command(argv[0], {
+  const child = inOwnSession(argv[0], {
     args: argv.slice(1),
     clearEnv: true,
     env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
@@ -166,7 +167,6 @@ export async function ask(
     stdout: "piped",
     stderr: "null",
     // A Ctrl-C on the agent's terminal must not blind it while it ends what it started.
-    detached: true,
   }).spawn();
   const { stdout, code } = await child.output();
   return { pid: child.pid, code, text: new TextDecoder().decode(stdout) };
