@@ -3,7 +3,6 @@
  * the established agent, which dashboards in the field use; the others are prefixed.
  */
 import type { Clock } from "../clock.ts";
-import type { Metric } from "prom-client";
 import { PHASES } from "../phases.ts";
 import { type Sink, sinkOf } from "./events.ts";
 
@@ -175,20 +174,20 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
     text: () => registry.metrics(),
     add(agentId, identifier) {
       const agent = of(agentId);
+      const isNew = !identifiers.has(agentId);
       identifiers.set(agentId, identifier);
       // Prometheus sees a first increase only where there was a 0 before it.
       for (const metric of [jobs, recoveryFailures, polls, retries, logBytes]) metric.inc(agent, 0);
-      const gauges = [
-        lastContact,
-        turnedAway,
-        undeliveredBytes,
-        undeliveredFragments,
-        undeliveredJobs,
-      ];
-      for (const metric of gauges) metric.set(agent, 0);
+      // What may be no more when it begins again; what has been it goes on counting.
+      for (const metric of [turnedAway, undeliveredBytes, undeliveredFragments, undeliveredJobs]) {
+        metric.set(agent, 0);
+      }
+      if (isNew) {
+        lastContact.set(agent, 0);
+        cancellation.zero(agent);
+      }
       for (const phase of PHASES) failures.inc({ ...agent, test_phase: phase }, 0);
       for (const outcome of ["success", "failure"]) calls.inc({ ...agent, outcome }, 0);
-      cancellation.zero(agent);
       info.set({ ...agent, version: options.version }, 1);
     },
     async remove(agentId) {
@@ -196,7 +195,16 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       states.delete(agentId);
       for (const { name } of registry.getMetricsAsArray()) {
         const metric = registry.getSingleMetric(name);
-        if (metric !== undefined) await removeSeries(metric, agentId);
+        if (metric === undefined) continue;
+        const { values } = await metric.get();
+        // It may have come back meanwhile.
+        if (identifiers.has(agentId)) return;
+        for (const { labels } of values) {
+          if (labels.agent_id !== agentId) continue;
+          // `le` names a bucket, and no series of its own.
+          const { le: _, ...series } = labels;
+          metric.remove(series);
+        }
       }
     },
   };
@@ -216,16 +224,5 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       help: "When the agent's process started, in seconds since 1970.",
       registers,
     }).set(performance.timeOrigin / MS);
-  }
-}
-
-/** Takes an agent's series out of a metric. */
-async function removeSeries(metric: Metric, agentId: string): Promise<void> {
-  const { values } = await metric.get();
-  for (const { labels } of values) {
-    if (labels.agent_id !== agentId) continue;
-    // `le` names a bucket, and no series of its own.
-    const { le: _, ...series } = labels;
-    metric.remove(series);
   }
 }

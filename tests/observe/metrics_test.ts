@@ -138,6 +138,30 @@ Deno.test("two agents of one process count apart, and one that is gone leaves no
   assertEquals(await value(metrics, 'testflinger_agent_state{agent_id="b",state="offline"}'), 1);
 });
 
+Deno.test("an agent that begins again in its process goes on counting where it was", async () => {
+  const metrics = await make();
+  const { emit } = metrics;
+  emit({ type: "job_began", job: "j", queue: "q" });
+  emit({ type: "contact", ok: true });
+  emit({ type: "access", problem: "no role" });
+  emit({ type: "cancelled", job: "j", latencyMs: 700 });
+  metrics.add("agent-1", "202011-12345");
+  const now = (name: string) => value(metrics, `${name}{agent_id="agent-1"}`);
+  assertEquals(await now("jobs_total"), 1);
+  assertEquals(await now("testflinger_agent_cancellation_latency_seconds_count"), 1);
+  assertEquals(await now("testflinger_agent_last_contact_timestamp_seconds"), START / 1000);
+  // What its new life has not met yet.
+  assertEquals(await now("testflinger_agent_turned_away"), 0);
+});
+
+Deno.test("an agent that comes back while its series are taken away has them", async () => {
+  const metrics = await make();
+  const gone = metrics.remove("agent-1");
+  metrics.add("agent-1", "");
+  await gone;
+  assertEquals(await value(metrics, 'jobs_total{agent_id="agent-1"}'), 0);
+});
+
 Deno.test("a device that names its release with quotes and new lines breaks no line", async () => {
   const metrics = await make();
   const { emit } = metrics;
