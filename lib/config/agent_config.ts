@@ -233,6 +233,16 @@ export const AgentConfig = z.strictObject({ ...establishedKeys, ...connectorKeys
 /** A configuration with defaults filled in. Sizes are in bytes, times in seconds. */
 export type AgentConfig = z.infer<typeof AgentConfig>;
 
+/** What a configuration has where its file says nothing. */
+export function defaultConfig(): AgentConfig {
+  return defaults ??= AgentConfig.parse({
+    agent_id: "agent",
+    server_address: "localhost",
+    job_queues: ["queue"],
+  });
+}
+let defaults: AgentConfig | undefined;
+
 /** Reads an agent's configuration file. All that is wrong with it comes at once. */
 export async function loadAgentConfig(file: string): Promise<YamlResult<AgentConfig>> {
   return await readYamlFile(file, AgentConfig, {

@@ -5,7 +5,7 @@
 import type { ControlGroupsResult } from "../agent/context.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import { type HostClock, systemClock } from "../clock.ts";
-import type { AgentConfig } from "../config/agent_config.ts";
+import { type AgentConfig, defaultConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { combineSinks, emitterOf, type Sink } from "../observe/events.ts";
 import { hostStatus, type HostView } from "../observe/host_view.ts";
@@ -265,6 +265,7 @@ class Host {
       agentId: wanted.config.agent_id,
       file: wanted.file,
       configuration: hosted?.config ?? wanted.config,
+      defaults: defaultConfig(),
       board: hosted?.board,
       trouble,
       leaves: hosted?.leaves,

@@ -28,6 +28,7 @@ import type { Connections } from "../server/connections.ts";
 import { VERSION } from "../version.ts";
 import type { Wanted } from "./configurations.ts";
 import { Control } from "./control.ts";
+import { watchFreeSpace } from "./free_space.ts";
 
 /** What the agents of a process share. */
 export interface SharedByAgents {
@@ -182,6 +183,12 @@ export class HostedAgent {
         if (problem === undefined) connectivity.retryNow();
       },
     });
+    const over = new AbortController();
+    watchFreeSpace([config.execution_basedir, folder], {
+      clock,
+      emit: this.#emit,
+      signal: over.signal,
+    });
     try {
       return await runAgent({
         config,
@@ -200,6 +207,7 @@ export class HostedAgent {
         controlGroups,
       });
     } finally {
+      over.abort();
       server.close();
       await this.#socket?.close();
       await board.close();

@@ -2,6 +2,7 @@
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
 import type { Clock } from "../clock.ts";
+import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
@@ -33,6 +34,7 @@ export interface SerialTailOptions {
   /** The job's folder. */
   folder: string;
   secrets: Secrets;
+  emit: Emit;
   clock: Clock;
   /** Copying waits while more than this is on its way to the server, in bytes. */
   mostUndelivered: number;
@@ -176,7 +178,9 @@ class SerialTail {
   /** @param at the place in the file up to which everything is in the log then. */
   async #append(bytes: Uint8Array, at: number): Promise<void> {
     const source = { piece: 0, offset: at, total: at };
-    await this.#options.outbox.appendLog("serial", this.#options.phase, bytes, { source });
+    const { outbox, phase, emit } = this.#options;
+    await outbox.appendLog("serial", phase, bytes, { source });
+    if (bytes.length > 0) emit({ type: "serial", job: outbox.jobId, bytes });
   }
 
   /** Says what is missing, and lets go of what was held back. */

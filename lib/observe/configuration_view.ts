@@ -4,6 +4,8 @@
 export interface Setting {
   key: string;
   value: string;
+  /** The file says so; else it is the default. */
+  isSet: boolean;
 }
 
 /** What may hold a password: names are enough to hide a value, the value is not looked at. */
@@ -12,15 +14,26 @@ const SECRET_NAME = /pass|pw\b|secret|token|credential|api_?key|private/i;
 const REMOVED = "(removed)";
 
 /**
- * The settings in the order of the file, without `undefined` ones. A command shows its program only,
+ * The settings, those that differ from the default first, without `undefined` ones. A command shows its program only,
  * since its arguments may hold anything; an address loses user and password; of nested settings
  * (advertised images hold provision data) the names are shown.
  */
-export function viewConfiguration(configuration: Record<string, unknown>): Setting[] {
-  return Object.entries(configuration)
+export function viewConfiguration(
+  configuration: Record<string, unknown>,
+  defaults: Record<string, unknown> = {},
+): Setting[] {
+  const all = Object.entries(configuration)
     .filter(([, value]) => value !== undefined && value !== null)
-    .map(([key, value]) => ({ key, value: viewValue(key, value) }));
+    .map(([key, value]) => ({
+      key,
+      value: viewValue(key, value),
+      isSet: IDENTITY.includes(key) || JSON.stringify(value) !== JSON.stringify(defaults[key]),
+    }));
+  return [...all.filter(({ isSet }) => isSet), ...all.filter(({ isSet }) => !isSet)];
 }
+
+/** There is no default of these. */
+const IDENTITY = ["agent_id", "server_address", "job_queues"];
 
 function viewValue(key: string, value: unknown): string {
   if (SECRET_NAME.test(key)) return REMOVED;

@@ -43,6 +43,8 @@ export type Happening =
   | { type: "recovery_failed"; job: string }
   /** Output of the running phase, cleaned and redacted. The bytes are good during the call only. */
   | { type: "output"; job: string; bytes: Uint8Array }
+  /** The same of the device's serial log. */
+  | { type: "serial"; job: string; bytes: Uint8Array }
   | Transfer
   /** A cancellation has taken effect, this long after it was seen. */
   | { type: "cancelled"; job: string; latencyMs: number }
@@ -55,7 +57,9 @@ export type Happening =
   /** A call to the server, or a delivery, is tried again. */
   | { type: "retried" }
   /** What is still on disk and has to reach the server. */
-  | { type: "undelivered"; bytes: number; fragments: number; jobs: number };
+  | { type: "undelivered"; bytes: number; fragments: number; jobs: number }
+  /** What is free on the fullest of the disks that jobs use. */
+  | { type: "free_space"; bytes: number };
 
 /** How a phase ended. */
 export interface PhaseEnded {

@@ -8,12 +8,21 @@ import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { viewConfiguration } from "./configuration_view.ts";
 import { HttpServer } from "./http_server.ts";
-import { createLiveEvents, type LiveEvents } from "./live_events.ts";
+import {
+  createLiveEvents,
+  type FeedMaker,
+  type LiveEvents,
+  pageFeed,
+  textFeed,
+} from "./live_events.ts";
+import { piecesOf } from "./log_pieces.ts";
 import type { Metrics } from "./metrics.ts";
-import { renderDownPage, renderHostPage } from "./host_page.ts";
 import { type AgentView, hostStatus, type HostView } from "./host_view.ts";
-import { renderPage } from "./page.ts";
-import { PAGE_CSS, PAGE_JS } from "./page_assets.ts";
+import { showText } from "./output_text.ts";
+import { renderAgentPage, renderDownPage } from "./page/agent_page.ts";
+import { renderHostPage } from "./page/host_page.ts";
+import { PAGE_JS } from "./page/script.ts";
+import { iconOf, PAGE_CSS } from "./page/style.ts";
 import type { StatusBoard } from "./status.ts";
 
 /** How often a port that is in use is tried again: the process before us may still be stopping. */
@@ -22,13 +31,17 @@ const BIND_AGAIN_MS = 60_000;
 /** A browser that reads slowly does not keep the agent from stopping. */
 const CLOSE_LIMIT_MS = 2_000;
 
+/** What a page has of a log before its script has begun: a browser lays it out at once. */
+const PAGE_LOG_BYTES = 64 * 1024;
+
 /**
- * Nothing but our own style and script, no frame, no form, no other origin: should a byte of output
+ * Nothing but our own style and script, no frame, no other origin: should a byte of output
  * ever get into the page as markup, it could still do nothing.
  */
 const SECURITY_HEADERS = {
   "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; " +
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; " +
+    "frame-ancestors 'none'",
   "x-content-type-options": "nosniff",
   "x-frame-options": "DENY",
   "referrer-policy": "no-referrer",
@@ -64,7 +77,7 @@ export interface Health {
  */
 export function serveHealth(options: HealthOptions): Health {
   const { host, port, clock, log } = options;
-  const live = new LiveLogs(clock);
+  const live = { text: new LiveLogs(clock, textFeed), page: new LiveLogs(clock, pageFeed) };
   const app = createHealthApp(options, live);
   const closing = new AbortController();
   let server: { http: HttpServer; url: string } | undefined;
@@ -110,7 +123,8 @@ export function serveHealth(options: HealthOptions): Health {
     },
     async close() {
       closing.abort();
-      live.close();
+      live.text.close();
+      live.page.close();
       await binding;
       await server?.http.close(CLOSE_LIMIT_MS);
     },
@@ -124,10 +138,12 @@ function urlOf({ hostname, port }: Deno.NetAddr): string {
 /** The live logs of all agents; one for each board that somebody watches. */
 class LiveLogs {
   readonly #clock: Clock;
+  readonly #feed: FeedMaker;
   readonly #logs = new Map<StatusBoard, LiveEvents>();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, feed: FeedMaker) {
     this.#clock = clock;
+    this.#feed = feed;
   }
 
   open(board: StatusBoard, isCurrent: (board: StatusBoard) => boolean) {
@@ -137,7 +153,8 @@ class LiveLogs {
       log.close();
       this.#logs.delete(other);
     }
-    const log = this.#logs.get(board) ?? createLiveEvents({ board, clock: this.#clock });
+    const log = this.#logs.get(board) ??
+      createLiveEvents({ board, clock: this.#clock, feed: this.#feed });
     this.#logs.set(board, log);
     return log.open();
   }
@@ -148,7 +165,10 @@ class LiveLogs {
 }
 
 /** The answers, without a port. */
-function createHealthApp(options: HealthOptions, live: LiveLogs): Hono {
+function createHealthApp(
+  options: HealthOptions,
+  live: { text: LiveLogs; page: LiveLogs },
+): Hono {
   const { view, metrics, clock, log } = options;
   const onlyLoopback = isLoopback(options.host);
   const app = new Hono();
@@ -192,25 +212,47 @@ function createHealthApp(options: HealthOptions, live: LiveLogs): Hono {
     if (agent.board === undefined) return c.text(`It does not run: ${agent.trouble ?? ""}\n`, 503);
     return c.json(agent.board.snapshot());
   });
-  app.get("/v1/agents/:agent/events", (c) => {
-    const board = view.agent(c.req.param("agent"))?.board;
-    if (board === undefined) return c.text("There is no such agent that runs.\n", 404);
+  const eventsOf = (logs: LiveLogs) => (c: Context) => {
+    const board = view.agent(c.req.param("agent") ?? "")?.board;
+    if (board === undefined) return c.text(NOT_RUNNING, 404);
     // Nobody would read the stream, or end it.
     if (c.req.raw.method === "HEAD") return c.body(null, 200, EVENT_STREAM);
-    const stream = live.open(board, (other) => view.agents().some(({ board }) => board === other));
+    const stream = logs.open(board, (other) => view.agents().some(({ board }) => board === other));
     if (stream === undefined) return c.text("Too many are watching already.\n", 503);
     return c.body(stream, 200, EVENT_STREAM);
-  });
+  };
+  app.get("/v1/agents/:agent/events", eventsOf(live.text));
+  app.get("/agents/:agent/live", eventsOf(live.page));
+  const download = (name: string, bytesOf: (board: StatusBoard) => Uint8Array) => (c: Context) => {
+    const agentId = c.req.param("agent") ?? "";
+    const board = view.agent(agentId)?.board;
+    if (board === undefined) return c.text(NOT_RUNNING, 404);
+    const job = board.snapshot().job ?? board.snapshot().recent_jobs[0];
+    const file = [agentId, job?.job_id ?? "no-job", name].join("-").replaceAll(/[^\w.-]/g, "_");
+    return c.text(showText(new TextDecoder().decode(bytesOf(board))), 200, {
+      "content-disposition": `attachment; filename="${file}"`,
+    });
+  };
+  app.get("/agents/:agent/log.txt", download("log.txt", (board) => board.tail()));
+  app.get("/agents/:agent/serial.txt", download("serial.txt", (board) => board.serialTail()));
   app.get("/agents/:agent", (c) => {
     const agent = view.agent(c.req.param("agent"));
     if (agent === undefined) return c.text("There is no such agent.\n", 404);
     return c.html(pageOf(agent));
   });
+  const pageOf = (agent: AgentView) =>
+    renderOneAgent(agent, { version: view.version, now: clock.now() });
   app.get("/", (c) => {
     const [only] = view.agents();
     return c.html(
-      only !== undefined && isAlone() ? pageOf(only) : renderHostPage(status()),
+      only !== undefined && isAlone() ? pageOf(only) : renderHostPage(status(), c.req.query("q")),
     );
+  });
+  app.get("/:icon{icon-[a-z]+\\.svg}", (c) => {
+    const icon = iconOf(c.req.param("icon").slice("icon-".length, -".svg".length));
+    return icon === undefined
+      ? c.notFound()
+      : c.body(icon, 200, { "content-type": "image/svg+xml" });
   });
   app.get("/page.css", (c) => c.body(PAGE_CSS, 200, { "content-type": "text/css" }));
   app.get("/page.js", (c) => c.body(PAGE_JS, 200, { "content-type": "text/javascript" }));
@@ -230,13 +272,27 @@ function createHealthApp(options: HealthOptions, live: LiveLogs): Hono {
   return app;
 }
 
+const NOT_RUNNING = "There is no such agent that runs.\n";
+
 /** The page of one agent; of one that does not run all that is known is why. */
-function pageOf({ agentId, board, configuration, trouble }: AgentView) {
-  if (board === undefined) return renderDownPage(agentId, trouble ?? "it is about to begin");
-  return renderPage({
+function renderOneAgent(
+  { agentId, board, configuration, defaults, trouble }: AgentView,
+  { version, now }: { version: string; now: number },
+) {
+  if (board === undefined) {
+    return renderDownPage(agentId, { why: trouble ?? "it is about to begin", version, now });
+  }
+  const { job_queues: queues } = configuration;
+  const log = board.tail();
+  const skipped = Math.max(0, log.length - PAGE_LOG_BYTES);
+  const marks = board.marks().map(({ phase, at }) => ({ phase, at: Math.max(0, at - skipped) }));
+  return renderAgentPage({
     status: board.snapshot(),
-    configuration: viewConfiguration(configuration),
-    output: new TextDecoder().decode(board.tail()),
+    configuration: viewConfiguration(configuration, defaults),
+    queues: Array.isArray(queues) ? queues.map(String) : [],
+    log: piecesOf(log.subarray(skipped), marks).pieces,
+    serial: piecesOf(board.serialTail()).pieces,
+    jobPage: undefined,
   });
 }
 

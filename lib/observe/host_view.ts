@@ -1,5 +1,6 @@
 /** A host as those see it who ask over HTTP: its agents, and what is wrong with its configurations. */
-import type { AgentStatus, AgentSummary, HostStatus } from "./status_schema.ts";
+import { resultOf } from "./job_words.ts";
+import type { AgentStatus, AgentSummary, HostStatus, PastJob } from "./status_schema.ts";
 import type { StatusBoard } from "./status.ts";
 
 /** An agent of the host. */
@@ -8,6 +9,8 @@ export interface AgentView {
   /** Its configuration file. */
   file: string;
   configuration: Record<string, unknown>;
+  /** What a configuration has where its file says nothing. */
+  defaults?: Record<string, unknown>;
   /** Undefined while it does not run. */
   board: StatusBoard | undefined;
   /** Why it does not run, or is thought to hang. */
@@ -52,11 +55,15 @@ export function hostStatus(view: HostView, now: number): HostStatus {
   };
 }
 
-function summaryOf({ agentId, file, board, trouble, leaves }: AgentView): AgentSummary {
+function summaryOf(
+  { agentId, file, board, trouble, leaves, configuration }: AgentView,
+): AgentSummary {
   const status = board?.snapshot();
   const why = trouble ?? status?.trouble;
   const reason = why ?? status?.not_ready_because ?? (status ? undefined : "it is about to begin");
-  const { job } = status ?? {};
+  const attention = why ?? (status && whyAttention(status));
+  const { job, server, undelivered, recent_jobs: [last] = [] } = status ?? {};
+  const { job_queues: queues } = configuration;
   return {
     agent_id: agentId,
     file,
@@ -66,11 +73,40 @@ function summaryOf({ agentId, file, board, trouble, leaves }: AgentView): AgentS
     ...(why !== undefined && { trouble: why }),
     ready: reason === undefined,
     ...(reason !== undefined && { not_ready_because: reason }),
-    ...(job !== undefined && { job_id: job.job_id }),
+    ...(attention !== undefined && { attention }),
+    ...(status?.mode !== undefined && { since: status.mode.since }),
+    queues: Array.isArray(queues) ? queues.map(String) : [],
+    ...(job !== undefined && { job_id: job.job_id, job }),
     ...(leaves !== undefined && { leaves }),
-    reachable: status?.server.reachable ?? false,
-    undelivered_bytes: status?.undelivered.bytes ?? 0,
+    ...(last !== undefined && { last_job: lastJob(last) }),
+    reachable: server?.reachable ?? false,
+    ...(server?.last_success_at !== undefined && { last_contact_at: server.last_success_at }),
+    undelivered_bytes: undelivered?.bytes ?? 0,
+    undelivered_jobs: undelivered?.jobs ?? 0,
+    ...(status?.free_bytes !== undefined && { free_bytes: status.free_bytes }),
   };
+}
+
+function lastJob(job: PastJob): AgentSummary["last_job"] {
+  const { job_id, name, ended_at } = job;
+  const { kind, words } = resultOf(job);
+  const named = name === undefined ? {} : { name };
+  return { job_id, ...named, ended_at, passed: kind === "good", result: words };
+}
+
+/** Why a person has to look after an agent that does not hang: by itself it will not take jobs again. */
+function whyAttention(status: AgentStatus): string | undefined {
+  const { server, mode, recent_jobs: [last], job } = status;
+  if (server.turned_away !== undefined) {
+    return `the server turns the agent away: ${server.turned_away}`;
+  }
+  if (server.reachable === false) return `the server is not reachable: ${server.last_failure}`;
+  const isOffline = mode?.state === "offline" || mode?.state === "maintenance";
+  const isLost = (job ?? last)?.recovery_failed === true;
+  if (isOffline && isLost) return mode.comment || "its device could not be recovered";
+  // An agent that waits and says why takes no jobs: its disk is full, for one.
+  if (mode?.state === "waiting" && mode.comment !== "") return mode.comment;
+  return undefined;
 }
 
 /** What an agent is about, in one word. */

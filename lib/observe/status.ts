@@ -3,12 +3,16 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { type LimitsOfPhase, type Sink, sinkOf, type Transfer } from "./events.ts";
 import type { Liveness } from "./liveness.ts";
+import type { Phase } from "../phases.ts";
 import { openRecentJobs } from "./recent_jobs.ts";
 import type { AgentStatus, CurrentJob, PhaseStatus } from "./status_schema.ts";
 import { createTail } from "./tail.ts";
 
 /** Enough to see what went wrong, little enough for a browser to lay out at once. */
-export const TAIL_BYTES = 64 * 1024;
+export const TAIL_BYTES = 256 * 1024;
+
+/** A serial log is looked at for what it says now. */
+const SERIAL_TAIL_BYTES = 64 * 1024;
 
 /** What devices and servers say of themselves may be of any length; here it is for people to read. */
 const MAX_TEXT_CHARS = 500;
@@ -31,9 +35,10 @@ export interface StatusOptions {
   liveness: Liveness;
 }
 
-/** What a subscriber is told: output, that a new log begins, or that something else is new. */
+/** What a subscriber is told: output, that a new log or phase begins, or that something else is new. */
 export type StatusEvent =
-  | { kind: "output"; bytes: Uint8Array }
+  | { kind: "output" | "serial"; bytes: Uint8Array }
+  | { kind: "phase"; phase: Phase }
   | { kind: "cleared" }
   | { kind: "changed" };
 
@@ -41,8 +46,12 @@ export type StatusEvent =
 export interface StatusBoard {
   readonly sink: Sink;
   snapshot(): AgentStatus;
-  /** The end of what the current (or else the last) job printed: at most 64 KiB of UTF-8. */
+  /** The end of what the current (or else the last) job printed: at most 256 KiB of UTF-8. */
   tail(): Uint8Array;
+  /** Where in that tail phases begin, in bytes; one that began before it is at 0. */
+  marks(): LogMark[];
+  /** The end of the serial log of that job: at most 64 KiB. */
+  serialTail(): Uint8Array;
   /**
    * Calls `listener` for each event until the result is disposed of. The bytes are only good during
    * the call.
@@ -50,6 +59,12 @@ export interface StatusBoard {
   subscribe(listener: (event: StatusEvent) => void): Disposable;
   /** Waits until the recent jobs are on disk. */
   close(): Promise<void>;
+}
+
+/** The place in a tail at which a phase begins. */
+export interface LogMark {
+  phase: Phase;
+  at: number;
 }
 
 /** The phase that runs; times are the clock's monotonic ones. */
@@ -73,6 +88,10 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   const iso = () => new Date(clock.now()).toISOString();
   const recent = await openRecentJobs(options.folder, options.log);
   const tail = createTail(TAIL_BYTES);
+  const serial = createTail(SERIAL_TAIL_BYTES);
+  /** Where phases begin, in bytes from the beginning of the log. */
+  let begins: LogMark[] = [];
+  let freeBytes: number | undefined;
   const listeners = new Set<(event: StatusEvent) => void>();
   const startedAt = iso();
 
@@ -120,6 +139,8 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       jobSince = clock.monotonic();
       running = undefined;
       tail.clear();
+      serial.clear();
+      begins = [];
       for (const listener of listeners) listener({ kind: "cleared" });
       changed();
     },
@@ -127,6 +148,8 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       const now = clock.monotonic();
       running = { since: now - (limits.runningForMs ?? 0), lastOutput: now, limits };
       job?.phases.push({ phase, state: "running", started_at: iso() });
+      begins.push({ phase, at: tail.total });
+      for (const listener of listeners) listener({ kind: "phase", phase });
       changed();
     },
     phase_skipped({ phase, reason }) {
@@ -157,6 +180,13 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       tail.push(bytes);
       if (running !== undefined) running.lastOutput = clock.monotonic();
       for (const listener of listeners) listener({ kind: "output", bytes });
+    },
+    serial({ bytes }) {
+      serial.push(bytes);
+      for (const listener of listeners) listener({ kind: "serial", bytes });
+    },
+    free_space({ bytes }) {
+      freeBytes = bytes;
     },
     transfer({ job: jobId, what, bytes, total, isOver }) {
       const key = `${jobId} ${what}`;
@@ -263,10 +293,19 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
         ...(transfers.size === 0 ? {} : { transfers: transfersNow() }),
         server: { ...server },
         undelivered: { ...undelivered },
+        ...(freeBytes === undefined ? {} : { free_bytes: freeBytes }),
         recent_jobs: [...recent.jobs],
       };
     },
     tail: () => tail.bytes(),
+    marks() {
+      const start = tail.total - tail.bytes().length;
+      // Of the phases that began before the tail the last one is what it begins with.
+      const first = begins.findLastIndex(({ at }) => at <= start);
+      return begins.slice(Math.max(0, first))
+        .map(({ phase, at }) => ({ phase, at: Math.max(0, at - start) }));
+    },
+    serialTail: () => serial.bytes(),
     subscribe(listener) {
       listeners.add(listener);
       return { [Symbol.dispose]: () => void listeners.delete(listener) };

@@ -100,6 +100,8 @@ export const AgentStatus = z.object({
     fragments: z.int().describe("pieces of logs that will be, at least"),
     jobs: z.int().describe("of which the server does not have everything"),
   }).describe("what the server does not have yet"),
+  free_bytes: z.number().optional()
+    .describe("on the fullest of the disks that jobs use, as last looked at"),
   recent_jobs: z.array(PastJob).describe("the last 20, newest first"),
 });
 export type AgentStatus = z.infer<typeof AgentStatus>;
@@ -114,12 +116,27 @@ export const AgentSummary = z.object({
   trouble: z.string().optional().describe("why it does not run, or is thought to hang"),
   ready: z.boolean().describe("whether it takes jobs"),
   not_ready_because: z.string().optional().describe("why it takes none"),
+  attention: z.string().optional().describe("why a person has to look after it"),
+  since: z.string().optional().describe("when it came into its state"),
+  queues: z.array(z.string()).describe("that it takes jobs from"),
   job_id: z.string().optional().describe("the job that runs"),
   leaves: z.enum(["changed", "removed", "drained"]).optional().describe(
     "why it ends after its job: its configuration was changed or removed, or the process restarts",
   ),
+  job: CurrentJob.optional().describe("the same, with its phases and what is left of its limits"),
+  last_job: z.object({
+    job_id: z.string().describe("its id on the server"),
+    name: z.string().optional().describe("what its submitter calls it"),
+    ended_at: z.string().describe("when it was over"),
+    passed: z.boolean().describe("whether all its phases did"),
+    result: z.string().describe("how it ended, in words"),
+  }).optional().describe("the one before"),
   reachable: z.boolean().describe("whether its last call to the server succeeded"),
+  last_contact_at: z.string().optional().describe("of the last call that succeeded"),
   undelivered_bytes: z.number().describe("of logs, that the server does not have yet"),
+  undelivered_jobs: z.int().describe("of which the server does not have everything"),
+  free_bytes: z.number().optional()
+    .describe("on the fullest of the disks that its jobs use, as last looked at"),
 });
 export type AgentSummary = z.infer<typeof AgentSummary>;
 

@@ -25,3 +25,18 @@ export function count(amount: number, noun: string): string {
 export function backlog({ bytes, jobs }: { bytes: number; jobs: number }): string {
   return `${size(bytes)} of ${jobs === 0 ? "the running job" : count(jobs, "job")}`;
 }
+
+const MINUTE_S = 60;
+const HOUR_S = 3600;
+const DAY_S = 86_400;
+
+/** The same in at most two units, for a table: `45 s`, `12 min`, `3 h 12 min`, `5 d 3 h`. */
+export function briefly(seconds: number): string {
+  const whole = Math.floor(Math.max(0, seconds));
+  if (whole < MINUTE_S) return `${whole} s`;
+  if (whole < HOUR_S) return `${Math.floor(whole / MINUTE_S)} min`;
+  if (whole < DAY_S) {
+    return `${Math.floor(whole / HOUR_S)} h ${Math.floor(whole / MINUTE_S) % 60} min`;
+  }
+  return `${Math.floor(whole / DAY_S)} d ${Math.floor(whole / HOUR_S) % 24} h`;
+}

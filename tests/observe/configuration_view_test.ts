@@ -16,12 +16,25 @@ Deno.test("plain settings are shown, in order, without those that are not set", 
       location: null,
     }),
     [
-      { key: "agent_id", value: "a-1" },
-      { key: "job_queues", value: "q1, q2" },
-      { key: "polling_interval", value: "10" },
-      { key: "logging_quiet", value: "false" },
+      { key: "agent_id", value: "a-1", isSet: true },
+      { key: "job_queues", value: "q1, q2", isSet: true },
+      { key: "polling_interval", value: "10", isSet: true },
+      { key: "logging_quiet", value: "false", isSet: true },
     ],
   );
+});
+
+Deno.test("what differs from the default comes first, an agent's name and queues always", () => {
+  const settings = viewConfiguration(
+    { polling_interval: 10, agent_id: "agent", output_timeout: 60, job_queues: ["q"] },
+    { polling_interval: 10, agent_id: "agent", output_timeout: 900, job_queues: ["q"] },
+  );
+  assertEquals(settings.map(({ key, isSet }) => [key, isSet]), [
+    ["agent_id", true],
+    ["output_timeout", true],
+    ["job_queues", true],
+    ["polling_interval", false],
+  ]);
 });
 
 Deno.test("settings with a name like a secret's are removed", () => {

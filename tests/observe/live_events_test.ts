@@ -1,8 +1,13 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { createLiveEvents, type LiveEvents } from "../../lib/observe/live_events.ts";
+import {
+  createLiveEvents,
+  type LiveEvents,
+  type LogMessage,
+  pageFeed,
+} from "../../lib/observe/live_events.ts";
 import { type Emit, emitterOf } from "../../lib/observe/events.ts";
 import { createLiveness } from "../../lib/observe/liveness.ts";
-import { createStatus, type StatusBoard } from "../../lib/observe/status.ts";
+import { createStatus, type StatusBoard, TAIL_BYTES } from "../../lib/observe/status.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
 
@@ -133,7 +138,7 @@ Deno.test("a browser that does not read costs no memory, and gets the end of the
         last = event === "tail" ? String(data) : last + data;
       }
     }
-    assertEquals(last.length, 65536);
+    assertEquals(last.length, TAIL_BYTES);
     assert(pieces < 6);
   }));
 
@@ -167,4 +172,78 @@ Deno.test("close() ends every stream", () =>
     live.close();
     assertEquals((await browser.raw())?.done, true);
     assertEquals(clock.sleepers, 0);
+  }));
+
+Deno.test("a page gets the log in pieces with their colours, the phases that begin, and the serial log", () =>
+  withLive(async ({ emit, clock, board }) => {
+    emit({ type: "job_began", job: "j", queue: "q" });
+    emit({ type: "phase_began", job: "j", phase: "provision", limits: {} });
+    emit({ type: "output", job: "j", bytes: bytes("before\n") });
+    const live = createLiveEvents({ board, clock, feed: pageFeed });
+    const browser = reader(live.open());
+    assertEquals(await browser.next(), [
+      { event: "log", data: { kind: "reset", pieces: [{ phase: "provision" }, "before\n"] } },
+      { event: "serial", data: { kind: "reset", pieces: [] } },
+    ]);
+    emit({ type: "phase_began", job: "j", phase: "test", limits: {} });
+    for (const part of ["\x1b[3", "1mred", "\x1b[0m", " pl", "ain"]) {
+      emit({ type: "output", job: "j", bytes: bytes(part) });
+    }
+    emit({ type: "serial", job: "j", bytes: bytes("login:") });
+    const next = browser.next();
+    await clock.advance(100);
+    assertEquals(await next, [
+      {
+        event: "log",
+        data: { kind: "more", pieces: [{ phase: "test" }, ["red", "fg1"], " plain"] },
+      },
+      { event: "serial", data: { kind: "more", pieces: ["login:"] } },
+      { event: "changed", data: {} },
+    ]);
+    live.close();
+  }));
+
+Deno.test("of a log that comes too fast a page gets its end, from a line's beginning, twice a second", () =>
+  withLive(async ({ emit, clock, board }) => {
+    const live = createLiveEvents({ board, clock, feed: pageFeed });
+    const browser = reader(live.open());
+    await browser.next();
+    const flood = () => {
+      for (let n = 0; n < 100; n++) {
+        emit({ type: "output", job: "j", bytes: bytes(`line ${n} `.repeat(200) + "\n") });
+      }
+    };
+    flood();
+    const first = browser.next();
+    await clock.advance(100);
+    const [log] = await first;
+    const { kind, pieces } = log?.data as LogMessage;
+    assertEquals([kind, pieces.length], ["gap", 1]);
+    const text = String(pieces[0]);
+    assert(text.length <= 65_536);
+    assert(/^line \d+ line/.test(text));
+    assert(text.endsWith("line 99 \n"));
+    flood();
+    assertEquals(clock.dues.includes(500), true);
+    live.close();
+  }));
+
+Deno.test("a page that comes late finds the phases where they are in the end of the log", () =>
+  withLive(async ({ emit, clock, board }) => {
+    emit({ type: "job_began", job: "j", queue: "q" });
+    for (const phase of ["setup", "provision", "test"] as const) {
+      emit({ type: "phase_began", job: "j", phase, limits: {} });
+      emit({
+        type: "output",
+        job: "j",
+        bytes: bytes(`${phase}\n`.repeat(phase === "provision" ? 40_000 : 1)),
+      });
+    }
+    const live = createLiveEvents({ board, clock, feed: pageFeed });
+    const [log] = await reader(live.open()).next();
+    const { pieces } = log?.data as LogMessage;
+    // What is left of provision begins with its mark; setup is no longer there.
+    assertEquals(pieces[0], { phase: "provision" });
+    assertEquals(pieces.slice(2), [{ phase: "test" }, "test\n"]);
+    live.close();
   }));

@@ -1,0 +1,129 @@
+/** What the pages of a host and of an agent have in common: the document, and small parts of it. */
+import { html } from "hono/html";
+import { showText } from "../output_text.ts";
+import { briefly } from "../words.ts";
+
+/** Markup in which every value has been escaped. */
+export type Markup = ReturnType<typeof html>;
+
+export const NOTHING = "";
+
+/** Without a script the page is loaded again after this long. */
+export const RELOAD_S = 10;
+
+/** How something is: the colour, the symbol, and the icon of the page. */
+export type Kind = "good" | "bad" | "warn" | "busy" | "quiet";
+
+/** Besides the colour, which not everybody sees. */
+const SYMBOLS: Record<Kind, string> = { good: "●", bad: "✕", warn: "▲", busy: "◐", quiet: "○" };
+
+/** What a page is made of. */
+export interface PageFrame {
+  title: string;
+  /** The icon in the browser's tab. */
+  icon: Kind;
+  /** Which script's part: see `script.ts`. */
+  page: "host" | "agent" | "down";
+  /** Where the page's parts are fetched again. */
+  address: string;
+  /** Where its live events are. */
+  events?: string;
+  /** Milliseconds since 1970, by the host's clock. */
+  now: number;
+  version: string;
+  /** In the line at the top: where one is, and what leads elsewhere. */
+  head: Markup;
+  main: Markup;
+  foot: Markup;
+}
+
+/** The whole document. */
+export function renderFrame(frame: PageFrame): Markup {
+  return html`
+    <!DOCTYPE html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8">
+        <meta name="viewport" content="width=device-width, initial-scale=1">
+        <meta name="color-scheme" content="light dark">
+        <title>${show(frame.title)}</title>
+        <link id="icon" rel="icon" type="image/svg+xml" href="/icon-${frame.icon}.svg">
+        <link rel="stylesheet" href="/page.css">
+        <noscript><meta http-equiv="refresh" content="${RELOAD_S}"></noscript>
+        <script src="/page.js" defer></script>
+      </head>
+      <body data-page="${frame.page}" data-address="${frame.address}" data-now="${frame.now}"
+        data-events="${frame.events ?? ""}">
+        <a class="skip" href="#main">Skip to the content</a>
+        <div id="lost" role="alert" hidden></div>
+        <header>${frame.head}</header>
+        <main id="main" tabindex="-1">${frame.main}</main>
+        <footer>${frame.foot}</footer>
+      </body>
+    </html>
+  `;
+}
+
+/** A word with the symbol and the colour of how it is. */
+export function badge(kind: Kind, words: string): Markup {
+  return html`
+    <span
+      class="badge ${kind}"><span class="symbol" aria-hidden="true">${SYMBOLS[
+        kind
+      ]}</span>${words}</span>
+  `;
+}
+
+/** A name or a comment from outside; `html` escapes the markup in it. */
+export function show(text: string): string {
+  return showText(text).replaceAll("\n", " ");
+}
+
+/** `2026-11-29 12:00:00 UTC`. */
+export function absolute(iso: string): string {
+  return `${iso.slice(0, 19).replace("T", " ")} UTC`;
+}
+
+/** `3 min ago`; when exactly is said on hover. The script keeps it true. */
+export function ago(iso: string | undefined, now: number): Markup {
+  if (iso === undefined) return html`<span class="quiet">never</span>`;
+  const seconds = (now - Date.parse(iso)) / 1000;
+  return html`<time datetime="${iso}" title="${absolute(iso)}" data-rel="ago">${
+    briefly(seconds)
+  } ago</time>`;
+}
+
+/** `3 min`: for how long it has been so. */
+export function since(iso: string, now: number): Markup {
+  const seconds = (now - Date.parse(iso)) / 1000;
+  return html`<time datetime="${iso}" title="since ${absolute(iso)}" data-rel="for">${
+    briefly(seconds)
+  }</time>`;
+}
+
+/** The agent's page. */
+export function pathOf(agentId: string): string {
+  return `/agents/${encodeURIComponent(agentId)}`;
+}
+
+/** The same as data. */
+export function jsonOf(agentId: string): string {
+  return `/v1/agents/${encodeURIComponent(agentId)}`;
+}
+
+/** The last line of a page. */
+export function footLine(version: string, startedAt: string, now: number, json: string): Markup {
+  return html`<p>testflinger-agent ${show(version)}, up for ${since(startedAt, now)}.
+    The same as JSON: <a href="${json}">${json}</a>. For Prometheus: <a href="/metrics">/metrics</a>.</p>`;
+}
+
+/** The agent's state as it is shown. */
+export const STATE_KIND = new Map<string, Kind>([
+  ["waiting", "good"],
+  ["offline", "warn"],
+  ["maintenance", "warn"],
+  ["restart", "warn"],
+  ["stopping", "warn"],
+  ["starting", "quiet"],
+  ["not running", "bad"],
+]);

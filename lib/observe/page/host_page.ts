@@ -1,0 +1,215 @@
+/** The page of a host: all its agents at a glance, those that need a person first. */
+import { html } from "hono/html";
+import type { AgentSummary, CurrentJob, HostStatus } from "../status_schema.ts";
+import { briefly, count, size } from "../words.ts";
+import { horizon, jobBar } from "./bars.ts";
+import {
+  ago,
+  badge,
+  footLine,
+  type Kind,
+  type Markup,
+  NOTHING,
+  pathOf,
+  renderFrame,
+  show,
+  since,
+  STATE_KIND,
+} from "./frame.ts";
+
+/** What a host with nothing to do is told to. */
+const NO_AGENTS = "Agents will be listed here, one a row. None runs in this process: it has no " +
+  "configuration that can be used. Add one to its folder, and it appears within 10 seconds.";
+
+/** Less than this share of a limit is worth a look. */
+const SHORT_SHARE = 0.1;
+
+/**
+ * Renders the page.
+ *
+ * @param query what the agents are searched for; `""` shows all.
+ */
+export function renderHostPage(status: HostStatus, query = ""): Markup {
+  const now = Date.parse(status.now);
+  const { agents, broken_configurations: broken } = status;
+  const sorted = agents.toSorted((a, b) => rank(a) - rank(b));
+  const found = sorted.filter((agent) => isFound(agent, query));
+  const needing = agents.filter(({ attention }) => attention !== undefined).length + broken.length;
+  const busy = agents.filter(({ job }) => job !== undefined).length;
+  return renderFrame({
+    title: [
+      ...(needing > 0 ? [`${needing} ${needing === 1 ? "needs" : "need"} a person`] : []),
+      `${busy} busy`,
+      count(agents.length, "agent"),
+    ].join(" · "),
+    icon: needing > 0 ? "bad" : busy > 0 ? "busy" : "good",
+    page: "host",
+    address: "/",
+    now,
+    version: status.version,
+    head: html`
+      <h1>Agents</h1>
+      <p class="counts" data-part="counts" role="status">${renderCounts(agents, needing)}</p>
+      <form class="search" role="search" method="get" action="/">
+        <label for="query">Search</label>
+        <input id="query" type="search" name="q" value="${show(query)}" autocomplete="off"
+          placeholder="agent, queue, job, state">
+      </form>
+      <p class="version"><span class="long">testflinger-agent </span>${show(status.version)}</p>
+    `,
+    main: html`
+      <div data-part="broken">${broken.map(renderBroken)}</div>
+      ${agents.length === 0 ? html`<p class="empty">${NO_AGENTS}</p>` : renderTable(found, now)}
+      <p class="empty" id="none" ${found.length > 0 || agents.length === 0 ? " hidden" : ""}>
+        No agent matches the search.</p>
+    `,
+    foot: footLine(status.version, status.started_at, now, "/v1/status"),
+  });
+}
+
+function renderCounts(agents: readonly AgentSummary[], needing: number): Markup {
+  const of = (...kinds: Standing[]) =>
+    agents.filter((agent) => kinds.includes(standingOf(agent))).length;
+  const one = (kind: Kind, amount: number, words: string) =>
+    amount === 0 ? NOTHING : html`
+      <span>${badge(kind, `${amount} ${words}`)}</span>
+    `;
+  return html`${one("bad", needing, needing === 1 ? "needs a person" : "need a person")}${
+    one("busy", of("busy"), "busy")
+  }${one("warn", of("away"), "not taking jobs")}${one("good", of("waiting"), "waiting")}`;
+}
+
+function renderBroken({ file, mistakes, agent_id }: HostStatus["broken_configurations"][number]) {
+  return html`
+    <div
+      class="notice bad"><p><strong>${show(file)} cannot be used</strong>${agent_id === undefined
+        ? ""
+        : html`; ${show(agent_id)} runs on as it was before`}:</p>${mistakes.map((mistake) =>
+          html`<p>${show(mistake)}</p>`
+        )}</div>
+  `;
+}
+
+function renderTable(agents: readonly AgentSummary[], now: number): Markup {
+  const column = (name: string, kind = "") =>
+    html`<th role="columnheader" scope="col" class="${kind}">${name}</th>`;
+  return html`
+    <table class="agents" role="table" aria-label="Agents">
+      <thead role="rowgroup">
+        <tr role="row">
+          ${column("Agent")} ${column("State")} ${column("For", "n")} ${column("Job")}
+          ${column("Time used of its limit")} ${column("Time left", "n")} ${column(
+            "Silence left",
+            "n",
+          )}
+          ${column("Queue")} ${column("To deliver", "n")} ${column("Free", "n")}
+          ${column("Last contact", "n")}
+        </tr>
+      </thead>
+      <tbody role="rowgroup" id="agents">${agents.map((agent) => renderAgent(agent, now))}</tbody>
+    </table>
+  `;
+}
+
+function renderAgent(agent: AgentSummary, now: number): Markup {
+  const { agent_id: id, state, since: at, job, attention } = agent;
+  const kind = attention !== undefined ? "bad" : STATE_KIND.get(state) ?? "busy";
+  return html`
+    <tr role="row" data-key="${id}" data-find="${show(searchText(agent))}" class="is-${standingOf(
+      agent,
+    )}">
+      <th role="rowheader" scope="row"><a href="${pathOf(id)}">${show(id)}</a></th>
+      <td role="cell" class="state">${badge(kind, show(state))}</td>
+      <td role="cell" class="n for">${at === undefined ? NOTHING : since(at, now)}</td>
+      ${job === undefined
+        ? html`
+          <td role="cell" class="remark ${attention === undefined ? "quiet" : "bad"}"
+            colspan="4">${renderRemark(agent, now)}</td>
+        `
+        : renderJob(job, { now, attention })}
+      <td role="cell" class="queue" data-label="queue">${show(
+        job?.queue ?? agent.queues.join(", "),
+      )}</td>
+      <td role="cell" class="n" data-label="to deliver">${renderBacklog(agent)}</td>
+      <td role="cell" class="n" data-label="free">${agent.free_bytes === undefined
+        ? NOTHING
+        : size(agent.free_bytes)}</td>
+      <td role="cell" class="n contact${agent.reachable
+        ? ""
+        : " bad"}" data-label="last contact">${ago(agent.last_contact_at, now)}</td>
+    </tr>
+  `;
+}
+
+/** What there is to say of an agent without a job. */
+function renderRemark(agent: AgentSummary, now: number): Markup | string {
+  const { attention, comment, not_ready_because: because, last_job: last } = agent;
+  const remark = attention ?? (comment || because);
+  if (remark) return show(remark);
+  if (last === undefined) return "no job yet";
+  return html`last: ${show(last.name ?? last.job_id)}, ${show(last.result)}, ${
+    ago(last.ended_at, now)
+  }`;
+}
+
+function renderJob(
+  job: CurrentJob,
+  { now, attention }: { now: number; attention: string | undefined },
+): Markup {
+  const { limits = {} } = job;
+  return html`
+    <td role="cell" class="job" title="${show(job.job_id)}">${attention === undefined
+      ? show(job.name ?? job.job_id)
+      : html`<span class="bad">${show(attention)}</span>`}</td>
+    <td role="cell" class="time">${jobBar(job, horizon(job, now))}</td>
+    <td role="cell" class="n left" data-label="left">${left(
+      limits.total_left_seconds,
+      limits.total_seconds,
+    )}</td>
+    <td role="cell" class="n left" data-label="silence left">${left(
+      limits.silence_left_seconds,
+      limits.silence_seconds,
+    )}</td>
+  `;
+}
+
+function left(seconds: number | undefined, all: number | undefined): Markup | string {
+  if (seconds === undefined) return NOTHING;
+  const isShort = all !== undefined && seconds < all * SHORT_SHARE;
+  return isShort ? html`<span class="warn">▲ ${briefly(seconds)}</span>` : briefly(seconds);
+}
+
+function renderBacklog({ undelivered_bytes: bytes, undelivered_jobs: jobs }: AgentSummary) {
+  if (bytes === 0 && jobs === 0) return html`<span class="nothing">–</span>`;
+  return html`<span title="of ${jobs === 0 ? "the running job" : count(jobs, "job")}">${
+    size(bytes)
+  }</span>`;
+}
+
+/** What an agent is to a person who looks at the list. */
+type Standing = "attention" | "away" | "busy" | "other" | "waiting";
+
+const ORDER: readonly Standing[] = ["attention", "away", "busy", "other", "waiting"];
+
+function standingOf({ attention, job, state }: AgentSummary): Standing {
+  if (attention !== undefined) return "attention";
+  if (job !== undefined) return "busy";
+  if (state === "waiting") return "waiting";
+  return ["offline", "maintenance"].includes(state) ? "away" : "other";
+}
+
+function rank(agent: AgentSummary): number {
+  return ORDER.indexOf(standingOf(agent));
+}
+
+function searchText(agent: AgentSummary): string {
+  const { agent_id, state, job, queues, comment, attention = "" } = agent;
+  return [agent_id, state, job?.job_id, job?.name, job?.queue, ...queues, comment, attention]
+    .filter((part) => part !== undefined).join(" ").toLowerCase();
+}
+
+/** Each word is somewhere in what is shown of the agent. */
+function isFound(agent: AgentSummary, query: string): boolean {
+  const text = searchText(agent);
+  return query.toLowerCase().split(/\s+/).every((word) => text.includes(word));
+}

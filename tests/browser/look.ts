@@ -1,0 +1,58 @@
+/** Looks at a page as people do: in both colour schemes, on a desk and on a phone, and with axe. */
+import { assertEquals } from "@std/assert";
+import axe from "axe-core";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+
+/** A page that has not changed within this time will not; milliseconds. */
+export const PATIENCE_MS = 30_000;
+
+const DESK = { width: 1440, height: 900 };
+const PHONE = { width: 390, height: 844 };
+
+/** Pictures are written into this folder of the environment; otherwise into one that is removed by nobody. */
+const folder = Deno.env.get("SCREENSHOTS") ?? await Deno.makeTempDir({ prefix: "screenshots-" });
+await Deno.mkdir(folder, { recursive: true });
+console.log(`screenshots: ${folder}`);
+
+/** Waits until a part of the page has this text in it. */
+export async function shows(page: Page, selector: string, text: string | RegExp): Promise<void> {
+  await page.locator(selector, { hasText: text }).first().waitFor();
+}
+
+/** A new page that has loaded. */
+export async function open(browser: Browser, url: string): Promise<Page> {
+  const page = await browser.newPage({ viewport: DESK });
+  page.setDefaultTimeout(PATIENCE_MS);
+  await page.goto(url);
+  return page;
+}
+
+/** A picture for each size and colour scheme; nothing to scroll sideways, no violation that axe finds. */
+export async function look(browser: Browser, url: string, name: string): Promise<void> {
+  for (const colorScheme of ["light", "dark"] as const) {
+    for (const [size, viewport] of [["desk", DESK], ["phone", PHONE]] as const) {
+      // The page's own policy keeps scripts out, axe's too; it is tested elsewhere.
+      const context = await browser.newContext({ colorScheme, viewport, bypassCSP: true });
+      const page = await context.newPage();
+      page.setDefaultTimeout(PATIENCE_MS);
+      await page.goto(url);
+      if (await page.locator("#live").count() > 0) await shows(page, "#live", /^Live$/);
+      await lookAt(page, `${name}-${size}-${colorScheme}`);
+      await context.close();
+    }
+  }
+}
+
+/** The same of a page that is open; its context has to pass over the page's policy. */
+export async function lookAt(page: Page, name: string): Promise<void> {
+  await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
+  const isWide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+  assertEquals(await page.evaluate(isWide), false, `${name} scrolls sideways`);
+  await page.addScriptTag({ content: axe.source });
+  const violations = await page.evaluate(
+    "axe.run().then(({violations}) => violations.map(" +
+      "({id, nodes}) => id + ': ' + nodes.slice(0, 3).map((node) => node.target + ' ' + node.html).join(', ')))",
+  );
+  assertEquals(violations, [], name);
+}
