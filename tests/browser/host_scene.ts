@@ -70,6 +70,7 @@ export async function serveHost(): Promise<HostScene> {
       agents: () => agents,
       agent: (id) => agents.find(({ agentId }) => agentId === id),
       broken: () => broken,
+      reloads: () => 0,
     },
     metrics,
     clock,

@@ -142,7 +142,7 @@ function renderNotices(status: AgentStatus): Markup {
         show(server.turned_away),
     )
   }${
-    undelivered.jobs === 0 ? NOTHING : notice(
+    undelivered.bytes === 0 && undelivered.jobs === 0 ? NOTHING : notice(
       "warn",
       `Not delivered yet: ${backlog(undelivered)}. It is kept on disk and delivered by itself.`,
     )

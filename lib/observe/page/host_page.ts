@@ -21,6 +21,13 @@ import {
 const NO_AGENTS = "Agents will be listed here, one a row. None runs in this process: it has no " +
   "configuration that can be used. Add one to its folder, and it appears within 10 seconds.";
 
+/** What comes after its job. */
+const LEAVES = {
+  changed: ", then begins again as its configuration is now",
+  removed: ", then ends: its configuration was removed",
+  drained: ", then restarts with its process",
+};
+
 /** Less than this share of a limit is worth a look. */
 const SHORT_SHARE = 0.1;
 
@@ -126,7 +133,7 @@ function renderAgent(agent: AgentSummary, now: number): Markup {
           <td role="cell" class="remark ${attention === undefined ? "quiet" : "bad"}"
             colspan="4">${renderRemark(agent, now)}</td>
         `
-        : renderJob(job, { now, attention })}
+        : renderJob(job, { ...agent, now })}
       <td role="cell" class="queue" data-label="queue">${show(
         job?.queue ?? agent.queues.join(", "),
       )}</td>
@@ -154,12 +161,12 @@ function renderRemark(agent: AgentSummary, now: number): Markup | string {
 
 function renderJob(
   job: CurrentJob,
-  { now, attention }: { now: number; attention: string | undefined },
+  { now, attention, leaves }: { now: number } & Pick<AgentSummary, "attention" | "leaves">,
 ): Markup {
   const { limits = {} } = job;
   return html`
     <td role="cell" class="job" title="${show(job.job_id)}">${attention === undefined
-      ? show(job.name ?? job.job_id)
+      ? `${show(job.name ?? job.job_id)}${leaves === undefined ? "" : LEAVES[leaves]}`
       : html`<span class="bad">${show(attention)}</span>`}</td>
     <td role="cell" class="time">${jobBar(job, horizon(job, now))}</td>
     <td role="cell" class="n left" data-label="left">${left(

@@ -151,13 +151,20 @@ summary { cursor: pointer; } details dl { margin-top: var(--s2); font-size: var(
 @media (min-width: 68rem) {
   .agents { table-layout: fixed; }
   .agents td, .agents th { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-  .agents th:nth-child(1) { width: 11%; } .agents th:nth-child(2) { width: 8rem; }
-  .agents th:nth-child(3) { width: 5.5rem; } .agents th:nth-child(4) { width: 17%; }
-  .agents td:nth-child(4), .agents th:nth-child(4) { padding-left: var(--s3); }
-  .agents th:nth-child(n + 8):not(.n), .agents .queue { padding-left: var(--s3); }
-  .agents th:nth-child(5) { width: 15%; } .agents th:nth-child(6) { width: 5.5rem; }
-  .agents th:nth-child(7) { width: 6rem; } .agents th:nth-child(9) { width: 5.5rem; }
-  .agents th:nth-child(10) { width: 5.5rem; } .agents th:nth-child(11) { width: 7rem; }
+  .agents td:nth-child(4), .agents th:nth-child(4), .agents .queue, .agents th:nth-child(8) {
+    padding-left: var(--s3);
+  }
+  .agents th:nth-child(1) { width: 11%; }
+  .agents th:nth-child(2) { width: 8%; }
+  .agents th:nth-child(3) { width: 7%; }
+  .agents th:nth-child(4) { width: 17%; }
+  .agents th:nth-child(5) { width: 13%; }
+  .agents th:nth-child(6) { width: 7%; }
+  .agents th:nth-child(7) { width: 8%; }
+  .agents th:nth-child(8) { width: 8%; }
+  .agents th:nth-child(9) { width: 7%; }
+  .agents th:nth-child(10) { width: 6.5%; }
+  .agents th:nth-child(11) { width: 7.5%; }
   .recent { table-layout: fixed; } .recent .n + td:not(.n), .recent .n + th:not(.n) { padding-left: var(--s4); } .recent th:nth-child(1) { width: 26%; }
   .recent th:nth-child(2) { width: 28%; } .recent th:nth-child(4) { width: 5.5rem; }
   .recent th:nth-child(5) { width: 6.5rem; } .recent th:nth-child(6) { width: 12%; }
