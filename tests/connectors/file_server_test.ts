@@ -3,6 +3,7 @@ import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
 import { serveOnce } from "../../connectors/support/http/file_server.ts";
 import { localAddressFor } from "../../connectors/support/http/local_address.ts";
 import { socketsAt } from "../support/listeners.ts";
+import { testWithTools } from "../support/sshd.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
 import { until } from "./support/stubs.ts";
@@ -26,6 +27,23 @@ Deno.test("a file is served once, to the device, on the network that the device 
     assertEquals(await fetchRaw(server), IMAGE);
     assertEquals(await sent, IMAGE.length);
     assertEquals((await fetchRaw(server).catch(() => new Uint8Array())).length, 0);
+  });
+});
+
+testWithTools("the nc of a device gets the file whole, and ends with it", ["busybox"], async () => {
+  await using lab = await Lab.open();
+  await Deno.writeFile(`${lab.cwd}/i.img`, IMAGE);
+  await inStage(lab, async (ctx) => {
+    await using server = await serveOnce(ctx, { file: `${lab.cwd}/i.img`, clients: ["127.0.0.1"] });
+    const sent = server.sent();
+    sent.catch(() => {});
+    // As the imager of a device does it.
+    const { stdout } = await new Deno.Command("busybox", {
+      args: ["nc", server.address, `${server.port}`],
+      stdin: "null",
+    }).output();
+    assertEquals(stdout, IMAGE);
+    assertEquals(await sent, IMAGE.length);
   });
 });
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { compareVersions, versionNumbers } from "../../connectors/support/firmware/versions.ts";
 import { packageFor, packagesIn } from "../../connectors/support/firmware/hpe_repository.ts";
 import { Lab } from "./support/lab.ts";
-import { httpStub } from "./support/stubs.ts";
+import { type HttpStub, httpStub, rawHttpStub, type TcpStub } from "./support/stubs.ts";
 
 const CONFIG = { agent_name: "a1", device_ip: "10.1.1.1" };
 
@@ -350,6 +350,8 @@ function indexOf(version: string): Record<string, unknown> {
 
 interface HpeServer {
   romVersion?: string;
+  /** `bmc_ca_file` of the configuration. */
+  ca?: string | undefined;
   /** Shell for `ilorest flashfwpkg`. */
   flash?: string;
 }
@@ -375,6 +377,7 @@ async function openServer(lab: Lab, server: HpeServer = {}) {
     maas_user: "labuser",
     node_id: "abc",
     firmware_repository: `${repository.url}/`,
+    ...(server.ca === undefined ? {} : { bmc_ca_file: server.ca }),
   });
   await lab.fake(
     "maas",
@@ -430,6 +433,61 @@ Deno.test("an HPE server gets each package that it lacks through its iLO, the sy
   );
   assertEquals(commands.at(-1), "logout");
   assert(await lab.has("server-rebooted"));
+});
+
+Deno.test("a BMC whose certificate nobody checks is told of at each update", async () => {
+  for (const ca of [undefined, "/etc/ssl/bmc.pem"]) {
+    await using lab = await Lab.open();
+    await using _repository = await openServer(lab, { ca });
+    await lab.job(update({ version: "latest" }));
+    const { stderr } = await updateOf(lab);
+    assertEquals(stderr.includes("certificate of the BMC is not checked"), ca === undefined);
+    const login = (await lab.calls("ilorest")).find(({ args }) => args.includes("login"));
+    assertEquals(login?.args.includes("--https"), ca !== undefined);
+  }
+});
+
+/** The server behind it, but that each answer breaks off in its middle when it is asked for first. */
+function breakingFront(behind: HttpStub): TcpStub {
+  const seen = new Set<string>();
+  return rawHttpStub(async (request) => {
+    const path = request.split(" ")[1] ?? "";
+    const answer = await fetch(behind.url + path);
+    const text = await answer.text();
+    const half = Math.ceil(text.length / 2);
+    const end = seen.has(path) ? `${chunk(text.slice(half))}${chunk("")}` : "";
+    seen.add(path);
+    return {
+      head: [`HTTP/1.1 ${answer.status} told`, "Transfer-Encoding: chunked"],
+      body: new TextEncoder().encode(chunk(text.slice(0, half)) + end),
+    };
+  });
+}
+
+/** A piece of an answer of ASCII. */
+function chunk(text: string): string {
+  return `${text.length.toString(16)}\r\n${text}\r\n`;
+}
+
+Deno.test("a repository all of whose answers come in pieces, and break off once, is read all the same", async () => {
+  await using lab = await Lab.open();
+  await using repository = await openServer(lab);
+  await using front = breakingFront(repository);
+  await lab.config({
+    ...CONFIG,
+    maas_user: "labuser",
+    node_id: "abc",
+    firmware_repository: `http://127.0.0.1:${front.port}/`,
+  });
+  await lab.job(update({ version: "latest" }));
+  const { code, stderr } = await updateOf(lab);
+  assertEquals(code, 0, stderr);
+  assertEquals((await lab.read("flashed")).trim().split("\n"), [
+    `firmware /fwpp-gen10/${RELEASE}/U30_2.76.fwpkg`,
+    `firmware /fwpp-gen10/${RELEASE}/ilo5_281.fwpkg`,
+  ]);
+  // The page, two indexes and two packages, each of them twice.
+  assertEquals(front.clients, 10);
 });
 
 Deno.test("the password of the BMC is in no command line and in no log", async () => {

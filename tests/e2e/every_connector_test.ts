@@ -23,6 +23,10 @@ const FORCE = `case "$SSH_ORIGINAL_COMMAND" in
   *) exec /bin/sh -c "$SSH_ORIGINAL_COMMAND" ;;
 esac`;
 
+/** A device on which the home of its user is the server's own. */
+const FORCE_HOME = `SSH_ORIGINAL_COMMAND=$(printf %s "$SSH_ORIGINAL_COMMAND" | ` +
+  `sed 's#/home/ubuntu#{root}/home#g')\n${FORCE}`;
+
 /** What root does on the device: everything that would change it is only noted. */
 const SUDO = `echo "$*" >> {root}/done
 while case "$1" in env|*=*|-*) true ;; *) false ;; esac; do shift; done
@@ -158,6 +162,13 @@ const SCENES: readonly Scene[] = [
   { connector: "dell_oemscript", ...OEM, done: ["sh -c nohup dell-restore-system -y"] },
   { connector: "hp_oemscript", ...OEM, done: ["sh -c nohup reboot"] },
   { connector: "lenovo_oemscript", ...OEM, done: ["sh -c nohup reboot"] },
+  {
+    connector: "oem_autoinstall",
+    provisionData: ({ port }) => ({ url: `http://127.0.0.1:${port}/noble.iso` }),
+    user: "ubuntu",
+    force: FORCE_HOME,
+    done: ["wget --no-verbose", "xorriso -indev", "sh -s -- ", "reboot"],
+  },
   {
     connector: "dragonboard",
     config: ({ server }) => ({

@@ -29,7 +29,8 @@ export const firmwareShape = {
       "and node_id.",
   ),
   bmc_ca_file: z.string().min(1).optional().describe(
-    "Certificates that the BMC of an HPE server is checked against; unset: it is not checked.",
+    "Certificates that the BMC of an HPE server is checked against; unset: it is not checked, and " +
+      "each update warns of it.",
   ),
   maas_user: maasWord.optional().describe(
     "Profile that the maas command line client is logged in as.",

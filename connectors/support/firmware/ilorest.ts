@@ -118,6 +118,9 @@ export class Ilorest implements AsyncDisposable {
    * @throws FirmwareUpdateError when ilorest is missing or too old, or the iLO refuses.
    */
   static async open(ctx: ConnectorContext, bmc: Bmc): Promise<Ilorest> {
+    if (ctx.config.bmc_ca_file === undefined) {
+      ctx.log.warning("The certificate of the BMC is not checked: 'bmc_ca_file' is not set");
+    }
     const folder = await temporaryFolder({ prefix: "ilorest-" });
     const ilorest = new Ilorest(ctx, bmc, folder);
     try {

@@ -35,7 +35,8 @@ export async function serveOnce(
   const { promise: accepted, resolve: accept, reject: giveUp } = Promise.withResolvers<Socket>();
   accepted.catch(() => {});
   let taken = false;
-  const server = createServer((socket) => {
+  // A client that has nothing to say, such as an nc whose input is /dev/null, closes its side at once.
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on("error", () => {});
     const peer = plain(socket.remoteAddress ?? "");
     if (taken || !peers.includes(peer)) {

@@ -88,13 +88,19 @@ export function tcpStub(serve: (client: Deno.TcpConn, n: number) => void | Promi
   };
 }
 
+/** What is sent, byte for byte. */
+export interface RawAnswer {
+  readonly head: readonly string[];
+  readonly body: Uint8Array;
+}
+
 /**
  * Starts an HTTP server whose connections end after each answer, be it complete or not.
  *
  * @param answer is given the head of the request; the first line of its `head` is the status line.
  */
 export function rawHttpStub(
-  answer: (head: string) => { head: string[]; body: Uint8Array },
+  answer: (head: string) => RawAnswer | Promise<RawAnswer>,
 ): TcpStub {
   return tcpStub(async (client) => {
     let request = "";
@@ -104,7 +110,7 @@ export function rawHttpStub(
       if (read === null) return client.close();
       request += new TextDecoder().decode(buffer.subarray(0, read));
     }
-    const { head, body } = answer(request);
+    const { head, body } = await answer(request);
     const all = new Uint8Array([
       ...new TextEncoder().encode(`${head.join("\r\n")}\r\n\r\n`),
       ...body,
