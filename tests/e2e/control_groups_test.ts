@@ -1,7 +1,7 @@
 /** Jobs in control groups, with the program as a process: nothing outlives its job, however it hides. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { groupShell, groupsNamed, WHY_NO_GROUPS } from "../support/control_groups.ts";
+import { GROUPS, groupShell, groupsNamed, WHY_NO_GROUPS } from "../support/control_groups.ts";
 import { House } from "../support/house.ts";
 import { isRunning } from "../support/processes.ts";
 
@@ -138,6 +138,48 @@ Deno.test("what is left of a job that is gone is ended when the agent starts" + 
   await house.end("SIGTERM");
   assertMatch(house.said, /Ended \d+ processes that jobs had left which are gone/);
 });
+
+const lacking = ["memory", "pids"].filter((name) => GROUPS?.controllers.includes(name) !== true);
+const whyNoLimits = lacking.length === 0
+  ? ""
+  : ` (LEFT OUT, this host's control groups of version 2 have no controller ${lacking.join(", ")})`;
+
+Deno.test(
+  "a job is kept within its limits, and its log names whom the kernel killed" + whyNoLimits,
+  {
+    ignore: whyNoLimits !== "",
+  },
+  async () => {
+    await using house = await House.open({ job_memory_max: "64 MiB", job_pids_max: 50 });
+    const { lab } = house;
+    await house.configure({
+      setup_command: "i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done; echo all",
+      provision_command: "true",
+      test_command: 'perl -e \'$x = "x" x 200_000_000; print "all"\'; echo went on',
+      cleanup_command: "perl -e '$x = \"x\" x 20_000_000; print length $x'",
+    });
+    const first = lab.submit({ provision_data: { a: 1 } });
+    house.start();
+    await lab.complete(first);
+    assertMatch(lab.output(first, "setup"), /fork/i);
+    assert(lab.statuses(first).setup !== 0);
+    await house.configure({ setup_command: "" });
+    await house.end("SIGTERM");
+    const second = lab.submit({ test_data: { a: 1 } });
+    house.start();
+    await lab.complete(second);
+    assertMatch(
+      lab.output(second, "test"),
+      /^Killed\nwent on\nWARNING: Memory ran out, and the kernel killed a process of this phase: perl \(process \d+\)\. A job may use 64\.0 MiB here \(job_memory_max\)\.\n$/,
+    );
+    assertEquals(lab.output(second, "cleanup"), "20000000");
+    assertEquals(lab.statuses(second), { test: 0, cleanup: 0 });
+    await house.end("SIGTERM");
+    assertMatch(house.said, /Phase test ended .* memory_peak="?6\d\.\d MiB/);
+    assertMatch(house.said, /Phase cleanup ended .* memory_peak="?[234]\d\.\d MiB/);
+    assert(!house.said.includes("cannot keep jobs"), house.said);
+  },
+);
 
 Deno.test("an agent without control groups says once that it keeps no limits", async () => {
   await using house = await House.open({ job_memory_max: "1 GiB", job_pids_max: 100 });
