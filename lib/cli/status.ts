@@ -20,13 +20,12 @@ export const statusCommand: Command = {
     const format = readFormat(line, io);
     if (format === undefined) return USAGE_STATUS;
     const { chooseAgents } = await import("./agents/choose.ts");
-    const { askAgent } = await import("./agents/ask_agent.ts");
+    const { findAgents } = await import("./agents/agent_ref.ts");
+    const { askAgents } = await import("./agents/ask_agent.ts");
     const { statusLines, statusTable } = await import("./agents/show_status.ts");
     const chosen = await chooseAgents(line, io, { manyByDefault: true });
     if (chosen === undefined) return 1;
-    const entries = await Promise.all(
-      chosen.agents.map(async (agent) => ({ agent, answer: await askAgent(agent) })),
-    );
+    const entries = await askAgents(chosen.agents, async () => (await findAgents()).agents);
     const [only] = entries;
     if (format === "json") {
       const plain = entries.map(({ agent, answer: { kind, ...more } }) => ({

@@ -57,6 +57,9 @@ export class Configurations {
   readonly #source: ConfigurationSource;
   readonly #read: (file: string) => Promise<ConfigurationRead>;
   #known = new Map<string, Known>();
+  #wanted: ReadonlyMap<string, Wanted> = new Map();
+  /** Why the folder could not be listed, as it was last said. */
+  #listingFailure: string | undefined;
 
   constructor(
     source: ConfigurationSource,
@@ -66,40 +69,75 @@ export class Configurations {
     this.#read = read;
   }
 
-  /** Looks which files there are, and reads those that have changed. */
-  async look(): Promise<Look> {
+  /**
+   * Looks which files there are, and reads those that are new, have changed, or could not be used.
+   *
+   * @param options.all reads the others, too: what they say may depend on files beside them.
+   */
+  async look({ all = false } = {}): Promise<Look> {
     const before = this.#known;
     const known = new Map<string, Known>();
     const warnings: string[] = [];
     let files: readonly string[];
     try {
       files = "files" in this.#source ? this.#source.files : await filesIn(this.#source.folder);
+      this.#listingFailure = undefined;
     } catch (error) {
       // A folder that cannot be read for a moment takes no agent away.
       files = [...before.keys()];
-      warnings.push(`The configurations cannot be listed, so nothing changes: ${messageOf(error)}`);
+      const why = messageOf(error);
+      if (why !== this.#listingFailure) {
+        warnings.push(`The configurations cannot be listed, so nothing changes: ${why}`);
+      }
+      this.#listingFailure = why;
     }
     for (const file of files) {
       const earlier = before.get(file);
       const text = await Deno.readTextFile(file).catch(() => undefined);
-      if (earlier !== undefined && earlier.text === text) {
+      const isSame = earlier !== undefined && earlier.text === text;
+      if (isSame && earlier.read.ok && !all) {
         known.set(file, earlier);
         continue;
       }
-      const read = await this.#read(file);
-      if (read.ok) warnings.push(...read.warnings);
+      const read = await this.#readOne(file);
+      if (read.ok && !isSame) warnings.push(...read.warnings);
       known.set(file, { text, read, good: read.ok ? read.config : earlier?.good });
     }
     this.#known = known;
-    return { ...sortOut(known), warnings };
+    const { wanted, broken } = sortOut(known, this.#wanted);
+    this.#wanted = wanted;
+    return { wanted, broken, warnings };
+  }
+
+  /** Whatever goes wrong with one file is that file's. */
+  async #readOne(file: string): Promise<ConfigurationRead> {
+    try {
+      return await this.#read(file);
+    } catch (error) {
+      return { ok: false, mistakes: [`${file}: cannot be read: ${messageOf(error)}`] };
+    }
   }
 }
 
-/** Which agents follow from the files; each id is the first file's that names it. */
-function sortOut(known: ReadonlyMap<string, Known>): Pick<Look, "wanted" | "broken"> {
+/**
+ * Which agents follow from the files. An id that two files name is that one's which has had it before (a
+ * copy that was not changed yet disturbs nobody), else the first one's.
+ */
+function sortOut(
+  known: ReadonlyMap<string, Known>,
+  before: ReadonlyMap<string, Wanted>,
+): Pick<Look, "wanted" | "broken"> {
   const wanted = new Map<string, Wanted>();
   const broken: BrokenFile[] = [];
-  for (const [file, { read, good }] of known) {
+  const had = ([file, { good }]: [string, Known]) =>
+    good !== undefined && before.get(good.agent_id)?.file === file;
+  const files = [...known];
+  for (
+    const [file, { read, good }] of [
+      ...files.filter(had),
+      ...files.filter((one) => !had(one)),
+    ]
+  ) {
     const agentId = good?.agent_id;
     if (!read.ok) {
       broken.push({ file, mistakes: read.mistakes, ...(agentId !== undefined && { agentId }) });
@@ -114,7 +152,7 @@ function sortOut(known: ReadonlyMap<string, Known>): Pick<Look, "wanted" | "brok
       broken.push({ file, mistakes: [mistake] });
     }
   }
-  return { wanted, broken };
+  return { wanted, broken: broken.sort((a, b) => a.file < b.file ? -1 : 1) };
 }
 
 /** The configuration files in a folder, in the order of their names. */

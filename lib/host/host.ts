@@ -29,6 +29,7 @@ import {
   type ConfigurationRead,
   Configurations,
   type ConfigurationSource,
+  type Look,
 } from "./configurations.ts";
 import { type Endpoint, openEndpoint } from "./endpoint.ts";
 import { withLastResort } from "./last_resort.ts";
@@ -146,9 +147,9 @@ class Host {
     });
     const systemd = createSystemd({ clock, log, trouble: () => whyAllHang(pool.members) });
     const influx = createInflux({ clock, log });
-    const endpoint = this.#endpoint = await this.#openEndpoint([...look.wanted.values()]
-      .map(({ config }) => config));
-    const sinks = [lastResort.sink, pool.sink, systemd?.sink, influx?.sink, endpoint?.sink];
+    await this.#openEndpoint(look);
+    const served: Sink = (event) => this.#endpoint?.sink(event);
+    const sinks = [lastResort.sink, pool.sink, systemd?.sink, influx?.sink, served];
     sink = combineSinks(sinks.filter((one) => one !== undefined), log);
 
     const over = () => systemd?.stopping();
@@ -161,7 +162,9 @@ class Host {
       hangUp: () => {
         // An upgrade is to be taken up; what is in the files of several agents is without that.
         const isUpgraded = markOf(program) !== programAtStart;
-        if (!this.#isOne && !isUpgraded) return void this.#look().then(() => this.#reloads++);
+        if (!this.#isOne && !isUpgraded) {
+          return void this.#look({ all: true }).then(() => this.#reloads++);
+        }
         log.info("SIGHUP: the agent hands over to the next process, and jobs go on");
         lastResort.leave(restartStatus);
         pool.handOver();
@@ -187,8 +190,9 @@ class Host {
       over();
       this.#closing.abort();
       await watching;
+      await this.#looking;
       connections.close();
-      await endpoint?.close();
+      await this.#endpoint?.close();
       await influx?.close();
       await systemd?.close();
       if (controlGroups.ok) await controlGroups.groups.release().catch(() => {});
@@ -207,8 +211,12 @@ class Host {
   }
 
   /** Looks at the configurations, one look after the other. */
-  #look(): Promise<void> {
-    const look = async () => this.#take(await this.#configurations.look());
+  #look(options?: { all: boolean }): Promise<void> {
+    const look = async () => {
+      const found = await this.#configurations.look(options);
+      this.#take(found);
+      await this.#openEndpoint(found);
+    };
     return this.#looking = this.#looking.then(look).catch((error) =>
       this.#log.error("The configurations could not be looked at; it is tried again", {
         error: String(error),
@@ -216,7 +224,7 @@ class Host {
     );
   }
 
-  #take({ wanted, broken, warnings }: Awaited<ReturnType<Configurations["look"]>>): void {
+  #take({ wanted, broken, warnings }: Look): void {
     this.#broken = broken;
     for (const warning of warnings) this.#log.warning(warning);
     for (const { file, mistakes, agentId } of broken) {
@@ -236,11 +244,13 @@ class Host {
     this.#pool?.want(wanted);
   }
 
-  /** At the first port that is named: one endpoint serves all. */
-  async #openEndpoint(configs: readonly AgentConfig[]): Promise<Endpoint | undefined> {
+  /** At the first port that is named, as soon as one is: one endpoint serves all. */
+  async #openEndpoint({ wanted }: Look): Promise<void> {
+    if (this.#endpoint !== undefined) return;
+    const configs = [...wanted.values()].map(({ config }) => config);
     const { port = configs.find((config) => config.metrics_port !== undefined)?.metrics_port } =
       this.#options;
-    if (port === undefined) return undefined;
+    if (port === undefined) return;
     const named = configs.find((config) => config.metrics_port === port) ?? configs[0];
     const others = configs.filter(({ metrics_port }) =>
       metrics_port !== undefined && metrics_port !== port
@@ -251,13 +261,16 @@ class Host {
         not_opened: others.map(({ metrics_port }) => metrics_port).join(", "),
       });
     }
-    return await openEndpoint({
+    this.#endpoint = await openEndpoint({
       host: named?.metrics_host ?? "127.0.0.1",
       port,
       view: this.#view(),
       clock: this.#options.clock,
       log: this.#log,
     });
+    for (const { hosted } of this.#pool?.members ?? []) {
+      if (hosted !== undefined) this.#endpoint.add(hosted.config);
+    }
   }
 
   #view(): HostView {

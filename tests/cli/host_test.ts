@@ -94,6 +94,25 @@ Deno.test("reload of one agent's process hands over; of one that does not run it
   assertStringIncludes(stdout, `${lab.id("a")}: runs on in process ${lab.process.pid}, version `);
 });
 
+Deno.test("status says why an agent does not run, as the process of its host has it", async () => {
+  await using lab = await HostLab.open();
+  const obstacle = join(lab.folder, "obstacle");
+  await Deno.writeTextFile(obstacle, "a file");
+  const file = await lab.configure("a", { logging_basedir: join(obstacle, "logs") });
+  await lab.configure("b");
+  lab.start();
+  await lab.waiting("b");
+  await lab.until(async () => (await lab.get("/healthz")).status === 503, "a has failed");
+  for (const on of [["-c", file], ["--config-dir", lab.configs]]) {
+    const { status, stdout } = await run("status", ...on);
+    assertEquals(status, 1);
+    assertMatch(
+      stdout,
+      new RegExp(`${lab.id("a")} +(stopped|does not run\n  Because) +Cannot make the folder`),
+    );
+  }
+});
+
 Deno.test("status, jobs, logs, offline, online, restart and doctor take a host's folder, and ids in it", async () => {
   await using lab = await HostLab.open();
   const on = ["--config-dir", lab.configs];

@@ -88,6 +88,30 @@ Deno.test("an id that two files have is the first one's, and becomes the other's
     assertEquals([later.wanted.get("twin")?.file, later.broken], [`${folder}/b.conf`, []]);
   }));
 
+Deno.test("a copy with the id of an agent that runs takes nothing from it, whatever its name", () =>
+  inFolder(async ({ folder, write, configurations }) => {
+    await write("b.conf", agent("board"));
+    await configurations.look();
+    await write("a.conf", agent("board", "location: elsewhere\n"));
+    const { wanted, broken } = await configurations.look();
+    assertEquals(wanted.get("board")?.file, `${folder}/b.conf`);
+    assertEquals(broken.map(({ file }) => file), [`${folder}/a.conf`]);
+  }));
+
+Deno.test("a file that waits for another one beside it is used once that is there", () =>
+  inFolder(async ({ folder, write, configurations }) => {
+    await write("b/testflinger-agent.conf", agent("b", "connector: muxpi\n"));
+    assertEquals((await configurations.look()).broken.length, 1);
+    await write("b/default.yaml", "device_ip: 10.0.0.1\n");
+    const { wanted, broken } = await configurations.look();
+    assertEquals(broken, []);
+    assertEquals(wanted.get("b")?.config.connector_config, `${folder}/b/default.yaml`);
+    // What is used already is read again when that is asked for.
+    await Deno.remove(`${folder}/b/default.yaml`);
+    assertEquals((await configurations.look()).broken, []);
+    assertEquals((await configurations.look({ all: true })).broken.length, 1);
+  }));
+
 Deno.test("a folder that cannot be read for a moment takes no agent away", () =>
   inFolder(async ({ folder, write, configurations }) => {
     await write("etc/a.conf", agent("a"));
@@ -97,6 +121,8 @@ Deno.test("a folder that cannot be read for a moment takes no agent away", () =>
     const { wanted, warnings } = await configurations.look();
     assertEquals([...wanted.keys()], ["a"]);
     assertStringIncludes(warnings.join(), "nothing changes");
+    // It is said once.
+    assertEquals((await configurations.look()).warnings, []);
     await Deno.rename(`${folder}/away`, `${folder}/etc`);
     assertEquals((await configurations.look()).broken, []);
   }, (folder) => ({ folder: `${folder}/etc` })));

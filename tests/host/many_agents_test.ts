@@ -109,6 +109,22 @@ Deno.test("changes are taken up by themselves, without a signal", async () => {
   await lab.waiting("a");
 });
 
+Deno.test("the endpoint is there as soon as a configuration names a port, also for agents that run already", async () => {
+  await using lab = await HostLab.open();
+  lab.namesPort = false;
+  await lab.configure("a");
+  lab.start();
+  await lab.waiting("a");
+  await lab.configure("b", { metrics_port: lab.port });
+  lab.process.kill("SIGHUP");
+  await lab.waiting("b");
+  await lab.go("a");
+  await lab.complete(lab.submit("a"));
+  const { text } = await lab.get("/metrics");
+  assertStringIncludes(text, `jobs_total{agent_id="${lab.id("a")}"} 1`);
+  assertStringIncludes(text, `jobs_total{agent_id="${lab.id("b")}"} 0`);
+});
+
 Deno.test("a broken configuration is in log, health, status and page, and its agent runs on as it was", async () => {
   await using lab = await HostLab.open();
   const file = await lab.configure("a");

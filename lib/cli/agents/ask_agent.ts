@@ -12,7 +12,8 @@ export type AgentAnswer =
   | { kind: "running"; status: AgentStatus }
   /** It runs, or it cannot be told: the line says why nothing is known. */
   | { kind: "silent"; why: string; pid?: number }
-  | { kind: "stopped" };
+  /** `why`: as the process of its host says, which would run it. */
+  | { kind: "stopped"; why?: string };
 
 /** What an agent says of itself; undefined where it does not. */
 export async function askStatus(folder: string): Promise<AgentStatus | undefined> {
@@ -40,6 +41,30 @@ export async function askAgent({ folder }: { folder: string }): Promise<AgentAns
   const isMissing = await Deno.stat(statusSocketPath(folder)).then(() => false, () => true);
   const why = isMissing ? "it is starting, or of an older version" : `no answer (${trouble})`;
   return { kind: "silent", why, pid: holder.pid };
+}
+
+/**
+ * Asks several agents. Of one that does not run it is told why, where a process that runs others of them
+ * would run it, too.
+ *
+ * @param running whose processes may know.
+ */
+export async function askAgents<Agent extends { id: string; folder: string }>(
+  agents: readonly Agent[],
+  running: () => Promise<readonly { folder: string }[]>,
+): Promise<{ agent: Agent; answer: AgentAnswer }[]> {
+  const entries = await Promise.all(
+    agents.map(async (agent) => ({ agent, answer: await askAgent(agent) })),
+  );
+  if (entries.every(({ answer }) => answer.kind !== "stopped")) return entries;
+  const hosts = await Promise.all((await running()).map(({ folder }) => askHost(folder)));
+  const known = hosts.flatMap((host) => host?.agents ?? []);
+  return entries.map(({ agent, answer }) => {
+    const why = known.find(({ agent_id: id }) => id === agent.id)?.trouble;
+    return answer.kind !== "stopped" || why === undefined
+      ? { agent, answer }
+      : { agent, answer: { ...answer, why } };
+  });
 }
 
 /** What the process of an agent says of itself and all its agents; undefined where it does not. */

@@ -10,7 +10,8 @@ import type { AgentAnswer } from "./ask_agent.ts";
 export function statusLines({ id, file }: AgentRef, answer: AgentAnswer): string {
   const heading = `${text(id)}  `;
   if (answer.kind === "stopped") {
-    return `${heading}does not run\n${row("Configuration", file)}`;
+    const why = answer.why === undefined ? "" : row("Because", text(answer.why));
+    return `${heading}does not run\n${why}${row("Configuration", file)}`;
   }
   if (answer.kind === "silent") {
     const process = answer.pid === undefined ? "" : `process ${answer.pid}: `;
@@ -110,7 +111,9 @@ function serverInOneWord({ reachable, turned_away }: AgentStatus["server"]): str
 }
 
 function summary(answer: AgentAnswer): string[] {
-  if (answer.kind === "stopped") return ["stopped", "", "", "", "", "", ""];
+  if (answer.kind === "stopped") {
+    return ["stopped", "", "", "", "", "", answer.why === undefined ? "" : text(answer.why)];
+  }
   if (answer.kind === "silent") return ["silent", "", "", "", "", "", answer.why];
   const { mode, job, server, undelivered, trouble, now, recovering } = answer.status;
   return [

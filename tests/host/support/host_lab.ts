@@ -19,6 +19,8 @@ export class HostLab implements AsyncDisposable {
   readonly port: number;
   /** Commands that run the program: `["unshare", "--mount"]`. */
   through: readonly string[] = [];
+  /** Whether the command line says where the endpoint is. */
+  namesPort = true;
   /** Ids are nobody else's: markers and locks are in /tmp. */
   readonly #mark = crypto.randomUUID().slice(0, 8);
   readonly #ids: string[] = [];
@@ -87,7 +89,8 @@ export class HostLab implements AsyncDisposable {
   /** Starts the program on the folder, or with other arguments. */
   start(...args: string[]): AgentProcess {
     const source = args.length > 0 ? args : ["run", "--config-dir", this.configs];
-    const token = ["--token-file", join(this.folder, "none"), "-p", `${this.port}`];
+    const token = ["--token-file", join(this.folder, "none")];
+    if (this.namesPort) token.push("-p", `${this.port}`);
     const env = { TESTFLINGER_AGENT_PROGRAM: this.program };
     this.#process = startProgram([...source, ...token], { env, through: this.through });
     this.#started.push(this.#process);
