@@ -58,6 +58,7 @@ type DragonboardContext = ConnectorContext<CommonConfig & ShapeOutput<typeof con
 export const dragonboard = defineConnector({
   name: "dragonboard",
   summary: "Has a board's master image write the test image to its SD card, and boots it.",
+  testedAgainst: "a real OpenSSH server as the board; what is run there is a stand-in",
   config: configShape,
   provisionData: {
     url: z.string().optional().describe(

@@ -30,8 +30,7 @@ export const multi = defineConnector({
   name: "multi",
   summary: "Submits child jobs for several devices, and gives the tests all their addresses.",
   config: configShape,
-  testedAgainst:
-    "the sandbox server of both generations, and agents of child jobs that are stand-ins",
+  testedAgainst: "the sandbox server of both generations, and this agent for the child jobs",
   provisionData: {
     jobs: z.array(z.unknown(), { error: "must be a list of jobs" }).meta({ type: "list of job" })
       .optional().describe("The child jobs, one for each device."),

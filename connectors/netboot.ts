@@ -68,6 +68,7 @@ type NetbootContext = ConnectorContext<CommonConfig & ShapeOutput<typeof configS
 export const netboot = defineConnector({
   name: "netboot",
   summary: "Has an imager that the device booted over the network write the image.",
+  testedAgainst: "a real HTTP server in place of the imager, and the real nc of busybox",
   config: configShape,
   provisionData: {
     url: z.string().optional().describe(

@@ -23,6 +23,7 @@ const DEFAULT_LOGIN: Credentials = { user: "ubuntu", password: "insecure" };
 export const oemAutoinstall = defineConnector({
   name: "oem_autoinstall",
   summary: "Installs an OEM PC from its reset partition, or from an ISO that a control host boots.",
+  testedAgainst: "a real OpenSSH server as the device; what is run there is a stand-in",
   config: {},
   provisionData: autoinstallProvisionShape,
   needs: ["device_ip"],

@@ -16,6 +16,7 @@ function oemConnector(name: string, flavour: Flavour, recovers: string): Connect
   return defineConnector({
     name,
     summary: `Installs an OEM PC from an ISO by way of its recovery partition, by ${recovers}.`,
+    testedAgainst: "a real OpenSSH server as the device; what is run there is a stand-in",
     config: oemConfigShape,
     provisionData: oemProvisionShape,
     needs: ["device_ip"],
