@@ -9,12 +9,19 @@ import { defineConnector } from "./define.ts";
 import { type CommonConfig, directOnly, need, script, type ShapeOutput } from "./support/config.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { writeFile } from "./support/files.ts";
+import { bmapConfigShape, bmapProvisionShape } from "./support/image/config.ts";
 import { flash } from "./support/image/flash.ts";
 import { classicUserData, type Login, META_DATA, sudoers } from "./support/image/seed_files.ts";
 import { imageSource, openImage } from "./support/image/source.ts";
 import { loginFor } from "./support/image/user.ts";
 import type { Credentials } from "./support/job.ts";
-import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
+import {
+  QEMU_IMG,
+  SSH,
+  SSH_COPY_ID,
+  SSHPASS,
+  UNPACK_PROGRAMS,
+} from "./support/process/programs.ts";
 import { failureText, succeeded } from "./support/process/runner.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
 import { type Remote, remote } from "./support/ssh/remote.ts";
@@ -50,6 +57,7 @@ const configShape = {
   select_test_script: script.optional().describe(
     "Commands that have the board boot its test image next.",
   ),
+  ...bmapConfigShape,
 };
 
 type DragonboardContext = ConnectorContext<CommonConfig & ShapeOutput<typeof configShape>>;
@@ -68,6 +76,7 @@ export const dragonboard = defineConnector({
       "SHA-256 that the image must have.",
       "let 'url' end with #sha256=<hex>",
     )),
+    ...bmapProvisionShape,
   },
   needs: [
     "device_ip",
@@ -77,9 +86,9 @@ export const dragonboard = defineConnector({
     "test_device",
     "snappy_writable_partition",
   ],
-  programs: [SSH, SSHPASS, SSH_COPY_ID],
+  programs: [SSH, SSHPASS, SSH_COPY_ID, QEMU_IMG, ...UNPACK_PROGRAMS],
   async prepare(ctx, { job, data }) {
-    return { source: await imageSource(ctx, data), login: await loginFor(ctx, job) };
+    return { source: await imageSource(ctx, data, ctx.config), login: await loginFor(ctx, job) };
   },
   async provision(ctx, { plan: { source, login } }) {
     await tryKey(ctx, login);

@@ -15,6 +15,7 @@ import {
   SSH,
   SSH_COPY_ID,
   SSHPASS,
+  UNPACK_PROGRAMS,
 } from "./support/process/programs.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
 import {
@@ -42,14 +43,14 @@ export const muxpi = defineConnector({
     "loop devices, and the real mount, lsblk, hdparm and dd; multiplexers and boards are stand-ins",
   needs: ["agent_name", "control_host"],
   powerManagement: true,
-  programs: [SSH, SSHPASS, SSH_COPY_ID, QEMU_IMG],
+  programs: [SSH, SSHPASS, SSH_COPY_ID, QEMU_IMG, ...UNPACK_PROGRAMS],
   controlHostPrograms: [...IMAGE_PROGRAMS, ...FLASH_PROGRAMS],
   async prepare(ctx, { job, data }) {
     return {
       media: chosenMedia(ctx, data.media),
       check: bootCheck(ctx, { url: data.boot_check_url, login: credentials(job) }),
       login: data.create_user ? await loginFor(ctx, job) : undefined,
-      source: await imageSource(ctx, data),
+      source: await imageSource(ctx, data, ctx.config),
     };
   },
   async provision(ctx, { plan, controlHostCycled }) {

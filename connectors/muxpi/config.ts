@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { imageWireShape } from "../support/image/config.ts";
+import { bmapConfigShape, bmapProvisionShape, imageWireShape } from "../support/image/config.ts";
 import type { ConnectorContext } from "../context.ts";
 import {
   amount,
@@ -45,6 +45,7 @@ export const muxpiConfigShape = {
       "place for fsck, resize2fs, dd.",
   ),
   ...imageWireShape,
+  ...bmapConfigShape,
   verify_flash: z.boolean().default(false).describe(
     "Read back what was written, and compare checksums.",
   ),
@@ -62,6 +63,7 @@ export const muxpiProvisionShape = {
   use_attachment: z.string().optional().describe(
     "Image below attachments/provision/, in place of 'url'.",
   ),
+  ...bmapProvisionShape,
   media: z.string().optional().describe("sd or usb, on boards with two media."),
   create_user: z.boolean().default(true).describe(
     "Prepare the image for a login with test_username and test_password.",

@@ -92,6 +92,8 @@ export interface CaptureOptions extends CommonOptions {
   input?: Uint8Array | ReadableStream<Uint8Array> | undefined;
   /** Gets the output of both streams as it comes, too; as long as it works, nothing more is read. */
   onOutput?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
+  /** Gets standard output in place of it being kept. */
+  onStdout?: ((bytes: Uint8Array) => void | Promise<void>) | undefined;
   /** How much of each of the two streams is kept, from the start; the rest is thrown away. */
   maxBytes: number;
   /** The most that the command may take. */
@@ -124,7 +126,9 @@ export async function capture(
         keeper.keep(bytes);
         return options.onOutput?.(bytes);
       };
-      const pumps = [new Pump(group.output, { clock, onOutput: keepIn(stdout) })];
+      const pumps = [
+        new Pump(group.output, { clock, onOutput: options.onStdout ?? keepIn(stdout) }),
+      ];
       if (group.errors !== undefined) {
         pumps.push(new Pump(group.errors, { clock, onOutput: keepIn(stderr) }));
       }

@@ -107,6 +107,38 @@ Deno.test("14-dragonboard 1: the master image writes the card, and the test imag
   assert(!await lab.has("resets"), "a board with its master image up was reset");
 });
 
+Deno.test("only what the block map beside the image names is written to the card", async () => {
+  // In the words of a shell: what the master image gets to run, on a card that is a file here.
+  await using scene = await openBoard({
+    answers: {
+      "seek=": 'eval "$(printf "%s" "$command" | sed "s#/dev/mmcblk1#card#g")"',
+      "hdparm": ":",
+    },
+  });
+  const { lab } = scene;
+  await lab.fake("sudo", 'exec "$@"');
+  const blocks = Math.ceil(IMAGE.length / 4096);
+  const map = `<bmap version="1.2"><ImageSize> ${IMAGE.length} </ImageSize>` +
+    `<BlockSize> 4096 </BlockSize><BlocksCount> ${blocks} </BlocksCount>` +
+    `<MappedBlocksCount> 2 </MappedBlocksCount>` +
+    `<BlockMap><Range> 1 </Range><Range> ${blocks - 1} </Range></BlockMap></bmap>`;
+  await using images = httpStub(({ path }) =>
+    new Response(path === "/i.img" ? IMAGE : path === "/i.img.bmap" ? map : "")
+  );
+  await lab.job({ provision_data: { url: `${images.url}/i.img` } });
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  const card = await Deno.readFile(join(lab.cwd, "card"));
+  const expected = new Uint8Array(IMAGE.length);
+  for (const from of [4096, (blocks - 1) * 4096]) {
+    expected.set(IMAGE.subarray(from, from + 4096), from);
+  }
+  assertEquals(card, expected);
+  await lab.config({ ...CONFIG, image_bmap: false });
+  assertEquals((await provision(lab)).code, 0);
+  assertEquals(await Deno.readFile(join(lab.cwd, "card")), IMAGE);
+});
+
 Deno.test("14-dragonboard 2: a board with its test image up is reset into the master image", async () => {
   await using scene = await openBoard({ up: "test" });
   const { code, stderr } = await provision(scene.lab);

@@ -8,6 +8,7 @@
  *     urls/<key>.json         what a URL had last time: digest, validators
  *     incoming/<key>          an image on its way, and <key>.json with its validators
  *     incoming/<key>.lock     locked by who downloads it
+ *     absent/<key>            when a server last said that it does not have something
  *     statistics.json         how often the cache helped, and what that saved
  */
 import { statfs } from "node:fs/promises";
@@ -18,8 +19,11 @@ import { messageOf } from "../errors.ts";
 import { writeFile } from "../files.ts";
 import { SPARE_BYTES } from "../http/transfer.ts";
 
-const FOLDERS = ["content", "urls", "incoming"];
+const FOLDERS = ["content", "urls", "incoming", "absent"];
 const DIGEST = /^[0-9a-f]{64}$/;
+
+/** What a server does not have it may get: it is asked again after a day. */
+const ABSENT_MS = 24 * 3_600_000;
 
 /** An image that nobody goes on with is forgotten after a day. */
 const STALE_INCOMING_MS = 24 * 3_600_000;
@@ -41,6 +45,8 @@ export type UrlEntry = z.infer<typeof UrlEntry>;
 const IncomingEntry = z.object({ url: z.string(), size: z.number().optional(), ...validatorShape });
 /** What is known of an image on its way. */
 export type IncomingEntry = z.infer<typeof IncomingEntry>;
+
+const Absent = z.object({ url: z.string(), at: z.number() });
 
 const Statistics = z.object({
   hits: z.int().default(0),
@@ -158,6 +164,17 @@ export class ImageCache {
     await writeJson(this.#urlFile(entry.url), entry);
   }
 
+  /** Notes that a server does not have something. */
+  async noteAbsent(url: string, now: number): Promise<void> {
+    await writeJson(this.#absentFile(url), { url, at: now });
+  }
+
+  /** Did a server say not long ago that it does not have it? */
+  async isAbsent(url: string, now: number): Promise<boolean> {
+    const noted = Absent.safeParse(await readJson(this.#absentFile(url))).data;
+    return noted?.url === url && Math.abs(now - noted.at) < ABSENT_MS;
+  }
+
   /** Gives up what has arrived of an image. The caller has its lock. */
   async forgetIncoming(url: string): Promise<void> {
     for (const suffix of ["", ".json"]) {
@@ -240,16 +257,23 @@ export class ImageCache {
       const entry = UrlEntry.safeParse(await readJson(file)).data;
       if (entry === undefined || !await this.has(entry.digest)) await Deno.remove(file);
     }
-    let stale = 0;
-    for await (const { name } of Deno.readDir(join(this.folder, "incoming"))) {
-      const file = join(this.folder, "incoming", name);
-      const info = await Deno.stat(file).catch(() => undefined);
-      if (info === undefined || now - (info.mtime?.getTime() ?? 0) < STALE_INCOMING_MS) continue;
-      await Deno.remove(file).catch(() => {});
-      stale += info.size;
-    }
+    await this.#removeOlder("absent", now - ABSENT_MS);
+    const stale = await this.#removeOlder("incoming", now - STALE_INCOMING_MS);
     const after = (await this.list()).reduce((sum, { size }) => sum + size, 0);
     return before - after + stale;
+  }
+
+  /** @returns how many bytes became free. */
+  async #removeOlder(folder: string, then: number): Promise<number> {
+    let freed = 0;
+    for await (const { name } of Deno.readDir(join(this.folder, folder))) {
+      const file = join(this.folder, folder, name);
+      const info = await Deno.stat(file).catch(() => undefined);
+      if (info === undefined || (info.mtime?.getTime() ?? 0) > then) continue;
+      await Deno.remove(file).catch(() => {});
+      freed += info.size;
+    }
+    return freed;
   }
 
   /** Counts a use of the cache. No image is given up for a number that cannot be written. */
@@ -277,6 +301,10 @@ export class ImageCache {
   async statistics(): Promise<CacheStatistics> {
     const text = await readJson(join(this.folder, "statistics.json"));
     return Statistics.safeParse(text).data ?? { hits: 0, misses: 0, savedBytes: 0 };
+  }
+
+  #absentFile(url: string): string {
+    return join(this.folder, "absent", keyOf(url));
   }
 
   #urlFile(url: string): string {

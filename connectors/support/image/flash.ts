@@ -4,8 +4,10 @@ import { withProgress } from "./image.ts";
 import { expectSuccess, failureText, succeeded } from "../process/runner.ts";
 import { controlHost, type Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
+import type { Bmap } from "./bmap.ts";
+import { canUnpackHere, readBackMapped, writeMapped } from "./mapped.ts";
 import type { Image } from "./source.ts";
-import { chooseWire, UNPACKING_FAILED, type WireName } from "./wire.ts";
+import { chooseWire, localUnpacker, UNPACKING_FAILED, type WireName } from "./wire.ts";
 
 /** Slow cards take their time for what is left in memory. */
 const SYNC_TIMEOUT_MS = 600_000;
@@ -27,7 +29,7 @@ const SHOWN_CHARS = 200;
 
 /** An image, and where to write it. */
 export interface Flashing {
-  readonly image: Pick<Image, "stream" | "head" | "size" | "unpacker" | "timeoutMs">;
+  readonly image: Pick<Image, "stream" | "head" | "size" | "unpacker" | "timeoutMs" | "bmap">;
   /** The host that has the medium. @default the control host */
   readonly to?: Remote;
   /** Block device of that host. */
@@ -46,18 +48,45 @@ export interface Flashing {
 export async function flash(ctx: ConnectorContext, flashing: Flashing): Promise<void> {
   const { device, verify, to = controlHost(ctx) } = flashing;
   ctx.log.info(`Writing the image to ${device}`);
-  const written = await writeImage(ctx, flashing);
+  const bmap = await usableMap(ctx, flashing.image);
+  const wire = flashing.wire ?? "original";
+  const written = bmap === undefined
+    ? await writeImage(ctx, flashing)
+    : await writeMapped(ctx, { ...flashing, bmap, to, wire });
   const synced = await to.run("sync", { timeoutMs: SYNC_TIMEOUT_MS });
   if (!succeeded(synced)) {
     ctx.log.warning(`Cannot make sure that all is written: ${failureText("sync", synced)}`);
     await ctx.clock.sleep(AFTER_FAILED_SYNC_MS, ctx.signal);
   }
   await rereadPartitions(ctx, { to, device });
-  if (verify) await readBack(ctx, { to, device }, written);
+  if (!verify) return;
+  if (typeof written === "string") await readBack(ctx, { to, device }, written);
+  else await readBackMapped(ctx, { to, device }, written);
+}
+
+/** The image's block map, where this host can unpack what it is of. */
+async function usableMap(
+  ctx: ConnectorContext,
+  image: Flashing["image"],
+): Promise<Bmap | undefined> {
+  const { bmap } = image;
+  if (bmap === undefined) return undefined;
+  if (await canUnpackHere(ctx, image)) {
+    const { imageSize, mappedSize } = bmap;
+    ctx.log.info(
+      `The image's block map has ${mappedSize} of ${imageSize} bytes: only they are written`,
+    );
+    return bmap;
+  }
+  ctx.log.warning(
+    `The image's block map is not used, as this host has no program to unpack the image with ` +
+      `(${localUnpacker(image.unpacker)[0]}): every block is written`,
+  );
+  return undefined;
 }
 
 /**
- * Writes the image to the medium.
+ * Writes every block of the image to the medium.
  *
  * @returns what the programs that did it printed.
  */

@@ -1,10 +1,13 @@
 import { basename, join } from "node:path";
+import { pathToFileURL } from "node:url";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { attachmentPath } from "../attachments.ts";
 import { checkDownload } from "../http/download.ts";
 import { ProvisioningError } from "../errors.ts";
 import { temporaryFolder } from "../files.ts";
 import { openArriving } from "./arriving.ts";
+import type { Bmap } from "./bmap.ts";
+import { type BmapSource, bmapSource, findBmap } from "./find_bmap.ts";
 import { hostCache } from "./host_cache.ts";
 import {
   fileStream,
@@ -29,29 +32,40 @@ export interface NamedImage {
   readonly sha256?: string | undefined;
   /** Below attachments/provision/. Goes before `url`. */
   readonly use_attachment?: string | undefined;
+  /** URL of its block map; `none`: it is to have none. */
+  readonly bmap?: string | undefined;
 }
 
 /** Where the image comes from. */
 export type ImageSource =
-  | { readonly kind: "url"; readonly url: string; readonly sha256: string | undefined }
-  /** Absolute path of a file that has been looked at. */
-  | { readonly kind: "attachment"; readonly path: string };
+  & { readonly bmap: BmapSource }
+  & (
+    | { readonly kind: "url"; readonly url: string; readonly sha256: string | undefined }
+    /** Absolute path of a file that has been looked at. */
+    | { readonly kind: "attachment"; readonly path: string }
+  );
 
 /**
  * Where the job's image comes from.
  *
+ * @param allowed the configuration's `image_bmap`.
  * @throws ProvisioningError when the job names none, or what it names cannot be one.
  */
-export async function imageSource(ctx: PrepareContext, data: NamedImage): Promise<ImageSource> {
+export async function imageSource(
+  ctx: PrepareContext,
+  data: NamedImage,
+  { image_bmap: allowed }: { readonly image_bmap: boolean },
+): Promise<ImageSource> {
   const { url, sha256, use_attachment: name } = data;
+  const bmap = bmapSource(ctx, allowed ? data.bmap : "none");
   if (name) {
     const path = await attachmentPath(ctx, { phase: "provision", name, key: "use_attachment" });
     await sniffImage(path);
-    return { kind: "attachment", path };
+    return { kind: "attachment", path, bmap };
   }
   if (url) {
     checkDownload(ctx, { url, sha256 });
-    return { kind: "url", url, sha256 };
+    return { kind: "url", url, sha256, bmap };
   }
   throw new ProvisioningError(
     "The job's provision_data has neither 'url' nor 'use_attachment': there is no image to write",
@@ -70,6 +84,8 @@ export interface Image extends AsyncDisposable {
   readonly unpacker: string;
   /** What writing it may take. */
   readonly timeoutMs: number;
+  /** Which blocks are to be written; undefined: all of them. */
+  readonly bmap?: Bmap | undefined;
 }
 
 /**
@@ -79,10 +95,14 @@ export interface Image extends AsyncDisposable {
  */
 export async function openImage(ctx: ConnectorContext, source: ImageSource): Promise<Image> {
   if (source.kind === "attachment") {
-    return await imageOfFile(ctx, source.path, FLASH_ATTACHMENT_TIMEOUT_MS);
+    const bmap = await findBmap(ctx, { bmap: source.bmap, image: pathToFileURL(source.path) });
+    return { ...await imageOfFile(ctx, source.path, FLASH_ATTACHMENT_TIMEOUT_MS), bmap };
   }
-  const arriving = await openArriving(ctx, source, await hostCache(ctx));
+  const cache = await hostCache(ctx);
+  const arriving = await openArriving(ctx, source, cache);
   try {
+    // It arrives meanwhile.
+    const bmap = await findBmap(ctx, { bmap: source.bmap, image: new URL(source.url), cache });
     const name = basename(new URL(source.url).pathname);
     const format = formatOf(await arriving.head(HEAD_BYTES), name);
     // What these are is only seen at their end.
@@ -90,6 +110,7 @@ export async function openImage(ctx: ConnectorContext, source: ImageSource): Pro
       const file = await imageOfFile(ctx, await arriving.whole(), FLASH_URL_TIMEOUT_MS);
       return {
         ...file,
+        bmap,
         async [Symbol.asyncDispose]() {
           await file[Symbol.asyncDispose]();
           await arriving[Symbol.asyncDispose]();
@@ -102,6 +123,7 @@ export async function openImage(ctx: ConnectorContext, source: ImageSource): Pro
       size: arriving.size,
       unpacker: unpacker(format),
       timeoutMs: FLASH_URL_TIMEOUT_MS,
+      bmap,
       [Symbol.asyncDispose]: () => arriving[Symbol.asyncDispose](),
     };
   } catch (error) {

@@ -29,24 +29,32 @@ const SAMPLE_BYTES = 4 * 1024 * 1024;
 const SAMPLE_TIMEOUT_MS = 30_000;
 
 /** What unpacks on several cores where it can. */
-const PARALLEL: Readonly<Record<string, string>> = { unxz: "xz -dc -T0", zstdcat: "zstd -dc -T0" };
+const PARALLEL: Readonly<Record<string, readonly [string, ...string[]]>> = {
+  unxz: ["xz", "-dc", "-T0"],
+  zstdcat: ["zstd", "-dc", "-T0"],
+};
+
+/** How an image is unpacked on this host: program and arguments. */
+export function localUnpacker(unpacker: string): readonly [string, ...string[]] {
+  return PARALLEL[unpacker] ?? [unpacker];
+}
 
 /** The wire of a name that is not `auto`. */
 export function wireOf(
   name: Exclude<WireName, "auto">,
   { unpacker }: Pick<Image, "unpacker">,
 ): Wire {
-  const local = PARALLEL[unpacker] ?? unpacker;
-  const unpacked = unpacker === "cat" ? "cat" : `{ ${local} || echo '${UNPACKING_FAILED}' >&2; }`;
+  const local = localUnpacker(unpacker).join(" ");
+  const unpacked = unpacker === "cat" ? [] : [`{ ${local} || echo '${UNPACKING_FAILED}' >&2; }`];
   switch (name) {
     case "original":
       return { name, filter: undefined, unpacker };
     case "raw":
-      return { name, filter: unpacker === "cat" ? undefined : unpacked, unpacker: "cat" };
+      return { name, filter: unpacked[0], unpacker: "cat" };
     case "zstd":
-      return { name, filter: `${unpacked} | zstd -1 -T0 -q -c`, unpacker: "zstdcat" };
+      return { name, filter: [...unpacked, "zstd -1 -T0 -q -c"].join(" | "), unpacker: "zstdcat" };
     case "lz4":
-      return { name, filter: `${unpacked} | lz4 -1 -q -c`, unpacker: "lz4cat" };
+      return { name, filter: [...unpacked, "lz4 -1 -q -c"].join(" | "), unpacker: "lz4cat" };
   }
 }
 
@@ -56,23 +64,28 @@ export function wireOf(
  */
 export async function chooseWire(
   ctx: ConnectorContext,
-  { image, to, wanted }: {
+  { image, to, wanted, isUnpackedHere = false }: {
     readonly image: Pick<Image, "head" | "size" | "unpacker">;
     readonly to: Remote;
     readonly wanted: WireName;
+    /** It cannot cross as it came. @default false */
+    readonly isUnpackedHere?: boolean;
   },
 ): Promise<Wire> {
+  const plain = wireOf(isUnpackedHere ? "raw" : "original", image);
+  if (wanted === "original") return plain;
   if (wanted !== "auto") return wireOf(wanted, image);
-  const original = wireOf("original", image);
-  if ((image.size ?? 0) < WORTH_MEASURING_BYTES) return original;
+  if ((image.size ?? 0) < WORTH_MEASURING_BYTES) return plain;
   const sample = await image.head(SAMPLE_BYTES);
-  const candidates = [original];
+  const candidates = [plain];
   for (const name of ["zstd", "lz4"] as const) {
     const wire = wireOf(name, image);
-    if (wire.unpacker !== image.unpacker && await haveBoth(ctx, to, name)) candidates.push(wire);
+    if ((isUnpackedHere || wire.unpacker !== image.unpacker) && await haveBoth(ctx, to, name)) {
+      candidates.push(wire);
+    }
   }
-  if (image.unpacker !== "cat") candidates.push(wireOf("raw", image));
-  let best = original;
+  if (image.unpacker !== "cat" && !isUnpackedHere) candidates.push(wireOf("raw", image));
+  let best = plain;
   let bestMs = Infinity;
   for (const wire of candidates) {
     const started = ctx.clock.monotonic();
@@ -86,7 +99,7 @@ export async function chooseWire(
     const took = ctx.clock.monotonic() - started;
     if (succeeded(result) && took < bestMs) [best, bestMs] = [wire, took];
   }
-  if (best !== original) {
+  if (best !== plain) {
     ctx.log.info(`The image crosses the network as ${best.name}, which is the fastest here`);
   }
   return best;

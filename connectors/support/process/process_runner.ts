@@ -44,6 +44,7 @@ export function processRunner(options: ProcessRunnerOptions): CommandRunner {
         env: { ...env, ...command.env },
         input: input.source,
         onOutput: command.onOutput,
+        onStdout: command.onStdout,
         timeoutMs: command.timeoutMs,
         maxBytes: OUTPUT_MAX_BYTES,
       }).finally(() => input.close());

@@ -58,6 +58,12 @@ export const FLASH_PROGRAMS: readonly ProgramNeed[] = [
   { name: "funzip", install: "apt install unzip", onlyFor: "zip images" },
 ];
 
+/** What images are unpacked with on this host, where that is not left to the control host. */
+export const UNPACK_PROGRAMS: readonly ProgramNeed[] = [
+  { name: "xz", install: "apt install xz-utils", onlyFor: "xz images that are unpacked here" },
+  { name: "zstd", install: "apt install zstd", onlyFor: "zstd images that are unpacked here" },
+];
+
 /** What the stages call that all connectors have. */
 export const COMMON_PROGRAMS: readonly ProgramNeed[] = [
   { ...SSH_COPY_ID, onlyFor: "reservations" },

@@ -17,6 +17,8 @@ export interface CommandOptions {
   readonly input?: string | Uint8Array | ReadableStream<Uint8Array>;
   /** Told each piece of output, of both streams, as it comes. */
   readonly onOutput?: (bytes: Uint8Array) => void | Promise<void>;
+  /** Gets standard output in place of it being kept; as long as it works, nothing more is read. */
+  readonly onStdout?: (bytes: Uint8Array) => void | Promise<void>;
 }
 
 /** What came of a program. Output is decoded, with U+FFFD for what is not UTF-8, and not trimmed. */

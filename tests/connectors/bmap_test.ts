@@ -1,0 +1,455 @@
+/** Block maps, beside what bmaptool makes of the same image and map. */
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import * as z from "zod";
+import type { ConnectorContext } from "../../connectors/context.ts";
+import { makeContext } from "../../connectors/make_context.ts";
+import { muxpiConfigShape } from "../../connectors/muxpi/config.ts";
+import { commonShape } from "../../connectors/support/config.ts";
+import { ProvisioningError } from "../../connectors/support/errors.ts";
+import { parseBmap } from "../../connectors/support/image/bmap.ts";
+import { ImageCache } from "../../connectors/support/image/cache.ts";
+import { findBmap } from "../../connectors/support/image/find_bmap.ts";
+import { flash } from "../../connectors/support/image/flash.ts";
+import { imageSource, openImage } from "../../connectors/support/image/source.ts";
+import type { WireName } from "../../connectors/support/image/wire.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { incompressible } from "../support/disk_images.ts";
+import { recordingLog } from "../support/recording_log.ts";
+import { output, SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
+import { inStage } from "./support/context.ts";
+import { Lab } from "./support/lab.ts";
+import { httpStub } from "./support/stubs.ts";
+import { FORCE_TREE, prepareTree } from "./support/tree_control_host.ts";
+
+const BLOCK = 4096;
+const TOOLS = [...SSH_TOOLS, "bmaptool", "xz", "zstd", "lz4"];
+
+/** What is on the medium before, of which the unmapped blocks keep theirs. */
+const BEFORE = 0xaa;
+
+/** An image of 5 MiB and a bit, with holes; among what is mapped there is a block of zeros. */
+function holedImage(): { bytes: Uint8Array<ArrayBuffer>; mapped: (readonly [number, number])[] } {
+  const bytes = new Uint8Array(5 * 1024 * 1024 + 1234);
+  const mapped = [[0, 2], [7, 8], [100, 700], [1100, 1281]] as const;
+  for (const [from, to] of mapped) {
+    bytes.set(
+      incompressible(Math.min(to * BLOCK, bytes.length) - from * BLOCK),
+      from * BLOCK,
+    );
+  }
+  bytes.fill(0, 300 * BLOCK, 303 * BLOCK);
+  return { bytes, mapped: [...mapped] };
+}
+
+/** Makes files of the image (with real holes), of its map as bmaptool makes it, and packed ones. */
+async function makeFiles(folder: string) {
+  const { bytes, mapped } = holedImage();
+  const image = join(folder, "i.img");
+  {
+    using file = await Deno.open(image, { write: true, createNew: true });
+    for (const [from, to] of mapped) {
+      await file.seek(from * BLOCK, Deno.SeekMode.Start);
+      const piece = bytes.subarray(from * BLOCK, to * BLOCK);
+      assertEquals(await file.write(piece), piece.length);
+    }
+    await file.truncate(bytes.length);
+  }
+  const map = join(folder, "i.img.bmap");
+  await output(["bmaptool", "create", image, "-o", map]);
+  await output(["xz", "-k", "-0", image]);
+  return { bytes, mapped, image, map, mapText: await Deno.readTextFile(map) };
+}
+
+/** A control host whose medium has something else on it, and an image server. */
+class Board implements AsyncDisposable {
+  readonly log = recordingLog();
+  readonly served = new Map<string, Uint8Array<ArrayBuffer> | string>();
+  readonly images = httpStub(({ path }) => {
+    const body = this.served.get(path);
+    return body === undefined ? new Response("no", { status: 404 }) : new Response(body);
+  });
+
+  private constructor(
+    readonly lab: Lab,
+    readonly server: SshServer,
+    readonly medium: string,
+    readonly files: Awaited<ReturnType<typeof makeFiles>>,
+  ) {}
+
+  static async open(): Promise<Board> {
+    const server = await SshServer.open({ forceCommand: FORCE_TREE });
+    const lab = await Lab.open();
+    const medium = await prepareTree(server);
+    const board = new Board(lab, server, medium, await makeFiles(lab.root));
+    await board.soil();
+    return board;
+  }
+
+  /** Puts something else on the medium, which is larger than the image. */
+  async soil(): Promise<void> {
+    await Deno.writeFile(this.medium, new Uint8Array(6 * 1024 * 1024).fill(BEFORE));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.images[Symbol.asyncDispose]();
+    await this.server[Symbol.asyncDispose]();
+    await this.lab[Symbol.asyncDispose]();
+  }
+
+  /** What the medium must have in the end. */
+  expected(): Uint8Array {
+    const { bytes, mapped } = this.files;
+    const all = new Uint8Array(6 * 1024 * 1024).fill(BEFORE);
+    for (const [from, to] of mapped) {
+      all.set(bytes.subarray(from * BLOCK, to * BLOCK), from * BLOCK);
+    }
+    return all;
+  }
+
+  /** Writes an image of the server to the medium, as muxpi does. */
+  async flash(
+    name: string,
+    { wire = "auto", bmap, verify = true }: {
+      wire?: WireName;
+      bmap?: string;
+      verify?: boolean;
+    } = {},
+  ): Promise<void> {
+    const { signal } = new AbortController();
+    const { ctx, putBack } = makeContext({
+      connector: "muxpi",
+      stage: "provision",
+      config: z.object({ ...commonShape, ...muxpiConfigShape }).parse({
+        agent_name: this.server.agentName,
+        control_host: "127.0.0.1",
+        control_host_ssh_port: this.server.port,
+        control_user: this.server.user,
+      }),
+      configValues: {},
+      jobFile: "testflinger.json",
+      cwd: this.lab.cwd,
+      env: this.server.env,
+      clock: systemClock,
+      limits: systemClock,
+      log: this.log,
+      signal,
+      forceStop: signal,
+      print: () => Promise.resolve(),
+    });
+    try {
+      const data = { url: `${this.images.url}/${name}`, bmap };
+      const source = await imageSource(ctx, data, { image_bmap: true });
+      await using image = await openImage(ctx, source);
+      await flash(ctx, { image, device: this.medium, wire, verify });
+    } finally {
+      await putBack.runAll();
+    }
+  }
+
+  async serve(...names: string[]): Promise<void> {
+    for (const name of names) {
+      this.served.set(`/${name}`, await Deno.readFile(join(this.lab.root, name)));
+    }
+  }
+}
+
+/** Comparing byte by byte what is large takes `assertEquals` seconds. */
+function assertSame(actual: Uint8Array, expected: Uint8Array, what?: string): void {
+  assertEquals(actual.length, expected.length, what);
+  assertEquals(actual.findIndex((byte, at) => byte !== expected[at]), -1, what);
+}
+
+/** What was logged, as text. */
+function said(log: ReturnType<typeof recordingLog>): string {
+  return log.lines.map(({ message }) => message).join("\n");
+}
+
+testWithTools(
+  "with a block map, what is mapped is as bmaptool copies it, and the rest as it was",
+  TOOLS,
+  async () => {
+    await using board = await Board.open();
+    await board.serve("i.img.xz", "i.img.bmap");
+    await board.flash("i.img.xz");
+    const ours = await Deno.readFile(board.medium);
+    assertSame(ours, board.expected());
+    assertStringIncludes(said(board.log), "Read back");
+
+    const { bytes, mapped, image, map } = board.files;
+    const copy = join(board.lab.root, "copy");
+    await output(["bmaptool", "copy", "--bmap", map, `${image}.xz`, copy]);
+    const theirs = await Deno.readFile(copy);
+    assertEquals(theirs.length, bytes.length);
+    for (const [from, to] of mapped) {
+      const end = Math.min(to * BLOCK, bytes.length);
+      assertSame(ours.subarray(from * BLOCK, end), theirs.subarray(from * BLOCK, end));
+    }
+  },
+);
+
+testWithTools(
+  "what is mapped crosses the connection in any form, of a packed image and a raw one",
+  TOOLS,
+  async () => {
+    await using board = await Board.open();
+    await board.serve("i.img", "i.img.xz", "i.img.bmap");
+    for (const wire of ["zstd", "lz4", "raw", "original"] as const) {
+      for (const name of ["i.img.xz", "i.img"]) {
+        await board.soil();
+        await board.flash(name, { wire, verify: false });
+        assertSame(await Deno.readFile(board.medium), board.expected(), `${name} as ${wire}`);
+      }
+    }
+  },
+);
+
+testWithTools(
+  "a control host whose dd is busybox's places ranges as well",
+  [...TOOLS, "busybox"],
+  async () => {
+    await using board = await Board.open();
+    await board.serve("i.img.xz", "i.img.bmap");
+    await board.server.program("dd", 'exec busybox dd "$@"');
+    await board.flash("i.img.xz");
+    assertSame(await Deno.readFile(board.medium), board.expected());
+  },
+);
+
+testWithTools(
+  "an image that is not the one that its block map is of is never taken for written",
+  TOOLS,
+  async () => {
+    await using board = await Board.open();
+    await board.serve("i.img.bmap");
+    const { bytes } = board.files;
+    const changed = bytes.slice();
+    changed[500 * BLOCK] = 255 - (changed[500 * BLOCK] ?? 0);
+    const longer = new Uint8Array(bytes.length + 1);
+    longer.set(bytes);
+    for (
+      const [image, why] of [
+        [changed, "from 409600 on have the checksum"],
+        [bytes.slice(0, -1), `that has ${bytes.length} bytes, and this one has only`],
+        [longer, `that has ${bytes.length} bytes, and this one has more`],
+      ] as const
+    ) {
+      board.served.set("/i.img", image);
+      await assertRejects(() => board.flash("i.img"), ProvisioningError, why);
+    }
+  },
+);
+
+testWithTools(
+  "a packed image that breaks off fails with the words of the program that unpacks it",
+  TOOLS,
+  async () => {
+    await using board = await Board.open();
+    await board.serve("i.img.xz", "i.img.bmap");
+    board.served.set(
+      "/i.img.xz",
+      await Deno.readFile(`${board.files.image}.xz`).then((all) => all.slice(0, -1000)),
+    );
+    await assertRejects(
+      () => board.flash("i.img.xz"),
+      ProvisioningError,
+      "Unexpected end of input",
+    );
+  },
+);
+
+testWithTools(
+  "a medium that is too small, cannot be written, or forgets is noticed",
+  TOOLS,
+  async () => {
+    await using board = await Board.open();
+    await board.serve("i.img.xz", "i.img.bmap");
+    await board.server.program(
+      "dd",
+      'case "$*" in *seek=409600*) echo "dd: no space left" >&2; exit 1;; esac; exec /usr/bin/dd "$@"',
+    );
+    await assertRejects(() => board.flash("i.img.xz"), ProvisioningError, "no space left");
+    await board.server.program("dd", "echo hello");
+    await assertRejects(() => board.flash("i.img.xz"), ProvisioningError, "broke off");
+    await board.server.program(
+      "dd",
+      `case "$*" in *if=/dev/null*) printf x | /usr/bin/dd of="${board.medium}" seek=5000 bs=1 conv=notrunc; exit;; esac; exec /usr/bin/dd "$@"`,
+    );
+    await assertRejects(
+      () => board.flash("i.img.xz"),
+      ProvisioningError,
+      "The medium does not keep",
+    );
+  },
+);
+
+testWithTools(
+  "without a program here that unpacks the image every block of it is written",
+  TOOLS,
+  async () => {
+    await using board = await Board.open();
+    await output(["lz4", "-q", board.files.image, `${board.files.image}.lz4`]);
+    await board.serve("i.img.lz4", "i.img.bmap");
+    Object.defineProperty(board.server, "env", {
+      value: { ...board.server.env, PATH: board.server.env.PATH?.split(":")[0] },
+    });
+    await board.flash("i.img.lz4", { wire: "original" });
+    const medium = await Deno.readFile(board.medium);
+    assertSame(medium.subarray(0, board.files.bytes.length), board.files.bytes);
+    assertStringIncludes(said(board.log), "has no program to unpack the image with (lz4cat)");
+  },
+);
+
+testWithTools("the job chooses the block map, or none", TOOLS, async () => {
+  await using board = await Board.open();
+  await board.serve("i.img", "i.img.bmap");
+  await board.flash("i.img", { bmap: "none" });
+  assertSame(
+    (await Deno.readFile(board.medium)).subarray(0, board.files.bytes.length),
+    board.files.bytes,
+  );
+  board.served.set("/elsewhere/map", board.files.mapText);
+  await board.soil();
+  await board.flash("i.img", { bmap: `${board.images.url}/elsewhere/map` });
+  assertSame(await Deno.readFile(board.medium), board.expected());
+  await assertRejects(
+    () => board.flash("i.img", { bmap: `${board.images.url}/nowhere` }),
+    ProvisioningError,
+    "/nowhere: the server answered with status 404",
+  );
+});
+
+/** A map without checksums, of an image of three blocks and a half. */
+const MAP = `<?xml version="1.0" ?>
+<!-- <ImageSize> 1 </ImageSize> -->
+<bmap version="1.2">
+  <ImageSize> 14336 </ImageSize> <BlockSize> 4096 </BlockSize> <BlocksCount> 4 </BlocksCount>
+  <MappedBlocksCount> 2 </MappedBlocksCount>
+  <BlockMap>
+    <Range> 0 </Range>
+    <Range> 3 </Range>
+  </BlockMap>
+</bmap>
+`;
+
+Deno.test("block maps of all versions are read: without checksums, with SHA-1, with any", () => {
+  const ranges = (text: string) =>
+    parseBmap(text, "m").ranges.map(({ at, length }) => [at, length]);
+  assertEquals(ranges(MAP), [[0, 4096], [12_288, 2048]]);
+  const zeros = "0".repeat(40);
+  const sha1 = MAP.replace("1.2", "1.3").replace(
+    "<BlockMap>",
+    `<BmapFileSHA1> ${zeros} </BmapFileSHA1><BlockMap>`,
+  )
+    .replace("<Range> 0", `<Range sha1="${"a".repeat(40)}"> 0`);
+  const digest = createHash("sha1").update(sha1).digest("hex");
+  const map = parseBmap(sha1.replace(zeros, digest), "m");
+  assertEquals(map.ranges[0]?.checksum, "a".repeat(40));
+  assertEquals([map.digest, map.imageSize, map.mappedSize], ["sha1", 14_336, 6144]);
+});
+
+Deno.test("a block map that is damaged or contradicts itself is refused, and why is said", () => {
+  for (
+    const [change, why] of [
+      [(text: string) => text.replace("1.2", "3.0"), "its version is 3"],
+      [(text: string) => text.slice(0, -20), "it is not a whole one"],
+      [(text: string) => text.replace(" 14336 ", " many "), "its ImageSize is 'many'"],
+      [
+        (text: string) => text.replace("<BlockSize> 4096 </BlockSize>", ""),
+        "its BlockSize is missing",
+      ],
+      [
+        (text: string) => text.replace(" 14336 ", " 20000 "),
+        "4 blocks of 4096 bytes are no image of 20000",
+      ],
+      [
+        (text: string) => text.replace("> 3 <", "> 4 <"),
+        "its range '<Range> 4 </Range>' is out of place",
+      ],
+      [(text: string) => text.replace("> 0 <", "> 3 <"), "is out of place"],
+      [(text: string) => text.replace("> 0 <", "> 1-0 <"), "is out of place"],
+      [(text: string) => text.replace("> 0 <", "> 0-1 <"), "its ranges have 3 blocks, expected 2"],
+      [
+        (text: string) => text.replace("<BlockMap>", "<ChecksumType>crc7</ChecksumType><BlockMap>"),
+        "ChecksumType 'crc7'",
+      ],
+      [
+        (text: string) =>
+          text.replace("<BlockMap>", `<BmapFileSHA1>${"b".repeat(40)}</BmapFileSHA1><BlockMap>`),
+        "its own checksum is",
+      ],
+    ] as const
+  ) {
+    const error = assertThrows(() => parseBmap(change(MAP), "http://x/i.bmap"), ProvisioningError);
+    assertStringIncludes(error.message, "The block map http://x/i.bmap cannot be used");
+    assertStringIncludes(error.message, why);
+  }
+});
+
+async function findBeside(lab: Lab, image: string, cache?: ImageCache) {
+  return await inStage(
+    lab,
+    (ctx: ConnectorContext) =>
+      findBmap(ctx, { bmap: "beside the image", image: new URL(image), cache }),
+  );
+}
+
+Deno.test("a block map that is not there costs one request a day, and nothing else", async () => {
+  await using lab = await Lab.open();
+  await using images = httpStub(() => new Response("no", { status: 404 }));
+  const opened = await ImageCache.open(join(lab.root, "cache"), {
+    maxBytes: 1e12,
+    minFreeBytes: 0,
+  });
+  if (!opened.ok) throw new Error(opened.why);
+  const { cache } = opened;
+  const url = `${images.url}/i.img`;
+  assertEquals(await findBeside(lab, url, cache), undefined);
+  assertEquals(await findBeside(lab, url, cache), undefined);
+  assertEquals(images.requests.map(({ path }) => path), ["/i.img.bmap"]);
+  await lab.clock.pauses.sleep(24 * 3_600_000);
+  await findBeside(lab, url, cache);
+  assertEquals(images.requests.length, 2);
+});
+
+Deno.test("the name that most give a block map is looked for, too, in the same moment", async () => {
+  await using lab = await Lab.open();
+  const both = Promise.withResolvers<void>();
+  await using images = httpStub(async () => {
+    if (images.requests.length === 2) both.resolve();
+    await both.promise;
+    return new Response(MAP);
+  });
+  assertEquals((await findBeside(lab, `${images.url}/a/i.img.xz?token=1`))?.imageSize, 14_336);
+  assertEquals(images.requests.map(({ path }) => path).sort(), [
+    "/a/i.img.bmap",
+    "/a/i.img.xz.bmap",
+  ]);
+});
+
+Deno.test("a server that is broken, or that has a page for everything, has no block map", async () => {
+  await using lab = await Lab.open();
+  for (
+    const answer of [
+      () => new Response("oh", { status: 500 }),
+      () => new Response("<!doctype html><title>Not found</title>"),
+      () => new Response(new Uint8Array(100_000)),
+    ]
+  ) {
+    await using images = httpStub(answer);
+    assertEquals(await findBeside(lab, `${images.url}/i.img`), undefined);
+  }
+  assertStringIncludes(lab.log.join("\n"), "every block is written");
+});
+
+Deno.test("a block map beside an attachment is used, but no link to somewhere else", async () => {
+  await using lab = await Lab.open();
+  const image = join(lab.root, "i.img");
+  await lab.write("map", MAP);
+  await Deno.symlink(join(lab.cwd, "map"), `${image}.bmap`);
+  assertEquals(await findBeside(lab, `file://${image}`), undefined);
+  await Deno.remove(`${image}.bmap`);
+  await Deno.writeTextFile(`${image}.bmap`, MAP);
+  assertEquals((await findBeside(lab, `file://${image}`))?.mappedSize, 6144);
+});
