@@ -1,5 +1,4 @@
 /** `testflinger-agent cache`: the images that the device connectors of this host keep. */
-import { join } from "node:path";
 import { CONFIG_FLAGS } from "./agents/flags.ts";
 import {
   type Command,
@@ -83,7 +82,7 @@ async function cachesOf(line: CommandLine, io: Io): Promise<CachePlace[] | undef
   const chosen = await chooseAgents({ ...line, positionals: [] }, io, { manyByDefault: true });
   if (chosen === undefined) return undefined;
   const places = new Map<string, CachePlace>();
-  const { loadAgentConfig } = await import("../config/agent_config.ts");
+  const { imageCacheFolder, loadAgentConfig } = await import("../config/agent_config.ts");
   for (const { id, file } of chosen.agents) {
     const read = await loadAgentConfig(file);
     if (!read.ok) {
@@ -91,7 +90,7 @@ async function cachesOf(line: CommandLine, io: Io): Promise<CachePlace[] | undef
       continue;
     }
     const config = read.value;
-    const folder = config.image_cache ?? join(config.results_basedir, "image-cache");
+    const folder = imageCacheFolder(config);
     if (folder === "") continue;
     places.set(folder, {
       folder,
@@ -124,7 +123,9 @@ async function listing(cache: Cache, format: "text" | "json"): Promise<string> {
     words.size(total)
   } of at most ${words.size(cache.limits.maxBytes)}; used ${
     words.count(statistics.hits, "time")
-  }, which saved ${words.size(statistics.savedBytes)}\n` +
+  }, which saved ${words.size(statistics.savedBytes)}; ${
+    words.count(statistics.misses, "download")
+  }\n` +
     lines.join("");
 }
 

@@ -243,6 +243,13 @@ export function defaultConfig(): AgentConfig {
 }
 let defaults: AgentConfig | undefined;
 
+/** Folder of the images that are kept for an agent; `""` where none are. */
+export function imageCacheFolder(
+  { image_cache, results_basedir }: Pick<AgentConfig, "image_cache" | "results_basedir">,
+): string {
+  return image_cache ?? join(results_basedir, "image-cache");
+}
+
 /** Reads an agent's configuration file. All that is wrong with it comes at once. */
 export async function loadAgentConfig(file: string): Promise<YamlResult<AgentConfig>> {
   return await readYamlFile(file, AgentConfig, {

@@ -1,6 +1,6 @@
 /** Metrics and the status page of all agents. They are loaded only where they are wanted: it takes its time. */
 import type { Clock } from "../clock.ts";
-import type { AgentConfig } from "../config/agent_config.ts";
+import { type AgentConfig, imageCacheFolder } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Sink } from "../observe/events.ts";
 import type { HostView } from "../observe/host_view.ts";
@@ -33,7 +33,8 @@ export async function openEndpoint(options: EndpointOptions): Promise<Endpoint> 
   const health = serveHealth({ ...options, metrics });
   return {
     sink: metrics.sink,
-    add: ({ agent_id, identifier = "" }) => metrics.add(agent_id, identifier),
+    add: (config) =>
+      metrics.add(config.agent_id, config.identifier ?? "", imageCacheFolder(config)),
     remove: (agentId) => void metrics.remove(agentId),
     close: () => health.close(),
   };

@@ -1,6 +1,5 @@
 /** The environment in which a phase's command runs. */
-import { join } from "node:path";
-import { type AgentConfig, environmentOf } from "../config/agent_config.ts";
+import { type AgentConfig, environmentOf, imageCacheFolder } from "../config/agent_config.ts";
 import { markOf } from "../process/mark.ts";
 import { isUnsafeName, shownName } from "./secrets.ts";
 
@@ -38,9 +37,8 @@ export interface PhaseEnvironmentOptions {
 
 /** What tells device connectors of the images that the host keeps. */
 function imageCacheOf(config: AgentConfig): Record<string, string> {
-  const folder = config.image_cache ?? join(config.results_basedir, "image-cache");
   return {
-    TESTFLINGER_IMAGE_CACHE: folder,
+    TESTFLINGER_IMAGE_CACHE: imageCacheFolder(config),
     TESTFLINGER_IMAGE_CACHE_MIN_FREE: String(config.min_free_space),
     ...(config.image_cache_max !== undefined &&
       { TESTFLINGER_IMAGE_CACHE_MAX: String(config.image_cache_max) }),

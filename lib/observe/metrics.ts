@@ -5,6 +5,7 @@
 import type { Clock } from "../clock.ts";
 import { PHASES } from "../phases.ts";
 import { type Sink, sinkOf } from "./events.ts";
+import { type ImageCacheCounts, imageCacheCounts } from "./image_caches.ts";
 
 /** Buckets of `phase_duration_seconds`: phases take minutes to hours. */
 const PHASE_BUCKETS_S = [60, 120, 300, 600, 1800, 3600, 7200, 14400];
@@ -35,8 +36,9 @@ export interface Metrics {
    * From now on the agent is there, with 0 where nothing has happened yet.
    *
    * @param identifier the configuration's; `""` where there is none.
+   * @param imageCache folder of the images that are kept for it; `""` where none are.
    */
-  add(agentId: string, identifier: string): void;
+  add(agentId: string, identifier: string, imageCache: string): void;
   /** The agent is no more: nor are its series. */
   remove(agentId: string): Promise<void>;
   /** All metrics in Prometheus' text format. */
@@ -123,6 +125,24 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
   );
   const info = gauge("testflinger_agent_info", "Always 1; the version is a label.", ["version"]);
   addProcessMetrics();
+  /** Folders by agents, which may share one. */
+  const imageCaches = new Map<string, string>();
+  const cacheCounter = (name: string, help: string, count: keyof ImageCacheCounts) =>
+    new Counter({
+      name: `testflinger_agent_image_cache_${name}_total`,
+      help,
+      registers,
+      labelNames: ["folder"],
+      async collect() {
+        const folders = [...new Set(imageCaches.values())].filter((folder) => folder !== "");
+        const counts = await Promise.all(folders.map(imageCacheCounts));
+        this.reset();
+        for (const [n, folder] of folders.entries()) this.inc({ folder }, counts[n]?.[count] ?? 0);
+      },
+    });
+  cacheCounter("hits", "Images that jobs of this host did not have to download.", "hits");
+  cacheCounter("misses", "Images that jobs of this host have downloaded.", "misses");
+  cacheCounter("saved_bytes", "Bytes of images that were not downloaded again.", "savedBytes");
 
   const releases = new Set<string>();
   const releaseLabel = (release: string): string => {
@@ -172,9 +192,10 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
     sink,
     contentType: registry.contentType,
     text: () => registry.metrics(),
-    add(agentId, identifier) {
+    add(agentId, identifier, imageCache) {
       const agent = of(agentId);
       const isNew = !identifiers.has(agentId);
+      imageCaches.set(agentId, imageCache);
       identifiers.set(agentId, identifier);
       // Prometheus sees a first increase only where there was a 0 before it.
       for (const metric of [jobs, recoveryFailures, polls, retries, logBytes]) metric.inc(agent, 0);
@@ -192,6 +213,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
     },
     async remove(agentId) {
       identifiers.delete(agentId);
+      imageCaches.delete(agentId);
       states.delete(agentId);
       for (const { name } of registry.getMetricsAsArray()) {
         const metric = registry.getSingleMetric(name);

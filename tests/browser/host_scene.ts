@@ -109,7 +109,7 @@ export async function serveHost(): Promise<HostScene> {
       };
       const defaults = { ...defaultConfig() };
       agents.push({ agentId, file: `/etc/${agentId}`, configuration, defaults, board, trouble });
-      metrics.add(agentId, "");
+      metrics.add(agentId, "", "");
       const sink = combineSinks([...(board === undefined ? [] : [board.sink]), metrics.sink], log);
       return emitterOf(agentId, { clock, sink });
     },

@@ -27,7 +27,7 @@ Deno.test("cache lists what is kept, with the URLs that have it", () =>
     const { status, stdout } = await run("cache", "--dir", folder);
     assertEquals(status, 0);
     assertStringIncludes(stdout, "1 image, 8 bytes of at most");
-    assertStringIncludes(stdout, "used 1 time, which saved 8 bytes");
+    assertStringIncludes(stdout, "used 1 time, which saved 8 bytes; 0 downloads");
     assertStringIncludes(stdout, `${DIGEST.slice(0, 12)}  http://images/a.img`);
     const json = JSON.parse((await run("cache", "--dir", folder, "--format", "json")).stdout);
     assertEquals(json.images[0].digest, DIGEST);

@@ -151,7 +151,7 @@ Deno.test("what is in code in the documentation and looks like a key is one, of 
     ]),
   ].map(({ key }) => key);
   const metrics = await createMetrics({ version: "1", clock: new FakeClock() });
-  metrics.add("a", "");
+  metrics.add("a", "", "");
   const served = [...(await metrics.text()).matchAll(/^# TYPE (\w+) /gm)].map(([, name]) =>
     name ?? ""
   );

@@ -21,7 +21,7 @@ const Dashboard = z.object({
 async function served(): Promise<string> {
   const clock = new FakeClock();
   const metrics = await createMetrics({ version: "1.2.3", clock });
-  metrics.add("agent-1", "id-1");
+  metrics.add("agent-1", "id-1", "/nonexistent/images");
   const emit = emitterOf("agent-1", { clock, sink: metrics.sink });
   emit({ type: "mode", state: "waiting", comment: "" });
   emit({ type: "job_began", job: "x", queue: "q" });

@@ -42,7 +42,7 @@ async function withHealth(
     liveness,
   });
   const metrics = await createMetrics({ version: "9.8.7", clock });
-  metrics.add("agent-1", "");
+  metrics.add("agent-1", "", "");
   const view: Served["view"] = {
     agents: [{
       agentId: "agent-1",

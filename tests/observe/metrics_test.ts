@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { ImageCache } from "../../connectors/support/image/cache.ts";
 import { type Emit, emitterOf } from "../../lib/observe/events.ts";
 import { createMetrics, type Metrics } from "../../lib/observe/metrics.ts";
 import { FakeClock } from "../support/fake_clock.ts";
@@ -10,7 +11,7 @@ type Made = Metrics & { emit: Emit };
 async function make(agentId = "agent-1"): Promise<Made> {
   const clock = new FakeClock(START);
   const metrics = await createMetrics({ version: "9.8.7", clock });
-  metrics.add(agentId, "202011-12345");
+  metrics.add(agentId, "202011-12345", "");
   return { ...metrics, emit: emitterOf(agentId, { clock, sink: metrics.sink }) };
 }
 
@@ -116,7 +117,7 @@ Deno.test("memory and start time of the process are served", async () => {
 
 Deno.test("two agents of one process count apart, and one that is gone leaves nothing", async () => {
   const metrics = await make("a");
-  metrics.add("b", "");
+  metrics.add("b", "", "");
   const clock = new FakeClock(START);
   const ofB = emitterOf("b", { clock, sink: metrics.sink });
   metrics.emit({ type: "job_began", job: "j", queue: "q" });
@@ -145,7 +146,7 @@ Deno.test("an agent that begins again in its process goes on counting where it w
   emit({ type: "contact", ok: true });
   emit({ type: "access", problem: "no role" });
   emit({ type: "cancelled", job: "j", latencyMs: 700 });
-  metrics.add("agent-1", "202011-12345");
+  metrics.add("agent-1", "202011-12345", "");
   const now = (name: string) => value(metrics, `${name}{agent_id="agent-1"}`);
   assertEquals(await now("jobs_total"), 1);
   assertEquals(await now("testflinger_agent_cancellation_latency_seconds_count"), 1);
@@ -157,7 +158,7 @@ Deno.test("an agent that begins again in its process goes on counting where it w
 Deno.test("an agent that comes back while its series are taken away has them", async () => {
   const metrics = await make();
   const gone = metrics.remove("agent-1");
-  metrics.add("agent-1", "");
+  metrics.add("agent-1", "", "");
   await gone;
   assertEquals(await value(metrics, 'jobs_total{agent_id="agent-1"}'), 0);
 });
@@ -218,3 +219,35 @@ async function isInstalled(program: string): Promise<boolean> {
     return false;
   }
 }
+
+Deno.test("what the host's image caches have been good for is counted once, whoever shares them", async () => {
+  const root = await Deno.makeTempDir({ prefix: "caches-" });
+  try {
+    const folder = `${root}/images`;
+    const opened = await ImageCache.open(folder, { maxBytes: 1e9, minFreeBytes: 0 });
+    if (!opened.ok) throw new Error(opened.why);
+    const metrics = await make();
+    for (const agent of ["a", "b"]) metrics.add(agent, "", folder);
+    metrics.add("c", "", `${root}/none`);
+    const counts = async (place: string) =>
+      await Promise.all(
+        ["hits", "misses", "saved_bytes"].map((name) =>
+          value(metrics, `testflinger_agent_image_cache_${name}_total{folder="${place}"}`)
+        ),
+      );
+    assertEquals(await counts(folder), [0, 0, 0]);
+    await opened.cache.count("miss", 0);
+    await opened.cache.count("hit", 700);
+    await opened.cache.count("hit", 700);
+    assertEquals(await counts(folder), [2, 1, 1400]);
+    assertEquals(await counts(`${root}/none`), [0, 0, 0]);
+    for (const agent of ["a", "b"]) await metrics.remove(agent);
+    assertEquals(await counts(folder), [undefined, undefined, undefined]);
+    // Nobody waits for what a job has put there.
+    await Deno.mkdir(`${root}/none`);
+    await new Deno.Command("mkfifo", { args: [`${root}/none/statistics.json`] }).output();
+    assertEquals(await counts(`${root}/none`), [0, 0, 0]);
+  } finally {
+    await Deno.remove(root, { recursive: true });
+  }
+});

@@ -173,6 +173,7 @@ async function lead(ctx: ConnectorContext, wish: Lead): Promise<Source> {
     await transfer.stop();
     if (error instanceof NotKept || error instanceof CannotKeep) {
       ctx.log.warning(`The image is not kept in the cache: ${error.message}`);
+      await cache.count("miss", 0);
       return await download(ctx, { url, wanted });
     }
     // What the job names by its checksum is right, whatever the server says.

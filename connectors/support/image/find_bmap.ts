@@ -70,7 +70,7 @@ export async function findBmap(
         `Cannot see whether there is a block map (${shownUrl(url)}): ${got.why}; every block is ` +
           `written`,
       );
-    } else await cache?.noteAbsent(url.href, ctx.clock.now());
+    } else await cache?.noteAbsent(url.href, ctx.clock.now()).catch(() => {}); // It is asked again.
   }
   return undefined;
 }
