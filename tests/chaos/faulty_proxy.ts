@@ -56,6 +56,8 @@ export interface FaultyProxy {
   readonly cutOff: ReadonlySet<string>;
   /** From now on no job is handed out; resolves when none is on its way any more. */
   holdJobs(): Promise<void>;
+  /** From now on jobs are handed out again: who asks for them is still there. */
+  handOutJobs(): void;
   /**
    * To be called when the agent has ended: what it had asked for is handed to nobody, also when its
    * question is read only now. The next agent's is answered again.
@@ -173,6 +175,9 @@ export async function startFaultyProxy(sandbox: Sandbox, random: Random): Promis
     holdJobs: async () => {
       isHoldingJobs = true;
       await Promise.allSettled(offersUnderWay);
+    },
+    handOutJobs: () => {
+      isHoldingJobs = false;
     },
     forgetAgent: async () => {
       isHoldingJobs = true;

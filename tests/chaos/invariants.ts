@@ -15,7 +15,7 @@ export interface Scene {
   submitted: readonly Submitted[];
   folder: string;
   truth: string;
-  agentId: string;
+  agentIds: readonly string[];
   kills: Record<string, number>;
 }
 
@@ -65,7 +65,7 @@ export async function violations(scene: Scene): Promise<string[]> {
     checkCleanup(scene, submitted, wrong);
   }
   checkSecret(scene, found);
-  checkAgent(scene, found);
+  checkAgents(scene, found);
   await checkLeftovers(scene, found);
   return found;
 }
@@ -233,18 +233,19 @@ function checkSecret(scene: Scene, found: string[]): void {
       scene.sandbox.log(jobId, "serial"),
       scene.sandbox.result(jobId),
       scene.sandbox.events(jobId),
-      scene.sandbox.agent(scene.agentId),
-      scene.sandbox.provisionLogs(scene.agentId),
+      scene.agentIds.map((id) => [scene.sandbox.agent(id), scene.sandbox.provisionLogs(id)]),
     ]);
     if (everything.includes(SECRET)) found.push(`job ${jobId}: its secret is on the server`);
   }
 }
 
 /** Also when the server has forgotten the agent on the way, it knows all of it in the end. */
-function checkAgent({ sandbox, agentId }: Scene, found: string[]): void {
-  const record = sandbox.agent(agentId);
-  if (record?.queues?.[0] !== "chaos") {
-    found.push(`the server knows the agent as ${JSON.stringify({ ...record, log: [] })}`);
+function checkAgents({ sandbox, agentIds }: Scene, found: string[]): void {
+  for (const agentId of agentIds) {
+    const record = sandbox.agent(agentId);
+    if (record?.queues?.[0] !== "chaos") {
+      found.push(`the server knows ${agentId} as ${JSON.stringify({ ...record, log: [] })}`);
+    }
   }
 }
 
@@ -259,7 +260,7 @@ async function checkLeftovers(scene: Scene, found: string[]): Promise<void> {
     if (entries.length > 0) found.push(`left in ${path}: ${entries.join(" ")}`);
   };
   leftIn(join(scene.folder, "run"));
-  leftIn(join(scene.folder, "results", `agent-${scene.agentId}`, "jobs"));
+  for (const id of scene.agentIds) leftIn(join(scene.folder, "results", `agent-${id}`, "jobs"));
 }
 
 function listing(path: string): Iterable<Deno.DirEntry> {

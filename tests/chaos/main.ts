@@ -64,7 +64,9 @@ const failed = [...broken, ...stuck];
 console.log(
   `seeds ${from} to ${from + seeds - 1}, ${
     sum((r) => r.generation === "legacy" ? 1 : 0)
-  } of them with a server of the older generation: ${sum((r) => r.jobs)} jobs (${
+  } of them with a server of the older generation, ${
+    sum((r) => r.agents > 1 ? 1 : 0)
+  } with several agents in the process: ${sum((r) => r.jobs)} jobs (${
     sum((r) => r.cancelled)
   } cancelled, ${sum((r) => r.forgotten)} forgotten by the server, ${
     sum((r) => r.handedToNobody)

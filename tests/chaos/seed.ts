@@ -1,7 +1,8 @@
-/** One run: an agent, a server, a way between them that fails, and somebody who pulls the plug. */
+/** One run: a process of one agent or of several, a server, a way between them that fails, and somebody who pulls the plug. */
 import { join } from "node:path";
+import { exists } from "../../lib/exists.ts";
 import { createSandbox, type Sandbox } from "../../lib/sandbox/sandbox.ts";
-import { startProgram } from "../support/agent_process.ts";
+import { type AgentProcess, startProgram } from "../support/agent_process.ts";
 import { type ChaosJob, jobBody, phaseCommands, randomJob } from "./chaos_jobs.ts";
 import { damage } from "./disk_faults.ts";
 import { type Fault, startFaultyProxy } from "./faulty_proxy.ts";
@@ -22,6 +23,9 @@ const LONGEST_START_MS = 5_000;
 /** After that everything must have come to its end by then. */
 const CALM_MS = 60_000;
 
+/** What ends at once has ended by then. */
+const MOMENT_MS = 300;
+
 /** So often an agent that has gone finds its files not as it left them. */
 const DAMAGE_RATE = 0.15;
 
@@ -37,6 +41,7 @@ const UNTOUCHED = { cancelled: false, damaged: false, forgotten: false, cutOff: 
 export interface SeedResult {
   seed: number;
   generation: "current" | "legacy";
+  agents: number;
   /** What does not hold; empty when all is well. */
   violations: string[];
   jobs: number;
@@ -70,7 +75,11 @@ export interface Submitted {
 export async function runSeed(seed: number, attachments: Uint8Array): Promise<SeedResult> {
   const random = new Random(seed);
   const folder = await Deno.makeTempDir({ prefix: `chaos-${seed}-` });
-  const agentId = `chaos-${seed}-${crypto.randomUUID().slice(0, 8)}`;
+  const agentIds = Array.from(
+    { length: random.chance(0.5) ? 1 : random.int(2, 3) },
+    (_, index) => `chaos-${seed}-${crypto.randomUUID().slice(0, 8)}-${index}`,
+  ) as [string, ...string[]];
+  const isHost = agentIds.length > 1;
   const usesTokens = random.chance(0.5);
   const generation: SeedResult["generation"] = random.chance(0.25) ? "legacy" : "current";
   const hasStatus = random.chance(0.5);
@@ -83,10 +92,10 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     sandbox.addRefreshToken("refresh");
     await Deno.writeTextFile(tokenFile, `{"refresh_token": "refresh"}`);
   }
-  const config = join(folder, "agent.conf");
-  await Deno.writeTextFile(
-    config,
-    JSON.stringify({
+  const configs = join(folder, "agents");
+  await Deno.mkdir(configs);
+  for (const agentId of agentIds) {
+    const config = {
       agent_id: agentId,
       server_address: proxy.url,
       job_queues: ["chaos"],
@@ -98,9 +107,11 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       execution_basedir: join(folder, "run"),
       logging_basedir: join(folder, "logs"),
       results_basedir: join(folder, "results"),
+      ...(isHost && usesTokens && { token_file: tokenFile }),
       ...phaseCommands(truth),
-    }),
-  );
+    };
+    await Deno.writeTextFile(join(configs, `${agentId}.conf`), JSON.stringify(config));
+  }
 
   const submitted: Submitted[] = [];
   const jobs = random.int(1, 4);
@@ -112,14 +123,18 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
 
   const happenings = random.chance(0.5) ? HARMLESS : HARMFUL;
   const kills = { SIGKILL: 0, SIGHUP: 0, SIGTERM: 0, SIGSTOP: 0, reboot: 0 };
-  const folders = {
-    jobs: join(folder, "results", `agent-${agentId}`, "jobs"),
-    run: join(folder, "run"),
-  };
+  const jobsOf = (id: string) => join(folder, "results", `agent-${id}`, "jobs");
+  const isOnDisk = (jobId: string) => agentIds.some((id) => exists(join(jobsOf(id), jobId)));
+  // The journal is begun when the job itself is on the disk.
+  const hasJournal = (jobId: string) =>
+    agentIds.some((id) => exists(join(jobsOf(id), jobId, "record")));
   let damages = 0;
   let output = "";
+  const command = isHost
+    ? ["run", "--config-dir", configs]
+    : ["-c", join(configs, `${agentIds[0]}.conf`), "--token-file", tokenFile];
   const start = () =>
-    startProgram(["-c", config, "--token-file", tokenFile], {
+    startProgram(command, {
       host: { clockFactor: CLOCK_FACTOR, bootId: `boot ${kills.reboot}` },
     });
   let agent = start();
@@ -128,7 +143,9 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     await agent.exited;
     await proxy.forgetAgent();
     output += agent.output();
-    const done = random.chance(DAMAGE_RATE) ? await damage(folders, random) : undefined;
+    const done = random.chance(DAMAGE_RATE)
+      ? await damage({ jobs: jobsOf(random.pick(agentIds)), run: join(folder, "run") }, random)
+      : undefined;
     if (done !== undefined) {
       damages++;
       output += `\n--- the simulation: ${done.fault}, jobs ${done.jobIds.join(" ")}\n`;
@@ -141,7 +158,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   const isDone = () =>
     submitted.every(({ jobId, forgotten }) =>
       sandbox.state(jobId) === "complete" || isNobodys(jobId) ||
-      forgotten && !exists(join(folders.jobs, jobId))
+      forgotten && !isOnDisk(jobId)
     );
   // A job that is cancelled while it waits is handed out to nobody.
   const isNobodys = (jobId: string) =>
@@ -164,7 +181,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       if (random.chance(0.12)) target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
       if (random.chance(0.05)) sandbox.expireAccessTokens();
       if (random.chance(0.05)) sandbox.spoilAccessTokens();
-      if (random.chance(0.05)) sandbox.forgetAgent(agentId);
+      if (random.chance(0.05)) sandbox.forgetAgent(random.pick(agentIds));
       if (random.chance(0.04) && generation === "current") {
         target.forgotten = true;
         sandbox.forgetJob(target.jobId);
@@ -176,7 +193,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
         await proxy.holdJobs();
         const ids = submitted.filter(({ forgotten }) => !forgotten)
           .map(({ jobId }) => jobId).filter((id) => !isNobodys(id));
-        await noted(ids, sandbox, folders.jobs);
+        await noted(ids, sandbox, hasJournal);
       }
       kills[what]++;
       agent.kill(what === "reboot" ? "SIGKILL" : what);
@@ -186,6 +203,11 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
         continue;
       }
       const killed = performance.now();
+      // A process of several agents reads their configurations again; one that has just started ends.
+      if (what === "SIGHUP" && isHost && !await hasEnded(agent)) {
+        proxy.handOutJobs();
+        continue;
+      }
       const status = await agent.exited;
       if (what === "SIGHUP") {
         const seconds = (performance.now() - killed) / 1000;
@@ -199,18 +221,19 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     // 2. Calm: no more faults, and everything must come to its end.
     proxy.calmDown();
     await settled(sandbox, isDone);
-    await idle(sandbox, agentId);
+    await idle(sandbox, agentIds);
     agent.kill("SIGTERM");
     const status = await agent.exited;
     output += agent.output();
     for (const each of submitted) each.cutOff = proxy.cutOff.has(each.jobId);
     const ours = submitted.filter(({ jobId }) => !isNobodys(jobId));
-    const scene = { sandbox, generation, submitted: ours, folder, truth, agentId, kills };
+    const scene = { sandbox, generation, submitted: ours, folder, truth, agentIds, kills };
     found.push(...await violations(scene));
     if (status !== 0) found.push(`the agent's last exit status is ${status}, not 0`);
     return {
       seed,
       generation,
+      agents: agentIds.length,
       violations: found,
       jobs,
       faults: proxy.injected,
@@ -226,6 +249,12 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     await proxy.close();
     await Deno.remove(folder, { recursive: true }).catch(() => {});
   }
+}
+
+/** Whether the process has ended, or does so within a moment. */
+async function hasEnded(agent: AgentProcess): Promise<boolean> {
+  const moment = new Promise<false>((resolve) => setTimeout(() => resolve(false), MOMENT_MS));
+  return await Promise.race([agent.exited.then(() => true), moment]);
 }
 
 /** What a reboot does to the processes of jobs. */
@@ -248,31 +277,27 @@ async function settled(sandbox: Sandbox, isDone: () => boolean): Promise<void> {
   await sandbox.waitFor(isDone, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
 }
 
-/** Waits until the agent says that it waits for jobs: SIGTERM then finds it ready to stop in order. */
-async function idle(sandbox: Sandbox, agentId: string): Promise<void> {
+/** Waits until all agents say that they wait for jobs: SIGTERM then finds them ready to stop in order. */
+async function idle(sandbox: Sandbox, agentIds: readonly string[]): Promise<void> {
   const requests = sandbox.requestCount;
   const isIdle = () =>
-    sandbox.agent(agentId)?.state === "waiting" && sandbox.requestCount > requests + 2;
+    agentIds.every((id) => sandbox.agent(id)?.state === "waiting") &&
+    sandbox.requestCount > requests + 2;
   await sandbox.waitFor(isIdle, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
 }
 
 /** Waits until the agent has taken note of each job that was handed out and is not complete. */
-async function noted(jobIds: readonly string[], sandbox: Sandbox, jobs: string): Promise<void> {
+async function noted(
+  jobIds: readonly string[],
+  sandbox: Sandbox,
+  hasJournal: (jobId: string) => boolean,
+): Promise<void> {
   const isNoted = (jobId: string) => {
     const state = sandbox.state(jobId);
-    return state === "waiting" || state === "complete" || exists(join(jobs, jobId));
+    return state === "waiting" || state === "complete" || hasJournal(jobId);
   };
   const signal = AbortSignal.timeout(LONGEST_NOTE_MS);
   while (!signal.aborted && !jobIds.every(isNoted)) {
     await new Promise((resolve) => setTimeout(resolve, 2));
-  }
-}
-
-function exists(path: string): boolean {
-  try {
-    Deno.statSync(path);
-    return true;
-  } catch {
-    return false;
   }
 }
