@@ -145,7 +145,8 @@ export class JobEnding {
       clock,
       forceStop: signals.forceStop,
     };
-    const inGroup = await this.#group?.end(options);
+    let isBlind = false;
+    const inGroup = await this.#group?.end(options).catch(() => void (isBlind = true));
     const found = await endSurvivors({
       variable: JOB_VARIABLE,
       value: this.#job.jobId,
@@ -155,6 +156,8 @@ export class JobEnding {
       groups: this.#outbox.state.groups.map((group) => group.identity),
       ...options,
     });
+    // There was no room for a process that looks; by now there is.
+    if (isBlind) await this.#group?.end({ ...options, graceMs: 0 });
     const count = (inGroup?.ended.length ?? 0) + found.ended.length + found.fleeting;
     if (count > 0) log.info(`Ended ${count} processes that job ${this.#job.jobId} had left`);
     const left = new Map([...inGroup?.left ?? [], ...found.left].map((each) => [each.pid, each]));

@@ -156,7 +156,7 @@ export class ControlGroups {
    * @param controllers that are wanted.
    */
   static async open(controllers: readonly string[] = CONTROLLERS): Promise<ControlGroupsResult> {
-    const found = await shell(OPEN, `${Deno.pid}`, LEAF, controllers.join(" "));
+    const found = await shell(OPEN, `${Deno.pid}`, LEAF, controllers.join(" ")).catch(() => "");
     const dir = valueOf(found, "dir");
     if (dir === undefined) return { ok: false, reason: reasonIn(found) };
     const on = words(valueOf(found, "on"));
@@ -243,13 +243,19 @@ export class ControlGroup {
   /**
    * Ends everything in the group, and removes it: TERM, then the group's own kill after the grace, which
    * reaches what belongs to other users as well. Who cannot be told to end gets no grace.
+   *
+   * @throws Error when nobody can look: what is there may be all that this user may have.
    */
   async end(options: EndOptions): Promise<SurvivorsEnd> {
     const seen = new Map<number, string>();
     const refused = new Set<number>();
     let alive: Survivor[] = [];
+    let blind: { error: unknown } | undefined;
     const look = async (signal: "SIGTERM" | "SIGKILL") => {
-      const text = await shell(MEMBERS, this.folder, signal === "SIGKILL" ? "kill" : "");
+      const text = await shell(MEMBERS, this.folder, signal === "SIGKILL" ? "kill" : "")
+        .catch((error) => void (blind = { error }));
+      if (text === undefined) return signal === "SIGKILL" ? "again" : "give up";
+      blind = undefined;
       alive = parseMembers(text);
       for (const { pid, name } of alive) {
         if (signal === "SIGTERM" && !seen.has(pid)) {
@@ -267,6 +273,7 @@ export class ControlGroup {
     const gone = !grace.over.aborted &&
       await lookUntil(() => look("SIGTERM"), { over: grace.over });
     if (!gone) await lookUntil(() => look("SIGKILL"), { looks: KILL_LOOKS });
+    if (blind !== undefined) throw blind.error;
     const left = new Set(alive.map(({ pid }) => pid));
     return {
       ended: [...seen].filter(([pid]) => !left.has(pid)).map(([pid, name]) => ({ pid, name })),
