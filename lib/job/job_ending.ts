@@ -1,5 +1,6 @@
 /** The end of a job, once its phases are over: nothing of it is left on the host but its record. */
 import { messageOf } from "../message.ts";
+import { type Phase, PHASES } from "../phases.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { interruptedPhase, statusesOf } from "../outbox/job_state.ts";
 import { endSurvivors } from "../process/survivors.ts";
@@ -100,8 +101,13 @@ export class JobEnding {
       ...(leftIn !== undefined && { folder: leftIn }),
     });
     const reason = this.#outbox.state.decided ?? "";
-    this.#context.emit({ type: "job_ended", job: this.#job.jobId, reason });
+    this.#context.emit({ type: "job_ended", job: this.#job.jobId, reason, failed: this.#failed() });
     this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
+  }
+
+  #failed(): Phase | undefined {
+    const statuses = statusesOf(this.#outbox.state);
+    return PHASES.find((phase) => (statuses[phase] ?? 0) !== 0);
   }
 
   /** A step that cannot be done is left out: nobody who waits for the job must do so without end. */

@@ -37,8 +37,11 @@ export type Happening =
   | { type: "phase_began"; job: string; phase: Phase; limits: LimitsOfPhase }
   | { type: "phase_skipped"; job: string; phase: Phase; reason: string }
   | PhaseEnded
-  /** `reason` is the detail of the event `job_end`: `normal_exit` or what ended the job. */
-  | { type: "job_ended"; job: string; reason: string }
+  /**
+   * `reason` is the detail of the event `job_end`: `normal_exit` or what ended the job. `failed` is the first
+   * phase that ended with another status than 0.
+   */
+  | { type: "job_ended"; job: string; reason: string; failed?: Phase | undefined }
   /** The device could not be brought back (exit status 46). */
   | { type: "recovery_failed"; job: string }
   /** Output of the running phase, cleaned and redacted. The bytes are good during the call only. */

@@ -3,7 +3,7 @@
  * the established agent, which dashboards in the field use; the others are prefixed.
  */
 import type { Clock } from "../clock.ts";
-import { PHASES } from "../phases.ts";
+import { type Phase, PHASES } from "../phases.ts";
 import { type Sink, sinkOf } from "./events.ts";
 import { type ImageCacheCounts, imageCacheCounts } from "./image_caches.ts";
 
@@ -68,6 +68,15 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
   const recoveryFailures = counter(
     "recovery_failures_total",
     "Devices that could not be recovered since the agent's last start.",
+  );
+  const jobsEnded = counter(
+    "testflinger_agent_jobs_ended_total",
+    "Jobs that have ended, by how: passed, failed, timeout, cancelled or stopped.",
+    ["outcome"],
+  );
+  const freeBytes = gauge(
+    "testflinger_agent_free_bytes",
+    "Bytes free on the fullest of the disks that jobs use.",
   );
   const phaseDuration = new Histogram({
     name: "phase_duration_seconds",
@@ -171,6 +180,9 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       const identifier = identifiers.get(agent) ?? "";
       phaseDuration.observe({ ...labels, identifier, release: releaseLabel(release) }, seconds);
     },
+    job_ended: ({ agent, reason, failed }) =>
+      jobsEnded.inc({ ...of(agent), outcome: outcomeOf(reason, failed) }),
+    free_space: ({ agent, bytes }) => freeBytes.set(of(agent), bytes),
     recovery_failed: ({ agent }) => recoveryFailures.inc(of(agent)),
     output: ({ agent, bytes }) => logBytes.inc(of(agent), bytes.length),
     polled: ({ agent }) => polls.inc(of(agent)),
@@ -205,6 +217,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       }
       if (isNew) {
         lastContact.set(agent, 0);
+        for (const outcome of OUTCOMES) jobsEnded.inc({ ...agent, outcome }, 0);
         cancellation.zero(agent);
       }
       for (const phase of PHASES) failures.inc({ ...agent, test_phase: phase }, 0);
@@ -247,4 +260,13 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       registers,
     }).set(performance.timeOrigin / MS);
   }
+}
+
+/** How a job ended, in one of few words. */
+const OUTCOMES = ["passed", "failed", "timeout", "cancelled", "stopped"] as const;
+
+function outcomeOf(reason: string, failed: Phase | undefined): typeof OUTCOMES[number] {
+  if (reason === "cancelled" || reason === "stopped") return reason;
+  if (reason.endsWith("_timeout")) return "timeout";
+  return reason === "normal_exit" && failed === undefined ? "passed" : "failed";
 }

@@ -1,7 +1,7 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects } from "@std/assert";
 import { parse } from "yaml";
 import * as z from "zod";
-import { emitterOf } from "../../lib/observe/events.ts";
+import { type Emit, emitterOf } from "../../lib/observe/events.ts";
 import { createMetrics } from "../../lib/observe/metrics.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
@@ -17,12 +17,18 @@ const Dashboard = z.object({
   templating: z.object({ list: z.array(z.object({ query: z.string() })) }),
 });
 
-/** What an agent serves that has run a job, met an outage and a cancellation. */
-async function served(): Promise<string> {
+/** What a host serves whose agents have each run a job, met an outage and a cancellation. */
+async function served(agents = ["agent-1"]): Promise<string> {
   const clock = new FakeClock();
   const metrics = await createMetrics({ version: "1.2.3", clock });
-  metrics.add("agent-1", "id-1", "/nonexistent/images");
-  const emit = emitterOf("agent-1", { clock, sink: metrics.sink });
+  for (const agent of agents) {
+    metrics.add(agent, "id-1", "/nonexistent/images");
+    happens(emitterOf(agent, { clock, sink: metrics.sink }));
+  }
+  return await metrics.text();
+}
+
+function happens(emit: Emit): void {
   emit({ type: "mode", state: "waiting", comment: "" });
   emit({ type: "job_began", job: "x", queue: "q" });
   emit({
@@ -38,7 +44,8 @@ async function served(): Promise<string> {
   emit({ type: "contact", ok: true });
   emit({ type: "cancelled", job: "j", latencyMs: 300 });
   emit({ type: "undelivered", bytes: 1, fragments: 1, jobs: 1 });
-  return await metrics.text();
+  emit({ type: "free_space", bytes: 1e12 });
+  emit({ type: "job_ended", job: "j", reason: "normal_exit", failed: "test" });
 }
 
 /** Names of series, and the labels that they have. */
@@ -160,3 +167,60 @@ Deno.test("promtool reads the metrics and finds nothing to complain of", async (
 
 Deno.test("promtool takes the alert rules", () =>
   promtool(["check", "rules", `${FOLDER}alerts.yaml`]));
+
+/** Has Prometheus itself work out expressions over two hosts, one with two agents and one with one. */
+async function evaluate(expressions: readonly string[]): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    // What Grafana puts into an expression.
+    const rules = expressions.map((expr, n) => ({
+      record: `result:${n}`,
+      expr: expr.replaceAll("$agent", ".*"),
+    }));
+    const test = {
+      rule_files: ["rules.yaml"],
+      evaluation_interval: "1m",
+      tests: [{
+        interval: "1m",
+        input_series: [
+          ...constantSeries(await served(["agent-1", "agent-2"]), "host-1:9100"),
+          ...constantSeries(await served(["agent-3"]), "host-2:9100"),
+        ],
+        promql_expr_test: rules.map(({ record }) => ({
+          expr: `absent({__name__="${record}"})`,
+          eval_time: "10m",
+          exp_samples: [],
+        })),
+      }],
+    };
+    // JSON is YAML.
+    const groups = [{ name: "dashboard", rules }];
+    await Deno.writeTextFile(`${folder}/rules.yaml`, JSON.stringify({ groups }));
+    await Deno.writeTextFile(`${folder}/test.yaml`, JSON.stringify(test));
+    await promtool(["test", "rules", `${folder}/test.yaml`]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Each line of the metrics as a series that stays as it is, with the labels of a scraper. */
+function constantSeries(text: string, instance: string): { series: string; values: string }[] {
+  return [...text.matchAll(/^([a-z_]+)(?:\{(.*)\})? (\S+)$/gm)].map(([, name, labels, value]) => ({
+    series: `${name}{${labels === undefined ? "" : `${labels},`}instance="${instance}",` +
+      `job="testflinger-agent"}`,
+    values: `${Number(value)}+0x20`,
+  }));
+}
+
+Deno.test("every panel of the dashboard has something to show of hosts with one and with several agents", async () => {
+  const dashboard = Dashboard.parse(
+    JSON.parse(await Deno.readTextFile(`${FOLDER}grafana-dashboard.json`)),
+  );
+  await evaluate(dashboard.panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)));
+});
+
+Deno.test("an expression that cannot be worked out for several agents of a host is found", async () => {
+  const wrong = "process_resident_memory_bytes * on (instance) group_left (agent_id) " +
+    "testflinger_agent_info";
+  await assertRejects(() => evaluate([wrong]), Error, "duplicate series");
+});

@@ -1,6 +1,7 @@
 /** The serial log of a phase, which a job's own commands can write, too. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import type { AgentEvent } from "../../lib/observe/events.ts";
 import { Lab } from "../support/lab.ts";
 
 const serial = (lab: Lab, jobId: string) => lab.sandbox.log(jobId, "serial", "test");
@@ -86,4 +87,24 @@ Deno.test("a serial log that grows faster than it is copied ends with its phase"
   const jobId = await lab.run({ test_data: { a: 1 } });
   assertEquals(lab.statuses(jobId), { test: 0, cleanup: 0 });
   assertStringIncludes(lab.output(jobId, "cleanup"), "cleaned");
+});
+
+Deno.test("whoever watches is told of the serial log, and which phase failed first", async () => {
+  const told: AgentEvent[] = [];
+  await using lab = await Lab.open({
+    sink: (event) => {
+      told.push(event.type === "serial" ? { ...event, bytes: event.bytes.slice() } : event);
+    },
+    config: { test_command: "echo login: > test-serial.log; exit 3", cleanup_command: "exit 4" },
+  });
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  await lab.until(() => told.some(({ type }) => type === "job_ended"), "the job's end is told");
+  const text = told.map((event) =>
+    event.type === "serial" && event.job === jobId ? new TextDecoder().decode(event.bytes) : ""
+  );
+  assertEquals(text.join(""), "login:\n");
+  const ends = told.flatMap((event) =>
+    event.type === "job_ended" ? [[event.job, event.failed]] : []
+  );
+  assertEquals(ends, [[jobId, "test"]]);
 });

@@ -251,3 +251,25 @@ Deno.test("what the host's image caches have been good for is counted once, whoe
     await Deno.remove(root, { recursive: true });
   }
 });
+
+Deno.test("jobs that have ended are counted by how, and free space is what it was last", async () => {
+  const metrics = await make();
+  const ends = [
+    ["normal_exit", undefined, "passed"],
+    ["normal_exit", "test", "failed"],
+    ["provision_fail", "provision", "failed"],
+    ["output_timeout", "test", "timeout"],
+    ["cancelled", "test", "cancelled"],
+    ["stopped", undefined, "stopped"],
+  ] as const;
+  const series = (outcome: string) =>
+    `testflinger_agent_jobs_ended_total{agent_id="agent-1",outcome="${outcome}"}`;
+  for (const [reason, failed, outcome] of ends) {
+    const before = await value(metrics, series(outcome)) ?? NaN;
+    metrics.emit({ type: "job_ended", job: "j", reason, failed });
+    assertEquals(await value(metrics, series(outcome)), before + 1, reason);
+  }
+  metrics.emit({ type: "free_space", bytes: 5 });
+  metrics.emit({ type: "free_space", bytes: 3 });
+  assertEquals(await value(metrics, 'testflinger_agent_free_bytes{agent_id="agent-1"}'), 3);
+});
