@@ -6,10 +6,10 @@ import { join } from "node:path";
 import * as z from "zod";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
-import { type CommonConfig, directOnly, need, script, type ShapeOutput } from "./support/config.ts";
+import { type CommonConfig, need, script, type ShapeOutput } from "./support/config.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { writeFile } from "./support/files.ts";
-import { bmapConfigShape, bmapProvisionShape } from "./support/image/config.ts";
+import { bmapConfigShape, bmapProvisionShape, imageUrlShape } from "./support/image/config.ts";
 import { flash } from "./support/image/flash.ts";
 import { classicUserData, type Login, META_DATA, sudoers } from "./support/image/seed_files.ts";
 import { imageSource, openImage } from "./support/image/source.ts";
@@ -68,16 +68,7 @@ export const dragonboard = defineConnector({
   summary: "Has a board's master image write the test image to its SD card, and boots it.",
   testedAgainst: "a real OpenSSH server as the board; what is run there is a stand-in",
   config: configShape,
-  provisionData: {
-    url: z.string().optional().describe(
-      "Image to write: http or https, with #sha256=<hex> if wanted.",
-    ),
-    sha256: z.string().optional().describe(directOnly(
-      "SHA-256 that the image must have.",
-      "let 'url' end with #sha256=<hex>",
-    )),
-    ...bmapProvisionShape,
-  },
+  provisionData: { ...imageUrlShape, ...bmapProvisionShape },
   needs: [
     "device_ip",
     "reboot_script",

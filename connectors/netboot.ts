@@ -6,17 +6,11 @@ import { join } from "node:path";
 import * as z from "zod";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
-import {
-  type CommonConfig,
-  directOnly,
-  need,
-  port,
-  script,
-  type ShapeOutput,
-} from "./support/config.ts";
+import { type CommonConfig, need, port, script, type ShapeOutput } from "./support/config.ts";
 import { messageOf, ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { checkDownload, download } from "./support/http/download.ts";
 import { serveOnce } from "./support/http/file_server.ts";
+import { imageUrlShape } from "./support/image/config.ts";
 import { recompressToXz } from "./support/image/recompress.ts";
 import { type Credentials, credentials } from "./support/job.ts";
 import { QEMU_IMG, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
@@ -70,15 +64,7 @@ export const netboot = defineConnector({
   summary: "Has an imager that the device booted over the network write the image.",
   testedAgainst: "a real HTTP server in place of the imager, and the real nc of busybox",
   config: configShape,
-  provisionData: {
-    url: z.string().optional().describe(
-      "Image to write: http or https, with #sha256=<hex> if wanted.",
-    ),
-    sha256: z.string().optional().describe(directOnly(
-      "SHA-256 that the image must have.",
-      "let 'url' end with #sha256=<hex>",
-    )),
-  },
+  provisionData: imageUrlShape,
   needs: ["device_ip", "test_device", "reboot_script"],
   programs: [
     { ...SSH, onlyFor: "devices whose imager or test image does not come up by itself" },

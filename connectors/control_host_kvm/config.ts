@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { directOnly, script, type ShapeOutput } from "../support/config.ts";
+import { checksumKey, directOnly, script, type ShapeOutput } from "../support/config.ts";
 import { controlHostProvisionShape } from "../support/control_host/provision.ts";
 
 const forwarded = z.unknown().meta({ type: "any" });
@@ -36,9 +36,7 @@ export const kvmProvisionShape = {
     .describe(directOnly("Commands that reset the device, in place of the configuration's.")),
   poweron_script: script.optional()
     .describe(directOnly("Commands that turn it on, in place of the configuration's.")),
-  sha256: z.string().optional().describe(
-    directOnly("SHA-256 of the second step's ISO.", "let 'url' end with #sha256=<hex>"),
-  ),
+  sha256: checksumKey("SHA-256 of the second step's ISO."),
   insecure_download: z.boolean().default(false).describe(
     directOnly("The device does not check the server of the second step's ISO."),
   ),

@@ -3,8 +3,8 @@ import { bmapConfigShape, bmapProvisionShape, imageWireShape } from "../support/
 import type { ConnectorContext } from "../context.ts";
 import {
   amount,
+  checksumKey,
   type CommonConfig,
-  directOnly,
   script,
   type ShapeOutput,
 } from "../support/config.ts";
@@ -56,10 +56,7 @@ export const muxpiProvisionShape = {
   url: z.string().optional().describe(
     "Image to write: raw, or packed with xz, lzma, zstd, gzip, bzip2, lz4, zip; or qcow2.",
   ),
-  sha256: z.string().optional().describe(directOnly(
-    "Checksum that the file of 'url' must have.",
-    "let 'url' end with #sha256=<hex>",
-  )),
+  sha256: checksumKey("Checksum that the file of 'url' must have."),
   use_attachment: z.string().optional().describe(
     "Image below attachments/provision/, in place of 'url'.",
   ),

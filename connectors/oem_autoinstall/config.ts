@@ -1,7 +1,6 @@
 import * as z from "zod";
 import type { ConnectorContext } from "../context.ts";
-import type { CommonConfig, ShapeOutput } from "../support/config.ts";
-import { directOnly } from "../support/config.ts";
+import { checksumKey, type CommonConfig, directOnly, type ShapeOutput } from "../support/config.ts";
 import { controlHostProvisionShape } from "../support/control_host/provision.ts";
 
 /** What a control host can boot on the device. */
@@ -24,10 +23,7 @@ export const autoinstallProvisionShape = {
   url: z.string().optional().describe(
     "OEM ISO for the device's reset partition: http or https, with #sha256=<hex> if wanted.",
   ),
-  sha256: z.string().optional().describe(directOnly(
-    "SHA-256 that this ISO must have.",
-    "let 'url' end with #sha256=<hex>",
-  )),
+  sha256: checksumKey("SHA-256 that this ISO must have."),
   token_file: attachment(
     "credentials for the download: an rclone configuration, or username: and token:",
   ),

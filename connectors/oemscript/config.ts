@@ -1,6 +1,6 @@
 import * as z from "zod";
 import type { ConnectorContext } from "../context.ts";
-import { type CommonConfig, directOnly, type ShapeOutput } from "../support/config.ts";
+import { checksumKey, type CommonConfig, directOnly, type ShapeOutput } from "../support/config.ts";
 
 /** The configuration keys of the `oemscript` connectors. */
 export const oemConfigShape = {
@@ -18,9 +18,7 @@ export const oemConfigShape = {
 /** The keys of `provision_data`. */
 export const oemProvisionShape = {
   url: z.string().optional().describe("ISO to install: http or https."),
-  sha256: z.string().optional().describe(
-    directOnly("SHA-256 that the ISO must have.", "let 'url' end with #sha256=<hex>"),
-  ),
+  sha256: checksumKey("SHA-256 that the ISO must have."),
   insecure_download: z.boolean().default(false).describe(
     directOnly("The device does not check the certificate of the server that the ISO comes from."),
   ),

@@ -140,6 +140,11 @@ export function directOnly(
   return `${meaning} The official server refuses jobs with this key: ${instead}.`;
 }
 
+/** The key `sha256` of a section that has a `url`: the official server does not know it. */
+export function checksumKey(meaning: string): z.ZodOptional<z.ZodString> {
+  return z.string().optional().describe(directOnly(meaning, "let 'url' end with #sha256=<hex>"));
+}
+
 /**
  * The schema of a device configuration or of a section of a job: known keys are validated, unknown
  * ones kept, and a known key that is null or an empty text counts as absent.

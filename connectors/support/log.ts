@@ -1,5 +1,8 @@
+/** Where a stage says what it does: the lines of its log, and how far long things have come. */
 import type { Clock } from "../../lib/clock.ts";
 import type { Log, LogFields } from "../../lib/log.ts";
+import { plainProgress, type Progress, type Task } from "../../lib/progress.ts";
+import type { ConnectorContext } from "../context.ts";
 
 /** What log filters in the field look for. */
 const MARKER = "DEVICE CONNECTOR:";
@@ -28,6 +31,15 @@ export function connectorLog(
     warning: line("WARNING"),
     error: line("ERROR"),
   };
+}
+
+/** Shows how far a task has come: on a terminal while it goes on, else in the log now and then. */
+export function progressOf(
+  { limits, log, progress }: Pick<ConnectorContext, "limits" | "log" | "progress">,
+  task: Task,
+): Progress {
+  const view = progress ?? plainProgress({ clock: limits, say: (line) => log.info(line) });
+  return view.begin(task);
 }
 
 function localTime(ms: number): string {

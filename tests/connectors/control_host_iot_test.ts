@@ -2,11 +2,14 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import {
+  assertRefused,
   ControlHostService,
+  type Outcome,
+  provisionOnce,
+  type ProvisionOptions,
   provisionWith,
-  type ServicePlay,
 } from "./support/control_host_service.ts";
-import { type Call, Lab, type Run } from "./support/lab.ts";
+import { Lab } from "./support/lab.ts";
 import { tcpStub, until } from "./support/stubs.ts";
 
 /** A plan of the job's own. */
@@ -17,50 +20,11 @@ const PLAN = {
 
 const CONSOLE_CONF = { ...PLAN, run_stage: [{ initial_login: { method: "console-conf" } }] };
 
-interface Outcome {
-  readonly run: Run;
-  readonly lines: readonly string[];
-  /** Undefined where there was no request. */
-  readonly kwargs: Record<string, unknown> | undefined;
-  readonly calls: readonly Call[];
-  readonly failure: Record<string, string | null>;
-  readonly lab: Pick<Lab, "clock">;
-}
-
-async function provision(
+function provision(
   data: Record<string, unknown>,
-  more: {
-    test?: Record<string, unknown>;
-    config?: Record<string, unknown>;
-    play?: ServicePlay;
-    before?: (lab: Lab) => Promise<void>;
-  } = {},
+  more: ProvisionOptions = {},
 ): Promise<Outcome> {
-  await using lab = await Lab.open();
-  await using service = await ControlHostService.open(more.play);
-  await more.before?.(lab);
-  const { test = {}, config = {} } = more;
-  const run = await provisionWith(lab, service, {
-    connector: "control_host_iot",
-    data,
-    test,
-    config,
-  });
-  return {
-    run,
-    lines: service.lines,
-    kwargs: service.lines.includes("POST /api/v1/provision") ? service.request.kwargs : undefined,
-    calls: await lab.calls(),
-    failure: run.code === 0 ? {} : await lab.failure("provision"),
-    lab,
-  };
-}
-
-function refused({ run, failure, lines }: Outcome, words: string): void {
-  assertEquals(run.code, 1, run.stderr);
-  assertEquals(failure.exception_name, "ProvisioningError");
-  assertStringIncludes(failure.exception_message ?? "", words);
-  assertEquals(lines, []);
+  return provisionOnce("control_host_iot", data, more);
 }
 
 Deno.test("07-control-host-iot 1: a preset goes to the control host with its arguments and images", async () => {
@@ -138,23 +102,26 @@ Deno.test("07-control-host-iot 5: with an account of single sign-on no key is co
 });
 
 Deno.test("07-control-host-iot 6: console-conf without an account is refused before anything is asked", async () => {
-  refused(await provision({ provision_plan: CONSOLE_CONF }), "'ubuntu_sso_email'");
+  assertRefused(await provision({ provision_plan: CONSOLE_CONF }), "'ubuntu_sso_email'");
 });
 
 Deno.test("07-control-host-iot 7: a plan that is none is refused, with what is wrong in it", async () => {
-  refused(await provision({ provision_plan: { key1: 1 } }), "provision_plan.config");
-  refused(await provision({ provision_plan: { config: {}, run_stage: "x" } }), "run_stage");
-  refused(await provision({ provision_plan: "x" }), "provision_plan");
-  refused(
+  assertRefused(await provision({ provision_plan: { key1: 1 } }), "provision_plan.config");
+  assertRefused(await provision({ provision_plan: { config: {}, run_stage: "x" } }), "run_stage");
+  assertRefused(await provision({ provision_plan: "x" }), "provision_plan");
+  assertRefused(
     await provision({ provision_plan: { config: [], run_stage: [] } }),
     "provision_plan.config",
   );
 });
 
 Deno.test("07-control-host-iot 8: an image that is no URL is refused, with its text", async () => {
-  refused(await provision({ preset: "P", urls: ["not-a-url"] }), "'not-a-url'");
-  refused(await provision({ preset: "P", url: "file:///etc/passwd" }), "'file:///etc/passwd'");
-  refused(await provision({ preset: "P", urls: "http://x" }), "urls: must be a list of URLs");
+  assertRefused(await provision({ preset: "P", urls: ["not-a-url"] }), "'not-a-url'");
+  assertRefused(
+    await provision({ preset: "P", url: "file:///etc/passwd" }),
+    "'file:///etc/passwd'",
+  );
+  assertRefused(await provision({ preset: "P", urls: "http://x" }), "urls: must be a list of URLs");
 });
 
 Deno.test("07-control-host-iot 9: with agent_ssh_access: false no key is copied", async () => {
@@ -258,19 +225,19 @@ Deno.test("07-control-host-iot 13: images on a host of the lab are taken", async
 });
 
 Deno.test("a job with neither preset nor plan is refused", async () => {
-  refused(await provision({ url: "http://x" }), "neither 'preset' nor 'provision_plan'");
-  refused(await provision({ url: "http://x", provision_plan: {} }), "neither 'preset' nor");
+  assertRefused(await provision({ url: "http://x" }), "neither 'preset' nor 'provision_plan'");
+  assertRefused(await provision({ url: "http://x", provision_plan: {} }), "neither 'preset' nor");
 });
 
 Deno.test("a device that does not take the key fails provisioning, and says how to do without", async () => {
-  const { run, failure, lab } = await provision({ preset: "P" }, {
+  const { run, failure, pauses } = await provision({ preset: "P" }, {
     before: (lab) => lab.fake("ssh-copy-id", 'echo "Permission denied" >&2; exit 1'),
   });
   assertEquals(run.code, 1);
   assertEquals(failure.exception_name, "ProvisioningError");
   assertStringIncludes(failure.exception_message ?? "", "Permission denied");
   assertStringIncludes(failure.exception_message ?? "", "agent_ssh_access: false");
-  assertEquals(lab.clock.paused.filter((ms) => ms === 60_000).length, 9);
+  assertEquals(pauses.filter((seconds) => seconds === 60).length, 9);
 });
 
 Deno.test("an attachment stands above a URL, which is said", async () => {

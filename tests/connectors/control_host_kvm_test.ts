@@ -2,67 +2,33 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { parse } from "yaml";
 import {
-  ControlHostService,
-  provisionWith,
-  type ServicePlay,
+  assertRefused,
+  type Outcome,
+  provisionOnce,
+  type ProvisionOptions,
 } from "./support/control_host_service.ts";
-import { type Call, Lab, type Run } from "./support/lab.ts";
 
 const ISO = "http://images/hp-jammy-oem.iso";
 
-interface Outcome {
-  readonly run: Run;
-  readonly lines: readonly string[];
-  /** Undefined where there was no request. */
-  readonly kwargs: Record<string, unknown> | undefined;
-  readonly calls: readonly Call[];
-  readonly failure: Record<string, string | null>;
-  /** What chpasswd was given. */
-  readonly passwords: string;
-  readonly pauses: readonly number[];
-}
-
 async function provision(
   data: Record<string, unknown>,
-  more: {
-    test?: Record<string, unknown>;
-    config?: Record<string, unknown>;
-    play?: ServicePlay;
-    before?: (lab: Lab) => Promise<void>;
-  } = {},
-): Promise<Outcome> {
-  await using lab = await Lab.open();
-  await using service = await ControlHostService.open(more.play);
-  await lab.fake("ssh", 'case "$*" in *chpasswd) cat >> passwords;; esac');
-  await lab.fake("recover", 'printf "%s\\n" "$@" > recover.args');
-  await more.before?.(lab);
-  const { test = {}, config = {} } = more;
-  const run = await provisionWith(lab, service, {
-    connector: "control_host_kvm",
-    data,
-    test,
-    config: { oem_recovery_script: `${lab.root}/bin/recover`, ...config },
+  more: ProvisionOptions = {},
+): Promise<Outcome & { passwords: string }> {
+  let passwords = "";
+  const outcome = await provisionOnce("control_host_kvm", data, {
+    ...more,
+    config: { oem_recovery_script: "recover", ...more.config },
+    async before(lab) {
+      await lab.fake("ssh", 'case "$*" in *chpasswd) cat >> passwords;; esac');
+      await lab.fake("recover", 'printf "%s\\n" "$@" > recover.args');
+      await more.before?.(lab);
+    },
+    async after(lab) {
+      // What chpasswd was given.
+      passwords = await lab.read("passwords").catch(() => "");
+    },
   });
-  return {
-    run,
-    lines: service.lines,
-    kwargs: service.lines.includes("POST /api/v1/provision") ? service.request.kwargs : undefined,
-    calls: await lab.calls(),
-    failure: run.code === 0 ? {} : await lab.failure("provision"),
-    passwords: await lab.read("passwords").catch(() => ""),
-    pauses: lab.clock.paused.map((ms) => ms / 1000),
-  };
-}
-
-function refused(
-  { run, failure, lines }: Outcome,
-  words: string,
-  name = "ProvisioningError",
-): void {
-  assertEquals(run.code, 1, run.stderr);
-  assertEquals(failure.exception_name, name);
-  assertStringIncludes(failure.exception_message ?? "", words);
-  assertEquals(lines, []);
+  return { ...outcome, passwords };
 }
 
 /** What every request has. */
@@ -143,10 +109,10 @@ Deno.test("08-control-host-kvm 4: user data that are none are refused, with what
   const job = (text: string) =>
     provision({ url: "http://t", robot_tasks: [], autoinstall_base_user_data: text });
   const encode = (text: string) => new TextEncoder().encode(text).toBase64();
-  refused(await job("notbase64"), "is not base64 of a text");
-  refused(await job(encode("a: b: c: d")), "is not base64 of YAML");
-  refused(await job(encode("only words")), "expected a mapping");
-  refused(await job(new Uint8Array([0xff, 0xfe]).toBase64()), "is not base64 of a text");
+  assertRefused(await job("notbase64"), "is not base64 of a text");
+  assertRefused(await job(encode("a: b: c: d")), "is not base64 of YAML");
+  assertRefused(await job(encode("only words")), "expected a mapping");
+  assertRefused(await job(new Uint8Array([0xff, 0xfe]).toBase64()), "is not base64 of a text");
   assertEquals((await job(encode("autoinstall: {version: 1}"))).run.code, 0);
 });
 
@@ -235,9 +201,9 @@ Deno.test("08-control-host-kvm 10: options of the service are forwarded as they 
 });
 
 Deno.test("08-control-host-kvm 11: what the control host cannot do without is named before it is asked", async () => {
-  refused(await provision({ url: "http://t" }), "'robot_tasks'");
-  refused(await provision({ alloem_url: "http://t" }), "'robot_tasks'");
-  refused(await provision({ robot_tasks: [] }), "'url'");
+  assertRefused(await provision({ url: "http://t" }), "'robot_tasks'");
+  assertRefused(await provision({ alloem_url: "http://t" }), "'robot_tasks'");
+  assertRefused(await provision({ robot_tasks: [] }), "'url'");
 });
 
 Deno.test("08-control-host-kvm 12: a password reaches the device by standard input, whatever is in it", async () => {
@@ -267,12 +233,12 @@ Deno.test("08-control-host-kvm 13: a device on which the password cannot be set 
 Deno.test("a user that an OEM image does not have is refused, and a password of several lines", async () => {
   const job = (test: Record<string, unknown>) =>
     provision({ alloem_url: "http://a", robot_tasks: [] }, { test });
-  refused(await job({ test_username: "me" }), "there is only 'ubuntu'", "JobError");
-  refused(await job({ test_password: "a\nroot:b" }), "control characters", "JobError");
+  assertRefused(await job({ test_username: "me" }), "there is only 'ubuntu'", "JobError");
+  assertRefused(await job({ test_password: "a\nroot:b" }), "control characters", "JobError");
 });
 
 Deno.test("a host without a public key says so before the control host is asked", async () => {
-  refused(
+  assertRefused(
     await provision({ url: "http://t", robot_tasks: [] }, {
       before: (lab) => Deno.remove(`${lab.root}/home/.ssh/id_rsa.pub`),
     }),
@@ -281,7 +247,7 @@ Deno.test("a host without a public key says so before the control host is asked"
 });
 
 Deno.test("an ISO of the second step that cannot be used is refused before the first", async () => {
-  refused(
+  assertRefused(
     await provision({ alloem_url: "http://a", robot_tasks: [], url: "http://x/a b.iso" }),
     "name of an ISO",
   );

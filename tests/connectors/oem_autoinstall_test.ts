@@ -6,8 +6,8 @@ import { resetPartitions } from "../../connectors/oem_autoinstall/partitions.ts"
 import { bundledUserData } from "../../connectors/oem_autoinstall/user_data.ts";
 import { ControlHostService, entry, provisionWith } from "./support/control_host_service.ts";
 import { Lab } from "./support/lab.ts";
+import { OEM_CONFIG, openOemDevice, provisionOem, stepsOn } from "./support/oem_device.ts";
 
-const CONFIG = { agent_name: "a1", device_ip: "10.1.1.1", reboot_script: ["touch reset"] };
 const ISO = "http://127.0.0.1:1/images/noble-oem.iso";
 const EFI = "C12A7328-F81F-11D2-BA4B-00C04FC93EC9";
 
@@ -36,37 +36,19 @@ const CONTENTS = {
 /** A device that installs itself without trouble, but for `answers`: shell, by a word of the command. */
 async function openDevice(lab: Lab, answers: Readonly<Record<string, string>> = {}): Promise<void> {
   const { cwd } = lab;
-  await lab.config(CONFIG);
-  await lab.job({ provision_data: { url: ISO } });
-  await lab.write("disks.json", DISKS);
-  const own = Object.entries(answers).map(([word, script]) => `  *"${word}"*) ${script} ;;`);
-  await lab.fake(
-    "ssh",
-    `case "$*" in *"-O exit"*) exit 0 ;; esac
-for command; do :; done
-case "$command" in
-${own.join("\n")}
-  *boot_id) echo boot-$n ;;
-  lsblk*) cat ${cwd}/disks.json ;;
-  *mime-type*) echo application/x-iso9660-image ;;
+  await openOemDevice(lab, {
+    url: ISO,
+    disks: DISKS,
+    answers,
+    cases: `  *mime-type*) echo application/x-iso9660-image ;;
   *"-type d"*) printf '%s\\n' ${CONTENTS.d.map((name) => `"${name}"`).join(" ")} ;;
   *"-type f"*) printf '%s\\n' ${CONTENTS.f.map((name) => `"${name}"`).join(" ")} ;;
   *"cat > "*) { echo "== $command"; cat; echo; } >> ${cwd}/written ;;
-  "sudo sh -s"*) cat > ${cwd}/script ;;
-esac`,
-  );
+  "sudo sh -s"*) cat > ${cwd}/script ;;`,
+  });
 }
 
-async function steps(lab: Lab): Promise<string[]> {
-  return (await lab.calls("ssh")).map(({ args }) => args.at(-1) ?? "")
-    .filter((command) => !/boot_id|^ubuntu@/.test(command));
-}
-
-async function provision(lab: Lab) {
-  const { code, stderr } = await lab.stage("oem_autoinstall", "provision");
-  const message = code === 0 ? "" : (await lab.failure("provision")).exception_message ?? "";
-  return { code, stderr, message };
-}
+const provision = (lab: Lab) => provisionOem(lab, "oem_autoinstall");
 
 async function attach(lab: Lab, files: Readonly<Record<string, string>>): Promise<void> {
   await Deno.mkdir(join(lab.cwd, "attachments/provision"), { recursive: true });
@@ -93,7 +75,7 @@ async function boot(data: Record<string, unknown>, config: Record<string, unknow
     run,
     lines: service.lines,
     request: isPosted ? service.request : undefined,
-    steps: await steps(lab),
+    steps: await stepsOn(lab),
     message: run.code === 0 ? "" : (await lab.failure("provision")).exception_message ?? "",
   };
 }
@@ -165,7 +147,7 @@ Deno.test("11-oem-autoinstall 5: without attachments the device is installed wit
     name
   );
   assertEquals(kept.sort(), ["default-user-data", "meta-data", "redeploy.cfg", "user-data"]);
-  const done = await steps(lab);
+  const done = await stepsOn(lab);
   const order = [
     "lsblk",
     `wget --no-verbose --tries=3 -O /home/ubuntu/noble-oem.iso ${ISO}`,
@@ -228,7 +210,7 @@ Deno.test("11-oem-autoinstall 8: an unsigned kernel is not installed where only 
   const { code, message } = await provision(lab);
   assertEquals(code, 1);
   assertStringIncludes(message, "secure boot");
-  assert(!(await steps(lab)).some((command) => command.includes("wget")));
+  assert(!(await stepsOn(lab)).some((command) => command.includes("wget")));
 });
 
 Deno.test("11-oem-autoinstall 9: an ISO that lacks something is deleted, and nothing is formatted", async () => {
@@ -237,7 +219,7 @@ Deno.test("11-oem-autoinstall 9: an ISO that lacks something is deleted, and not
   const { code, message } = await provision(lab);
   assertEquals(code, 1);
   assertStringIncludes(message, "/sideloads");
-  const done = await steps(lab);
+  const done = await stepsOn(lab);
   assert(done.includes("sudo rm -f /home/ubuntu/noble-oem.iso"));
   assert(!done.some((command) => command.startsWith("sudo sh -s")));
 });
@@ -248,7 +230,7 @@ Deno.test("what is no ISO is refused and left where it is", async () => {
   const { code, message } = await provision(lab);
   assertEquals(code, 1);
   assertStringIncludes(message, "text/html");
-  assert(!(await steps(lab)).some((command) => command.includes("rm -f")));
+  assert(!(await stepsOn(lab)).some((command) => command.includes("rm -f")));
 });
 
 Deno.test("11-oem-autoinstall 10: credentials of a token file are used and seen nowhere", async () => {
@@ -264,7 +246,7 @@ Deno.test("11-oem-autoinstall 10: credentials of a token file are used and seen 
     await lab.read("written"),
     "machine 127.0.0.1 login me password s3cr3t-t0ken",
   );
-  const done = await steps(lab);
+  const done = await stepsOn(lab);
   assertStringIncludes(
     done.find((command) => command.includes("wget")) ?? "",
     "--auth-no-challenge",
@@ -278,7 +260,7 @@ Deno.test("credentials are removed from the device when the download fails, too"
   await attach(lab, { t: "username: me\ntoken: x1\n" });
   await lab.job({ provision_data: { url: ISO, token_file: "t" } });
   assertEquals((await provision(lab)).code, 1);
-  assertEquals((await steps(lab)).at(-1), "rm -rf /home/ubuntu/.testflinger-netrc");
+  assertEquals((await stepsOn(lab)).at(-1), "rm -rf /home/ubuntu/.testflinger-netrc");
 });
 
 Deno.test("images of the OEM share are copied by rclone, whose configuration is the token", async () => {
@@ -298,7 +280,7 @@ Deno.test("images of the OEM share are copied by rclone, whose configuration is 
   });
   const { code, stderr } = await provision(lab);
   assertEquals(code, 0, stderr);
-  const done = await steps(lab);
+  const done = await stepsOn(lab);
   assert(
     done.includes(
       "sudo rclone --config /home/ubuntu/url_token copy proj:a/noble-oem.iso /home/ubuntu/",
@@ -322,13 +304,13 @@ Deno.test("11-oem-autoinstall 11: a copy that fails ends it, and the device is n
   assertEquals(code, 1);
   assertStringIncludes(message, "write the reset partition");
   assertStringIncludes(message, "No space left");
-  assert(!(await steps(lab)).includes("sudo reboot"));
+  assert(!(await stepsOn(lab)).includes("sudo reboot"));
 });
 
 Deno.test("11-oem-autoinstall 12: a device that cannot be reset is a matter for a person", async () => {
   await using lab = await Lab.open();
   await openDevice(lab);
-  await lab.config({ ...CONFIG, reboot_script: ["false"] });
+  await lab.config({ ...OEM_CONFIG, reboot_script: ["false"] });
   await lab.fake("ssh-copy-id", "exit 1");
   assertEquals((await provision(lab)).code, 46);
 });
@@ -388,7 +370,7 @@ Deno.test("an ISO with another checksum than the job says is not installed", asy
   await openDevice(lab, { sha256sum: `echo ${"a".repeat(64)} x` });
   await lab.job({ provision_data: { url: `${ISO}#sha256=${"b".repeat(64)}` } });
   assertStringIncludes((await provision(lab)).message, "not the right one");
-  assert(!(await steps(lab)).some((command) => command.startsWith("sudo sh -s")));
+  assert(!(await stepsOn(lab)).some((command) => command.startsWith("sudo sh -s")));
 });
 
 Deno.test("our user data is YAML with the job's user, whatever its password", async () => {
@@ -426,17 +408,4 @@ Deno.test("our user data is YAML with the job's user, whatever its password", as
       size: "largest",
     },
   );
-});
-
-Deno.test("what is written to the device is well formed: shell and GRUB", async () => {
-  const folder = new URL("../../connectors/oem_autoinstall/templates/", import.meta.url).pathname;
-  for (const { name } of Deno.readDirSync(folder)) {
-    const program = name.endsWith(".sh")
-      ? "shellcheck"
-      : name.endsWith(".cfg")
-      ? "grub-script-check"
-      : "true";
-    const { success, stdout } = await new Deno.Command(program, { args: [folder + name] }).output();
-    assert(success, `${name}: ${new TextDecoder().decode(stdout)}`);
-  }
 });

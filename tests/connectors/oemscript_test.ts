@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { rebootingPreset } from "../../connectors/oemscript/presets.ts";
 import { recoveryPartition } from "../../connectors/oemscript/recovery_partition.ts";
 import { Lab } from "./support/lab.ts";
+import { OEM_CONFIG, openOemDevice, provisionOem, stepsOn } from "./support/oem_device.ts";
 
-const CONFIG = { agent_name: "a1", device_ip: "10.1.1.1", reboot_script: ["touch reset"] };
 const ISO = "http://127.0.0.1:1/images/dell-bto-jammy-X10.iso";
 
 const EFI = "c12a7328-f81f-11d2-ba4b-00c04fc93ec9";
@@ -27,29 +27,17 @@ const DISKS = JSON.stringify({
   }],
 });
 
-/** What a device does differently; shell, by a word of the command that is run on it. */
-type Answers = Readonly<Record<string, string>>;
-
-/** A device that is installed without trouble, but for `answers`. */
-async function openDevice(lab: Lab, answers: Answers = {}): Promise<void> {
-  await lab.config(CONFIG);
-  await lab.job({ provision_data: { url: ISO } });
-  await lab.write("disks.json", DISKS);
+/** A device that is installed without trouble, but for `answers`: shell, by a word of the command. */
+async function openDevice(lab: Lab, answers: Readonly<Record<string, string>> = {}): Promise<void> {
   const { cwd } = lab;
-  const own = Object.entries(answers).map(([word, script]) => `  *"${word}"*) ${script} ;;`);
-  await lab.fake(
-    "ssh",
-    `case "$*" in *"-O exit"*) exit 0 ;; esac
-for command; do :; done
-case "$command" in
-${own.join("\n")}
-  *boot_id) echo boot-$n ;;
-  lsblk*) cat ${cwd}/disks.json ;;
-  "sudo sh -s"*) cat >> ${cwd}/scripts ;;
+  await openOemDevice(lab, {
+    url: ISO,
+    disks: DISKS,
+    answers,
+    cases: `  "sudo sh -s"*) cat >> ${cwd}/scripts ;;
   *project.cfg*) printf 'ubiquity ubiquity/poweroff boolean true\\nubiquity a/b string c\\n' ;;
-  *is-active*) echo inactive; exit 3 ;;
-esac`,
-  );
+  *is-active*) echo inactive; exit 3 ;;`,
+  });
   await lab.fake(
     "scp",
     `for to; do :; done; cp "$(eval echo \\\${$(($# - 1))})" "${cwd}/\${to##*:}"`,
@@ -61,24 +49,14 @@ esac`,
   await lab.fake("tar", 'exec /usr/bin/tar "$@"');
 }
 
-/** What was run on the device, in order; looks at it left out. */
-async function steps(lab: Lab): Promise<string[]> {
-  return (await lab.calls("ssh")).map(({ args }) => args.at(-1) ?? "")
-    .filter((command) => !/boot_id|@10\.1\.1\.1$/.test(command));
-}
-
-async function provision(lab: Lab, connector = "dell_oemscript") {
-  const { code, stderr, stdout } = await lab.stage(connector, "provision");
-  const message = code === 0 ? "" : (await lab.failure("provision")).exception_message ?? "";
-  return { code, stderr, stdout, message };
-}
+const provision = (lab: Lab, connector = "dell_oemscript") => provisionOem(lab, connector);
 
 Deno.test("09-oemscript 1: Dell's way downloads on the device, pushes presets and restores", async () => {
   await using lab = await Lab.open();
   await openDevice(lab);
   const { code, stderr } = await provision(lab);
   assertEquals(code, 0, stderr);
-  const done = await steps(lab);
+  const done = await stepsOn(lab);
   const position = (part: string) => done.findIndex((command) => command.includes(part));
   const order = [
     "sudo reboot",
@@ -118,7 +96,7 @@ Deno.test("09-oemscript 2: Ubuntu's recovery gets its own presets, a boot entry 
     assertStringIncludes(scripts, line);
   }
   assertStringIncludes(scripts, "update-grub");
-  const done = await steps(lab);
+  const done = await stepsOn(lab);
   assert(done.some((command) => command.includes("nohup reboot")), done.join("\n"));
   assert(!done.some((command) => command.includes("dell-restore-system")));
 
@@ -164,13 +142,13 @@ Deno.test("09-oemscript 5: a device that does not let the agent in is reset and 
   assertEquals(code, 0, stderr);
   assert(await lab.has("reset"));
   assertEquals(lab.clock.paused[0], 90_000);
-  assert(!(await steps(lab)).includes("sudo reboot"));
+  assert(!(await stepsOn(lab)).includes("sudo reboot"));
 });
 
 Deno.test("09-oemscript 6: a device that cannot be reset is a matter for a person", async () => {
   await using lab = await Lab.open();
   await openDevice(lab);
-  await lab.config({ ...CONFIG, reboot_script: ["false"] });
+  await lab.config({ ...OEM_CONFIG, reboot_script: ["false"] });
   await lab.fake("ssh-copy-id", "exit 1");
   assertEquals((await provision(lab)).code, 46);
 });
@@ -200,7 +178,7 @@ Deno.test("09-oemscript 8: a download that fails on the device ends it before th
   assertEquals(code, 1);
   assertStringIncludes(message, "download the ISO");
   assertStringIncludes(message, "404");
-  assert(!(await steps(lab)).some((command) => command.includes("dell-restore-system")));
+  assert(!(await stepsOn(lab)).some((command) => command.includes("dell-restore-system")));
 });
 
 Deno.test("09-oemscript 9: a fresh system that never takes the key is given up after an hour", async () => {
@@ -224,7 +202,7 @@ Deno.test("09-oemscript 10: the installer is waited for, and purged once", async
   });
   const { code, stderr } = await provision(lab);
   assertEquals(code, 0, stderr);
-  const done = await steps(lab);
+  const done = await stepsOn(lab);
   assertEquals(done.filter((command) => command.includes("is-active")).length, 3);
   assertEquals(done.filter((command) => command.includes("purge")).length, 1);
   assertEquals(lab.clock.paused.filter((pause) => pause === 180_000), [180_000, 180_000]);
@@ -252,7 +230,7 @@ Deno.test("09-oemscript 11: shell characters in the address of the ISO do nothin
   await openDevice(lab);
   await lab.job({ provision_data: { url: "http://127.0.0.1:1/a.iso?x=1;touch%20x&y='" } });
   assertEquals((await provision(lab)).code, 0);
-  const wget = (await steps(lab)).find((command) => command.includes("wget")) ?? "";
+  const wget = (await stepsOn(lab)).find((command) => command.includes("wget")) ?? "";
   const words = await new Deno.Command("sh", {
     args: ["-c", `sudo() { shift; for word; do echo "$word"; done; }; ${wget.split(" && ")[0]}`],
   }).output();
@@ -321,13 +299,13 @@ Deno.test("certificates are checked unless the job says otherwise, which the log
   await lab.job({ provision_data: { url: ISO, insecure_download: true } });
   const { stderr } = await provision(lab);
   assertStringIncludes(stderr, "insecure_download is set");
-  const wget = (await steps(lab)).find((command) => command.includes("wget")) ?? "";
+  const wget = (await stepsOn(lab)).find((command) => command.includes("wget")) ?? "";
   assertStringIncludes(wget, "--no-check-certificate");
 
   // The official server refuses the job's key; a lab has the configuration's.
   await using other = await Lab.open();
   await openDevice(other);
-  await other.config({ ...CONFIG, insecure_download: true });
+  await other.config({ ...OEM_CONFIG, insecure_download: true });
   assertStringIncludes((await provision(other)).stderr, "insecure_download is set");
 });
 
@@ -346,7 +324,7 @@ Deno.test("a local copy of the presets is used without the network", async () =>
     await Deno.mkdir(join(copies, name), { recursive: true });
     await Deno.writeTextFile(join(copies, name, "x"), name);
   }
-  await lab.config({ ...CONFIG, oem_preset_dir: copies });
+  await lab.config({ ...OEM_CONFIG, oem_preset_dir: copies });
   const { code, stderr } = await provision(lab);
   assertEquals(code, 0, stderr);
   assertEquals(await lab.calls("git"), []);
@@ -359,7 +337,7 @@ Deno.test("an operator's own recovery script is called as the established one wa
   await openDevice(lab);
   const script = join(lab.root, "bin", "recovery-from-iso.sh");
   await lab.fake("recovery-from-iso.sh", "echo recovering");
-  await lab.config({ ...CONFIG, oem_recovery_script: script });
+  await lab.config({ ...OEM_CONFIG, oem_recovery_script: script });
   const { code, stdout } = await provision(lab, "lenovo_oemscript");
   assertEquals(code, 0);
   assertStringIncludes(stdout, "recovering");
@@ -417,28 +395,4 @@ Deno.test("an ISO's presets are changed so that the device reboots at the end", 
     rebootingPreset("# x\nubiquity ubiquity/reboot boolean false\nd-i a/b string c"),
     "# x\nd-i a/b string c\nubiquity ubiquity/reboot boolean true\nubiquity ubiquity/poweroff boolean false\n",
   );
-});
-
-Deno.test("what is written to the device is well formed: shell, GRUB, presets", async () => {
-  const folder = new URL("../../connectors/oemscript/templates/", import.meta.url).pathname;
-  const run = async (program: string, ...args: string[]) => {
-    const { success, stdout, stderr } = await new Deno.Command(program, { args }).output();
-    const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-    assert(success, `${program} ${args.join(" ")}: ${said}`);
-  };
-  for (const { name } of Deno.readDirSync(folder)) {
-    if (name.endsWith(".cfg")) {
-      for (const line of (await Deno.readTextFile(folder + name)).trim().split("\n")) {
-        assert(/^#|^\S+ \S+\/\S+ (string|boolean) \S+$/.test(line), line);
-      }
-    } else if (name.endsWith(".sh")) {
-      await run("sh", "-n", folder + name);
-      await run("shellcheck", folder + name);
-    }
-  }
-  const entry = await Deno.makeTempFile();
-  const text = await Deno.readTextFile(`${folder}99_ubuntu_recovery`);
-  await Deno.writeTextFile(entry, text.split("\n").slice(2).join("\n"));
-  await run("grub-script-check", entry);
-  await Deno.remove(entry);
 });

@@ -3,7 +3,7 @@ import { lookup } from "node:dns/promises";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { localAddressFor } from "./local_address.ts";
-import { progressOf } from "../progress.ts";
+import { progressOf } from "../log.ts";
 import { timeLimit, unlessAborted } from "../wait/time_limit.ts";
 
 const ACCEPT_TIMEOUT_MS = 120_000;

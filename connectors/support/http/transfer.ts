@@ -7,7 +7,7 @@ import type { Progress } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { whyNot, writeAll } from "../files.ts";
-import { progressOf } from "../progress.ts";
+import { progressOf } from "../log.ts";
 import { timeLimit, unlessAborted } from "../wait/time_limit.ts";
 
 const ATTEMPTS = 3;

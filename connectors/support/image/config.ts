@@ -1,8 +1,9 @@
-/** Configuration keys of the connectors that write images over ssh. */
+/** Keys that the connectors have in common which write images. */
 import * as z from "zod";
-import { directOnly } from "../config.ts";
+import { checksumKey, directOnly } from "../config.ts";
 import { WIRES } from "./wire.ts";
 
+/** Configuration of those that write images over ssh. */
 export const imageWireShape = {
   image_wire: z.enum(WIRES).default("auto").describe(
     "In which form an image crosses the network: as it came (original), packed anew on its way " +
@@ -24,4 +25,12 @@ export const bmapConfigShape = {
     "Write only the blocks that the block map beside an image (<image>.bmap) names, and verify " +
       "their checksums. false: every block is written, so that nothing of an earlier job is left.",
   ),
+};
+
+/** `provision_data` of those whose one way to an image is a URL. */
+export const imageUrlShape = {
+  url: z.string().optional().describe(
+    "Image to write: http or https, with #sha256=<hex> if wanted.",
+  ),
+  sha256: checksumKey("SHA-256 that the image must have."),
 };

@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import type { Task } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
-import { progressOf } from "../progress.ts";
+import { progressOf } from "../log.ts";
 import { expectSuccess } from "../process/runner.ts";
 
 /** What an image is wrapped in. Everything that is not known is a raw image. */

@@ -10,7 +10,7 @@ import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { hasProgram } from "../process/programs.ts";
 import { expectSuccess, succeeded } from "../process/runner.ts";
-import { progressOf } from "../progress.ts";
+import { progressOf } from "../log.ts";
 import type { Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import type { Bmap, MappedRange } from "./bmap.ts";

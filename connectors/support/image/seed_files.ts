@@ -1,5 +1,7 @@
 /** Contents of the files that create a user at an image's first boot. */
 import { stringify } from "yaml";
+import oemConfigService from "./templates/oem-config.service" with { type: "text" };
+import preseedTemplate from "./templates/preseed.cfg" with { type: "text" };
 
 /** The user to create. */
 export interface Login {
@@ -80,65 +82,12 @@ export function sudoers({ user }: Login): string {
 }
 
 /** Unit that answers the questions of a desktop's first boot from /preseed.cfg. */
-export const OEM_CONFIG_SERVICE = `[Unit]
-Description=Unattended set-up at the first boot
-ConditionFileIsExecutable=/usr/sbin/oem-config-firstboot
-ConditionPathExists=/dev/tty1
-ConditionKernelCommandLine=!boot=casper
-ConditionKernelCommandLine=!boot=live
-ConditionKernelCommandLine=!single
-ConditionKernelCommandLine=!rescue
-ConditionKernelCommandLine=!emergency
-
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-StandardInput=tty
-StandardOutput=tty
-StandardError=tty
-TTYPath=/dev/tty1
-TTYReset=yes
-ExecStartPre=/bin/sh -c 'until debconf-set-selections /preseed.cfg; do sleep 30; done'
-ExecStart=/usr/sbin/oem-config-firstboot --automatic
-
-[Install]
-RequiredBy=oem-config.target
-WantedBy=oem-config.target
-`;
+export const OEM_CONFIG_SERVICE: string = oemConfigService;
 
 /** Answers to the questions of a desktop's first boot. */
 export function preseed({ user, password }: Login): string {
-  const answers:
-    readonly (readonly [owner: string, question: string, type: string, value: string])[] = [
-      ["d-i", "debian-installer/locale", "string", "en_US.UTF-8"],
-      ["d-i", "debian-installer/language", "string", "en"],
-      ["d-i", "debian-installer/country", "string", "US"],
-      ["d-i", "localechooser/supported-locales", "multiselect", "en_US.UTF-8"],
-      ["d-i", "console-setup/ask_detect", "boolean", "false"],
-      ["d-i", "keyboard-configuration/layoutcode", "string", "us"],
-      ["d-i", "keyboard-configuration/xkb-keymap", "select", "us"],
-      ["d-i", "netcfg/choose_interface", "select", "auto"],
-      ["d-i", "netcfg/get_hostname", "string", "ubuntu"],
-      ["d-i", "netcfg/wireless_wep", "string", ""],
-      ["d-i", "time/zone", "string", "Etc/UTC"],
-      ["d-i", "clock-setup/utc", "boolean", "true"],
-      ["d-i", "passwd/user-fullname", "string", user],
-      ["d-i", "passwd/username", "string", user],
-      ["d-i", "passwd/user-password", "password", password],
-      ["d-i", "passwd/user-password-again", "password", password],
-      ["d-i", "passwd/auto-login", "boolean", "true"],
-      ["d-i", "user-setup/allow-password-weak", "boolean", "true"],
-      ["d-i", "user-setup/encrypt-home", "boolean", "false"],
-      [
-        "ubiquity",
-        "ubiquity/success_command",
-        "string",
-        "apt-get update; apt-get install -y openssh-server; systemctl start NetworkManager",
-      ],
-      ["ubiquity", "ubiquity/summary", "note", ""],
-      ["ubiquity", "ubiquity/reboot", "boolean", "true"],
-    ];
-  return answers.map((answer) => `${answer.join(" ").trimEnd()}\n`).join("");
+  const values: Readonly<Record<string, string>> = { "@USER@": user, "@PASSWORD@": password };
+  return preseedTemplate.replaceAll(/@[A-Z]+@/g, (mark) => values[mark] ?? mark);
 }
 
 function cloudConfig(content: Record<string, unknown>): string {

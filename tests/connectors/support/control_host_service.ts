@@ -1,7 +1,8 @@
 /** The REST service of a control host: a real HTTP server that plays what a test tells it. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import type { Lab, Run } from "./lab.ts";
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { type Call, Lab, type Run } from "./lab.ts";
 
 /** A stream of the log: its pieces as they are sent, and how it ends. */
 export interface LogStream {
@@ -176,4 +177,59 @@ export async function provisionWith(
     ...(more.signal === undefined ? {} : { signal: more.signal }),
     ...(more.onStderr === undefined ? {} : { onStderr: more.onStderr }),
   });
+}
+
+/** What came of a provision. */
+export interface Outcome {
+  readonly run: Run;
+  /** What the service was asked. */
+  readonly lines: readonly string[];
+  /** Of the request; undefined where there was none. */
+  readonly kwargs: Record<string, unknown> | undefined;
+  readonly calls: readonly Call[];
+  readonly failure: Record<string, string | null>;
+  /** In seconds. */
+  readonly pauses: readonly number[];
+}
+
+/** What is special about a provision. */
+export interface ProvisionOptions {
+  readonly test?: Record<string, unknown>;
+  readonly config?: Record<string, unknown>;
+  readonly play?: ServicePlay;
+  readonly before?: (lab: Lab) => Promise<void>;
+  readonly after?: (lab: Lab) => Promise<void>;
+}
+
+/** One provision in a lab of its own. */
+export async function provisionOnce(
+  connector: string,
+  data: Record<string, unknown>,
+  { test = {}, config = {}, play, before, after }: ProvisionOptions = {},
+): Promise<Outcome> {
+  await using lab = await Lab.open();
+  await using service = await ControlHostService.open(play);
+  await before?.(lab);
+  const run = await provisionWith(lab, service, { connector, data, test, config });
+  await after?.(lab);
+  return {
+    run,
+    lines: service.lines,
+    kwargs: service.lines.includes("POST /api/v1/provision") ? service.request.kwargs : undefined,
+    calls: await lab.calls(),
+    failure: run.code === 0 ? {} : await lab.failure("provision"),
+    pauses: lab.clock.paused.map((ms) => ms / 1000),
+  };
+}
+
+/** Was it refused with these words, and nothing asked of the control host? */
+export function assertRefused(
+  { run, failure, lines }: Outcome,
+  words: string,
+  name = "ProvisioningError",
+): void {
+  assertEquals(run.code, 1, run.stderr);
+  assertEquals(failure.exception_name, name);
+  assertStringIncludes(failure.exception_message ?? "", words);
+  assertEquals(lines, []);
 }
