@@ -80,7 +80,10 @@ Deno.test({
 
       // What is added is taken up by the process as it is.
       await systemd.sure("install", "-D", await configure("c"), "/etc/testflinger-agent/c.conf");
-      await systemd.sure("systemctl", "reload", HOST);
+      assertEquals(
+        await systemd.sure(program, "reload"),
+        `process ${first.MainPID} has read its configurations again: 3 agents\n`,
+      );
       await until("the server knows it", () => sandbox.agent("c")?.state === "waiting");
       assertEquals((await systemd.unit(HOST)).MainPID, first.MainPID);
 
