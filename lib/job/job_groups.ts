@@ -35,7 +35,8 @@ export class JobGroups {
   constructor(groups: ControlGroups, config: AgentConfig, agentFolder: string) {
     this.#groups = groups;
     this.#config = config;
-    const name = config.agent_id.slice(0, LONGEST_AGENT_NAME);
+    // For people: the mark alone would do.
+    const name = config.agent_id.replaceAll(/[^\w-]/g, "_").slice(0, LONGEST_AGENT_NAME);
     this.#prefix = `job-${name}-${markOf(agentFolder).toString(36)}-`;
   }
 

@@ -21,6 +21,11 @@ function hidden(file: string): string {
     `until [ "$(cat /proc/$(tail -n 1 ${file})/comm)" = sleep ]; do sleep 0.02; done 2>/dev/null`;
 }
 
+/** Whether it is gone, or dead and nobody has asked how it ended. */
+function isGone(file: string): string {
+  return `! grep -q . "/proc/$(cat ${file})/cmdline" 2>/dev/null`;
+}
+
 async function pidsIn(file: string): Promise<number[]> {
   return (await Deno.readTextFile(file)).trim().split("\n").map(Number);
 }
@@ -117,6 +122,31 @@ for (const signal of ["SIGKILL", "SIGHUP"] as const) {
     },
   );
 }
+
+Deno.test(
+  "a job that is interrupted has nothing left running when it is cleaned up" + WHY_NO_GROUPS,
+  {
+    ignore,
+  },
+  async () => {
+    await using house = await House.open({});
+    const { lab } = house;
+    const file = house.at("hidden");
+    await house.configure({
+      test_command: `${hidden(file)}; echo one; sleep 1000`,
+      cleanup_command: `${isGone(file)} && echo gone; ${hidden(file)}`,
+    });
+    const jobId = lab.submit({ test_data: { a: 1 } });
+    house.start({ bootId: "before" });
+    await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+    await house.end("SIGKILL");
+    house.start({ bootId: "after" });
+    await lab.complete(jobId);
+    assertEquals(lab.output(jobId, "cleanup"), "gone\n");
+    for (const pid of await pidsIn(file)) assertEquals(await isRunning(pid), false);
+    assertEquals(await groupsOf(house), []);
+  },
+);
 
 Deno.test("what is left of a job that is gone is ended when the agent starts" + WHY_NO_GROUPS, {
   ignore,
