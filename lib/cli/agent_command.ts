@@ -1,6 +1,5 @@
 /** `testflinger-agent -c FILE`, and `testflinger-agent run`. */
-import { type Command, DEFAULT_CONFIG, type Flag } from "./command.ts";
-import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
+import { type Command, DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, type Flag } from "./command.ts";
 
 const FLAGS: readonly Flag[] = [
   {

@@ -71,6 +71,9 @@ export interface Command {
 /** Where the configuration is looked for when nobody says so. */
 export const DEFAULT_CONFIG = "testflinger-agent.conf";
 
+/** Where the `refresh_token` is, as JSON, when neither configuration nor command line says so. */
+export const DEFAULT_TOKEN_FILE = "/var/lib/testflinger-agent/refresh_token";
+
 /** What every command takes. */
 export const HELP_FLAG: Flag = { name: "help", short: "h", help: "show this help" };
 

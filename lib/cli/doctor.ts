@@ -1,7 +1,6 @@
 /** `testflinger-agent doctor`: whether an agent can work here, and what to do if not. */
 import { AGENT_OPERANDS, ALL_FLAG, CONFIG_FLAGS } from "./agents/flags.ts";
-import { type Command, FORMAT_FLAG } from "./command.ts";
-import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
+import { type Command, DEFAULT_TOKEN_FILE, FORMAT_FLAG } from "./command.ts";
 
 /** `testflinger-agent doctor`. */
 export const doctorCommand: Command = {

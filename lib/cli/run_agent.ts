@@ -4,8 +4,7 @@ import type { ConfigurationRead, ConfigurationSource } from "../host/configurati
 import { runHost } from "../host/host.ts";
 import { messageOf } from "../message.ts";
 import { ControlGroups } from "../process/cgroup.ts";
-import { type CommandLine, DEFAULT_CONFIG, type Io } from "./command.ts";
-import { DEFAULT_TOKEN_FILE } from "./defaults.ts";
+import { type CommandLine, DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, type Io } from "./command.ts";
 import { readConfig, readForHost } from "./read_config.ts";
 import { selfCommand } from "./self.ts";
 

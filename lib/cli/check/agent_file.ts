@@ -10,8 +10,7 @@ import { type AgentUser, agentUser } from "../agents/agent_user.ts";
 import { connectorMistake } from "../connector_commands.ts";
 import { type ConnectorCall, connectorCalls, isFixed, phaseCommands } from "./connector_calls.ts";
 import type { Say } from "./finding.ts";
-import { whyNotWritable } from "./folders.ts";
-import { findProgram } from "./programs.ts";
+import { findProgram, whyNotWritable } from "./as_user.ts";
 import { isBuiltin, simpleCommands } from "./shell_commands.ts";
 
 /** What people in the field call the stage of the phase `test`. */

@@ -13,7 +13,7 @@ import {
 import { showText } from "../../observe/output_text.ts";
 import { connectorCalls, isFixed } from "../check/connector_calls.ts";
 import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
-import { findProgram } from "../check/programs.ts";
+import { findProgram } from "../check/as_user.ts";
 import {
   type Check,
   type CheckResult,

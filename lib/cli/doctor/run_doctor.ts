@@ -3,8 +3,13 @@ import { systemClock } from "../../clock.ts";
 import { readAgentRef, SHARED_FOLDER } from "../agents/agent_ref.ts";
 import { agentUser } from "../agents/agent_user.ts";
 import { chooseAgents } from "../agents/choose.ts";
-import { type CommandLine, type Io, readFormat, USAGE_STATUS } from "../command.ts";
-import { DEFAULT_TOKEN_FILE } from "../defaults.ts";
+import {
+  type CommandLine,
+  DEFAULT_TOKEN_FILE,
+  type Io,
+  readFormat,
+  USAGE_STATUS,
+} from "../command.ts";
 import { deviceChecks } from "./device_checks.ts";
 import {
   configurationCheck,

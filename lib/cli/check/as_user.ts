@@ -1,6 +1,27 @@
-/** Whether an agent could make and use its folders. Nothing is made to find out. */
-import { dirname, resolve } from "node:path";
-import { type AgentUser, canWriteIn, isReadOnly } from "../agents/agent_user.ts";
+/** What an agent's user finds and can write on this host. Nothing is made to find out. */
+import { dirname, isAbsolute, join, resolve } from "node:path";
+import { type AgentUser, canWriteIn, isReadOnly, modeAllows } from "../agents/agent_user.ts";
+
+const USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const EXECUTE = 0o1;
+
+/** Where a program is; undefined where it is not, or the user may not run it. */
+export async function findProgram(
+  name: string,
+  { user, path = Deno.env.get("PATH") ?? USUAL_PATH }: {
+    user: AgentUser;
+    path?: string | undefined;
+  },
+): Promise<string | undefined> {
+  const candidates = isAbsolute(name)
+    ? [name]
+    : path.split(":").filter((folder) => folder !== "").map((folder) => join(folder, name));
+  for (const candidate of candidates) {
+    const info = await Deno.stat(candidate).catch(() => undefined);
+    if (info?.isFile === true && modeAllows(info, user, EXECUTE)) return candidate;
+  }
+  return undefined;
+}
 
 /** Why files cannot be written below `folder` by that user; undefined where they can. */
 export async function whyNotWritable(
