@@ -1,11 +1,17 @@
-/** What all connectors have in common: 00-common. */
+/** What all connectors have in common: the command line, the files, the hook, the serial log. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { Lab } from "./support/lab.ts";
 import { answerAll, SCENES } from "./support/scenes.ts";
-import { httpStub, tcpStub, until } from "./support/stubs.ts";
+import { httpStub, tcpStub } from "./support/stubs.ts";
 
 const CONFIG = { agent_name: "a1", device_ip: "10.1.1.1" };
+
+async function filesOf(lab: Lab): Promise<string[]> {
+  const names: string[] = [];
+  for await (const { name } of Deno.readDir(lab.cwd)) names.push(name);
+  return names;
+}
 
 Deno.test("00-common 1: a wrong command line is exit status 2, usage on standard error, no file", async () => {
   await using lab = await Lab.open();
@@ -203,163 +209,6 @@ Deno.test("an empty configuration is said to be empty", async () => {
   assertStringIncludes((await lab.failure("provision")).exception_message ?? "", "is empty");
 });
 
-Deno.test("00-common 4: a list of commands runs to its end and fails as its first failure", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ test_data: { test_cmds: ["echo a; false", "echo b", "exit 3"] } });
-  const { code, stdout } = await lab.stage("noprovision", "runtest");
-  assertEquals([code, stdout], [1, "a\nb\n"]);
-});
-
-Deno.test("test_cmds_list_status: last brings back the old rule", async () => {
-  await using lab = await Lab.open();
-  await lab.config({ ...CONFIG, test_cmds_list_status: "last" });
-  await lab.job({ test_data: { test_cmds: ["false", "true"] } });
-  assertEquals((await lab.stage("noprovision", "runtest")).code, 0);
-});
-
-Deno.test("an empty list of commands succeeds with a warning", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ test_data: { test_cmds: [] } });
-  const { code, stderr } = await lab.stage("noprovision", "runtest");
-  assertEquals(code, 0);
-  assertStringIncludes(
-    stderr,
-    "WARNING: DEVICE CONNECTOR: The job's list of test commands is empty",
-  );
-});
-
-Deno.test("00-common 5: a text of commands is the script ./tf_cmd_script, run by bash", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ test_data: { test_cmds: "echo $0; exit 3" } });
-  // A link that somebody left there must not be written through.
-  await lab.write("precious", "kept");
-  await Deno.symlink("precious", `${lab.cwd}/tf_cmd_script`);
-  const { code, stdout } = await lab.stage("noprovision", "runtest");
-  assertEquals([code, stdout], [3, "./tf_cmd_script\n"]);
-  assert((await lab.read("tf_cmd_script")).startsWith("#!/bin/bash\n"));
-  assertEquals(((await Deno.lstat(`${lab.cwd}/tf_cmd_script`)).mode ?? 0) & 0o777, 0o700);
-  assertEquals(await lab.read("precious"), "kept");
-});
-
-Deno.test("a script with an interpreter of its own keeps it, and one that is missing is status 127", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ test_data: { test_cmds: "#!/bin/sh\necho $0" } });
-  assertEquals((await lab.stage("noprovision", "runtest")).stdout, "./tf_cmd_script\n");
-  await lab.job({ test_data: { test_cmds: "#!/no/such/interpreter\n" } });
-  assertEquals((await lab.stage("noprovision", "runtest")).code, 127);
-});
-
-Deno.test("00-common 6: tests get the configuration's variables, the connector's, and the secrets", async () => {
-  await using lab = await Lab.open();
-  await lab.config({
-    ...CONFIG,
-    reboot_script: ["echo one", "echo two"],
-    env: { FOO: "bar", AGENT_NAME: "x", OWN: "mine" },
-  });
-  await lab.job({
-    test_data: {
-      test_cmds: 'echo "$REBOOT_SCRIPT|$AGENT_NAME|$FOO|$OWN|$INHERITED"',
-      secrets: { FOO: "sec" },
-    },
-  });
-  const { stdout } = await lab.stage("noprovision", "runtest", { env: { INHERITED: "yes" } });
-  assertEquals(stdout, "echo one;echo two|a1|sec|mine|yes\n");
-});
-
-Deno.test("numbers and booleans in env become their text, and null sections count as absent", async () => {
-  await using lab = await Lab.open();
-  await lab.config(
-    "agent_name:\nreboot_script:\nenv: {N: 5, V: 1.10, Z: 010, B: yes, F: false, E: ''}\n",
-  );
-  await lab.job({
-    provision_data: null,
-    test_data: {
-      test_cmds:
-        'echo "$N $V $Z $B $F"; echo "${E-unset} ${AGENT_NAME-unset} ${REBOOT_SCRIPT-unset}"',
-      secrets: null,
-    },
-  });
-  const { code, stdout } = await lab.stage("noprovision", "runtest", {
-    env: { AGENT_NAME: "inherited" },
-  });
-  assertEquals([code, stdout], [0, "5 1.10 010 true false\n unset unset\n"]);
-});
-
-Deno.test("one text as reboot_script is a list of one command", async () => {
-  await using lab = await Lab.open();
-  await lab.config({ ...CONFIG, reboot_script: "echo abc" });
-  await lab.job({ test_data: { test_cmds: "echo $REBOOT_SCRIPT" } });
-  assertEquals((await lab.stage("noprovision", "runtest")).stdout, "echo abc\n");
-});
-
-Deno.test("00-common 7: a text with '{{' is a template, with a warning that this is deprecated", async () => {
-  await using lab = await Lab.open();
-  await lab.config({ ...CONFIG, env: { FOO: "bar" } });
-  await lab.job({
-    test_data: {
-      test_cmds: 'echo "{{a}} {device_ip} ${HOME} {nope} {env[FOO]} {env[SECRET]}"',
-      secrets: { SECRET: "hidden" },
-    },
-  });
-  const { stdout, stderr } = await lab.stage("noprovision", "runtest");
-  assertEquals(stdout, `{a} 10.1.1.1 ${lab.env().HOME} {nope} bar {env[SECRET]}\n`);
-  assertStringIncludes(stderr, "deprecated");
-  assertStringIncludes(
-    stderr,
-    "INFO: DEVICE CONNECTOR: Filled in from the configuration: device_ip, env[FOO]",
-  );
-});
-
-Deno.test("00-common 8: without '{{' nothing is filled in", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ test_data: { test_cmds: ["echo {device_ip}"] } });
-  const { stdout, stderr } = await lab.stage("noprovision", "runtest");
-  assertEquals(stdout, "{device_ip}\n");
-  assert(!stderr.includes("deprecated"));
-});
-
-Deno.test("00-common 9: a test cannot pretend that the device needs recovery", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  for (const commands of ["exit 46", ["exit 46", "true"]]) {
-    await lab.job({ test_data: { test_cmds: commands } });
-    const { code, stderr } = await lab.stage("noprovision", "runtest");
-    assertEquals(code, 1);
-    assertStringIncludes(stderr, "exit status 46");
-  }
-});
-
-Deno.test("a test that is killed by a signal ends with 128 and its number", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ test_data: { test_cmds: "kill -9 $$" } });
-  assertEquals((await lab.stage("noprovision", "runtest")).code, 137);
-});
-
-Deno.test("00-common 10: runtest without test_data is reported under both names of the phase", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({});
-  assertEquals((await lab.stage("noprovision", "runtest")).code, 1);
-  assertStringIncludes((await lab.failure("runtest")).exception_message ?? "", "test_data");
-  assertEquals(await lab.failure("test"), await lab.failure("runtest"));
-});
-
-Deno.test("test_cmds of the wrong type is exit status 1, without an error file", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  for (const test_data of [{}, { test_cmds: 5 }, { test_cmds: ["true", 5] }]) {
-    await lab.job({ test_data });
-    assertEquals((await lab.stage("noprovision", "runtest")).code, 1);
-  }
-  assert(!await lab.has("device-connector-error.json"));
-});
-
 Deno.test("00-common 11: the failures of two stages are in one valid JSON object", async () => {
   await using lab = await Lab.open();
   await lab.config(CONFIG);
@@ -374,124 +223,6 @@ Deno.test("00-common 11: the failures of two stages are in one valid JSON object
     ["runtest_exception_info", "test_exception_info", "reserve_exception_info"],
   );
   assertEquals((await Deno.stat(`${lab.cwd}/device-connector-error.json`)).ino, ino);
-});
-
-Deno.test("00-common 12: reserve installs the keys that there are, says where to log in, and waits", async () => {
-  await using lab = await Lab.open();
-  await lab.config({ ...CONFIG, serial_host: "console", serial_port: "7001" });
-  await lab.job({ job_id: "j1", reserve_data: { ssh_keys: ["lp:ok", "lp:missing"], timeout: 2 } });
-  await lab.fake(
-    "ssh-import-id",
-    `case "$*" in *missing) echo "status_code=404 user=missing" >&2; exit 1;; esac
-     echo "ssh-ed25519 KEY ok" >> "$2"`,
-  );
-  const { code, stdout } = await lab.stage("noprovision", "reserve");
-  assertEquals(code, 0);
-  const ssh = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
-  assertEquals((await lab.calls()).map(({ program, args }) => [program, ...args]), [
-    ["ssh-import-id", "-o", "key.pub", "--", "lp:ok"],
-    ["ssh-import-id", "-o", "key.pub", "--", "lp:missing"],
-    [
-      "ssh-copy-id",
-      "-f",
-      "-i",
-      "key.pub",
-      ...ssh,
-      "-o",
-      "ConnectTimeout=10",
-      "-o",
-      "NumberOfPasswordPrompts=1",
-      "ubuntu@10.1.1.1",
-    ],
-  ]);
-  assertEquals(await lab.read("key.pub"), "ssh-ed25519 KEY ok\n");
-  assertStringIncludes(stdout, "*** TESTFLINGER SYSTEM RESERVED ***\n");
-  assertEquals(lab.clock.elapsed, 2_000);
-});
-
-Deno.test("00-common 12.4: the lines of a reservation are these, in this order, with nothing between", async () => {
-  await using lab = await Lab.open();
-  await lab.config({ ...CONFIG, serial_host: "console", serial_port: 7001 });
-  await lab.job({ job_id: "j1", reserve_data: { timeout: 2 } });
-  const { stdout } = await lab.stage("noprovision", "reserve");
-  assertEquals(
-    stdout,
-    `*** TESTFLINGER SYSTEM RESERVED ***
-You can now connect to ubuntu@10.1.1.1
-Serial access is available via: telnet console 7001
-Current time:           [2026-01-01T00:00:00+00:00]
-Reservation expires at: [2026-01-01T00:00:02+00:00]
-Reservation will automatically timeout in 2 seconds
-To end the reservation sooner use: testflinger-cli cancel j1
-`,
-  );
-});
-
-Deno.test("00-common 12.4: the address is where scripts in the field look for it, with and without serial", async () => {
-  await using lab = await Lab.open();
-  await lab.config({ ...CONFIG, serial_host: "", serial_port: 0 });
-  await lab.job({ reserve_data: { timeout: 2 }, test_data: { test_username: "Bob-1" } });
-  const { stdout } = await lab.stage("noprovision", "reserve");
-  assertEquals(stdout.split("\n").length, 7);
-  assertEquals(stdout.includes("Serial"), false);
-  const find = new Deno.Command("sh", {
-    args: ["-c", `grep -m 1 "^You can now connect to" | sed -n "s/.*@\\([0-9.]*\\).*/\\1/p"`],
-    stdin: "piped",
-    stdout: "piped",
-  }).spawn();
-  const input = find.stdin.getWriter();
-  await input.write(new TextEncoder().encode(stdout));
-  await input.close();
-  assertEquals(new TextDecoder().decode((await find.output()).stdout), "10.1.1.1\n");
-  assertStringIncludes(stdout, "You can now connect to Bob-1@10.1.1.1\n");
-});
-
-Deno.test("reserve tries ten times to import a key, and says when none could be installed", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ reserve_data: { ssh_keys: ["lp:slow", "--help", 7], timeout: "1m30s" } });
-  await lab.fake("ssh-import-id", "echo server error; exit 1");
-  const { code, stdout, stderr } = await lab.stage("noprovision", "reserve");
-  assertEquals(code, 0);
-  assertEquals((await lab.calls("ssh-import-id")).length, 10);
-  assertEquals(lab.clock.paused, [
-    1_000,
-    2_000,
-    4_000,
-    8_000,
-    16_000,
-    32_000,
-    64_000,
-    100_000,
-    100_000,
-    90_000,
-  ]);
-  assertEquals(await lab.calls("ssh-copy-id"), []);
-  assertStringIncludes(stdout, "no ssh key could be installed");
-  assertStringIncludes(stderr, `"--help" in 'reserve_data.ssh_keys' is neither`);
-});
-
-Deno.test("reserve without keys just waits, without a warning", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ reserve_data: { timeout: 5 } });
-  const { code, stdout } = await lab.stage("noprovision", "reserve");
-  assertEquals(code, 0);
-  assert(stdout.startsWith("*** TESTFLINGER SYSTEM RESERVED ***\n"));
-  assertEquals(await lab.calls(), []);
-});
-
-Deno.test("reserve goes on when the keys cannot be copied", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({ reserve_data: { ssh_keys: ["gh:me"], timeout: null } });
-  await lab.fake("ssh-import-id", 'echo "ssh-rsa KEY me" >> "$2"');
-  await lab.fake("ssh-copy-id", "exit 1");
-  const { code, stdout } = await lab.stage("noprovision", "reserve");
-  assertEquals(code, 0);
-  assertEquals((await lab.calls("ssh-copy-id")).length, 10);
-  assertEquals(lab.clock.elapsed, 9 * 60_000 + 3_600_000);
-  assertStringIncludes(stdout, "*** TESTFLINGER SYSTEM RESERVED ***");
 });
 
 Deno.test("00-common 13: the serial log has exactly what came, and the connection is made again after 30 s", async () => {
@@ -567,30 +298,6 @@ Deno.test("00-common 15: DISABLE_CONTROL_HOST_POWERCYCLE leaves only the set-up 
   assert(!await lab.has("rebooted"));
 });
 
-Deno.test("runtest tells the control host that tests begin", async () => {
-  await using lab = await Lab.open();
-  await using host = httpStub(() => new Response());
-  await lab.config({ ...CONFIG, control_host: "127.0.0.1", control_host_port: host.port });
-  await lab.job({ test_data: { test_cmds: "true" } });
-  assertEquals((await lab.stage("noprovision", "runtest")).code, 0);
-  assertEquals(host.requests.map(({ method, path }) => `${method} ${path}`), [
-    "POST /api/v1/system/setup/test",
-  ]);
-});
-
-Deno.test("output that is no text and has no line end is passed on as it is", async () => {
-  await using lab = await Lab.open();
-  await lab.config(CONFIG);
-  await lab.job({
-    test_data: { test_cmds: "printf 'login: '; until [ -e seen ]; do sleep 0.01; done" },
-  });
-  let seen = "";
-  const run = lab.stage("noprovision", "runtest", { onStdout: (text) => seen += text });
-  await until(() => seen === "login: ");
-  await lab.write("seen", "");
-  assertEquals((await run).code, 0);
-});
-
 Deno.test("setup of every connector reads the configuration and the job, and asks no device or server", async () => {
   await using host = httpStub(() => new Response());
   for (const connector of CONNECTOR_NAMES) {
@@ -643,9 +350,3 @@ Deno.test("a log line has time, agent, level and the marker that filters look fo
     /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} a1 INFO: DEVICE CONNECTOR: BEGIN provision$/m,
   );
 });
-
-async function filesOf(lab: Lab): Promise<string[]> {
-  const names: string[] = [];
-  for await (const { name } of Deno.readDir(lab.cwd)) names.push(name);
-  return names;
-}

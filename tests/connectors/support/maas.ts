@@ -1,5 +1,5 @@
 /** A `maas` command that answers as a script says, and what the connector asked of it. */
-import type { Lab } from "./lab.ts";
+import { Lab } from "./lab.ts";
 
 /** Where the machine of the tests is, and who it is. */
 export const MAAS_CONFIG = {
@@ -53,4 +53,26 @@ esac`,
 /** The calls of `maas`, each as one line without the profile. */
 export async function maasCalls(lab: Lab): Promise<string[]> {
   return (await lab.calls("maas")).map(({ args }) => args.slice(1).join(" "));
+}
+
+/** A machine, and a job for it. */
+export interface MachineSetup extends MaasScript {
+  readonly config?: Record<string, unknown>;
+  readonly job?: Record<string, unknown>;
+  readonly ssh?: string;
+}
+
+/** A lab with a machine that maas2 deploys. */
+export async function maasLab(setup: MachineSetup = {}): Promise<Lab> {
+  const lab = await Lab.open();
+  await lab.config({ ...MAAS_CONFIG, ...setup.config });
+  await lab.job(setup.job ?? {});
+  await fakeMaas(lab, setup);
+  if (setup.ssh !== undefined) await lab.fake("ssh", setup.ssh);
+  return lab;
+}
+
+/** What the error file says of a stage. */
+export async function message(lab: Lab, stage = "provision"): Promise<string> {
+  return (await lab.failure(stage)).exception_message ?? "";
 }
