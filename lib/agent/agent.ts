@@ -110,6 +110,7 @@ class Agent {
   readonly #desired: DesiredState;
   readonly #reporter: Reporter;
   readonly #pollLoop: PollLoop;
+  readonly #markers: Markers;
   readonly #emit: Emit;
   /** What a job tells. */
   #leaving: LeaveReason | undefined;
@@ -153,17 +154,18 @@ class Agent {
       removeFolder: (path) => this.#removeFolder(path),
       maxSpool: config.max_spool,
     });
+    this.#markers = new Markers({
+      agentId: config.agent_id,
+      log,
+      ...(sharedFolder !== undefined && { folder: sharedFolder }),
+    });
     this.#pollLoop = new PollLoop({
       ...options,
       emit: this.#emit,
       isLeaving: () => this.#leaving !== undefined,
       signals: this.#stopSignals,
       desired: this.#desired,
-      markers: new Markers({
-        agentId: config.agent_id,
-        log,
-        ...(sharedFolder !== undefined && { folder: sharedFolder }),
-      }),
+      markers: this.#markers,
       reporter: this.#reporter,
       jobsFolder: this.#store.jobsFolder,
       restoreFolders: () => this.#restoreFolders(),
@@ -200,6 +202,20 @@ class Agent {
       restart: () => {
         this.#desired.requestRestart("Restart signal (SIGUSR1)", "SIGUSR1 asks for a restart");
         this.#pollLoop.wakeUp();
+      },
+      offline: async (comment) => {
+        await this.#markers.make("OFFLINE", comment);
+        this.#pollLoop.wakeUp();
+        return "The agent takes no more jobs; one that runs goes on to its end.";
+      },
+      online: async () => {
+        const stays = await this.#markers.remove("OFFLINE");
+        this.#pollLoop.wakeUp();
+        const { offline } = this.#desired;
+        return stays ??
+          (offline === undefined
+            ? "The agent takes jobs again."
+            : `It stays ${offline.state}: that is kept on the server, so set it online there.`);
       },
       leave: (why) => {
         this.#leaving = why;

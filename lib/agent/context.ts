@@ -33,6 +33,10 @@ export type LeaveReason =
 export interface AgentRequests {
   /** Restart when it is online and no job runs. Remembered until it is carried out. */
   restart(): void;
+  /** Take no more jobs; as a marker file does. Says what became of it. */
+  offline(comment: string): Promise<string>;
+  /** Take that back. */
+  online(): Promise<string>;
   /** End when no job runs, whatever its state. */
   leave(why: LeaveReason): void;
   /** End now, and leave a job that runs to the next process. */

@@ -75,6 +75,40 @@ export class Markers {
     );
   }
 
+  /**
+   * Makes a marker, in place of one that is there.
+   *
+   * @throws what the file system says.
+   */
+  async make(kind: MarkerKind, comment: string): Promise<void> {
+    const [path = ""] = this.paths(kind);
+    const line = comment.split("\n")[0]?.trim() ?? "";
+    // Whole from the first moment on, and never through somebody's link.
+    const fresh = join(this.#folder, `.testflinger-${crypto.randomUUID()}`);
+    await Deno.writeTextFile(fresh, line === "" ? "" : `${line}\n`, {
+      createNew: true,
+      mode: 0o644,
+    });
+    try {
+      await Deno.rename(fresh, path);
+    } catch (error) {
+      await Deno.remove(fresh).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Removes the markers of a kind; says which one stays, and why. */
+  async remove(kind: MarkerKind): Promise<string | undefined> {
+    for (const path of await this.#present(kind)) {
+      try {
+        await Deno.remove(path);
+      } catch (error) {
+        return `The marker ${path} stays: ${messageOf(error)}. Remove it as its owner or as root.`;
+      }
+    }
+    return undefined;
+  }
+
   /** Whether a restart is asked for. */
   async wantsRestart(): Promise<boolean> {
     return (await this.#present("RESTART")).length > 0;

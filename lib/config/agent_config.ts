@@ -222,6 +222,13 @@ const newKeys = {
   metrics_host: filledText().default(DEFAULT_METRICS_HOST).describe(
     "Address that the metrics and the status page are served on.",
   ),
+  page_actions: z.boolean().default(false).describe(
+    "Whether this agent can be taken offline and online, restarted and handed over from its page, by " +
+      "whoever has the token of `page_token_file`.",
+  ),
+  page_token_file: filledText().optional().describe(
+    "File whose first line is that token: 16 characters or more. It is read at each action.",
+  ),
   token_file: filledText().optional().describe(
     "JSON with the `refresh_token` of this agent; absent: the file of `--token-file`.",
   ),

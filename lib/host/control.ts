@@ -15,6 +15,12 @@ export class Control implements AgentControl {
     this.#ask((requests) => requests.restart());
   }
 
+  /** Passes on what is asked by a person, who is told when it could not be. */
+  async askNow(ask: (requests: AgentRequests) => Promise<string>): Promise<string> {
+    if (this.#requests === undefined) return "The agent is about to begin; try again in a moment.";
+    return await ask(this.#requests);
+  }
+
   leave(why: LeaveReason): void {
     this.#ask((requests) => requests.leave(why));
   }

@@ -19,6 +19,7 @@ import {
   lineOf,
   stderrIsJournal,
 } from "../observe/log.ts";
+import type { PageActions } from "../observe/page_actions.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import { Connections } from "../server/connections.ts";
@@ -31,12 +32,16 @@ import {
   type ConfigurationSource,
   type Look,
 } from "./configurations.ts";
+import type { HostedAgent } from "./hosted_agent.ts";
 import { type Endpoint, openEndpoint } from "./endpoint.ts";
 import { withLastResort } from "./last_resort.ts";
 import type { Signals } from "./signals.ts";
 
 /** How often the configurations are looked at. */
 const LOOK_EVERY_MS = 10_000;
+
+/** Between an answer that says what comes, and that. */
+const ANSWER_MS = 500;
 
 /** What a host is made of. */
 export interface HostOptions {
@@ -94,6 +99,7 @@ class Host {
   #log: Log;
   #pool: AgentPool | undefined;
   #endpoint: Endpoint | undefined;
+  #handOver = () => {};
   readonly #startedAt: number;
   /** How often the configurations were read again for a SIGHUP. */
   #reloads = 0;
@@ -153,6 +159,10 @@ class Host {
     sink = combineSinks(sinks.filter((one) => one !== undefined), log);
 
     const over = () => systemd?.stopping();
+    this.#handOver = () => {
+      lastResort.leave(restartStatus);
+      pool.handOver();
+    };
     lastResort.signals.listen({
       restart: () => pool.restart(),
       stop: (signal, again) => {
@@ -166,8 +176,7 @@ class Host {
           return void this.#look({ all: true }).then(() => this.#reloads++);
         }
         log.info("SIGHUP: the agent hands over to the next process, and jobs go on");
-        lastResort.leave(restartStatus);
-        pool.handOver();
+        this.#handOver();
       },
     });
     if (!this.#isOne) {
@@ -282,6 +291,7 @@ class Host {
       board: hosted?.board,
       trouble,
       leaves: hosted?.leaves,
+      actions: hosted && this.#actionsOf(hosted),
     });
     return {
       version: VERSION,
@@ -298,6 +308,21 @@ class Host {
           mistakes: [...mistakes],
           ...(agentId !== undefined && { agent_id: agentId }),
         })),
+    };
+  }
+
+  #actionsOf(hosted: HostedAgent): PageActions | undefined {
+    const { page_actions: areWanted, page_token_file: tokenFile } = hosted.config;
+    if (!areWanted || tokenFile === undefined) return undefined;
+    return {
+      tokenFile,
+      act: async (asked) => {
+        if (asked.action !== "hand-over") return await hosted.act(asked);
+        hosted.log.info("Asked for on the page: hand over");
+        // The answer is to be read before the process ends.
+        this.#options.clock.sleep(ANSWER_MS).then(this.#handOver);
+        return "The process hands over to the next one, which its supervisor starts; jobs go on.";
+      },
     };
   }
 

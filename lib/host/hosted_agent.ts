@@ -17,6 +17,7 @@ import {
   LOG_FILE_NAME,
   type LogLines,
 } from "../observe/log.ts";
+import type { PageAction } from "../observe/page_actions.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
 import type { HostStatus } from "../observe/status_schema.ts";
 import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
@@ -109,6 +110,18 @@ export class HostedAgent {
   /** Asks it to restart when it is online and no job runs. */
   restart(): void {
     this.#control.restart();
+  }
+
+  /** Carries out what is asked on its page, or has it carried out; says which. */
+  async act({ action, comment }: PageAction): Promise<string> {
+    this.log.info(`Asked for on the page: ${action}`, comment === "" ? {} : { comment });
+    if (action === "restart") {
+      this.restart();
+      return "The agent restarts as soon as it is online and no job runs.";
+    }
+    return await this.#control.askNow((requests) =>
+      action === "offline" ? requests.offline(comment) : requests.online()
+    );
   }
 
   /** Asks it to end when no job runs. */

@@ -19,10 +19,11 @@ import { piecesOf } from "./log_pieces.ts";
 import type { Metrics } from "./metrics.ts";
 import { type AgentView, hostStatus, type HostView } from "./host_view.ts";
 import { showText } from "./output_text.ts";
-import { renderAgentPage, renderDownPage } from "./page/agent_page.ts";
+import { renderActionPage, renderAgentPage, renderDownPage } from "./page/agent_page.ts";
 import { renderHostPage } from "./page/host_page.ts";
 import { PAGE_JS } from "./page/script.ts";
 import { iconOf, PAGE_CSS } from "./page/style.ts";
+import { ActionDesk } from "./page_actions.ts";
 import type { StatusBoard } from "./status.ts";
 
 /** How often a port that is in use is tried again: the process before us may still be stopping. */
@@ -44,7 +45,7 @@ const SECURITY_HEADERS = {
     "frame-ancestors 'none'",
   "x-content-type-options": "nosniff",
   "x-frame-options": "DENY",
-  "referrer-policy": "no-referrer",
+  "referrer-policy": "same-origin",
   "cross-origin-opener-policy": "same-origin",
   "cross-origin-resource-policy": "same-origin",
   "cache-control": "no-store",
@@ -177,13 +178,24 @@ function createHealthApp(
     if (onlyLoopback && !isLoopback(hostOf(c))) {
       // DNS rebinding: a web page has its own name point to this host and would read the answer.
       c.res = c.text("This endpoint is served to localhost only.\n", 421);
-    } else if (c.req.method !== "GET" && c.req.method !== "HEAD") {
+    } else if (!["GET", "HEAD"].includes(c.req.method) && !isAction(c)) {
       c.res = c.text("Only GET and HEAD.\n", 405, { allow: "GET, HEAD" });
     } else {
       await next();
     }
     for (const [name, value] of Object.entries(SECURITY_HEADERS)) c.res.headers.set(name, value);
   });
+
+  /** Whether somebody acts on a page that lets them; not from a page of somebody else's. */
+  const isAction = (c: Context) => {
+    const [, encoded] = /^\/agents\/([^/]+)\/actions$/.exec(c.req.path) ?? [];
+    if (c.req.method !== "POST" || encoded === undefined) return false;
+    const isOfAgent = view.agents().some(({ agentId, actions }) =>
+      actions !== undefined && encodeURIComponent(agentId) === encoded
+    );
+    const origin = c.req.header("origin");
+    return isOfAgent && (origin === undefined || URL.parse(origin)?.host === c.req.header("host"));
+  };
 
   app.get(
     "/metrics",
@@ -240,8 +252,22 @@ function createHealthApp(
     if (agent === undefined) return c.text("There is no such agent.\n", 404);
     return c.html(pageOf(agent));
   });
-  const pageOf = (agent: AgentView) =>
-    renderOneAgent(agent, { version: view.version, now: clock.now() });
+  const desk = new ActionDesk(clock);
+  app.post("/agents/:agent/actions", async (c) => {
+    const agentId = c.req.param("agent");
+    const actions = view.agent(agentId)?.actions;
+    if (actions === undefined) return c.text(NOT_RUNNING, 404);
+    const { status, words } = await desk.take(new URLSearchParams(await c.req.text()), actions);
+    const answer = { isDone: status === 200, words };
+    return c.html(renderActionPage(agentId, { answer, ...about() }), status);
+  });
+  app.get("/agents/:agent/actions", (c) => {
+    const agentId = c.req.param("agent");
+    if (view.agent(agentId)?.actions === undefined) return c.text("It cannot be acted on.\n", 404);
+    return c.html(renderActionPage(agentId, about()));
+  });
+  const about = () => ({ version: view.version, now: clock.now() });
+  const pageOf = (agent: AgentView) => renderOneAgent(agent, about());
   app.get("/", (c) => {
     const [only] = view.agents();
     return c.html(
@@ -276,7 +302,7 @@ const NOT_RUNNING = "There is no such agent that runs.\n";
 
 /** The page of one agent; of one that does not run all that is known is why. */
 function renderOneAgent(
-  { agentId, board, configuration, defaults, trouble }: AgentView,
+  { agentId, board, configuration, defaults, trouble, actions }: AgentView,
   { version, now }: { version: string; now: number },
 ) {
   if (board === undefined) {
@@ -293,6 +319,7 @@ function renderOneAgent(
     log: piecesOf(log.subarray(skipped), marks).pieces,
     serial: piecesOf(board.serialTail()).pieces,
     jobPage: undefined,
+    canAct: actions !== undefined,
   });
 }
 

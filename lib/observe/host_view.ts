@@ -1,5 +1,6 @@
 /** A host as those see it who ask over HTTP: its agents, and what is wrong with its configurations. */
 import { resultOf } from "./job_words.ts";
+import type { PageActions } from "./page_actions.ts";
 import type { AgentStatus, AgentSummary, HostStatus, PastJob } from "./status_schema.ts";
 import type { StatusBoard } from "./status.ts";
 
@@ -11,6 +12,8 @@ export interface AgentView {
   configuration: Record<string, unknown>;
   /** What a configuration has where its file says nothing. */
   defaults?: Record<string, unknown>;
+  /** What may be asked for on its page; undefined where that is not wanted. */
+  actions?: PageActions | undefined;
   /** Undefined while it does not run. */
   board: StatusBoard | undefined;
   /** Why it does not run, or is thought to hang. */

@@ -1,5 +1,5 @@
 /**
- * A small HTTP server for questions: GET and what has no body, one request a connection. The runtime's own
+ * A small HTTP server for questions and short forms, one request a connection. The runtime's own
  * takes as many connections as come, waits for ever for the rest of a request, and ends at the first
  * connection for which there is no file left.
  */
@@ -129,10 +129,11 @@ export class HttpServer {
 
   async #serve(connection: Connection): Promise<void> {
     const { conn } = connection;
-    const head = await this.#within(REQUEST_LIMIT_MS, conn, readHead(conn));
-    if (head === undefined) return;
+    const read = await this.#within(REQUEST_LIMIT_MS, conn, readRequest(conn));
+    if (read === undefined) return;
     connection.isIncomplete = false;
-    const request = parseRequest(head);
+    const { head } = read;
+    const request = parseRequest(read);
     const response = request === undefined
       ? new Response("This is no request.\n", { status: 400 })
       : await this.#options.answer(request);
@@ -194,23 +195,41 @@ export class HttpServer {
 const encoder = new TextEncoder();
 const NEW_LINE = encoder.encode("\r\n");
 
-/** Everything before the body; undefined when it ends early or is too long. */
-async function readHead(conn: Deno.Conn): Promise<string | undefined> {
+/** A request as it came: bytes as characters, as headers have them, and its body. */
+interface RawRequest {
+  head: string;
+  body: Uint8Array<ArrayBuffer>;
+}
+
+/** A whole request; undefined when it ends early or is too long. */
+async function readRequest(conn: Deno.Conn): Promise<RawRequest | undefined> {
   const buffer = new Uint8Array(LARGEST_REQUEST_BYTES);
   let filled = 0;
-  while (filled < buffer.length) {
+  let head: string | undefined;
+  while (true) {
+    if (head === undefined) {
+      const text = String.fromCharCode(...buffer.subarray(0, filled));
+      const end = /\r?\n\r?\n/.exec(text);
+      if (end !== null) head = text.slice(0, end.index + end[0].length);
+    }
+    if (head !== undefined) {
+      const end = head.length + bodyLength(head);
+      if (filled >= end) return { head, body: buffer.slice(head.length, end) };
+    }
+    if (filled === buffer.length) return undefined;
     const read = await conn.read(buffer.subarray(filled));
     if (read === null) return undefined;
     filled += read;
-    // Bytes as characters, as headers have them.
-    const text = String.fromCharCode(...buffer.subarray(0, filled));
-    const end = /\r?\n\r?\n/.exec(text);
-    if (end !== null) return text.slice(0, end.index + end[0].length);
   }
-  return undefined;
 }
 
-function parseRequest(head: string): Request | undefined {
+/** Only a form has a body that anybody reads. */
+function bodyLength(head: string): number {
+  if (!head.startsWith("POST ")) return 0;
+  return Number(/^content-length:[ \t]*(\d{1,9})[ \t]*\r?$/im.exec(head)?.[1] ?? 0);
+}
+
+function parseRequest({ head, body }: RawRequest): Request | undefined {
   const [first = "", ...lines] = head.trimEnd().split(/\r?\n/);
   const [, method, target] = /^([A-Z]+) (\S+) HTTP\/1\.[01]$/.exec(first) ?? [];
   if (method === undefined || target === undefined) return undefined;
@@ -224,7 +243,7 @@ function parseRequest(head: string): Request | undefined {
     const origin = `http://${headers.get("host") || "localhost"}`;
     // The whole URL is what a client sends that takes us for a proxy, as one at a socket does.
     const url = target.startsWith("/") ? `${origin}${target}` : target;
-    return new Request(url, { method, headers });
+    return new Request(url, { method, headers, ...(body.length > 0 && { body }) });
   } catch {
     // No host name, a forbidden method or character.
     return undefined;

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { Browser, Page } from "playwright-core";
 import type { Emit } from "../../lib/observe/events.ts";
+import type { PageAction } from "../../lib/observe/page_actions.ts";
 import { startBrowser } from "./browser.ts";
 import { type HostScene, Plan, running, serveHost, serveLab, waits } from "./host_scene.ts";
 import { look, lookAt, open, shows } from "./look.ts";
@@ -125,6 +126,41 @@ Deno.test("a host without agents says what will be there, and which configuratio
     await page.getByText("/etc/a.conf:3:1: unknown key 'quues'").waitFor();
     assertEquals(await page.title(), "1 needs a person · 0 busy · 0 agents");
     await look(browser, scene.url, "host-empty");
+  }));
+
+Deno.test("one acts from the page of an agent, without a script too, and is told what came of it", () =>
+  withHost(serveHost, async (scene, browser) => {
+    const tokenFile = await Deno.makeTempFile();
+    await Deno.writeTextFile(tokenFile, "a token of some length\n");
+    const asked: PageAction[] = [];
+    const act = (action: PageAction) => {
+      asked.push(action);
+      return Promise.resolve("The agent takes no more jobs.");
+    };
+    const emit = await scene.add("a", { actions: { tokenFile, act } });
+    await scene.add("b");
+    const plan = new Plan();
+    plan.at(1, emit, ...waits());
+    plan.run(scene);
+    for (const javaScriptEnabled of [true, false]) {
+      const context = await browser.newContext({ javaScriptEnabled });
+      const page = await context.newPage();
+      await page.goto(`${scene.url}/agents/a`);
+      await page.getByRole("link", { name: "Act" }).click();
+      await page.getByLabel("Token").fill("a token of some length");
+      await page.getByLabel("Comment").fill("new card");
+      await page.getByRole("button", { name: "Take offline" }).click();
+      await page.getByText("The agent takes no more jobs.").waitFor();
+      assertEquals(asked.splice(0), [{ action: "offline", comment: "new card" }]);
+      await page.getByLabel("Token").fill("another token of some length");
+      await page.getByRole("button", { name: "Restart" }).click();
+      await page.getByText("the token is wrong").waitFor();
+      assertEquals(asked, []);
+    }
+    const page = await open(browser, `${scene.url}/agents/b`);
+    assertEquals(await page.getByRole("link", { name: "Act" }).count(), 0);
+    await look(browser, `${scene.url}/agents/a/actions`, "act");
+    await Deno.remove(tokenFile);
   }));
 
 Deno.test("when nobody answers any more the whole page says so", () =>

@@ -8,6 +8,7 @@ import { serveHealth } from "../../lib/observe/health.ts";
 import type { AgentView, HostView } from "../../lib/observe/host_view.ts";
 import { createLiveness } from "../../lib/observe/liveness.ts";
 import { createMetrics } from "../../lib/observe/metrics.ts";
+import type { PageActions } from "../../lib/observe/page_actions.ts";
 import { createStatus } from "../../lib/observe/status.ts";
 import type { Phase } from "../../lib/phases.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
@@ -51,6 +52,7 @@ interface AgentOptions {
   queues?: string[];
   /** Why it does not run. */
   trouble?: string;
+  actions?: PageActions;
 }
 
 /** Serves a host without agents. */
@@ -86,7 +88,7 @@ export async function serveHost(): Promise<HostScene> {
     url: (health.url ?? "").replace(/\/$/, ""),
     clock,
     broken,
-    async add(agentId, { queues = ["rpi4"], trouble } = {}) {
+    async add(agentId, { queues = ["rpi4"], trouble, actions } = {}) {
       const own = `${folder}/${encodeURIComponent(agentId)}`;
       await Deno.mkdir(own);
       const board = trouble !== undefined ? undefined : await createStatus({
@@ -108,7 +110,15 @@ export async function serveHost(): Promise<HostScene> {
         output_timeout: 1800,
       };
       const defaults = { ...defaultConfig() };
-      agents.push({ agentId, file: `/etc/${agentId}`, configuration, defaults, board, trouble });
+      agents.push({
+        agentId,
+        file: `/etc/${agentId}`,
+        configuration,
+        defaults,
+        board,
+        trouble,
+        actions,
+      });
       metrics.add(agentId, "", "");
       const sink = combineSinks([...(board === undefined ? [] : [board.sink]), metrics.sink], log);
       return emitterOf(agentId, { clock, sink });

@@ -60,6 +60,7 @@ Deno.test("a configuration of three lines has every default of the contract", as
     attachments_max_name: 255,
     attachments_max_download: 4294967296,
     metrics_host: "127.0.0.1",
+    page_actions: false,
     log_format: "text",
     secret_names_allowed: [],
   });
@@ -376,6 +377,8 @@ const WRONG: Record<string, [value: string, message: string][]> = {
     ["0", "is the number '0', must be at least 1"],
     ["'80'", "is the text '80', must be a whole number: remove the quotes"],
   ],
+  page_actions: [["1", "is the number '1', must be true or false"]],
+  page_token_file: [["''", "is the text, must not be empty"]],
   metrics_host: [["''", "is the text '', must not be empty"]],
   log_format: [["xml", "is the text 'xml', must be 'text' or 'json'"]],
 };

@@ -354,6 +354,48 @@ Deno.test("on an address for others any name will do", () =>
     assertMatch(answer, /^HTTP\/1\.1 200 /);
   }, { host: "0.0.0.0" }));
 
+Deno.test("one acts on a page only where that is wanted, with a token, and not from somebody else's page", () =>
+  withHealth(async ({ url, view, clock }) => {
+    const post = (headers: Record<string, string> = {}, token = "a token of some length") =>
+      get(`${url}/agents/agent-1/actions`, {
+        method: "POST",
+        body: new URLSearchParams({ token, action: "offline", comment: "<b>card" }),
+        headers,
+      });
+    assertEquals((await post()).status, 405);
+    assertEquals((await get(`${url}/agents/agent-1/actions`)).status, 404);
+    assertEquals((await get(`${url}/`)).text.includes(">Act<"), false);
+    const tokenFile = await Deno.makeTempFile();
+    await Deno.writeTextFile(tokenFile, "a token of some length\n");
+    const asked: string[] = [];
+    const [agent] = view.agents;
+    if (agent === undefined) throw new Error("There is no agent");
+    agent.actions = {
+      tokenFile,
+      act: ({ action, comment }) => {
+        asked.push(`${action} ${comment}`);
+        return Promise.resolve(`taken: ${comment}`);
+      },
+    };
+    assertStringIncludes((await get(`${url}/`)).text, '<a href="/agents/agent-1/actions">Act</a>');
+    const form = await get(`${url}/agents/agent-1/actions`);
+    assertStringIncludes(form.text, 'action="/agents/agent-1/actions"');
+    assertEquals(form.text.includes("http-equiv"), false);
+    const done = await post();
+    assertEquals(done.status, 200);
+    assertStringIncludes(done.text, "taken: &lt;b&gt;card");
+    assertEquals((await post({ origin: "http://evil.example" })).status, 405);
+    assertEquals((await post({ origin: url })).status, 200);
+    const wrong = post({}, "a token of another length");
+    while (clock.sleepers === 0) await settle();
+    await clock.advance(1_000);
+    assertEquals((await wrong).status, 403);
+    assertEquals(asked, ["offline <b>card", "offline <b>card"]);
+    assertEquals((await get(`${url}/agents/agent-1`, { method: "POST" })).status, 405);
+    assertEquals((await get(`${url}/agents/%ff/actions`, { method: "POST" })).status, 405);
+    await Deno.remove(tokenFile);
+  }));
+
 Deno.test("nothing can be changed: other methods are refused, HEAD is answered", () =>
   withHealth(async ({ url }) => {
     for (const method of ["POST", "PUT", "DELETE", "OPTIONS"]) {

@@ -37,6 +37,9 @@ export async function checkAgent(
   if (metrics_port === undefined && metrics_host !== DEFAULT_METRICS_HOST) {
     say("warning", ["metrics_host"], "does nothing without metrics_port (or the option -p)");
   }
+  if (config.page_actions === true && config.page_token_file === undefined) {
+    say("mistake", ["page_actions"], "does nothing without page_token_file");
+  }
   if (withFolders) await checkLimits(config, say);
   for (const key of withFolders ? FOLDER_KEYS : []) {
     const folder = config[key];

@@ -24,6 +24,7 @@ import {
   STATE_KIND,
 } from "./frame.ts";
 import { phaseWords, resultOf } from "../job_words.ts";
+import { ACTION_WORDS } from "../page_actions.ts";
 import { renderJumps, renderLines } from "./log_view.ts";
 
 /** What the page is made of. */
@@ -36,6 +37,8 @@ export interface AgentPageContent {
   serial: LogPiece[];
   /** Where the server shows a job to people; undefined where it has no pages. */
   jobPage: ((jobId: string) => string) | undefined;
+  /** Whether the operator lets people act from here. */
+  canAct: boolean;
 }
 
 /** Renders the page. */
@@ -59,6 +62,7 @@ export function renderAgentPage(content: AgentPageContent): Markup {
       <nav aria-label="Where you are"><a href="/">Agents</a></nav>
       <h1>${show(status.agent_id)}</h1>
       <div class="now" data-part="state" role="status">${renderState(status, kind, state)}</div>
+      ${content.canAct ? html`<a href="${pathOf(status.agent_id)}/actions">Act</a>` : NOTHING}
       <p class="version"><span class="long">testflinger-agent </span>${show(status.version)}</p>
     `,
     main: html`
@@ -109,6 +113,52 @@ export function renderDownPage(
         <p class="notice bad">${show(why)}</p>
       </div>
       <p class="empty">Its job, its log and its recent jobs will be shown here when it runs.</p>
+    `,
+    foot: html`<p>testflinger-agent ${show(version)}</p>`,
+  });
+}
+
+/** What somebody has asked for on a page, and what came of it. */
+export interface ActionAnswer {
+  isDone: boolean;
+  words: string;
+}
+
+/** The page on which people act, with the answer to what was asked before. It is never loaded again by itself. */
+export function renderActionPage(
+  agentId: string,
+  { answer, version, now }: { answer?: ActionAnswer; version: string; now: number },
+): Markup {
+  return renderFrame({
+    title: answer === undefined
+      ? `${agentId}: act`
+      : `${agentId}: ${answer.isDone ? "asked" : "not done"}`,
+    icon: answer?.isDone === false ? "bad" : "good",
+    page: "form",
+    address: pathOf(agentId),
+    now,
+    version,
+    head: html`
+      <nav aria-label="Where you are"><a href="/">Agents</a> / <a href="${pathOf(agentId)}">${show(
+        agentId,
+      )}</a></nav>
+      <h1>Act</h1>
+    `,
+    main: html`
+      ${answer === undefined ? NOTHING : html`
+        <p class="notice ${answer.isDone ? "good" : "bad"}" role="status">${show(answer.words)}</p>
+      `}
+      <form class="act" method="post" action="${pathOf(agentId)}/actions">
+        <label>Token <input type="password" name="token" autocomplete="current-password" required></label>
+        <label>Comment <input type="text" name="comment" autocomplete="off" maxlength="500"></label>
+        ${Object.entries(ACTION_WORDS).map(([action, words]) =>
+          html`
+            <button name="action" value="${action}">${words}</button>
+          `
+        )}
+      </form>
+      <p class="empty">A job that runs goes on to its end; “Hand over” starts the whole process again
+        meanwhile, which needs a supervisor such as systemd. The comment is for “Take offline”.</p>
     `,
     foot: html`<p>testflinger-agent ${show(version)}</p>`,
   });

@@ -23,7 +23,7 @@ export interface PageFrame {
   /** The icon in the browser's tab. */
   icon: Kind;
   /** Which script's part: see `script.ts`. */
-  page: "host" | "agent" | "down";
+  page: "host" | "agent" | "down" | "form";
   /** Where the page's parts are fetched again. */
   address: string;
   /** Where its live events are. */
@@ -49,7 +49,9 @@ export function renderFrame(frame: PageFrame): Markup {
         <title>${show(frame.title)}</title>
         <link id="icon" rel="icon" type="image/svg+xml" href="/icon-${frame.icon}.svg">
         <link rel="stylesheet" href="/page.css">
-        <noscript><meta http-equiv="refresh" content="${RELOAD_S}"></noscript>
+        ${frame.page === "form"
+          ? NOTHING
+          : html`<noscript><meta http-equiv="refresh" content="${RELOAD_S}"></noscript>`}
         <script src="/page.js" defer></script>
       </head>
       <body data-page="${frame.page}" data-address="${frame.address}" data-now="${frame.now}"

@@ -441,7 +441,9 @@ byId("query")?.form.addEventListener("submit", (event) => event.preventDefault()
 /** A search in the address has been done by the agent: the script needs all rows. */
 if (location.search !== "" && body.dataset.page === "host") refresh();
 setInterval(() => { if (!document.hidden) tick(); }, 1000);
-setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+if (body.dataset.page !== "form") {
+  setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+}
 tick();
 `;

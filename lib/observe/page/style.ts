@@ -113,6 +113,8 @@ dt { color: var(--quiet); } dd { margin: 0; min-width: 0; }
 }
 .now { display: flex; flex-wrap: wrap; gap: 0 var(--s3); }
 
+.act { display: flex; flex-wrap: wrap; gap: var(--s2) var(--s3); align-items: center; }
+.act label { display: flex; gap: var(--s2); align-items: center; }
 .tools { display: flex; flex-wrap: wrap; align-items: center; gap: var(--s1) var(--s4); margin-bottom: var(--s2); }
 .tools h2 { margin: 0; }
 .tools label { display: flex; align-items: center; gap: var(--s1); }
