@@ -2,18 +2,24 @@
  * Devices that boot a small imager over the network. The imager listens on HTTP, and on request
  * fetches an image from the agent's host over TCP and writes it.
  */
-import { join } from "node:path";
 import * as z from "zod";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type CommonConfig, need, port, script, type ShapeOutput } from "./support/config.ts";
 import { messageOf, ProvisioningError, RecoveryError } from "./support/errors.ts";
-import { checkDownload, download } from "./support/http/download.ts";
+import { checkDownload } from "./support/http/download.ts";
 import { serveOnce } from "./support/http/file_server.ts";
 import { imageUrlShape } from "./support/image/config.ts";
-import { recompressToXz } from "./support/image/recompress.ts";
+import { asXz } from "./support/image/recompress.ts";
+import { type Image, type ImageSource, openImage } from "./support/image/source.ts";
 import { type Credentials, credentials } from "./support/job.ts";
-import { QEMU_IMG, SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
+import {
+  QEMU_IMG,
+  SSH,
+  SSH_COPY_ID,
+  SSHPASS,
+  UNPACK_PROGRAMS,
+} from "./support/process/programs.ts";
 import { succeeded } from "./support/process/runner.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
 import { bracketed, deviceTarget, ssh, type SshTarget } from "./support/ssh/ssh.ts";
@@ -77,6 +83,7 @@ export const netboot = defineConnector({
       version: ["--version"],
       onlyFor: "images that are not compressed with xz",
     },
+    ...UNPACK_PROGRAMS.filter(({ name }) => name !== "xz"),
   ],
   prepare(ctx, { job, data: { url, sha256 } }) {
     if (url === undefined) {
@@ -85,12 +92,13 @@ export const netboot = defineConnector({
       );
     }
     checkDownload(ctx, { url, sha256 });
-    return { url, sha256, login: credentials(job, DEFAULT_LOGIN) };
+    const source: ImageSource = { kind: "url", url, sha256, bmap: "none" };
+    return { source, login: credentials(job, DEFAULT_LOGIN) };
   },
-  async provision(ctx, { plan: { url, sha256, login } }) {
+  async provision(ctx, { plan: { source, login } }) {
     const device = deviceTarget(ctx, login);
-    const { path } = await download(ctx, { url, sha256, to: join(ctx.cwd, "install.img") });
-    const image = await recompressToXz(ctx, path);
+    // It arrives while the imager comes up.
+    await using image = await openImage(ctx, source);
     if (await imagerMissing(ctx) !== undefined) await bringUpImager(ctx, device);
     await write(ctx, image);
     await runScript(ctx, {
@@ -200,9 +208,10 @@ async function select(
 }
 
 /** Has the imager fetch the image and write it. */
-async function write(ctx: NetbootContext, image: string): Promise<void> {
+async function write(ctx: NetbootContext, image: Image): Promise<void> {
+  await using packed = await asXz(ctx, image);
   await using server = await serveOnce(ctx, {
-    file: image,
+    body: packed.stream,
     clients: [need(ctx.config, "device_ip")],
   });
   const from = encodeURIComponent(`${bracketed(server.address)}:${server.port}`)

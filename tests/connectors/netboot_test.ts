@@ -101,9 +101,13 @@ Deno.test("15-netboot 1: the imager gets the image as xz, and the device is wait
     "/reboot",
   ]);
   assertEquals(await unxz(lab, imager.written ?? new Uint8Array()), IMAGE);
-  const served = await Deno.stat(join(lab.cwd, "install.img.xz"));
-  assertEquals(imager.written?.length, served.size);
-  assertStringIncludes(run.stdout, `wrote ${served.size} bytes`);
+  assertStringIncludes(run.stdout, `wrote ${imager.written?.length} bytes`);
+  assertStringIncludes(
+    run.stderr,
+    `The imager has the whole image: ${imager.written?.length} bytes`,
+  );
+  // Nothing of it is left.
+  assertEquals([...Deno.readDirSync(lab.cwd)].filter(({ name }) => /image|install/.test(name)), []);
   assertEquals((await lab.read("selected")).trim(), "test");
   assert(!await lab.has("reset"), "a device that boots was reset");
   assertEquals(lab.clock.paused, [60_000, 10_000, 10_000, 10_000]);
@@ -318,18 +322,56 @@ Deno.test("a device that does not come up after the flash is reset, and given up
   );
 });
 
-Deno.test("an image that cannot be had or unpacked fails before the device is touched", async () => {
+Deno.test("an image that cannot be had fails before the device is touched", async () => {
   await using missing = await openLab();
   await missing.lab.job({ provision_data: { url: `http://127.0.0.1:${closedPort()}/i.img` } });
   assertEquals((await missing.lab.stage("netboot", "provision")).code, 1);
   assertEquals(missing.imager.asked, []);
+});
 
-  const broken = (await gzip(IMAGE)).slice(0, 1000);
-  await using scene = await openLab({ image: broken });
-  assertEquals((await scene.lab.stage("netboot", "provision")).code, 1);
-  assertStringIncludes(
-    (await scene.lab.failure("provision")).exception_message ?? "",
-    "Cannot unpack the image",
-  );
-  assertEquals(scene.imager.asked, []);
+Deno.test("an image that breaks off, or has the wrong checksum, never comes to its end, and is not booted", async () => {
+  const whole = await gzip(IMAGE);
+  for (
+    const [image, sha256, why] of [
+      [whole.slice(0, whole.length - 100), undefined, "Cannot unpack the image"],
+      [whole, "0".repeat(64), "it is not the right file"],
+    ] as const
+  ) {
+    await using scene = await openLab({ image });
+    const { lab, imager } = scene;
+    const job = await lab.json("testflinger.json") as { provision_data: Record<string, unknown> };
+    await lab.job({ provision_data: { ...job.provision_data, sha256 } });
+    assertEquals((await lab.stage("netboot", "provision")).code, 1);
+    assertStringIncludes((await lab.failure("provision")).exception_message ?? "", why);
+    assert(!imager.asked.includes("/reboot"));
+    // What the imager got, if anything, is no whole xz file.
+    await Deno.writeFile(join(lab.root, "got.xz"), imager.written ?? new Uint8Array());
+    const { success } = await new Deno.Command("xz", { args: ["-t", join(lab.root, "got.xz")] })
+      .output();
+    assert(!success);
+  }
+});
+
+Deno.test("the second job with an image has it from the host's cache, byte for byte", async () => {
+  const image = await gzip(IMAGE);
+  let whole = 0;
+  await using images = httpStub((_, raw) => {
+    if (raw.headers.get("if-none-match") === '"1"') return new Response(null, { status: 304 });
+    whole++;
+    return new Response(image, { headers: { etag: '"1"' } });
+  });
+  await using scene = await openLab();
+  const { lab, imager } = scene;
+  await lab.job({ provision_data: { url: `${images.url}/i.img.gz` } });
+  const cache = {
+    TESTFLINGER_IMAGE_CACHE: join(lab.root, "cache"),
+    TESTFLINGER_IMAGE_CACHE_MAX: "1000000000",
+  };
+  for (let n = 0; n < 2; n++) {
+    imager.written = undefined;
+    const run = await lab.stage("netboot", "provision", { env: cache });
+    assertEquals(run.code, 0, run.stderr);
+    assertEquals(await unxz(lab, imager.written ?? new Uint8Array()), IMAGE);
+  }
+  assertEquals(whole, 1);
 });

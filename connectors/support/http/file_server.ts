@@ -1,114 +1,125 @@
-import { createServer, isIP, type Server, type Socket } from "node:net";
+import { isIP } from "node:net";
 import { lookup } from "node:dns/promises";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { localAddressFor } from "./local_address.ts";
-import { progressOf } from "../log.ts";
 import { timeLimit, unlessAborted } from "../wait/time_limit.ts";
 
 const ACCEPT_TIMEOUT_MS = 120_000;
 const STALL_TIMEOUT_MS = 60_000;
-const CHUNK_BYTES = 1024 * 1024;
 
-/** A server for one file and one client: raw bytes over TCP, as `nc` reads them. */
+/** A server for one stream and one client: raw bytes over TCP, as `nc` reads them. */
 export interface OneShotServer extends AsyncDisposable {
   readonly address: string;
   readonly port: number;
   /**
-   * Waits until the client has the whole file.
+   * Waits until the client has all of it.
    *
-   * @throws ProvisioningError when nobody comes, the client stops reading, or not all was sent.
+   * @returns how many bytes that was.
+   *
+   * @throws ProvisioningError when nobody comes, or the client stops reading; what the stream throws.
    */
   sent(): Promise<number>;
 }
 
 /**
- * Serves `file` once, to one of `clients` (addresses or host names; the first one is the device)
+ * Serves `body` once, to one of `clients` (addresses or host names; the first one is the device)
  * and to nobody else.
  */
 export async function serveOnce(
   ctx: ConnectorContext,
-  { file, clients }: { readonly file: string; readonly clients: readonly string[] },
+  { body, clients }: {
+    readonly body: ReadableStream<Uint8Array>;
+    readonly clients: readonly string[];
+  },
 ): Promise<OneShotServer> {
   const peers = (await Promise.all(clients.map(addressesOf))).flat();
   const address = await ownAddress(peers[0] ?? "");
-  const { promise: accepted, resolve: accept, reject: giveUp } = Promise.withResolvers<Socket>();
+  const { promise: accepted, resolve: accept, reject: giveUp } = Promise.withResolvers<Deno.Conn>();
   accepted.catch(() => {});
-  let taken = false;
-  // A client that has nothing to say, such as an nc whose input is /dev/null, closes its side at once.
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on("error", () => {});
-    const peer = plain(socket.remoteAddress ?? "");
-    if (taken || !peers.includes(peer)) {
-      if (!taken) ctx.log.warning(`${peer} asked for a file that is not for it`);
-      socket.destroy();
-      return;
+  // Not node:net, which fails to write to a client that closes its own side meanwhile, such as an nc
+  // whose input is /dev/null.
+  const listener = Deno.listen({ hostname: address, port: 0 });
+  let taken: Deno.TcpConn | undefined;
+  const listening = (async () => {
+    for await (const client of listener) {
+      const peer = plain(client.remoteAddr.hostname);
+      if (taken === undefined && peers.includes(peer)) {
+        taken = client;
+        accept(client);
+        continue;
+      }
+      if (taken === undefined) ctx.log.warning(`${peer} asked for a file that is not for it`);
+      client.close();
     }
-    taken = true;
-    accept(socket);
-  });
-  const port = await listen(server, address);
+  })();
   const close = async () => {
-    if (taken) (await accepted).destroy();
     // What still waits for a client would wait for the whole of its time.
-    else giveUp(new Error("The server of the file was closed before anybody came for it"));
-    await new Promise<void>((resolve) => server.close(() => resolve()));
+    giveUp(new Error("The server of the file was closed before anybody came for it"));
+    listener.close();
+    await listening;
+    closeQuietly(taken);
+    if (!body.locked) await body.cancel().catch(() => {});
   };
   return {
     address,
-    port,
+    port: listener.addr.port,
     async sent() {
       using limit = timeLimit(ctx, {
         ms: ACCEPT_TIMEOUT_MS,
         message: `Nobody came for the file within ${ACCEPT_TIMEOUT_MS / 1000} s`,
       });
-      const socket = await unlessAborted(accepted, limit.signal).catch((error) => {
+      const client = await unlessAborted(accepted, limit.signal).catch((error) => {
         ctx.signal.throwIfAborted();
         throw new ProvisioningError(messageOf(error));
       });
-      return await send(ctx, file, socket);
+      return await send(ctx, body, client);
     },
     [Symbol.asyncDispose]: close,
   };
 }
 
-async function send(ctx: ConnectorContext, path: string, socket: Socket): Promise<number> {
-  using file = await Deno.open(path);
-  const { size } = await file.stat();
-  const progress = progressOf(ctx, { what: "Sending the image", total: size });
-  const buffer = new Uint8Array(CHUNK_BYTES);
-  const lost = new Promise<never>((_, reject) => {
-    socket.once("error", reject);
-    socket.once("close", () => reject(new Error("the connection was closed")));
-  });
-  lost.catch(() => {});
+async function send(
+  ctx: ConnectorContext,
+  body: ReadableStream<Uint8Array>,
+  client: Deno.Conn,
+): Promise<number> {
+  const reader = body.getReader();
   let sent = 0;
   try {
-    for (let read = await file.read(buffer); read !== null; read = await file.read(buffer)) {
+    while (true) {
+      // How long it may take to come is its own affair.
+      const { done, value } = await reader.read();
+      if (done) break;
       using limit = timeLimit(ctx, {
         ms: STALL_TIMEOUT_MS,
         message: `the client read nothing for ${STALL_TIMEOUT_MS / 1000} s`,
       });
-      // The socket keeps what it is given until it is sent.
-      const chunk = buffer.slice(0, read);
-      const written = new Promise<void>((resolve, reject) =>
-        socket.write(chunk, (error) => error ? reject(error) : resolve())
-      );
-      await unlessAborted(Promise.race([written, lost]), limit.signal);
-      sent += read;
-      progress.at(sent);
+      try {
+        for (let at = 0; at < value.length;) {
+          at += await unlessAborted(client.write(value.subarray(at)), limit.signal);
+        }
+      } catch (error) {
+        ctx.signal.throwIfAborted();
+        throw new ProvisioningError(`Only ${sent} bytes were sent: ${messageOf(error)}`, {
+          cause: error,
+        });
+      }
+      sent += value.length;
     }
-    socket.end();
-  } catch (error) {
-    ctx.signal.throwIfAborted();
-    throw new ProvisioningError(`Only ${sent} of ${size} bytes were sent: ${messageOf(error)}`, {
-      cause: error,
-    });
+    return sent;
   } finally {
-    progress.end();
+    closeQuietly(client);
+    await reader.cancel().catch(() => {});
   }
-  if (sent !== size) throw new ProvisioningError(`${sent} bytes were sent, expected ${size}`);
-  return sent;
+}
+
+function closeQuietly(client: Deno.Conn | undefined): void {
+  try {
+    client?.close();
+  } catch {
+    // It is closed.
+  }
 }
 
 async function addressesOf(host: string): Promise<string[]> {
@@ -129,17 +140,6 @@ async function ownAddress(peer: string): Promise<string> {
   });
   if (address !== undefined) return address;
   throw new ProvisioningError(`This host has no way to '${peer}'`);
-}
-
-function listen(server: Server, host: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(0, host, () => {
-      const address = server.address();
-      if (typeof address === "object" && address !== null) resolve(address.port);
-      else reject(new Error("a TCP server has a port"));
-    });
-  });
 }
 
 /** IPv4 addresses as a socket for both kinds shows them. */

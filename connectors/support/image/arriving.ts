@@ -48,7 +48,6 @@ export interface ArrivingImage extends AsyncDisposable {
 
 /** Where the bytes are, and how to wait for more of them. */
 interface Source {
-  readonly path: string;
   readonly size: number | undefined;
   /**
    * Waits until there is more than `beyond`, or all there will be, or it was begun anew since
@@ -57,7 +56,9 @@ interface Source {
   wait(beyond: number, generation: number): Promise<Progress>;
   /** Undefined: what is read has been verified as it was written. */
   readonly verify?: (digest: string) => Promise<void>;
-  /** Path of the whole image: it may have got another name. */
+  /** Opens what is there of it, which may get its final name at any moment. */
+  open(): Promise<Deno.FsFile>;
+  /** Path of the whole image, once it is there. */
   finalPath(): string;
   close(): Promise<void>;
 }
@@ -115,7 +116,13 @@ async function download(ctx: ConnectorContext, { url, wanted }: Wanted): Promise
     await close();
     throw error;
   }
-  return { path, size: transfer.total, wait: transfer.wait, finalPath: () => path, close };
+  return {
+    size: transfer.total,
+    wait: transfer.wait,
+    open: () => Deno.open(path),
+    finalPath: () => path,
+    close,
+  };
 }
 
 /** A download for the cache. The lock is given up when it has ended. */
@@ -142,14 +149,14 @@ async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransf
         throw new NotKept(messageOf(error), { cause: error });
       });
     },
-    onFetched: async ({ sha256, size, validators }) => {
+    onFetched: async ({ sha256, size, validators }, move) => {
       // Before the image is in its place: who reads it meanwhile looks for it there by the note.
       await cache.noteUrl({ url: url.href, digest: sha256, size, ...validators }).catch((error) =>
         ctx.log.warning(`The image will not be found in the cache: ${messageOf(error)}`)
       );
+      move(cache.contentPath(sha256));
       await cache.keep(url.href, sha256);
       await cache.count("miss", 0);
-      return cache.contentPath(sha256);
     },
     onEnded: async (how) => {
       // Only what broke off is worth going on with.
@@ -186,9 +193,9 @@ async function lead(ctx: ConnectorContext, wish: Lead): Promise<Source> {
     throw error;
   }
   return {
-    path: transfer.path,
     size: transfer.total,
     wait: transfer.wait,
+    open: () => transfer.open(),
     finalPath: () => transfer.finalPath,
     // What has arrived is kept: another process goes on from there.
     close: () => transfer.stop(),
@@ -217,8 +224,8 @@ async function kept(
   ctx.log.info(`The image is in the cache of this host: ${shownUrl(new URL(url))}`);
   const path = cache.contentPath(digest);
   return {
-    path,
     size,
+    open: () => Deno.open(path),
     wait: () => Promise.resolve({ size, isComplete: true, generation: 0 }),
     verify: async (found) => {
       if (found === digest) return;
@@ -290,10 +297,25 @@ async function follow(
     }
     return await own.wait(beyond, generation);
   };
+  /** A file of this name, if it is the one that we read: others may be on their way by now. */
+  const openOurs = async (name: string) => {
+    const opened = await Deno.open(name).catch(() => undefined);
+    if (opened !== undefined && (await opened.stat()).ino === ino) return opened;
+    opened?.close();
+    return undefined;
+  };
   return {
-    path,
     size: entry.size,
     wait,
+    async open() {
+      if (own !== undefined) return await own.open();
+      const arriving = await openOurs(path);
+      if (arriving !== undefined) return arriving;
+      await look();
+      const whole = finished && await openOurs(cache.contentPath(finished));
+      if (!whole) throw changed();
+      return whole;
+    },
     finalPath: () =>
       own?.finalPath ?? (finished === undefined ? path : cache.contentPath(finished)),
     async close() {
@@ -315,9 +337,12 @@ interface TransferOptions extends Wanted {
   readonly resume?: FetchTarget["resume"];
   readonly known?: FetchTarget["known"];
   readonly onHead?: NonNullable<FetchTarget["onHead"]>;
-  /** @returns where the file is now. */
-  readonly onFetched?: (fetched: Extract<Fetched, { ended: "fetched" }>) => Promise<string>;
-  readonly onEnded?: (how: "kept" | "not modified" | "wrong" | "broke off") => Promise<void>;
+  /** @param move told where the file is about to be. */
+  readonly onFetched?: (
+    fetched: Extract<Fetched, { ended: "fetched" }>,
+    move: (path: string) => void,
+  ) => Promise<void>;
+  readonly onEnded?: (how: "kept" | "not modified" | "broke off") => Promise<void>;
 }
 
 /** A download of this process, which goes on while what has arrived is read. */
@@ -366,10 +391,13 @@ class OwnTransfer {
         ended = "not modified";
         return begun.resolve("not modified");
       }
-      ended = "wrong";
-      expectChecksum(url, { found: fetched.sha256, wanted });
       ended = "kept";
-      this.finalPath = await onFetched?.(fetched) ?? path;
+      // Who reads it, too, may not want what this job wants; but nobody takes it unseen later.
+      const isWanted = wanted === undefined || wanted === fetched.sha256;
+      await onFetched?.(isWanted ? fetched : { ...fetched, validators: {} }, (path) => {
+        this.finalPath = path;
+      });
+      expectChecksum(url, { found: fetched.sha256, wanted });
       this.#progress = { ...this.#progress, size: fetched.size, isComplete: true };
       begun.resolve("arriving");
     };
@@ -380,6 +408,12 @@ class OwnTransfer {
       await onEnded?.(ended);
       this.#wake();
     });
+  }
+
+  /** Opens what is there of it. It is renamed once, and nobody else has the lock meanwhile. */
+  async open(): Promise<Deno.FsFile> {
+    return await Deno.open(this.finalPath).catch(() => Deno.open(this.path))
+      .catch(() => Deno.open(this.finalPath));
   }
 
   #wake(): void {
@@ -413,7 +447,7 @@ function arriving(source: Source): ArrivingImage {
       while (progress.size < length && !progress.isComplete) {
         progress = await source.wait(progress.size, progress.generation);
       }
-      using file = await openEither(source);
+      using file = await source.open();
       const bytes = new Uint8Array(Math.min(length, progress.size));
       let filled = 0;
       while (filled < bytes.length) {
@@ -455,7 +489,7 @@ function streamOf(source: Source): ReadableStream<Uint8Array> {
             known = await source.wait(at, generation);
             if (at > 0 && known.generation !== generation) throw changed();
           }
-          file ??= await openEither(source);
+          file ??= await source.open();
           const chunk = new Uint8Array(Math.min(CHUNK_BYTES, known.size - at));
           const read = chunk.length === 0 ? null : await file.read(chunk);
           if (read === null) {
@@ -480,9 +514,4 @@ function streamOf(source: Source): ReadableStream<Uint8Array> {
     },
     cancel: close,
   }, { highWaterMark: 1 });
-}
-
-/** It may get its final name at any moment. */
-async function openEither(source: Source): Promise<Deno.FsFile> {
-  return await Deno.open(source.finalPath()).catch(() => Deno.open(source.path));
 }

@@ -14,6 +14,7 @@ import { progressOf } from "../log.ts";
 import type { Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import type { Bmap, MappedRange } from "./bmap.ts";
+import { type Filtered, filtered, unfiltered } from "./filter.ts";
 import type { Image } from "./source.ts";
 import { chooseWire, localUnpacker, UNPACKING_FAILED, type WireName, wireOf } from "./wire.ts";
 
@@ -140,69 +141,26 @@ export async function readBackMapped(
   ctx.log.info(`Read back ${bmap.mappedSize} bytes from ${device}: they are what was written`);
 }
 
-/** An image that is being unpacked by a program of this host, which is gone when it is disposed of. */
-interface Unpacking extends AsyncDisposable {
-  readonly stream: ReadableStream<Uint8Array>;
-}
-
-/** Unpacks an image as it arrives. What goes wrong is thrown by the stream. */
+/** Unpacks an image as it arrives. */
 async function unpackHere(
   ctx: ConnectorContext,
   image: Pick<Image, "stream" | "unpacker" | "timeoutMs">,
-): Promise<Unpacking> {
-  if (image.unpacker === "cat") {
-    return { stream: await image.stream(), [Symbol.asyncDispose]: () => Promise.resolve() };
-  }
-  const packed = (await image.stream()).getReader();
-  let isStopped = false;
-  let wanted = Promise.withResolvers<void>();
-  const stop = () => {
-    isStopped = true;
-    wanted.resolve();
-    return packed.cancel().catch(() => {});
-  };
-  const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-  const stream = new ReadableStream<Uint8Array>({
-    start(controller) {
-      const run = async () => {
-        const result = await ctx.runner.run(localUnpacker(image.unpacker), {
-          timeoutMs: image.timeoutMs,
-          input: new ReadableStream<Uint8Array>({
-            async pull(input) {
-              const { done, value } = await packed.read();
-              if (done) input.close();
-              else input.enqueue(value);
-            },
-            cancel: (reason) => packed.cancel(reason),
-          }, { highWaterMark: 0 }),
-          async onStdout(bytes) {
-            await wanted.promise;
-            if (isStopped) throw new Error("The image is not needed any more");
-            wanted = Promise.withResolvers();
-            controller.enqueue(bytes);
-          },
-        });
-        if (isStopped) return;
-        if (succeeded(result)) return controller.close();
-        const why = "stderr" in result && result.stderr.trim() !== ""
-          ? result.stderr.trim()
-          : result.ended;
-        throw new ProvisioningError(
-          `Cannot unpack the image: '${image.unpacker}' on the agent's host says: ${why}`,
-        );
-      };
-      run().catch((error) => isStopped || controller.error(error)).finally(end);
+): Promise<Filtered> {
+  const input = await image.stream();
+  if (image.unpacker === "cat") return unfiltered(input);
+  return filtered(ctx, {
+    argv: localUnpacker(image.unpacker),
+    input,
+    timeoutMs: image.timeoutMs,
+    check(result) {
+      if (succeeded(result)) return;
+      const said = "stderr" in result ? result.stderr.trim() : "";
+      throw new ProvisioningError(
+        `Cannot unpack the image: '${image.unpacker}' on the agent's host says: ` +
+          (said || result.ended),
+      );
     },
-    pull: () => wanted.resolve(),
-    cancel: stop,
-  }, { highWaterMark: 0 });
-  return {
-    stream,
-    async [Symbol.asyncDispose]() {
-      await stop();
-      await ended;
-    },
-  };
+  });
 }
 
 interface Selection {
