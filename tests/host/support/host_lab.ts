@@ -4,6 +4,7 @@ import { type ServedSandbox, serveSandbox } from "../../../lib/sandbox/serve.ts"
 import type { Sandbox } from "../../../lib/sandbox/sandbox.ts";
 import { type AgentProcess, startProgram } from "../../support/agent_process.ts";
 import { freePort } from "../../support/free_port.ts";
+import { killAll } from "../../support/processes.ts";
 
 /** A test that waits longer than this has failed; real milliseconds. */
 const PATIENCE_MS = 60_000;
@@ -147,6 +148,8 @@ export class HostLab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const process of this.#started) await process[Symbol.asyncDispose]();
+    // Jobs outlive their agents.
+    for (const id of this.#ids) await killAll(`agent_id=${id}`);
     await this.served.close();
     for (const id of this.#ids) {
       const markers = ["RESTART", "OFFLINE"].map((kind) => `TESTFLINGER-DEVICE-${kind}-${id}`);
