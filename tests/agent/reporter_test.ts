@@ -40,6 +40,31 @@ Deno.test("an idle agent that asks every 10 s costs the server at most 12 reques
   while (!isOver) await clock.advance(10);
 });
 
+Deno.test("agents that begin together do not go on together: the first pause is any part of the interval", async () => {
+  const clock = new FakeClock();
+  await using lab = await Lab.open({ clock, config: { polling_interval: 10 } });
+  const agent = lab.start();
+  const asked = () => lab.sandbox.requests.filter(({ path }) => path === "/v1/job").length;
+  /** How long it is until the agent has asked so often; time stands still while it does. */
+  const pauseUntil = async (times: number) => {
+    const since = clock.now();
+    while (asked() < times) {
+      await clock.advance(clock.nextDue ?? 0);
+      await idle(clock);
+    }
+    return clock.now() - since;
+  };
+  while (asked() < 1) await clock.advance(10);
+  await idle(clock);
+  const [first, second] = [await pauseUntil(2), await pauseUntil(3)];
+  assert(first <= 10_000, `asked again after ${first} ms`);
+  assert(second >= 11_000 && second <= 12_000, `asked once more after ${second} ms`);
+  agent.stop();
+  let isOver = false;
+  agent.ended.finally(() => isOver = true);
+  while (!isOver) await clock.advance(10);
+});
+
 Deno.test("queues that the server did not take for a moment are advertised again soon, not a day later", async () => {
   await using lab = await Lab.open({ config: { advertised_queues: { "queue-1": "the first" } } });
   let refusals = 0;
