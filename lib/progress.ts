@@ -39,7 +39,8 @@ export function plainProgress(
   return {
     begin(task) {
       let saidPercent = 0;
-      let saidAt = clock.monotonic();
+      const since = clock.monotonic();
+      let saidAt = since;
       return {
         at(bytes) {
           const percent = percentOf(task, bytes) ?? 0;
@@ -47,7 +48,7 @@ export function plainProgress(
           if (step <= saidPercent && clock.monotonic() - saidAt < PLAIN_STEP_MS) return;
           saidPercent = Math.max(step, saidPercent);
           saidAt = clock.monotonic();
-          say(`${task.what}: ${amount(task, bytes)}`);
+          say(progressWords(task, bytes, saidAt - since));
         },
         end() {},
       };

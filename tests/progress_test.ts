@@ -27,8 +27,14 @@ Deno.test("progress without a known total is a line every 30 s, and so is one th
     assertEquals(
       lines,
       total === undefined
-        ? ["Downloading i.img: 3.0 MB so far", "Downloading i.img: 6.0 MB so far"]
-        : ["Downloading i.img: 0 % of 1000.0 MB", "Downloading i.img: 0 % of 1000.0 MB"],
+        ? [
+          "Downloading i.img: 3.0 MB so far, 0.1 MB/s",
+          "Downloading i.img: 6.0 MB so far, 0.1 MB/s",
+        ]
+        : [
+          "Downloading i.img: 0 % of 1000.0 MB, 0.1 MB/s, 2 h 47 min left",
+          "Downloading i.img: 0 % of 1000.0 MB, 0.1 MB/s, 2 h 46 min left",
+        ],
     );
   }
 });

@@ -209,7 +209,7 @@ function deviceIn(output: string, program: string): string {
 }
 
 /** Waits for the device, and makes sure that the control host itself does not live on it. */
-async function awaitDevice(ctx: MuxpiContext, device: string): Promise<void> {
+export async function awaitDevice(ctx: ConnectorContext, device: string): Promise<void> {
   const path = quote(device);
   // Older versions of lsblk know only one mount point of a device.
   const look = `test -b ${path} || exit ${NO_DEVICE_STATUS}; ` +

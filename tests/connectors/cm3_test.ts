@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { output, SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
 import { ControlHost, type ImagePartition } from "./support/control_host.ts";
 import { Lab, type Run } from "./support/lab.ts";
-import { closedPort, until } from "./support/stubs.ts";
+import { closedPort, httpStub, until } from "./support/stubs.ts";
 import { FORCE_TREE, prepareTree } from "./support/tree_control_host.ts";
 
 const UBUNTU: readonly ImagePartition[] = [
@@ -313,5 +313,60 @@ testWithTools(
     assertStringIncludes(await output(["cat", seed]), server.user);
     // One for all that is done on the control host; the rest is ssh-copy-id, as this is the device, too.
     assert(server.logins <= 4, `${server.logins} logins`);
+  },
+);
+
+testWithTools(
+  "where the configuration shows how to see the eMMC, the agent writes it: from the cache, with the block map",
+  [...SSH_TOOLS, "sshpass", "ssh-copy-id"],
+  async () => {
+    await using server = await SshServer.open({ forceCommand: FORCE_TREE });
+    await using lab = await Lab.open();
+    const medium = await prepareTree(server);
+    const image = Uint8Array.from({ length: 3 * 4096 }, (_, i) => (i * 7919) % 251);
+    await using images = httpStub(({ path }) =>
+      path === "/i.img" ? new Response(image, { headers: { etag: '"1"' } }) : new Response(
+        `<bmap version="1.2"><ImageSize>12288</ImageSize><BlockSize>4096</BlockSize>` +
+          `<BlocksCount>3</BlocksCount><MappedBlocksCount>2</MappedBlocksCount>` +
+          `<BlockMap><Range>0</Range><Range>2</Range></BlockMap></bmap>`,
+      )
+    );
+    const log = join(server.root, "called");
+    for (const program of ["pi3gpio", "cm3-installer", "udisksctl"]) {
+      await server.program(program, `echo "${program} $*" >> ${log}`);
+    }
+    // What stands for the eMMC is there only behind its script: a plain file is removed before.
+    await server.program("rpiboot", `echo rpiboot >> ${log}; : > ${medium}`);
+    await lab.config(config({
+      agent_name: server.agentName,
+      device_ip: "127.0.0.1",
+      ssh_port: server.port,
+      control_host: "127.0.0.1",
+      control_host_ssh_port: server.port,
+      control_user: server.user,
+      test_device: medium,
+      usb_boot_script: ["sudo rpiboot"],
+    }));
+    await lab.job({
+      provision_data: { url: `${images.url}/i.img` },
+      test_data: { test_username: server.user },
+    });
+    const cache = join(lab.root, "cache");
+    const run = await lab.stage("cm3", "provision", {
+      env: {
+        ...server.env,
+        TESTFLINGER_IMAGE_CACHE: cache,
+        TESTFLINGER_IMAGE_CACHE_MAX: "1000000000",
+      },
+    });
+    assertEquals(run.code, 0, run.stderr);
+    assertEquals((await Deno.readTextFile(log)).trim().split("\n"), [
+      "pi3gpio set high 16",
+      "rpiboot",
+      `udisksctl power-off -b ${medium}`,
+      "pi3gpio set low 16",
+    ]);
+    assertEquals(await Deno.readFile(medium), image.map((byte, at) => at >> 12 === 1 ? 0 : byte));
+    assertEquals([...Deno.readDirSync(join(cache, "content"))].length, 1);
   },
 );
