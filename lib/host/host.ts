@@ -170,9 +170,10 @@ class Host {
         pool.stop(signal, again);
       },
       hangUp: () => {
-        // An upgrade is to be taken up; what is in the files of several agents is without that.
+        // An upgrade ends the process; what is in the files of several agents does not.
         const isUpgraded = markOf(program) !== programAtStart;
         if (!this.#isOne && !isUpgraded) {
+          log.info("SIGHUP: the configurations are read again");
           return void this.#look({ all: true }).then(() => this.#reloads++);
         }
         log.info("SIGHUP: the agent hands over to the next process, and jobs go on");

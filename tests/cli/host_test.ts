@@ -31,7 +31,7 @@ Deno.test("reload has a host take up what was added, changed and removed, and sa
   assertMatch(
     lines[2] ?? "",
     new RegExp(
-      `^cannot be used, agent ${
+      `^A configuration cannot be used, and agent ${
         lab.id("a")
       } runs on as the file was before: ${broken}:.*poling_int`,
     ),

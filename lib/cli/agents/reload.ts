@@ -189,7 +189,8 @@ class Reload {
       const then = id === undefined
         ? "no agent runs for it"
         : `agent ${id} runs on as the file was before`;
-      this.#io.stdout(`cannot be used, ${then}: ${showText(mistakes.join("; "))}\n`);
+      const what = showText(mistakes.join("; ")).replaceAll("\n", " ");
+      this.#io.stdout(`A configuration cannot be used, and ${then}: ${what}\n`);
     }
     return (host?.broken_configurations.length ?? 0) > 0;
   }
