@@ -2,6 +2,7 @@
  * The frame of a connector: seven stages, run as `<connector> <stage> -c CONFIG JOB`. A connector
  * gives `provision`, and mostly `prepare`; the other stages have defaults.
  */
+import { didYouMean } from "../lib/config/spelling.ts";
 import type { Connector, ConnectorContext, PrepareContext, Stage } from "./context.ts";
 import {
   type CommonConfig,
@@ -95,6 +96,15 @@ const DEFAULTS: Record<Exclude<Stage, "setup" | "provision">, StageWork<Connecto
   cleanup: () => Promise.resolve(),
 };
 
+/** Keys that no connector knows may be meant for the server, or for nobody. */
+function warnOfMisspelt({ log }: PrepareContext, written: readonly string[], shape: Shape): void {
+  for (const key of written) {
+    const meant = Object.hasOwn(shape, key) ? undefined : didYouMean(key, Object.keys(shape));
+    if (meant === undefined || written.includes(meant)) continue;
+    log.warning(`The job's provision_data has the key '${key}': did you mean '${meant}'?`);
+  }
+}
+
 /** Makes a connector of its parts: the frame around `provision`, and defaults for the rest. */
 export function defineConnector<
   ConfigShape extends Shape,
@@ -115,6 +125,7 @@ export function defineConnector<
     // The schema was made of this very shape; zod cannot say so for a shape that is a parameter.
     const data = parsed.data as ShapeOutput<DataShape>;
     if (parts.wanted?.(data) === false) return undefined;
+    warnOfMisspelt(ctx, Object.keys(job.provision_data ?? {}), parts.provisionData);
     needAll(ctx.config, parts.needs ?? []);
     // Without a prepare, Plan is undefined: there is nothing that it could be inferred from.
     const plan = parts.prepare ? await parts.prepare(ctx, { job, data }) : undefined as Plan;

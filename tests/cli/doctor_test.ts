@@ -3,6 +3,7 @@ import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
 import { PERMISSIONS } from "../../lib/cli/self.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { certificates } from "../support/certificates.ts";
+import { TempFolder } from "../support/temp_folder.ts";
 import { about, withWard } from "./doctor_fixture.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
@@ -289,6 +290,40 @@ Deno.test("doctor finds nothing wrong with a device and a control host that answ
     );
   } finally {
     await host.shutdown();
+  }
+});
+
+Deno.test("doctor talks to a control host as connectors do: encrypted, with its certificates and token", async () => {
+  await using folder = new TempFolder();
+  const made = await certificates(folder.path);
+  await using host = Deno.serve(
+    { port: 0, hostname: "127.0.0.1", cert: made.good, key: made.key, onListen() {} },
+    (request) =>
+      new Response("", {
+        status: request.headers.get("authorization") === "Bearer t0ken" ? 200 : 401,
+      }),
+  );
+  const base = `control_host: 127.0.0.1\ncontrol_host_port: ${host.addr.port}\n` +
+    "control_host_scheme: https\n";
+  for (
+    const [more, says] of [
+      ["", /^control host: failed: 127\.0\.0\.1 does not answer: .*certificate/],
+      [`control_host_ca: ${made.authority}\n`, /^control host: failed: .* not healthy: 401 /],
+      [
+        `control_host_ca: ${made.authority}\ncontrol_host_token: t0ken\n`,
+        /^control host: ok: 127\.0\.0\.1 is healthy$/,
+      ],
+      [
+        "control_host_verify_tls: false\ncontrol_host_token: t0ken\n",
+        /^control host: warning: The certificate of the control host .* not checked.*\ncontrol host: ok/,
+      ],
+      ["control_host_ca: /nowhere\n", /^control host: failed: Cannot read 'control_host_ca'/],
+    ] as const
+  ) {
+    await withWard(
+      { agent: CONNECTOR, files: { "device.yaml": base + more } },
+      async ({ examine }) => assertMatch(about("control host", await examine()), says),
+    );
   }
 });
 

@@ -119,3 +119,19 @@ for (const { connector, variant, prepare } of SCENES.filter(({ stage }) => stage
     assertEquals([server.requests, await lab.calls(), lab.clock.elapsed], [[], [], 0]);
   });
 }
+
+Deno.test("a misspelt key of provision_data is told, a key that is nobody's is not", async () => {
+  for (const stage of ["setup", "provision"]) {
+    await using lab = await Lab.open();
+    await lab.config(MUXPI);
+    await lab.job({ provision_data: { use_atachment: "i.img", note: "x", skip: false } });
+    const { code, stderr } = await lab.stage("muxpi", stage);
+    assertEquals(code, 1);
+    assertStringIncludes(
+      stderr,
+      "WARNING: DEVICE CONNECTOR: The job's provision_data has the key 'use_atachment': did you " +
+        "mean 'use_attachment'?\n",
+    );
+    assertEquals(stderr.split("did you mean").length, 2, stderr);
+  }
+});

@@ -35,15 +35,18 @@ export interface RestFailure {
   readonly unreachable: boolean;
 }
 
+/** What a call needs of a stage. */
+type CallContext = Pick<ConnectorContext, "limits" | "signal">;
+
 /** The service, as the configuration says. */
 export interface RestService {
   /** Its base, without a slash at the end. */
   readonly url: string;
   /** Sends a request and reads its answer. */
-  call(ctx: ConnectorContext, path: string, call: RestCall): Promise<RestResult>;
+  call(ctx: CallContext, path: string, call: RestCall): Promise<RestResult>;
   /** The same for an answer that is read as it comes: the caller disposes of it. */
   open(
-    ctx: ConnectorContext,
+    ctx: CallContext,
     path: string,
     call: RestCall,
   ): Promise<Answer | RestFailure>;

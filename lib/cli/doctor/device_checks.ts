@@ -4,12 +4,13 @@ import { loadConnector } from "../../../connectors/registry.ts";
 import { mergePrograms } from "../../../connectors/support/process/programs.ts";
 import type { Connector } from "../../../connectors/context.ts";
 import type { CommonConfig } from "../../../connectors/support/config.ts";
+import { restService } from "../../../connectors/support/control_host/rest.ts";
 import {
-  bracketed,
   controlHostTarget,
   destination,
   sshInvocation,
 } from "../../../connectors/support/ssh/ssh.ts";
+import { messageOf } from "../../message.ts";
 import { showText } from "../../observe/output_text.ts";
 import { connectorCalls, isFixed } from "../check/connector_calls.ts";
 import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
@@ -56,7 +57,7 @@ export const deviceChecks: Check = async (patient) => {
     checkResults.push(
       await keyVerdict(patient, device),
       await deviceVerdict(device),
-      ...await controlHostVerdict(device),
+      ...await controlHostVerdict(patient, device),
       ...await controlHostPrograms(patient, device),
     );
   }
@@ -184,21 +185,31 @@ async function whyNotReached(hostname: string, port: number): Promise<string | u
   }
 }
 
-async function controlHostVerdict({ config }: Device): Promise<CheckResult[]> {
+/** Asks the control host's REST service for its health, in the way that connectors talk to it. */
+async function controlHostVerdict({ clock }: Patient, { config }: Device): Promise<CheckResult[]> {
   const host = textOf(config.control_host);
   if (host === undefined) return [];
-  const url = `http://${bracketed(host)}:${numberOf(config.control_host_port, 8000)}/health`;
-  const advice = `restart its service, or the control host; try: curl -v ${url}`;
+  const check = "control host";
+  const results: CheckResult[] = [];
+  const log = {
+    debug() {},
+    info() {},
+    warning: (message: string) => results.push(warning(check, message, "set control_host_ca")),
+    error() {},
+  };
   try {
-    const answer = await fetch(url, { signal: AbortSignal.timeout(HEALTH_LIMIT_MS) });
-    await answer.body?.cancel();
-    if (answer.ok) return [ok("control host", `${host} is healthy`)];
-    return [
-      failed("control host", `${host} says that it is not healthy: ${answer.status}`, advice),
-    ];
+    // The configuration has been read by a shape that has all the common keys.
+    const service = await restService({ config: config as CommonConfig, log });
+    const advice = `restart its service, or the control host; try: curl -v ${service.url}/health`;
+    const ctx = { limits: clock, signal: new AbortController().signal };
+    const answer = await service.call(ctx, "/health", { timeoutMs: HEALTH_LIMIT_MS });
+    if (answer.ok) return [...results, ok(check, `${host} is healthy`)];
+    const trouble = answer.status === undefined
+      ? `does not answer: ${answer.why}`
+      : `says that it is not healthy: ${answer.status}`;
+    return [...results, failed(check, `${host} ${trouble}`, advice)];
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    return [failed("control host", `${host} does not answer: ${reason}`, advice)];
+    return [failed(check, messageOf(error), "see control_host_ca in the device configuration")];
   }
 }
 
