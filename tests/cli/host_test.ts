@@ -1,6 +1,7 @@
 /** The commands of an operator, about agents that one process carries. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { findAgents } from "../../lib/cli/agents/agent_ref.ts";
 import { HostLab } from "../host/support/host_lab.ts";
 import { run } from "./support.ts";
 
@@ -92,6 +93,25 @@ Deno.test("reload of one agent's process hands over; of one that does not run it
   await supervised;
   assertEquals(status, 0, stdout);
   assertStringIncludes(stdout, `${lab.id("a")}: runs on in process ${lab.process.pid}, version `);
+});
+
+Deno.test("the folder of an installed host is found in its unit, wherever it is", async () => {
+  await using lab = await HostLab.open();
+  await lab.configure("a");
+  await Deno.mkdir(join(lab.configs, "b"));
+  await Deno.rename(await lab.configure("b"), join(lab.configs, "b", "testflinger-agent.conf"));
+  const unit = join(lab.folder, "testflinger-agents.service");
+  await Deno.writeTextFile(
+    unit,
+    `[Service]\nExecStart=/usr/bin/testflinger-agent run --config-dir ${lab.configs} \\\n` +
+      "  --restart-status 75\n",
+  );
+  const { agents } = await findAgents({ hostUnits: [unit], sharedFolder: lab.folder });
+  const found = agents.map(({ id }) => id);
+  assertEquals(found.filter((id) => [lab.id("a"), lab.id("b")].includes(id)), [
+    lab.id("a"),
+    lab.id("b"),
+  ]);
 });
 
 Deno.test("status says why an agent does not run, as the process of its host has it", async () => {

@@ -92,11 +92,15 @@ export interface AgentPlaces {
   configFolder?: string;
   /** Where their locks are. @default SHARED_FOLDER */
   sharedFolder?: string;
+  /** Units that may say where the installed host's folder is. @default HOST_UNITS */
+  hostUnits?: readonly string[];
 }
 
 /** The folder whose agents the installed `testflinger-agents.service` runs; undefined without one. */
-export async function installedHostFolder(): Promise<string | undefined> {
-  for (const unit of HOST_UNITS) {
+export async function installedHostFolder(
+  units: readonly string[] = HOST_UNITS,
+): Promise<string | undefined> {
+  for (const unit of units) {
     const text = await Deno.readTextFile(unit).catch(() => "");
     const folder = /^ExecStart=.* --config-dir (\/\S*)/m.exec(text)?.[1];
     if (folder !== undefined) return folder;
@@ -120,9 +124,9 @@ function isConfigIn(folder: string, file: string): boolean {
 
 /** Looks for agents: those that are set up, and those that run. */
 export async function findAgents(
-  { configFolder, sharedFolder = SHARED_FOLDER }: AgentPlaces = {},
+  { configFolder, sharedFolder = SHARED_FOLDER, hostUnits }: AgentPlaces = {},
 ): Promise<FoundAgents> {
-  const hostFolder = configFolder === undefined ? await installedHostFolder() : undefined;
+  const hostFolder = configFolder === undefined ? await installedHostFolder(hostUnits) : undefined;
   const folders = new Set([configFolder ?? CONFIG_FOLDER, ...hostFolder ? [hostFolder] : []]);
   const agents = new Map<string, AgentRef>();
   const complaints: string[] = [];
