@@ -293,6 +293,7 @@ class Host {
       trouble,
       leaves: hosted?.leaves,
       actions: hosted && this.#actionsOf(hosted),
+      jobPage: (jobId: string) => hosted?.jobPage(jobId),
     });
     return {
       version: VERSION,

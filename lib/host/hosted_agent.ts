@@ -29,6 +29,8 @@ import type { Connections } from "../server/connections.ts";
 import { VERSION } from "../version.ts";
 import type { Wanted } from "./configurations.ts";
 import { Control } from "./control.ts";
+import { watchRequests } from "./pending_requests.ts";
+import { ServerPages } from "./server_pages.ts";
 import { watchFreeSpace } from "./free_space.ts";
 
 /** What the agents of a process share. */
@@ -62,6 +64,7 @@ export class HostedAgent {
   readonly #control = new Control();
   readonly #lines: LogLines;
   readonly #liveness: Liveness;
+  readonly #pages: ServerPages;
   readonly #emit: Emit;
   readonly #sinks: Sink[];
   #board: StatusBoard | undefined;
@@ -84,6 +87,7 @@ export class HostedAgent {
       console,
     });
     this.#liveness = createLiveness({ clock });
+    this.#pages = new ServerPages(config.server_address, clock);
     let sink: Sink = this.#lines.sink;
     this.#emit = emitterOf(agentId, { clock, sink: (event) => sink(event) });
     this.log = createLog({ emit: this.#emit, level: config.logging_level });
@@ -95,6 +99,11 @@ export class HostedAgent {
   /** What it is doing; undefined until it has its folders. */
   get board(): StatusBoard | undefined {
     return this.#board;
+  }
+
+  /** Where the server shows a job to people; undefined where it does not. */
+  jobPage(jobId: string): string | undefined {
+    return this.#pages.of(jobId);
   }
 
   /** Why it is thought to hang. */
@@ -202,6 +211,8 @@ export class HostedAgent {
       emit: this.#emit,
       signal: over.signal,
     });
+    const agentId = config.agent_id;
+    watchRequests({ agentId, folder, clock, emit: this.#emit, signal: over.signal });
     try {
       return await runAgent({
         config,

@@ -62,7 +62,21 @@ export type Happening =
   /** What is still on disk and has to reach the server. */
   | { type: "undelivered"; bytes: number; fragments: number; jobs: number }
   /** What is free on the fullest of the disks that jobs use. */
-  | { type: "free_space"; bytes: number };
+  | { type: "free_space"; bytes: number }
+  /** What has been asked of the agent has changed. */
+  | { type: "requests" } & PendingRequests;
+
+/** What has been asked of an agent. */
+export interface PendingRequests {
+  offline?: PendingRequest;
+  restart?: PendingRequest;
+}
+
+/** Why, or empty; and who or where: `on this host`, `on the server`. */
+export interface PendingRequest {
+  comment: string;
+  by: string;
+}
 
 /** How a phase ended. */
 export interface PhaseEnded {

@@ -302,7 +302,8 @@ const NOT_RUNNING = "There is no such agent that runs.\n";
 
 /** The page of one agent; of one that does not run all that is known is why. */
 function renderOneAgent(
-  { agentId, board, configuration, defaults, trouble, actions }: AgentView,
+  { agentId, board, configuration, defaults, trouble, actions, jobPage = () => undefined }:
+    AgentView,
   { version, now }: { version: string; now: number },
 ) {
   if (board === undefined) {
@@ -318,7 +319,7 @@ function renderOneAgent(
     queues: Array.isArray(queues) ? queues.map(String) : [],
     log: piecesOf(log.subarray(skipped), marks).pieces,
     serial: piecesOf(board.serialTail()).pieces,
-    jobPage: undefined,
+    jobPage,
     canAct: actions !== undefined,
   });
 }

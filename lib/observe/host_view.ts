@@ -12,6 +12,8 @@ export interface AgentView {
   configuration: Record<string, unknown>;
   /** What a configuration has where its file says nothing. */
   defaults?: Record<string, unknown>;
+  /** Where the server shows a job to people; undefined where it does not. */
+  jobPage?: (jobId: string) => string | undefined;
   /** What may be asked for on its page; undefined where that is not wanted. */
   actions?: PageActions | undefined;
   /** Undefined while it does not run. */
@@ -81,6 +83,7 @@ function summaryOf(
     queues: Array.isArray(queues) ? queues.map(String) : [],
     ...(job !== undefined && { job_id: job.job_id, job }),
     ...(leaves !== undefined && { leaves }),
+    ...(status?.requests !== undefined && { requests: status.requests }),
     ...(last !== undefined && { last_job: lastJob(last) }),
     reachable: server?.reachable ?? false,
     ...(server?.last_success_at !== undefined && { last_contact_at: server.last_success_at }),

@@ -1,6 +1,6 @@
 /** Phases and jobs in words, for people. */
 import { showText } from "./output_text.ts";
-import type { PastJob, PhaseStatus } from "./status_schema.ts";
+import type { AgentStatus, PastJob, PhaseStatus } from "./status_schema.ts";
 import { duration } from "./words.ts";
 
 /** How a job ended, in a few words. */
@@ -37,6 +37,17 @@ export function phaseWords(entry: PhaseStatus): string {
   const { event = "normal_exit" } = entry;
   const isPlain = event === "normal_exit" || event === `${entry.phase}_fail`;
   return `failed ${took} with status ${entry.status}${isPlain ? "" : ` (${show(event)})`}`;
+}
+
+/** What has been asked of an agent and waits, each in a line: `goes offline: new card (asked on this host)`. */
+export function requestWords(requests: AgentStatus["requests"] = {}): string[] {
+  const words = (what: string, { comment, by }: { comment: string; by: string }) =>
+    `${what}${comment === "" ? "" : `: ${show(comment)}`} (asked ${by})`;
+  const { offline, restart } = requests;
+  return [
+    ...(offline === undefined ? [] : [words("goes offline", offline)]),
+    ...(restart === undefined ? [] : [words("restarts", restart)]),
+  ];
 }
 
 /** A name from outside, on one line. */

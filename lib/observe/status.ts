@@ -1,7 +1,14 @@
 /** What the agent is doing, for people and programs that ask: a model of what it was told. */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { type LimitsOfPhase, type Sink, sinkOf, type Transfer } from "./events.ts";
+import {
+  type LimitsOfPhase,
+  type PendingRequest,
+  type PendingRequests,
+  type Sink,
+  sinkOf,
+  type Transfer,
+} from "./events.ts";
 import type { Liveness } from "./liveness.ts";
 import type { Phase } from "../phases.ts";
 import { openRecentJobs } from "./recent_jobs.ts";
@@ -92,6 +99,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   /** Where phases begin, in bytes from the beginning of the log. */
   let begins: LogMark[] = [];
   let freeBytes: number | undefined;
+  let requests: PendingRequests = {};
   const listeners = new Set<(event: StatusEvent) => void>();
   const startedAt = iso();
 
@@ -185,6 +193,10 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       serial.push(bytes);
       for (const listener of listeners) listener({ kind: "serial", bytes });
     },
+    requests({ offline, restart }) {
+      requests = { ...(offline && { offline }), ...(restart && { restart }) };
+      changed();
+    },
     free_space({ bytes }) {
       freeBytes = bytes;
     },
@@ -242,6 +254,17 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     };
   };
 
+  /** An offline that is carried out waits no more. */
+  const requestsNow = (): Pick<AgentStatus, "requests"> => {
+    const { offline, restart } = requests;
+    const isOffline = mode?.state === "offline" || mode?.state === "maintenance";
+    const waiting = {
+      ...(offline !== undefined && !isOffline && { offline: clipped(offline) }),
+      ...(restart !== undefined && { restart: clipped(restart) }),
+    };
+    return Object.keys(waiting).length === 0 ? {} : { requests: waiting };
+  };
+
   const jobNow = (): CurrentJob | undefined => {
     if (job === undefined) return undefined;
     const current = runningPhase();
@@ -293,6 +316,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
         ...(transfers.size === 0 ? {} : { transfers: transfersNow() }),
         server: { ...server },
         undelivered: { ...undelivered },
+        ...requestsNow(),
         ...(freeBytes === undefined ? {} : { free_bytes: freeBytes }),
         recent_jobs: [...recent.jobs],
       };
@@ -312,6 +336,10 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     },
     close: () => recent.close(),
   };
+}
+
+function clipped({ comment, by }: PendingRequest): PendingRequest {
+  return { comment: clip(comment), by };
 }
 
 function clip(text: string): string {

@@ -60,6 +60,17 @@ const TransferStatus = z.object({
   seconds: z.number().describe("for how long"),
 });
 
+const PendingRequest = z.object({
+  comment: z.string().describe("why, or empty"),
+  by: z.string().describe("on this host, on the server or by the agent itself"),
+});
+
+/** What has been asked of an agent and is not carried out yet. */
+const PendingRequests = z.object({
+  offline: PendingRequest.optional().describe("to take no more jobs"),
+  restart: PendingRequest.optional().describe("to restart"),
+});
+
 /** `GET /v1/agents/<id>`. */
 export const AgentStatus = z.object({
   agent_id: z.string().describe("as the configuration has it"),
@@ -100,6 +111,7 @@ export const AgentStatus = z.object({
     fragments: z.int().describe("pieces of logs that will be, at least"),
     jobs: z.int().describe("of which the server does not have everything"),
   }).describe("what the server does not have yet"),
+  requests: PendingRequests.optional().describe("what waits, for the end of the job for one"),
   free_bytes: z.number().optional()
     .describe("on the fullest of the disks that jobs use, as last looked at"),
   recent_jobs: z.array(PastJob).describe("the last 20, newest first"),
@@ -120,6 +132,7 @@ export const AgentSummary = z.object({
   since: z.string().optional().describe("when it came into its state"),
   queues: z.array(z.string()).describe("that it takes jobs from"),
   job_id: z.string().optional().describe("the job that runs"),
+  requests: PendingRequests.optional().describe("what waits, for the end of the job for one"),
   leaves: z.enum(["changed", "removed", "drained"]).optional().describe(
     "why it ends after its job: its configuration was changed or removed, or the process restarts",
   ),

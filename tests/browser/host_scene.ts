@@ -118,6 +118,7 @@ export async function serveHost(): Promise<HostScene> {
         board,
         trouble,
         actions,
+        jobPage: (jobId) => `https://testflinger.example.com/jobs/${jobId}`,
       });
       metrics.add(agentId, "", "");
       const sink = combineSinks([...(board === undefined ? [] : [board.sink]), metrics.sink], log);

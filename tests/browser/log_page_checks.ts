@@ -77,6 +77,12 @@ Deno.test("an agent's page shows its job to scale, its limits, its logs and its 
       await page.locator("#serial").boundingBox(),
     ];
     assert(log !== null && serial !== null && serial.x > log.x + log.width);
+    const links = page.getByRole("link", { name: "on the server" });
+    assertEquals(await links.count(), 6);
+    assertMatch(
+      await links.first().getAttribute("href") ?? "",
+      /^https:\/\/testflinger\.example\.com\/jobs\/7c9e6679-/,
+    );
     await page.getByText("settings that differ from the default").click();
     await shows(page, "details dd", "1800");
     assertEquals(await page.getByText("cancel_grace").isVisible(), false);

@@ -1,3 +1,4 @@
+import { requestWords } from "../../lib/observe/job_words.ts";
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { type Emit, emitterOf } from "../../lib/observe/events.ts";
 import { createLiveness, type Liveness } from "../../lib/observe/liveness.ts";
@@ -301,4 +302,22 @@ Deno.test("what is on its way and no phase is told while it is, with how much of
     ]);
     emit({ type: "transfer", ...task, bytes: 40, isOver: true });
     assertEquals("transfers" in board.snapshot(), false);
+  }));
+
+Deno.test("what was asked waits until it is so, and is said in words", () =>
+  withBoard(({ emit, board }) => {
+    emit({ type: "mode", state: "test", comment: "" });
+    emit({
+      type: "requests",
+      offline: { comment: "new\ncard", by: "on this host" },
+      restart: { comment: "", by: "on the server" },
+    });
+    assertEquals(requestWords(board.snapshot().requests), [
+      "goes offline: new card (asked on this host)",
+      "restarts (asked on the server)",
+    ]);
+    emit({ type: "mode", state: "offline", comment: "new card" });
+    assertEquals(Object.keys(board.snapshot().requests ?? {}), ["restart"]);
+    emit({ type: "requests" });
+    assertEquals(board.snapshot().requests, undefined);
   }));

@@ -1,5 +1,6 @@
 /** What an agent is doing, in lines for a person. */
 import type { AgentStatus, CurrentJob } from "../../observe/status_schema.ts";
+import { requestWords } from "../../observe/job_words.ts";
 import { showText } from "../../observe/output_text.ts";
 import { backlog, duration, size } from "../../observe/words.ts";
 import { progressWords } from "../../progress.ts";
@@ -38,6 +39,9 @@ export function statusLines({ id, file }: AgentRef, answer: AgentAnswer): string
     trouble === undefined ? "" : row("Trouble", `it seems to hang: ${text(trouble)}`),
     ...job === undefined ? [] : jobLines(job),
     ...(status.transfers ?? []).map((transfer) => row("On its way", transferWords(transfer, job))),
+    ...requestWords(status.requests).map((words, n) =>
+      row(n > 0 ? "" : job === undefined ? "Soon" : "After the job", words)
+    ),
     row(
       "Server",
       `${text(server.address)}, ` +

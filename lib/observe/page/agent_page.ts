@@ -23,7 +23,7 @@ import {
   since,
   STATE_KIND,
 } from "./frame.ts";
-import { phaseWords, resultOf } from "../job_words.ts";
+import { phaseWords, requestWords, resultOf } from "../job_words.ts";
 import { ACTION_WORDS } from "../page_actions.ts";
 import { renderJumps, renderLines } from "./log_view.ts";
 
@@ -36,7 +36,7 @@ export interface AgentPageContent {
   log: LogPiece[];
   serial: LogPiece[];
   /** Where the server shows a job to people; undefined where it has no pages. */
-  jobPage: ((jobId: string) => string) | undefined;
+  jobPage(jobId: string): string | undefined;
   /** Whether the operator lets people act from here. */
   canAct: boolean;
 }
@@ -179,6 +179,10 @@ function renderNotices(status: AgentStatus): Markup {
   return html`${
     trouble === undefined ? NOTHING : notice("bad", `The agent seems to hang: ${show(trouble)}.`)
   }${
+    requestWords(status.requests).map((words) =>
+      notice("warn", `${status.job === undefined ? "Soon it" : "After its job it"} ${words}.`)
+    )
+  }${
     server.reachable !== false ? NOTHING : notice(
       "bad",
       `The server cannot be reached; it is tried again by itself. ${
@@ -217,7 +221,7 @@ function renderJob({ status, queues, jobPage }: AgentPageContent, now: number): 
     <p class="jobline"><strong>${show(job.name ?? job.job_id)}</strong>
       ${job.name === undefined ? NOTHING : html`<code>${show(job.job_id)}</code>`}
       <span>from ${show(job.queue)}</span> <span>for ${since(job.started_at, now)}</span>
-      ${jobPage === undefined ? NOTHING : serverLink(jobPage(job.job_id))}</p>
+      ${serverLink(jobPage(job.job_id))}</p>
     ${job.recovery_failed
       ? html`<p class="notice bad">The device could not be recovered.</p>`
       : NOTHING}${renderTransfers(status)}
@@ -229,7 +233,8 @@ function renderJob({ status, queues, jobPage }: AgentPageContent, now: number): 
   `;
 }
 
-function serverLink(address: string): Markup {
+function serverLink(address: string | undefined): Markup | string {
+  if (address === undefined) return NOTHING;
   return html`<a href="${address}" rel="noreferrer">on the server</a>`;
 }
 
@@ -379,7 +384,7 @@ function renderRecent({ status, jobPage }: AgentPageContent, now: number): Marku
           <tr role="row">
             <th role="rowheader" scope="row" title="${show(job.job_id)}">${show(
               job.name ?? job.job_id,
-            )} ${jobPage === undefined ? NOTHING : serverLink(jobPage(job.job_id))}</th>
+            )} ${serverLink(jobPage(job.job_id))}</th>
             <td role="cell" class="result">${badge(kind, words)}</td>
             <td role="cell" class="time" title="${phasesInWords(job)}">${jobBar(job, longest)}</td>
             <td role="cell" class="n" data-label="took">${briefly(job.seconds)}</td>

@@ -2,6 +2,7 @@
 import { html } from "hono/html";
 import type { AgentSummary, CurrentJob, HostStatus } from "../status_schema.ts";
 import { briefly, count, size } from "../words.ts";
+import { requestWords } from "../job_words.ts";
 import { horizon, jobBar } from "./bars.ts";
 import {
   ago,
@@ -161,12 +162,16 @@ function renderRemark(agent: AgentSummary, now: number): Markup | string {
 
 function renderJob(
   job: CurrentJob,
-  { now, attention, leaves }: { now: number } & Pick<AgentSummary, "attention" | "leaves">,
+  { now, attention, leaves, requests }:
+    & { now: number }
+    & Pick<AgentSummary, "attention" | "leaves" | "requests">,
 ): Markup {
   const { limits = {} } = job;
   return html`
     <td role="cell" class="job" title="${show(job.job_id)}">${attention === undefined
-      ? `${show(job.name ?? job.job_id)}${leaves === undefined ? "" : LEAVES[leaves]}`
+      ? `${show(job.name ?? job.job_id)}${leaves === undefined ? "" : LEAVES[leaves]}${
+        requestWords(requests).map((words) => `, then ${words}`).join("")
+      }`
       : html`<span class="bad">${show(attention)}</span>`}</td>
     <td role="cell" class="time">${jobBar(job, horizon(job, now))}</td>
     <td role="cell" class="n left" data-label="left">${left(

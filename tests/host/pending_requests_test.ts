@@ -1,0 +1,32 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { AgentStatus } from "../../lib/observe/status_schema.ts";
+import { HostLab } from "./support/host_lab.ts";
+
+Deno.test("what is asked of an agent is shown while its job runs, with comment and where it was asked", async () => {
+  await using lab = await HostLab.open();
+  await lab.configure("a");
+  lab.start();
+  await lab.waiting("a");
+  const job = lab.submit("a");
+  await lab.until(() => lab.sandbox.log(job, "output").includes("begun"), "the job runs");
+  await Deno.writeTextFile(`/tmp/TESTFLINGER-DEVICE-OFFLINE-${lab.id("a")}`, "new card\n");
+  await Deno.writeTextFile(`/tmp/TESTFLINGER-DEVICE-RESTART-${lab.id("a")}`, "");
+  const requests = async () =>
+    AgentStatus.parse(JSON.parse((await lab.get(`/v1/agents/${lab.id("a")}`)).text)).requests;
+  await lab.until(async () => {
+    const now = await requests();
+    return now?.offline !== undefined && now.restart !== undefined;
+  }, "both are shown");
+  assertEquals(await requests(), {
+    offline: { comment: "new card", by: "on this host" },
+    restart: { comment: "", by: "on this host" },
+  });
+  const page = (await lab.get(`/agents/${lab.id("a")}`)).text;
+  assertStringIncludes(page, "After its job it goes offline: new card (asked on this host).");
+  assertStringIncludes(page, "After its job it restarts (asked on this host).");
+  await Deno.remove(`/tmp/TESTFLINGER-DEVICE-RESTART-${lab.id("a")}`);
+  await lab.go("a");
+  await lab.until(() => `${lab.shown("a")}` === "offline,new card", "a offline");
+  // It is so now, and waits no more.
+  await lab.until(async () => (await requests()) === undefined, "nothing waits");
+});
