@@ -4,16 +4,11 @@
  * Of the module itself, not of the packaged program.
  */
 import { join } from "node:path";
-import type { MuxpiContext } from "../connectors/muxpi/config.ts";
 import { writeImage } from "../connectors/support/image/flash.ts";
-import { muxpi } from "../connectors/muxpi.ts";
-import type { PutBackStack } from "../connectors/support/put_back.ts";
-import { makeContext } from "../connectors/make_context.ts";
 import { fileStream, headOf, sniffImage, unpacker } from "../connectors/support/image/image.ts";
-import { systemClock } from "../lib/clock.ts";
 import { incompressible, xz } from "../tests/support/disk_images.ts";
 import { isInstalled, SSH_TOOLS, SshServer } from "../tests/support/sshd.ts";
-import * as z from "zod";
+import { contextFor, memory } from "./board.ts";
 import { type BenchRun, type Figure, figure } from "./figures.ts";
 import { milliseconds } from "./program.ts";
 
@@ -34,7 +29,11 @@ export async function bench({ quick }: BenchRun): Promise<Figure[]> {
   try {
     const medium = join(folder, "medium");
     await Deno.writeFile(medium, new Uint8Array());
-    const { ctx, putBack } = contextFor(server);
+    const { ctx, putBack } = contextFor(server.root, {
+      env: server.env,
+      user: server.user,
+      port: server.port,
+    });
     // The shared ssh connection ends with the stage.
     await using stack = new AsyncDisposableStack();
     stack.defer(() => putBack.runAll());
@@ -77,42 +76,10 @@ export async function bench({ quick }: BenchRun): Promise<Figure[]> {
   }
 }
 
-/** A file system in memory, where there is one. */
-async function memory(): Promise<string> {
-  const shm = "/dev/shm";
-  return await Deno.stat(shm).then((info) => info.isDirectory, () => false) ? shm : "/tmp";
-}
-
 /** What anybody would do by hand. */
 async function sendPlainly(server: SshServer, file: string, to: string): Promise<void> {
   const ssh = `ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR ` +
     `-p ${server.port} ${server.user}@127.0.0.1 'cat > ${to}' < ${file}`;
   const { success } = await new Deno.Command("sh", { args: ["-c", ssh], env: server.env }).output();
   if (!success) throw new Error(`Cannot send ${file}`);
-}
-
-function contextFor(
-  server: SshServer,
-): { readonly ctx: MuxpiContext; readonly putBack: PutBackStack } {
-  const { ctx, putBack } = makeContext({
-    connector: muxpi.name,
-    stage: "provision",
-    config: z.object(muxpi.configShape).parse({
-      control_host: "127.0.0.1",
-      control_host_ssh_port: server.port,
-      control_user: server.user,
-    }) as MuxpiContext["config"],
-    configValues: {},
-    jobFile: "",
-    cwd: server.root,
-    env: server.env,
-    clock: systemClock,
-    limits: systemClock,
-    log: { debug() {}, info() {}, warning: console.error, error: console.error },
-    signal: new AbortController().signal,
-    forceStop: new AbortController().signal,
-    print: () => Promise.resolve(),
-  });
-  // Parsed by muxpi's own shape, a line above.
-  return { ctx: ctx as MuxpiContext, putBack };
 }
