@@ -1,4 +1,5 @@
 import { messageOf, RecoveryError } from "../support/errors.ts";
+import { pollUntil } from "../support/wait/poll.ts";
 import { LONG_CALL_TIMEOUT_MS } from "./client.ts";
 import { type MaasSession, readMachine } from "./machine.ts";
 
@@ -99,13 +100,19 @@ async function waitUntilReady(
   limitMs: number,
   releasingMs = 0,
 ): Promise<string> {
-  const { clock, signal } = session.ctx;
+  const { clock } = session.ctx;
   const start = clock.monotonic();
-  while (true) {
-    await clock.sleep(POLL_MS, signal);
-    const { status } = await readMachine(session);
-    if (status === READY || RELEASE_FAILED.includes(status)) return status;
-    const limit = RELEASING.includes(status) ? Math.max(limitMs, releasingMs) : limitMs;
-    if (clock.monotonic() - start >= limit) return status;
-  }
+  let last = "";
+  await pollUntil(session.ctx, {
+    waitingFor: "the machine to be ready",
+    limitMs: Math.max(limitMs, releasingMs),
+    pauseMs: POLL_MS,
+    async look() {
+      last = (await readMachine(session)).status;
+      const isDecided = last === READY || RELEASE_FAILED.includes(last);
+      const isLate = clock.monotonic() - start >= limitMs && !RELEASING.includes(last);
+      return isDecided || isLate ? undefined : `MAAS says '${last}'`;
+    },
+  });
+  return last;
 }
