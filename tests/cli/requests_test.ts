@@ -273,7 +273,13 @@ Deno.test({
     const id = await fleet.setUp("roots");
     const other = await otherUser(fleet);
     await fleet.start(id);
-    for (const [kind, command] of [["RESTART", "restart"], ["OFFLINE", "offline"]] as const) {
+    for (
+      const [kind, command] of [
+        ["RESTART", "restart"],
+        ["OFFLINE", "offline"],
+        ["RESTART", "reload"],
+      ] as const
+    ) {
       assertEquals(await runAs(other, command, "-c", fleet.file(id)), {
         status: 1,
         text: `${id}: the agent runs as root: try as root\n`,

@@ -14,6 +14,7 @@ import type { AgentPlaces, AgentRef } from "./agent_ref.ts";
 import { askAgent, askHost } from "./ask_agent.ts";
 import { chooseAgents } from "./choose.ts";
 import { lockHolder } from "./lock_holder.ts";
+import { whyNotHeeded } from "./marker_file.ts";
 import { COMES_BACK_MS, startHint } from "./requests.ts";
 import { jobInWords } from "./show_status.ts";
 
@@ -59,8 +60,11 @@ export async function runReload(
   for (const agent of idle) {
     if (begun.has(agent.id)) continue;
     const answer = await askAgent(agent);
-    const why = answer.kind === "silent" ? `does not say: ${answer.why}` : "does not run";
-    io.stdout(`${agent.id}: ${why}; start it: ${await startHint(agent)}\n`);
+    const why = answer.kind === "stopped"
+      ? `does not run; start it: ${await startHint(agent)}`
+      : await whyNotHeeded(agent) ??
+        "its process cannot be found: try as root, or in the container that it runs in";
+    io.stdout(`${agent.id}: ${why}\n`);
     isWell = false;
   }
   return isWell ? 0 : 1;
@@ -107,7 +111,7 @@ class Reload {
       Deno.kill(pid, "SIGHUP");
     } catch (error) {
       const why = error instanceof Deno.errors.PermissionDenied
-        ? "it is another user's: try as root"
+        ? "it is another user's, try as root"
         : messageOf(error);
       return this.#failed(`process ${pid} cannot be sent SIGHUP: ${why}`);
     }
