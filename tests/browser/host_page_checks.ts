@@ -4,7 +4,7 @@ import type { Emit } from "../../lib/observe/events.ts";
 import type { PageAction } from "../../lib/observe/page_actions.ts";
 import { startBrowser } from "./browser.ts";
 import { type HostScene, Plan, running, serveHost, serveLab, waits } from "./host_scene.ts";
-import { look, lookAt, open, shows } from "./look.ts";
+import { ALL_VIEWS, look, lookAt, open, shows } from "./look.ts";
 
 async function withHost(
   serve: () => Promise<HostScene>,
@@ -46,7 +46,7 @@ Deno.test("thirty agents fit one screen, those that need a person first", () =>
     const job = page.locator("#agents tr", { hasText: "dell-xps-001" });
     assertMatch(await job.textContent() ?? "", /kernel-sru-6\.8.*3[67] min.*[45] min.*xps/s);
     assertEquals(await job.locator(".bar rect").count(), 2);
-    await look(browser, url, "host");
+    await look(browser, url, { name: "host", views: ALL_VIEWS });
   }));
 
 Deno.test("the search finds agents by every word in what is shown of them, without a script too", () =>
@@ -125,7 +125,7 @@ Deno.test("a host without agents says what will be there, and which configuratio
     await page.getByText("Agents will be listed here").waitFor();
     await page.getByText("/etc/a.conf:3:1: unknown key 'quues'").waitFor();
     assertEquals(await page.title(), "1 needs a person · 0 busy · 0 agents");
-    await look(browser, scene.url, "host-empty");
+    await look(browser, scene.url, { name: "host-empty" });
   }));
 
 Deno.test("one acts from the page of an agent, without a script too, and is told what came of it", () =>
@@ -159,7 +159,7 @@ Deno.test("one acts from the page of an agent, without a script too, and is told
     }
     const page = await open(browser, `${scene.url}/agents/b`);
     assertEquals(await page.getByRole("link", { name: "Act" }).count(), 0);
-    await look(browser, `${scene.url}/agents/a/actions`, "act");
+    await look(browser, `${scene.url}/agents/a/actions`, { name: "act" });
     await Deno.remove(tokenFile);
   }));
 

@@ -3,7 +3,7 @@ import type { Browser, Page } from "playwright-core";
 import type { Emit } from "../../lib/observe/events.ts";
 import { startBrowser } from "./browser.ts";
 import { type HostScene, Plan, running, serveHost, serveLab, waits } from "./host_scene.ts";
-import { look, open, shows } from "./look.ts";
+import { ALL_VIEWS, look, open, shows } from "./look.ts";
 
 const text = (words: string) => new TextEncoder().encode(words);
 
@@ -77,8 +77,9 @@ Deno.test("an agent's page shows its job to scale, its limits, its logs and its 
       await page.locator("#serial").boundingBox(),
     ];
     assert(log !== null && serial !== null && serial.x > log.x + log.width);
-    const links = page.getByRole("link", { name: "on the server" });
-    assertEquals(await links.count(), 6);
+    assertEquals(await page.getByRole("link", { name: "on the server" }).count(), 1);
+    const links = page.locator('[data-part="recent"]').getByRole("link");
+    assertEquals(await links.count(), 5);
     assertMatch(
       await links.first().getAttribute("href") ?? "",
       /^https:\/\/testflinger\.example\.com\/jobs\/7c9e6679-/,
@@ -86,10 +87,10 @@ Deno.test("an agent's page shows its job to scale, its limits, its logs and its 
     await page.getByText("settings that differ from the default").click();
     await shows(page, "details dd", "1800");
     assertEquals(await page.getByText("cancel_grace").isVisible(), false);
-    await look(browser, url, "agent-job");
-    await look(browser, `${scene.url}/agents/rpi4-004`, "agent-empty");
-    await look(browser, `${scene.url}/agents/dell-xps-010`, "agent-down");
-    await look(browser, `${scene.url}/agents/dell-xps-002`, "agent-unreachable");
+    await look(browser, url, { name: "agent-job", views: ALL_VIEWS });
+    await look(browser, `${scene.url}/agents/rpi4-004`, { name: "agent-empty" });
+    await look(browser, `${scene.url}/agents/dell-xps-010`, { name: "agent-down" });
+    await look(browser, `${scene.url}/agents/dell-xps-002`, { name: "agent-unreachable" });
   } finally {
     await browser.close();
   }

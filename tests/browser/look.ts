@@ -28,19 +28,41 @@ export async function open(browser: Browser, url: string): Promise<Page> {
   return page;
 }
 
-/** A picture for each size and colour scheme; nothing to scroll sideways, no violation that axe finds. */
-export async function look(browser: Browser, url: string, name: string): Promise<void> {
-  for (const colorScheme of ["light", "dark"] as const) {
-    for (const [size, viewport] of [["desk", DESK], ["phone", PHONE]] as const) {
-      // The page's own policy keeps scripts out, axe's too; it is tested elsewhere.
-      const context = await browser.newContext({ colorScheme, viewport, bypassCSP: true });
-      const page = await context.newPage();
-      page.setDefaultTimeout(PATIENCE_MS);
-      await page.goto(url);
-      if (await page.locator("#live").count() > 0) await shows(page, "#live", /^Live$/);
-      await lookAt(page, `${name}-${size}-${colorScheme}`);
-      await context.close();
-    }
+/** How somebody looks: on what, and in which colours. */
+export interface View {
+  size: "desk" | "phone";
+  colorScheme: "light" | "dark";
+}
+
+/** Enough where a page differs from another one in little. */
+const TWO_VIEWS: readonly View[] = [
+  { size: "desk", colorScheme: "light" },
+  { size: "phone", colorScheme: "dark" },
+];
+
+/** Every way. */
+export const ALL_VIEWS: readonly View[] = [
+  ...TWO_VIEWS,
+  { size: "desk", colorScheme: "dark" },
+  { size: "phone", colorScheme: "light" },
+];
+
+/** A picture for each view; nothing to scroll sideways, no violation that axe finds. */
+export async function look(
+  browser: Browser,
+  url: string,
+  { name, views = TWO_VIEWS }: { name: string; views?: readonly View[] },
+): Promise<void> {
+  for (const { size, colorScheme } of views) {
+    const viewport = size === "desk" ? DESK : PHONE;
+    // The page's own policy keeps scripts out, axe's too; it is tested elsewhere.
+    const context = await browser.newContext({ colorScheme, viewport, bypassCSP: true });
+    const page = await context.newPage();
+    page.setDefaultTimeout(PATIENCE_MS);
+    await page.goto(url);
+    if (await page.locator("#live").count() > 0) await shows(page, "#live", /^Live$/);
+    await lookAt(page, `${name}-${size}-${colorScheme}`);
+    await context.close();
   }
 }
 

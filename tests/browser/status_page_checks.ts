@@ -2,12 +2,14 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import type { Browser, Page } from "playwright-core";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { startProgram } from "../e2e/built_program.ts";
+import type { AgentProcess } from "../support/agent_process.ts";
 import { startBrowser } from "./browser.ts";
 import { look, open, PATIENCE_MS, shows } from "./look.ts";
 import { freePort } from "../support/free_port.ts";
 
 /** What a test has: a real agent that serves its page, a real browser, and a server in memory. */
 interface Scene {
+  agent: AgentProcess;
   browser: Browser;
   page: Page;
   served: ServedSandbox;
@@ -48,7 +50,7 @@ async function withScene(test: (scene: Scene) => Promise<void>): Promise<void> {
       await Deno.writeTextFile(`${folder}/test.sh`, lines);
       return served.sandbox.submit({ job_queue: "q", test_data: { test_cmds: "x" } });
     };
-    await test({ browser, page, served, submit, folder, url });
+    await test({ agent, browser, page, served, submit, folder, url });
   } finally {
     await browser.close();
     await agent[Symbol.asyncDispose]();
@@ -60,7 +62,7 @@ async function withScene(test: (scene: Scene) => Promise<void>): Promise<void> {
 
 Deno.test("the page follows a real job: the timeline moves and the live log grows", () =>
   withScene(async (scene) => {
-    const { browser, page, served, submit, folder, url } = scene;
+    const { agent, browser, page, served, submit, folder, url } = scene;
     await shows(page, '[data-part="state"]', "waiting");
     await shows(page, '[data-part="job"]', "No job is running.");
     await shows(page, "#live", /^Live$/);
@@ -74,7 +76,7 @@ Deno.test("the page follows a real job: the timeline moves and the live log grow
     await shows(page, '.timeline li[aria-current="step"]', "running for");
     await shows(page, "#log", "first line");
     assertEquals((await page.locator("#log").textContent())?.includes("second line"), false);
-    await look(browser, url, "agent-running");
+    await look(browser, url, { name: "agent-running" });
     await Deno.writeTextFile(`${folder}/go`, "");
     await shows(page, "#log", "second line");
     assertEquals(await page.title(), `${served.sandbox.agent(agentOf(served))?.name}: test`);
@@ -99,6 +101,10 @@ Deno.test("the page follows a real job: the timeline moves and the live log grow
     await shows(page, '[data-part="notices"]', "Not delivered yet:");
     undo();
     await Deno.writeTextFile(`${folder}/end`, "");
+    await shows(page, '[data-part="recent"]', "passed");
+    agent.kill("SIGKILL");
+    await page.getByRole("alert").getByText("the agent's process does not answer").waitFor();
+    assertMatch(await page.title(), /^No contact: /);
   }));
 
 function agentOf({ sandbox }: ServedSandbox): string {

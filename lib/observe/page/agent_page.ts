@@ -382,9 +382,10 @@ function renderRecent({ status, jobPage }: AgentPageContent, now: number): Marku
         const { kind, words } = resultOf(job);
         return html`
           <tr role="row">
-            <th role="rowheader" scope="row" title="${show(job.job_id)}">${show(
-              job.name ?? job.job_id,
-            )} ${serverLink(jobPage(job.job_id))}</th>
+            <th role="rowheader" scope="row" title="${show(job.job_id)}">${jobName(
+              job,
+              jobPage(job.job_id),
+            )}</th>
             <td role="cell" class="result">${badge(kind, words)}</td>
             <td role="cell" class="time" title="${phasesInWords(job)}">${jobBar(job, longest)}</td>
             <td role="cell" class="n" data-label="took">${briefly(job.seconds)}</td>
@@ -395,6 +396,12 @@ function renderRecent({ status, jobPage }: AgentPageContent, now: number): Marku
       })}</tbody>
     </table>
   `;
+}
+
+/** Its name, which leads to the server's page of it. */
+function jobName({ name, job_id: id }: PastJob, page: string | undefined): Markup | string {
+  const words = show(name ?? id);
+  return page === undefined ? words : html`<a href="${page}" rel="noreferrer">${words}</a>`;
 }
 
 function phasesInWords({ phases }: PastJob): string {
