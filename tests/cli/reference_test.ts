@@ -46,6 +46,7 @@ const PROSE = [
   "migrating.md",
   "monitoring/README.md",
   "operations.md",
+  "performance.md",
   "quick-start.md",
   "reliability.md",
   "security.md",
