@@ -1,7 +1,9 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { compareVersions, versionNumbers } from "../../connectors/support/firmware/versions.ts";
 import { packageFor, packagesIn } from "../../connectors/support/firmware/hpe_repository.ts";
+import { SPARE_BYTES } from "../../connectors/support/http/transfer.ts";
+import { mayMount, SmallDisk } from "../support/small_disk.ts";
 import { Lab } from "./support/lab.ts";
 import { type HttpStub, httpStub, rawHttpStub, type TcpStub } from "./support/stubs.ts";
 
@@ -512,6 +514,30 @@ Deno.test("packages and credentials are gone when the update is over", async () 
   const config = (await lab.calls("ilorest"))[0]?.args[2] ?? "";
   assert(config.endsWith("redfish.conf"));
   assertEquals(await Deno.stat(config).then(() => "there", () => "gone"), "gone");
+});
+
+Deno.test({
+  name:
+    "a disk without room for the packages ends the update before any flash, and nothing is left",
+  ignore: !mayMount,
+  async fn() {
+    let code = 1;
+    for (let blocks = 0; code !== 0; blocks++) {
+      assert(blocks < 20, "the update does not succeed with any amount of room");
+      await using lab = await Lab.open();
+      await using disk = await SmallDisk.mount(lab.cwd, { mib: 128 });
+      await using _repository = await openServer(lab);
+      await lab.job(update({ version: "latest" }));
+      // With less room than this nothing is downloaded at all.
+      await disk.leave({ blocks: SPARE_BYTES / 4096 + blocks });
+      const updated = await updateOf(lab);
+      code = updated.code;
+      assertEquals(code === 0, await lab.has("flashed"));
+      if (code !== 0) assertMatch(updated.message, /^Cannot download .* only \d+ are free in /);
+      const left = [...Deno.readDirSync(lab.cwd)].map(({ name }) => name);
+      assertEquals(left.filter((name) => name.startsWith("fwpkg")), []);
+    }
+  },
 });
 
 Deno.test("16-firmware-update 11: a release that the repository does not have is refused before any flash", async () => {
