@@ -20,7 +20,7 @@ import type { Outbox } from "../outbox/outbox.ts";
 import { bootId } from "../process/identity.ts";
 import type { AgentContext, AgentControl, ControlGroupsResult, LeaveReason } from "./context.ts";
 import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
-import type { HostTrouble } from "./host_check.ts";
+import { type HostTrouble, removeProbes } from "./host_check.ts";
 import { JobSecrets } from "./job_secrets.ts";
 import { type Lock, takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
@@ -55,6 +55,8 @@ export interface AgentOptions extends AgentContext {
   onJournal?: JournalHook | undefined;
   /** The control groups of this process. @default none are used */
   controlGroups?: ControlGroupsResult | undefined;
+  /** Why the device cannot be worked with as it is configured, on one line. @default nobody looks */
+  deviceTrouble?(): Promise<string | undefined>;
 }
 
 /** Why an agent ended. */
@@ -169,6 +171,7 @@ class Agent {
       reporter: this.#reporter,
       jobsFolder: this.#store.jobsFolder,
       restoreFolders: () => this.#restoreFolders(),
+      deviceTrouble: async () => await options.deviceTrouble?.(),
       runJob: (received, broken) => this.#acceptJob(received, broken),
     });
   }
@@ -227,6 +230,7 @@ class Agent {
     log.info(`Agent ${config.agent_id} starts`, { server: config.server_address });
     this.#tellOfGroups();
 
+    await removeProbes([config.execution_basedir, this.#store.jobsFolder], config.agent_id);
     const reporting = new AbortController();
     let reporter: Promise<void> | undefined;
     let end: AgentEnd = { ended: "stopped" };

@@ -118,11 +118,22 @@ export class DesiredState {
     this.#memory.update({ restart: undefined });
   }
 
-  /** The agent takes no more jobs by itself, until an administrator sets it online again. */
+  /** The agent takes no more jobs by itself, until somebody sets it online again. */
   goOffline(comment: string): void {
     const state = this.#hasMode ? "maintenance" : "offline";
     this.#memory.update({ wish: { state, comment, posted: false, own: true } });
-    this.#log.error(`${comment} Mend the device, then set the agent online on the server`);
+    this.#log.error(
+      `${comment} Mend the device, then set the agent online: on the server, or by ` +
+        "'testflinger-agent online' on this host",
+    );
+  }
+
+  /** Somebody on the host has mended the device: takes back that the agent went offline by itself. */
+  comeBack(): void {
+    const { wish } = this.#memory.content;
+    if (wish?.own !== true) return;
+    this.#memory.update({ wish: undefined });
+    this.#log.info("The agent is set online again on this host", { comment: wish.comment });
   }
 
   /** The agent is about to post this state: whatever happens then, it is the agent's own. */

@@ -61,10 +61,19 @@ export async function lackOfSpace(
   return undefined;
 }
 
+/** Removes what an agent has left that was killed while it looked. */
+export async function removeProbes(folders: readonly string[], agentId: string): Promise<void> {
+  for (const folder of folders) await Deno.remove(probeIn(folder, agentId)).catch(() => {});
+}
+
+/** Always the same, so that there is one at most. */
+function probeIn(folder: string, agentId: string): string {
+  return join(folder, `.probe-${encodeURIComponent(agentId)}`);
+}
+
 /** Only trying shows it: a file system may be read-only, out of inodes, over quota, or gone. */
 async function whyNotWritable(folder: string, agentId: string): Promise<HostTrouble | undefined> {
-  // Always the same, so that an agent which is killed here leaves one, and the next removes it.
-  const path = join(folder, `.probe-${encodeURIComponent(agentId)}`);
+  const path = probeIn(folder, agentId);
   try {
     await Deno.remove(path).catch(() => {});
     await Deno.writeFile(path, new Uint8Array(PROBE_BYTES), { createNew: true });

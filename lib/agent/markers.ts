@@ -10,8 +10,8 @@ import { messageOf } from "../message.ts";
 /** More of an offline marker's first line than this is nobody's comment. */
 const LONGEST_COMMENT_BYTES = 1024;
 
-/** The two requests. */
-export type MarkerKind = "RESTART" | "OFFLINE";
+/** What can be asked for. */
+export type MarkerKind = "RESTART" | "OFFLINE" | "ONLINE";
 
 /** Where markers are looked for, and who may have made them. */
 export interface MarkersOptions {
@@ -128,6 +128,23 @@ export class Markers {
     } catch (error) {
       return error instanceof NotRegular ? undefined : "";
     }
+  }
+
+  /**
+   * Whether an agent that has gone offline by itself is asked to come back. Its marker goes: one that
+   * cannot be removed is not heeded, since it would undo each later time, too.
+   */
+  async takeOnline(): Promise<boolean> {
+    let isAsked = false;
+    for (const path of await this.#present("ONLINE")) {
+      try {
+        await Deno.remove(path);
+        isAsked = true;
+      } catch (error) {
+        this.#report(path, `cannot be removed (${messageOf(error)})`);
+      }
+    }
+    return isAsked;
   }
 
   /**

@@ -26,6 +26,9 @@ const LONGEST_RETRY_AFTER_MS = 60_000;
 const LEAST_STRETCH = 1.1;
 const MOST_STRETCH = 1.2;
 
+/** How it begins when no job can be taken since the device's own file is wrong. */
+const UNUSABLE = "The device configuration cannot be used";
+
 /** What the poll loop is made of. */
 export interface PollLoopOptions extends AgentContext {
   signals: StopSignals;
@@ -38,6 +41,8 @@ export interface PollLoopOptions extends AgentContext {
   jobsFolder: string;
   /** Makes the agent's folders again where they are gone; says why it cannot. */
   restoreFolders(): HostTrouble | undefined;
+  /** Why the device cannot be worked with as it is configured, on one line. */
+  deviceTrouble(): Promise<string | undefined>;
   /**
    * Runs a job to its end, or ends it as failed because the host cannot write it down.
    *
@@ -54,6 +59,8 @@ export class PollLoop {
   #wake = Promise.withResolvers<void>();
   /** Why the host can take no job, as it was last said. */
   #trouble: string | undefined;
+  /** The same of the device's configuration. */
+  #deviceTrouble: string | undefined;
 
   constructor(options: PollLoopOptions) {
     this.#options = options;
@@ -122,6 +129,7 @@ export class PollLoop {
     if (await markers.wantsRestart()) {
       desired.requestRestart("Restart marker file", "A marker file asks for a restart");
     }
+    if (await markers.takeOnline()) desired.comeBack();
     const marker = await markers.offlineComment();
     const record = await this.#readRecord();
     if (this.#isOver || isLeaving()) return { next: "at once" };
@@ -138,6 +146,13 @@ export class PollLoop {
     }
     if (!record.ok) return later(record);
 
+    const unusable = await this.#options.deviceTrouble();
+    this.#noteDevice(unusable);
+    if (unusable !== undefined) {
+      reporter.show("offline", `${UNUSABLE}: ${unusable}`);
+      if (record.isCertain) reporter.see(record.value);
+      return { next: "pause" };
+    }
     const trouble = this.#options.restoreFolders() ??
       await troubleWith([config.execution_basedir, jobsFolder], {
         leastFree: config.min_free_space,
@@ -171,6 +186,16 @@ export class PollLoop {
     }
     this.#forget("record");
     return { ...record, isCertain: desired.learn(record.value, moment) };
+  }
+
+  #noteDevice(trouble: string | undefined): void {
+    const { log } = this.#options;
+    if (trouble !== undefined && trouble !== this.#deviceTrouble) {
+      log.error(`${UNUSABLE}: ${trouble}. The agent is offline until that is mended`);
+    } else if (trouble === undefined && this.#deviceTrouble !== undefined) {
+      log.info("The device configuration can be used again");
+    }
+    this.#deviceTrouble = trouble;
   }
 
   #noteTrouble(trouble: HostTrouble | undefined): void {

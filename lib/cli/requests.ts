@@ -69,7 +69,7 @@ export const offlineCommand: Command = {
 /** `testflinger-agent online`. */
 export const onlineCommand: Command = {
   name: "online",
-  summary: "Takes back what 'offline' asked for.",
+  summary: "Takes back what 'offline' asked for, or that an agent went offline by itself.",
   ...AGENT_OPERANDS,
   flags: [...CONFIG_FLAGS, ALL_FLAG, ...WAIT_FLAGS],
   examples: [{ line: "testflinger-agent online rpi4-1", does: "let it take jobs again" }],

@@ -5,6 +5,7 @@ import { runHost } from "../host/host.ts";
 import { messageOf } from "../message.ts";
 import { ControlGroups } from "../process/cgroup.ts";
 import { type CommandLine, DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, type Io } from "./command.ts";
+import { createDeviceCheck } from "./device_trouble.ts";
 import { readConfig, readForHost } from "./read_config.ts";
 import { selfCommand } from "./self.ts";
 
@@ -31,6 +32,7 @@ export async function runAgents(line: CommandLine, io: Io): Promise<number> {
     port,
     signals: io.signals,
     clock: systemClock,
+    deviceTrouble: createDeviceCheck(),
     openControlGroups: () => ControlGroups.open(),
     ...io.host,
     program: selfCommand()[0] ?? "",

@@ -59,6 +59,8 @@ export interface HostOptions {
   onJournal?: JournalHook | undefined;
   /** Makes the control groups of this process ready. */
   openControlGroups(): Promise<ControlGroupsResult>;
+  /** Why an agent's device configuration cannot be used, on one line. @default nobody looks */
+  deviceTrouble?: ((config: AgentConfig) => Promise<string | undefined>) | undefined;
   /** The file that is this program. */
   program: string;
   /** The exit status by which a supervisor knows that the process is to be started again. */
@@ -143,6 +145,7 @@ class Host {
         host: () => hostStatus(this.#view(), clock.now()),
         bootId: this.#options.bootId,
         onJournal: this.#options.onJournal,
+        deviceTrouble: this.#options.deviceTrouble,
         controlGroups,
       },
       log,

@@ -50,6 +50,8 @@ export interface SharedByAgents {
   bootId?: string | undefined;
   /** Told of what is written into the journals of jobs. */
   onJournal?: JournalHook | undefined;
+  /** Why an agent's device configuration cannot be used, on one line. @default nobody looks */
+  deviceTrouble?: ((config: AgentConfig) => Promise<string | undefined>) | undefined;
   /** In which jobs may have some of their own. */
   controlGroups: ControlGroupsResult;
 }
@@ -229,6 +231,7 @@ export class HostedAgent {
         bootId,
         onJournal,
         controlGroups,
+        deviceTrouble: async () => await this.#shared.deviceTrouble?.(config),
       });
     } finally {
       over.abort();

@@ -2,7 +2,7 @@
  * The working folder of a job: made anew, never mixed with what an earlier run left, and removed
  * in the end whatever the job has put into it.
  */
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { removeTree } from "../remove_tree.ts";
@@ -166,6 +166,15 @@ async function moveAside(folder: string, log: Log): Promise<string | undefined> 
   }
   log.warning(`An earlier run left ${folder}: it is removed`, { folder });
   return leftover;
+}
+
+/** What is left of folders that were in the way of this one, when the agent was killed meanwhile. */
+export async function leftoversOf(folder: string): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { name } of Deno.readDir(dirname(folder))) {
+    if (name.startsWith(`${basename(folder)}.leftover-`)) found.push(join(dirname(folder), name));
+  }
+  return found;
 }
 
 /** The first of `path-1`, `path-2`, ... that nothing has; rename() would replace an empty folder. */

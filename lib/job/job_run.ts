@@ -20,7 +20,7 @@ import { type JobEnd, JobEnding } from "./job_ending.ts";
 import type { JobGroup } from "./job_groups.ts";
 import type { Drafts } from "./phase_log.ts";
 import { outcomeOf, PhaseReport } from "./phase_report.ts";
-import { CANCELLED_LINE, INTERNAL_ERROR_STATUS } from "./phase_command.ts";
+import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, STOPPED_LINE } from "./phase_command.ts";
 import { type EndedPhase, PhaseRunner } from "./phase_run.ts";
 import { prepareSecrets } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
@@ -258,11 +258,15 @@ export class JobRun {
     const { stop, leave } = this.#context.signals;
     const watch = this.#watch!;
     if (!this.#state.phases.has(phase)) {
-      if (stop.aborted) return this.#outbox.append({ t: "decided", reason: "stopped" });
+      if (stop.aborted) {
+        return await this.#endBefore(phase, STOPPED_LINE, [{ t: "decided", reason: "stopped" }]);
+      }
       const skip = this.#phases.reasonToSkip(phase);
       if (skip === undefined && !await this.#mayBegin(phase)) return;
       if (leave.aborted) return;
-      if (watch.isCancelled) return this.#outbox.append(...this.#cancelled());
+      if (watch.isCancelled) {
+        return await this.#endBefore(phase, CANCELLED_LINE, this.#cancelled());
+      }
       if (skip !== undefined) return this.#phases.skip(phase, skip);
       this.#report.started(phase);
     }
@@ -289,14 +293,18 @@ export class JobRun {
    */
   async #mayBegin(phase: Phase): Promise<boolean> {
     const watch = this.#watch!;
-    if (watch.isCancelled) {
-      this.#outbox.append(...this.#cancelled());
-      return false;
+    if (!watch.isCancelled) {
+      const { leave } = this.#context.signals;
+      await Promise.all([watch.check(leave), this.#announce(phase)]);
     }
-    const { leave } = this.#context.signals;
-    const [isCancelled] = await Promise.all([watch.check(leave), this.#announce(phase)]);
-    if (isCancelled) await this.#report.say(phase, CANCELLED_LINE, this.#cancelled());
-    return !isCancelled;
+    if (watch.isCancelled) await this.#endBefore(phase, CANCELLED_LINE, this.#cancelled());
+    return !watch.isCancelled;
+  }
+
+  /** A phase does not run: its log says why, where it has been opened. */
+  async #endBefore(phase: Phase, line: string, drafts: Drafts): Promise<void> {
+    if (this.#state.announced.has(phase)) await this.#report.say(phase, line, drafts);
+    else this.#outbox.append(...drafts);
   }
 
   async #announce(phase: Phase): Promise<void> {

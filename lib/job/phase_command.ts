@@ -67,6 +67,9 @@ const NOTE_EVERY_MS = 1_000;
 /** What the log of a phase says that a cancellation has ended, or has kept from beginning. */
 export const CANCELLED_LINE = "Job cancellation was requested, exiting.";
 
+/** The same of a stop of the agent. */
+export const STOPPED_LINE = "The agent was stopped, ending the phase.";
+
 /** How a phase ended. */
 export interface PhaseEnd {
   status: number;
@@ -246,7 +249,7 @@ function endingOf(
         };
     case "aborted":
       return isEndReason(cause.reason) && cause.reason.kind === "stopped"
-        ? { event: "stopped", detail: "The agent was stopped, ending the phase." }
+        ? { event: "stopped", detail: STOPPED_LINE }
         : { event: "cancelled", detail: CANCELLED_LINE };
     case "sink_failed":
       return {

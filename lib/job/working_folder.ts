@@ -5,7 +5,14 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import { fillJobFolder, JOB_FILE, makeJobFolder, moveFolder, removeFolder } from "./folder.ts";
+import {
+  fillJobFolder,
+  JOB_FILE,
+  leftoversOf,
+  makeJobFolder,
+  moveFolder,
+  removeFolder,
+} from "./folder.ts";
 import type { Job } from "./job.ts";
 import { examineFolder } from "./trusted_folder.ts";
 
@@ -144,6 +151,9 @@ export class WorkingFolder {
     }
     if (keep !== this.path && await isFolder(this.path)) {
       await removeFolder(this.path, { trash, log });
+    }
+    for (const leftover of await leftoversOf(this.path).catch(() => [])) {
+      await removeFolder(leftover, { trash, log });
     }
     if (!await isFolder(this.#usualPath)) await forgetClaim(this.#usualPath, agent_id);
     if (keep === undefined) return;

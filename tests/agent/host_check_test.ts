@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { troubleWith } from "../../lib/agent/host_check.ts";
+import { removeProbes, troubleWith } from "../../lib/agent/host_check.ts";
 import { JobStore } from "../../lib/job/store.ts";
 import { recordingLog } from "../support/recording_log.ts";
 import { TempFolder } from "../support/temp_folder.ts";
@@ -14,6 +14,14 @@ Deno.test("what an agent leaves that is killed while it looks whether it can wri
   assertEquals(log.lines, []);
   assertEquals(await troubleWith([jobsFolder], options), undefined);
   assertEquals([...Deno.readDirSync(jobsFolder)], []);
+});
+
+Deno.test("a start removes it too, whether or not jobs are asked for then", async () => {
+  await using folder = new TempFolder();
+  await Deno.writeTextFile(folder.at(".probe-rack%2F4"), "half");
+  await Deno.writeTextFile(folder.at(".probe-another"), "half");
+  await removeProbes([folder.path, folder.at("gone")], "rack/4");
+  assertEquals([...Deno.readDirSync(folder.path)].map(({ name }) => name), [".probe-another"]);
 });
 
 Deno.test("a link in the way of the file is removed, and what it leads to stays", async () => {

@@ -118,6 +118,23 @@ Deno.test("a device that cannot be recovered is in maintenance, until an adminis
   await lab.run({ test_data: { a: 1 } });
 });
 
+Deno.test("a device that cannot be recovered comes back when somebody on its host says so, and only then", async () => {
+  await using lab = await openLab({ provision_command: "exit 46" });
+  const marker = join(lab.folder, "TESTFLINGER-DEVICE-ONLINE-agent-1");
+  await lab.run({ provision_data: { url: "x" } });
+  await untilMode(lab, "maintenance");
+  await Deno.writeTextFile(marker, "");
+  await lab.run({ test_data: { a: 1 } });
+  assertEquals(shown(lab).slice(0, 2), ["online", ""]);
+  assertEquals(await Deno.stat(marker).catch(() => "gone"), "gone");
+  // What an administrator wants is not the host's to take back.
+  lab.sandbox.setAgent("agent-1", { mode: "maintenance", comment: "new disk" });
+  await lab.eventually(() => lab.logged("warning").length > 0, "the agent knows");
+  await Deno.writeTextFile(marker, "");
+  await lab.eventually(async () => await Deno.stat(marker).then(() => false, () => true), "heard");
+  assertEquals(shown(lab).slice(0, 2), ["maintenance", "new disk"]);
+});
+
 Deno.test("an offline marker without a word has a comment, which a server with modes demands", async () => {
   await using lab = await openLab();
   await Deno.writeTextFile(join(lab.folder, "TESTFLINGER-DEVICE-OFFLINE-agent-1"), "");

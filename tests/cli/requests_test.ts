@@ -169,6 +169,21 @@ Deno.test("offline, online and restart --all ask every agent, and say of each wh
   assertEquals(fleet.served.sandbox.state(jobId), "complete");
 });
 
+Deno.test("online brings an agent back that has gone offline by itself, without the server's help", async () => {
+  await using fleet = await Fleet.open();
+  const id = await fleet.setUp("lost");
+  await Deno.writeTextFile(fleet.file(id), "provision_command: exit 46\n", { append: true });
+  await fleet.start(id);
+  fleet.served.sandbox.submit({ job_queue: "lost", provision_data: { url: "x" } });
+  await fleet.until(id, "offline for ");
+  assertEquals(await run("online", "--wait", "-c", fleet.file(id)), {
+    status: 0,
+    stdout: `${id}: takes jobs again: it had gone offline by itself\n${id}: is online\n`,
+    stderr: "",
+  });
+  await fleet.until(id, "waiting for ");
+});
+
 Deno.test("who waits is told what for, and gets exit status 3 when --timeout is over", async () => {
   await using fleet = await Fleet.open();
   const id = await fleet.setUp("busy");

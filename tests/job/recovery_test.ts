@@ -58,6 +58,32 @@ Deno.test("a job of an agent that was killed is brought to its end by the next o
   assertEquals(lab.statuses(jobId), { test: 100, cleanup: 0 });
 });
 
+Deno.test("a phase that was announced and does not begin says in its log why", async () => {
+  await using lab = await Lab.open({ config: { test_command: "echo never" } });
+  const jobId = running(lab);
+  const folder = await leaveInterrupted(lab, jobId);
+  await Deno.remove(join(folder, "record"));
+  const { file } = JournalFile.open(join(folder, "record"));
+  for (
+    const entry of [
+      { t: "accepted", at: 1, jobId, queue: "queue-1", rerun: false },
+      { t: "passed", milestone: "begun" },
+      { t: "passed", milestone: "prepared" },
+      ...["setup", "provision", "firmware_update"].map((phase) => ({ t: "phase_skipped", phase })),
+      { t: "phase_announced", phase: "test" },
+      { t: "region", log: "output", phase: "test", from: 0 },
+      { t: "cancelled" },
+    ]
+  ) file.append(entry);
+  file.close();
+  lab.start();
+  await lab.complete(jobId);
+  assertEquals(
+    lab.sandbox.log(jobId, "output", "test"),
+    "printed before\nJob cancellation was requested, exiting.\n",
+  );
+});
+
 Deno.test("a damaged record is put aside for a person to look at, and its job is ended all the same", async () => {
   await using lab = await Lab.open({ config: { cleanup_command: "true" } });
   const jobId = running(lab);

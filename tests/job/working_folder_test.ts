@@ -60,6 +60,15 @@ Deno.test("an agent that was killed while it took a job's folder leaves nothing 
   assertEquals(namesIn(base).filter((name) => name !== ".trash"), []);
 });
 
+Deno.test("what an agent had moved out of the way when it was killed goes with the job's folder", async () => {
+  await using temp = new TempFolder();
+  const folder = folderOf("one", temp.path);
+  await folder.make();
+  await Deno.mkdir(join(temp.path, `${JOB_ID}.leftover-1`, "artifacts"), { recursive: true });
+  await folder.remove();
+  assertEquals(namesIn(temp.path).filter((name) => name !== ".trash"), []);
+});
+
 Deno.test("a claim that somebody else has put there is not this agent's own", async () => {
   await using temp = new TempFolder();
   const base = temp.path;

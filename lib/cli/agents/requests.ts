@@ -140,6 +140,16 @@ export const requestOnline: Request = async (agent, answer, talk) => {
   const removed = await removeMarkers(agent, "OFFLINE");
   const wish = new StateFile(agent.folder, { debug() {}, info() {}, warning: say, error: say })
     .content.wish;
+  if (wish?.own === true) {
+    await makeMarker(agent, "ONLINE", "");
+    say(
+      answer.kind === "stopped"
+        ? `does not run; when it is started it takes jobs again: ${await startHint(agent)}`
+        : "takes jobs again: it had gone offline by itself",
+    );
+    if (waitMs === undefined || answer.kind === "stopped") return "done";
+    return await until(agent, { isSo: isOnline, done: "is online", ...talk });
+  }
   if (wish !== undefined) {
     const because = wish.comment === "" ? "" : `: ${showText(wish.comment).replaceAll("\n", " ")}`;
     say(
@@ -157,9 +167,12 @@ export const requestOnline: Request = async (agent, answer, talk) => {
   if (removed.length === 0) say("was not asked on this host to be offline");
   else say("takes jobs again");
   if (waitMs === undefined) return "done";
-  const isSo = ({ mode }: AgentStatus) => mode !== undefined && mode.state !== "offline";
-  return await until(agent, { isSo, done: "is online", ...talk });
+  return await until(agent, { isSo: isOnline, done: "is online", ...talk });
 };
+
+function isOnline({ mode }: AgentStatus): boolean {
+  return mode !== undefined && mode.state !== "offline" && mode.state !== "maintenance";
+}
 
 interface Until extends Talk {
   isSo(status: AgentStatus): boolean;
