@@ -539,7 +539,7 @@ all:TasksMax=infinity
 # in a group that hands controllers on. An agent that ends in order has seen to it itself.
 ExecStopPost=-/bin/sh -c 'for root in /sys/fs/cgroup /sys/fs/cgroup/unified; do \
   cd "$$root$$(sed -n "/^0::/{s///;s,/[.]control$$,,;p}" /proc/self/cgroup)" 2>/dev/null || continue; \
-  for file in */cgroup.subtree_control cgroup.subtree_control; do \
+  for file in */*/cgroup.subtree_control */cgroup.subtree_control cgroup.subtree_control; do \
     for one in $$(cat "$$file" 2>/dev/null); do echo "-$$one" >"$$file"; done; done; done'
 # What failed is tried again in 10 s.
 ExecStopPost=-/bin/sh -c 'case "$$EXIT_CODE $$EXIT_STATUS" in "exited 0" | "exited 75") ;; *) sleep 10 ;; esac'

@@ -172,11 +172,11 @@ const newKeys = {
     .describe("Time between asking a phase's processes to end and killing them."),
   job_memory_max: bytes().refine((size) => size >= LEAST_JOB_MEMORY, "must be at least 1 MiB")
     .optional().describe(
-      "How much memory all processes of a job may use together; beyond it the kernel kills one of " +
-        "them. Takes control groups with the controller `memory`; absent: no limit.",
+      "How much memory all processes of a job may use together, those of cleanup apart; beyond it the " +
+        "kernel kills one of them. Takes control groups with the controller `memory`; absent: no limit.",
     ),
   job_pids_max: z.int().min(1).optional().describe(
-    "How many processes and threads a job may have at one time. Takes control groups with the " +
+    "How many processes and threads a job may have at one time, those of cleanup apart. Takes control groups with the " +
       "controller `pids`; absent: no limit.",
   ),
   min_free_space: bytes().prefault("1 GiB").describe(

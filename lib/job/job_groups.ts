@@ -5,7 +5,7 @@
  */
 import type { AgentConfig } from "../config/agent_config.ts";
 import { type Phase, PHASES } from "../phases.ts";
-import type { ControlGroup, ControlGroups } from "../process/cgroup.ts";
+import type { ControlGroup, ControlGroups, GroupCommand } from "../process/cgroup.ts";
 import type { EndOptions } from "../process/grace.ts";
 import { markOf } from "../process/mark.ts";
 import type { Survivor, SurvivorsEnd } from "../process/survivors.ts";
@@ -23,6 +23,11 @@ export function unkeptLimits(
 ): (keyof typeof LIMITS)[] {
   const keys = Object.keys(LIMITS) as (keyof typeof LIMITS)[];
   return keys.filter((key) => config[key] !== undefined && !controllers.includes(LIMITS[key]));
+}
+
+/** Whatever a job has left running, and however much that takes: its cleanup is to run. */
+function commandOf(phase: Phase): GroupCommand {
+  return { name: phase, isLimited: phase !== "cleanup" };
 }
 
 /** The control groups of one agent's jobs. */
@@ -79,7 +84,7 @@ export class JobGroup {
   prepare(): Promise<boolean> {
     const { job_memory_max, job_pids_max } = this.#config;
     const isKept = (controller: string) => this.#controllers.includes(controller);
-    return this.#prepared ??= this.#group.prepare(PHASES, {
+    return this.#prepared ??= this.#group.prepare(PHASES.map(commandOf), {
       memoryMax: isKept("memory") ? job_memory_max : undefined,
       pidsMax: isKept("pids") ? job_pids_max : undefined,
     }).catch(() => false);
@@ -87,12 +92,12 @@ export class JobGroup {
 
   /** The folder that the command of a phase joins; undefined when it cannot. */
   async folderOf(phase: Phase): Promise<string | undefined> {
-    return await this.prepare() ? this.#group.folderOf(phase) : undefined;
+    return await this.prepare() ? this.#group.folderOf(commandOf(phase)) : undefined;
   }
 
   /** What of a phase the kernel has killed because memory ran out, as far as its log can be read. */
   async victims(phase: Phase): Promise<Survivor[]> {
-    return await this.#group.victims(phase);
+    return await this.#group.victims(commandOf(phase));
   }
 
   /** Ends everything in it, and removes it. It can be made again. */

@@ -5,12 +5,14 @@
  * Ours is the group in which this process was started, where it may be written to (`Delegate=yes` in a
  * unit). Below it is a group for whatever is ended as a whole, and in that one a group for each command:
  *
- * | group                | what is in it                                                             |
- * | -------------------- | ------------------------------------------------------------------------- |
- * | `GIVEN`              | nothing, once controllers are handed on: the kernel wants it so           |
- * | `GIVEN/main-process` | this process, and what it starts for itself                               |
- * | `GIVEN/NAME`         | nothing but the groups of its commands; it has the limits                 |
- * | `GIVEN/NAME/COMMAND` | a command with all that it has started; memory and time are counted there |
+ * | group                        | what is in it                                                             |
+ * | ---------------------------- | ------------------------------------------------------------------------- |
+ * | `GIVEN`                      | nothing, once controllers are handed on: the kernel wants it so           |
+ * | `GIVEN/main-process`         | this process, and what it starts for itself                               |
+ * | `GIVEN/NAME`                 | nothing but groups                                                        |
+ * | `GIVEN/NAME/limited`         | nothing but groups; it has the limits                                     |
+ * | `GIVEN/NAME/limited/COMMAND` | a command with all that it has started; memory and time are counted there |
+ * | `GIVEN/NAME/COMMAND`         | the same of a command that is to run whatever the limits have come to     |
  *
  * The runtime opens nothing under /sys, so shells do it on our behalf.
  */
@@ -198,9 +200,20 @@ export class ControlGroups {
 const LIST = `cd "$1" && for dir in "$2"*/; do [ -d "$dir" ] && printf '%s\\n' "\${dir%/}"; done`;
 
 const RELEASE = `
-for file in "$1"/*/cgroup.subtree_control "$1/cgroup.subtree_control"; do
+for file in "$1"/*/*/cgroup.subtree_control "$1"/*/cgroup.subtree_control "$1/cgroup.subtree_control"; do
   for one in $(cat "$file"); do echo "-$one" >"$file"; done
 done 2>/dev/null`;
+
+/** A command that has a group of its own. */
+export interface GroupCommand {
+  name: string;
+  /** Whether it shares the limits. */
+  isLimited: boolean;
+}
+
+function placeOf({ name, isLimited }: GroupCommand): string {
+  return `${isLimited ? "limited/" : ""}${nameFor(name)}`;
+}
 
 /** A group for what is ended as a whole. */
 export class ControlGroup {
@@ -219,8 +232,8 @@ export class ControlGroup {
   }
 
   /** The folder of the group of one of its commands: see `KeepOptions.cgroup`. */
-  folderOf(command: string): string {
-    return `${this.folder}/${nameFor(command)}`;
+  folderOf(command: GroupCommand): string {
+    return `${this.folder}/${placeOf(command)}`;
   }
 
   /**
@@ -228,7 +241,7 @@ export class ControlGroup {
    *
    * @returns whether commands can join it.
    */
-  async prepare(commands: readonly string[], limits: GroupLimits = {}): Promise<boolean> {
+  async prepare(commands: readonly GroupCommand[], limits: GroupLimits = {}): Promise<boolean> {
     const { memoryMax = "", pidsMax = "" } = limits;
     const on = this.#controllers.map((name) => `+${name}`).join(" ");
     const folders = commands.map((command) => this.folderOf(command));
@@ -236,8 +249,8 @@ export class ControlGroup {
   }
 
   /** Those of a command that the kernel has killed because memory ran out, as far as its log tells. */
-  async victims(command: string): Promise<Survivor[]> {
-    return parseVictims(await shell(VICTIMS, `${this.#path}/${nameFor(command)}`));
+  async victims(command: GroupCommand): Promise<Survivor[]> {
+    return parseVictims(await shell(VICTIMS, `${this.#path}/${placeOf(command)}`));
   }
 
   /**
@@ -284,12 +297,14 @@ export class ControlGroup {
 }
 
 const PREPARE = `
-[ -z "$2$3$4" ] || mkdir -p "$1"
-[ -z "$2" ] || echo "$2" >"$1/memory.max"
-# Swap would only put off what the limit is for.
-[ -z "$2" ] || echo 0 >"$1/memory.swap.max"
-[ -z "$3" ] || echo "$3" >"$1/pids.max"
+limited=$1/limited
+[ -z "$2$3$4" ] || mkdir -p "$limited"
 for one in $4; do echo "$one" >"$1/cgroup.subtree_control"; done
+[ -z "$2" ] || echo "$2" >"$limited/memory.max"
+# Swap would only put off what the limit is for.
+[ -z "$2" ] || echo 0 >"$limited/memory.swap.max"
+[ -z "$3" ] || echo "$3" >"$limited/pids.max"
+for one in $4; do echo "$one" >"$limited/cgroup.subtree_control"; done
 shift 4
 mkdir -p "$@" && [ -w "$1/cgroup.procs" ] && echo ready
 `;
@@ -304,7 +319,7 @@ const MEMBERS = `
 while read -r key value && [ "$key" != populated ]; do :; done <"$1/cgroup.events"
 if [ "$value" = 0 ]; then
   # What others have made below it takes longer.
-  rmdir "$1"/*/ "$1" || find "$1" -depth -type d -exec rmdir {} +
+  rmdir "$1"/*/*/ "$1"/*/ "$1" || find "$1" -depth -type d -exec rmdir {} +
   exit
 fi
 for pid in $(find "$1" -name cgroup.procs -exec cat {} +); do

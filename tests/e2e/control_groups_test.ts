@@ -185,7 +185,8 @@ Deno.test(
     await house.configure({
       setup_command: "i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done; echo all",
       provision_command: "true",
-      test_command: 'perl -e \'$x = "x" x 200_000_000; print "all"\'; echo went on',
+      test_command: `echo one; until [ -e ${house.at("go")} ]; do sleep 0.02; done; ` +
+        'perl -e \'$x = "x" x 200_000_000; print "all"\'; echo went on',
       cleanup_command: "perl -e '$x = \"x\" x 20_000_000; print length $x'",
     });
     const first = lab.submit({ provision_data: { a: 1 } });
@@ -193,14 +194,27 @@ Deno.test(
     await lab.complete(first);
     assertMatch(lab.output(first, "setup"), /fork/i);
     assert(lab.statuses(first).setup !== 0);
+    // What setup has left has used up what the job may have, and cleanup runs all the same.
+    assertEquals(lab.output(first, "cleanup"), "20000000");
     await house.configure({ setup_command: "" });
     await house.end("SIGTERM");
     const second = lab.submit({ test_data: { a: 1 } });
     house.start();
+    await lab.until(() => lab.output(second, "test") === "one\n", "the test runs");
+    // An agent that hands over takes the controllers away, so that a supervisor can start the next one.
+    await house.end("SIGHUP");
+    const [group = ""] = await groupsOf(house);
+    assertEquals(await groupShell('[ -e "$1/limited/memory.max" ] || echo none', group), "none");
+    house.start();
+    await lab.eventually(
+      async () => await groupShell('cat "$1/limited/memory.max"', group) === `${64 * 2 ** 20}`,
+      "the limit is kept again",
+    );
+    await house.touch("go");
     await lab.complete(second);
     assertMatch(
       lab.output(second, "test"),
-      /^Killed\nwent on\nWARNING: Memory ran out, and the kernel killed a process of this phase: perl \(process \d+\)\. A job may use 64\.0 MiB here \(job_memory_max\)\.\n$/,
+      /^one\nKilled\nwent on\nWARNING: Memory ran out, and the kernel killed a process of this phase: perl \(process \d+\)\. A job may use 64\.0 MiB here \(job_memory_max\)\.\n$/,
     );
     assertEquals(lab.output(second, "cleanup"), "20000000");
     assertEquals(lab.statuses(second), { test: 0, cleanup: 0 });

@@ -155,11 +155,13 @@ const IN_GIVEN_GROUP = `
 cd "${GROUPS}"
 was=$(cat cgroup.subtree_control)
 given=given-$$
-mkdir "$given" "$given/job" "$given/job/test" "$given/.control"
+mkdir "$given" "$given/.control"
+mkdir -p "$given/job/limited/test"
 echo +hugetlb >cgroup.subtree_control
 echo +hugetlb >"$given/cgroup.subtree_control"
 echo +hugetlb >"$given/job/cgroup.subtree_control"
-sh -c 'echo 0 >"$1"; exec sleep 1000' sh "$given/job/test/cgroup.procs" &
+echo +hugetlb >"$given/job/limited/cgroup.subtree_control"
+sh -c 'echo 0 >"$1"; exec sleep 1000' sh "$given/job/limited/test/cgroup.procs" &
 echo "before: $(cat "$given/cgroup.subtree_control")"
 sh -c 'echo 0 >"$1"; exec sh -c "$2"' sh "$given/.control/cgroup.procs" "$1"
 echo "after:$(cat "$given/cgroup.subtree_control")"

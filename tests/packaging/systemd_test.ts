@@ -152,7 +152,7 @@ Deno.test({
       const hiding = await systemd.sure("pgrep", "-xf", "sleep 4711");
       assertMatch(
         await systemd.sure("cat", `/proc/${hiding.trim()}/cgroup`),
-        /^0::.*\/testflinger-agent@real-unit\.service\/job-real-unit-\w+-[0-9a-f-]+\/test$/m,
+        /^0::.*\/testflinger-agent@real-unit\.service\/job-real-unit-\w+-[0-9a-f-]+\/limited\/test$/m,
       );
       await systemd.sure("systemctl", "stop", UNIT);
       assertEquals((await systemd.run("pgrep", "-xf", "sleep 4711")).code, 1);

@@ -41,8 +41,9 @@ class Fixture implements AsyncDisposable {
 
   /** Runs a script in a group of this name in it, to its end; says what it has used. */
   async run(command: string, script: string): Promise<GroupUsage> {
-    assert(await this.group.prepare([command]));
-    const cgroup = this.group.folderOf(command);
+    const own = { name: command, isLimited: true };
+    assert(await this.group.prepare([own]));
+    const cgroup = this.group.folderOf(own);
     const started = await startKept(["/bin/sh", "-c", script, this.#folder.path], {
       folder: this.#folder.at(command),
       cwd: this.#folder.path,
@@ -144,8 +145,9 @@ Deno.test(
   async () => {
     for (const name of ["../..", "a/b", "cgroup.procs", "é".repeat(200), " "]) {
       const group = groups!.group(name);
-      assert(await group.prepare([name, "other"]), name);
-      const folder = group.folderOf(name);
+      const free = { name, isLimited: false };
+      assert(await group.prepare([free, { name: "other", isLimited: true }]), name);
+      const folder = group.folderOf(free);
       assertEquals(await isThere(folder), true, folder);
       assertEquals(await shell('cd "$1/../.." && pwd', folder), groups!.folder);
       await group.end({ graceMs: 0, clock: systemClock });
@@ -249,7 +251,7 @@ Deno.test(
       assertEquals(found.folder, group);
       assertEquals(found.controllers, ["hugetlb"]);
       assertMatch(`${found.own}`, /\/given-[^/]+\/main-process$/);
-      assertEquals(found.ofTest, `${group}/job/test`);
+      assertEquals(found.ofTest, `${group}/job/limited/test`);
       assertEquals([found.handedOn, found.ofCommand], ["hugetlb", "hugetlb"]);
       // Else a supervisor could not start the next process there.
       assertEquals(found.after, "");
@@ -270,7 +272,7 @@ Deno.test(
       await until("it is there", async () => await shell('cat "$1/cgroup.procs"', group) !== "");
       const found = await run();
       assertEquals(found.controllers, []);
-      assertEquals(found.ofTest, `${group}/job/test`);
+      assertEquals(found.ofTest, `${group}/job/limited/test`);
       assertEquals(await shell('cat "$1/cgroup.procs"', group), `${other.pid}`);
       other.kill();
       await other.status;
