@@ -307,6 +307,29 @@ Deno.test("free space that the host is to keep is never taken", async () => {
   assertEquals(await cache.list(), []);
 });
 
+Deno.test("an image on its way is reckoned with when room is made for another one", async () => {
+  await using lab = await Lab.open();
+  const cache = await openCache(lab, { maxBytes: 10_000, minFreeBytes: 0 });
+  const [first, second] = ["http://images/1", "http://images/2"] as const;
+  {
+    using _arriving = await cache.tryLock(first);
+    assert(await cache.reserve({ url: first, size: 6_000 }));
+    assertEquals(await cache.reserve({ url: second, size: 6_000 }), false);
+    assert(await cache.reserve({ url: second, size: 4_000 }));
+    await cache.forgetIncoming(second);
+  }
+  // Nobody goes on with it, and nothing of it is there.
+  assert(await cache.reserve({ url: second, size: 6_000 }));
+});
+
+Deno.test("an image of unknown size never takes the free space that the host is to keep", async () => {
+  await using lab = await Lab.open();
+  await using server = httpStub(() => new Response(ReadableStream.from([IMAGE])));
+  const cache = await openCache(lab, { maxBytes: 1e12, minFreeBytes: 1e15 });
+  assertEquals(await get(lab, `${server.url}/i`, cache), IMAGE);
+  assertEquals(await cache.list(), []);
+});
+
 Deno.test("a cache of another user, or that others may write to, is not used", async () => {
   await using lab = await Lab.open();
   const folder = join(lab.root, "open");

@@ -20,6 +20,9 @@ import type { ImageCache, UrlEntry } from "./cache.ts";
 /** How much is read at once. */
 const CHUNK_BYTES = 1024 * 1024;
 
+/** Of an image of unknown size, between two looks at what is free. */
+const GROWTH_BYTES = 16 * 1024 * 1024;
+
 /** How often it is looked whether another process has written more. */
 const FOLLOW_PAUSE_MS = 100;
 
@@ -142,12 +145,19 @@ async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransf
     resume: await resumable(cache, url.href),
     known,
     onHead: async (size, validators) => {
-      if (size !== undefined && !await cache.makeRoom(size)) {
-        throw new NotKept(`${shownUrl(url)} is larger than the image cache may become`);
-      }
-      await cache.noteIncoming({ url: url.href, size, ...validators }).catch((error) => {
+      const isKept = await cache.reserve({ url: url.href, size, ...validators }).catch((error) => {
         throw new NotKept(messageOf(error), { cause: error });
       });
+      if (!isKept) {
+        throw new NotKept(`${shownUrl(url)} is larger than the image cache may become`);
+      }
+    },
+    onGrowth() {
+      if (cache.hasRoomNow()) return;
+      throw new ProvisioningError(
+        `The image cache has no room for ${shownUrl(url)}, of which the server does not say how ` +
+          `large it is: less than 'min_free_space' would be left on the disk`,
+      );
     },
     onFetched: async ({ sha256, size, validators }, move) => {
       // Before the image is in its place: who reads it meanwhile looks for it there by the note.
@@ -337,6 +347,8 @@ interface TransferOptions extends Wanted {
   readonly resume?: FetchTarget["resume"];
   readonly known?: FetchTarget["known"];
   readonly onHead?: NonNullable<FetchTarget["onHead"]>;
+  /** Asked now and then, while nobody knows how large it becomes. What it throws ends it. */
+  readonly onGrowth?: () => void;
   /** @param move told where the file is about to be. */
   readonly onFetched?: (
     fetched: Extract<Fetched, { ended: "fetched" }>,
@@ -360,11 +372,12 @@ class OwnTransfer {
   readonly #done: Promise<void>;
 
   constructor(ctx: ConnectorContext, options: TransferOptions) {
-    const { url, wanted, path, resume, known, onHead, onFetched, onEnded } = options;
+    const { url, wanted, path, resume, known, onHead, onGrowth, onFetched, onEnded } = options;
     this.path = this.finalPath = path;
     const begun = Promise.withResolvers<"arriving" | "not modified">();
     this.begun = begun.promise;
     this.begun.catch(() => {});
+    let grown = 0;
     let ended: Parameters<NonNullable<typeof onEnded>>[0] = "broke off";
     const run = async () => {
       const signal = AbortSignal.any([ctx.signal, this.#stop.signal]);
@@ -377,6 +390,10 @@ class OwnTransfer {
           await onHead?.(size, validators);
         },
         onBytes: (size) => {
+          if (this.total === undefined && size >= grown + GROWTH_BYTES) {
+            grown = size;
+            onGrowth?.();
+          }
           const { size: before, generation } = this.#progress;
           this.#progress = {
             size,

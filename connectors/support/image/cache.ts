@@ -9,8 +9,10 @@
  *     incoming/<key>          an image on its way, and <key>.json with its validators
  *     incoming/<key>.lock     locked by who downloads it
  *     absent/<key>            when a server last said that it does not have something
+ *     room.lock               locked while room is made for an image
  *     statistics.json         how often the cache helped, and what that saved
  */
+import { statfsSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
@@ -131,9 +133,24 @@ export class ImageCache {
     return entry?.url === url ? entry : undefined;
   }
 
-  /** Notes what is about to arrive. */
-  async noteIncoming(entry: IncomingEntry): Promise<void> {
+  /**
+   * Makes room for an image that is about to arrive, and notes it, so that it is reckoned with when
+   * room is made for another one. The caller has its lock.
+   *
+   * @returns false when there is no room for it even in an empty cache: then nothing is done.
+   */
+  async reserve(entry: IncomingEntry): Promise<boolean> {
+    using lock = await this.#openLock(join(this.folder, "room.lock"));
+    await lock.lock(true);
+    if (!await this.makeRoom(entry.size ?? 0, entry.url)) return false;
     await writeJson(`${this.incomingPath(entry.url)}.json`, entry);
+    return true;
+  }
+
+  /** Is as much free on the disk as is to be? For images whose size nobody says. */
+  hasRoomNow(): boolean {
+    const { bavail, bsize } = statfsSync(this.folder);
+    return bavail * bsize >= this.#spareBytes();
   }
 
   /**
@@ -142,12 +159,7 @@ export class ImageCache {
    * @returns what gives the right up again; undefined while another process has it.
    */
   async tryLock(url: string): Promise<Disposable | undefined> {
-    const file = await Deno.open(`${this.incomingPath(url)}.lock`, {
-      read: true,
-      write: true,
-      create: true,
-      mode: 0o600,
-    });
+    const file = await this.#openLock(`${this.incomingPath(url)}.lock`);
     if (await file.tryLock(true)) return file;
     file.close();
     return undefined;
@@ -222,16 +234,18 @@ export class ImageCache {
    * Makes room for an image by removing those that were not used for the longest time.
    *
    * @param needed its size in bytes.
+   * @param url its own, where it is about to arrive.
    * @returns false when there is no room for it even in an empty cache: then nothing is removed.
    */
-  async makeRoom(needed: number): Promise<boolean> {
+  async makeRoom(needed: number, url?: string): Promise<boolean> {
     const contents = await this.list();
-    const { maxBytes, minFreeBytes } = this.limits;
+    const { maxBytes } = this.limits;
     const held = contents.reduce((sum, { size }) => sum + size, 0);
     const { bavail, bsize } = await statfs(this.folder);
+    const underWay = await this.#underWay(url);
     const tooMuch = Math.max(
-      held + needed - maxBytes,
-      needed + Math.max(minFreeBytes, SPARE_BYTES) - bavail * bsize,
+      held + underWay.arrived + underWay.expected + needed - maxBytes,
+      needed + underWay.expected + this.#spareBytes() - bavail * bsize,
     );
     if (needed > maxBytes || tooMuch > held) return false;
     let freed = 0;
@@ -241,6 +255,32 @@ export class ImageCache {
       freed += size;
     }
     return true;
+  }
+
+  #spareBytes(): number {
+    return Math.max(this.limits.minFreeBytes, SPARE_BYTES);
+  }
+
+  /** How many bytes of other images on their way there are, and how many are still to come. */
+  async #underWay(but: string | undefined): Promise<{ arrived: number; expected: number }> {
+    let [arrived, expected] = [0, 0];
+    for await (const { name } of Deno.readDir(join(this.folder, "incoming"))) {
+      if (!name.endsWith(".json")) continue;
+      const entry = IncomingEntry.safeParse(
+        await readJson(join(this.folder, "incoming", name)),
+      ).data;
+      if (entry === undefined || entry.url === but) continue;
+      const size = await Deno.stat(this.incomingPath(entry.url)).then((info) => info.size, () => 0);
+      arrived += size;
+      using unlocked = await this.tryLock(entry.url);
+      // Nobody goes on with it just now.
+      if (unlocked === undefined) expected += Math.max(0, (entry.size ?? 0) - size);
+    }
+    return { arrived, expected };
+  }
+
+  async #openLock(path: string): Promise<Deno.FsFile> {
+    return await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
   }
 
   /**
@@ -283,12 +323,7 @@ export class ImageCache {
 
   async #count(use: "hit" | "miss", savedBytes: number): Promise<void> {
     const path = join(this.folder, "statistics.json");
-    using lock = await Deno.open(`${path}.lock`, {
-      read: true,
-      write: true,
-      create: true,
-      mode: 0o600,
-    });
+    using lock = await this.#openLock(`${path}.lock`);
     await lock.lock(true);
     const { hits, misses, savedBytes: saved } = await this.statistics();
     await writeJson(path, {
