@@ -39,6 +39,7 @@ const LEAVES = [
   "lib/phases.ts",
   "lib/progress.ts",
   "lib/remove_tree.ts",
+  "lib/shell.ts",
   "lib/version.ts",
 ];
 

@@ -8,7 +8,8 @@ import { quoted } from "../config/mistake.ts";
 import { didYouMean } from "../config/spelling.ts";
 import type { Phase } from "../phases.ts";
 import type { Stage } from "../../connectors/context.ts";
-import { selfCommand, shellCommand } from "./self.ts";
+import { shellCommand } from "../shell.ts";
+import { selfCommand } from "./self.ts";
 
 /** The stage of a connector that runs a phase. */
 const STAGES: Record<Phase, Stage> = {

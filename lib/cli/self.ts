@@ -19,11 +19,3 @@ export function selfCommand(): string[] {
   if (Deno.build.standalone) return [Deno.execPath()];
   return [Deno.execPath(), "run", "--quiet", ...PERMISSIONS, Deno.mainModule];
 }
-
-/** `argv` as a POSIX shell command. */
-export function shellCommand(argv: readonly string[]): string {
-  return argv.map((word) =>
-    /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`
-  )
-    .join(" ");
-}

@@ -185,6 +185,10 @@ const newKeys = {
   max_spool: bytes().prefault("10 GiB").describe(
     "How much of logs and artifacts may wait on disk to be delivered to the server.",
   ),
+  hooks_dir: filledText().refine(isAbsolute, "must be a whole path").optional().describe(
+    "Folder of programs that run before and after a job and its phases: `pre-job`, `post-job`, " +
+      "`pre-<phase>`, `post-<phase>`; see docs/operations.md.",
+  ),
   image_cache: text().refine((path) => path === "" || isAbsolute(path), "must be a whole path")
     .optional().describe(
       "Folder of the images that the device connectors of this host keep, for all its agents; " +

@@ -5,6 +5,7 @@
 import { basename, dirname, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { shellWord } from "../shell.ts";
 import { removeTree } from "../remove_tree.ts";
 
 /** Nobody but the agent looks into a job's folder: it holds the job's secrets. */
@@ -125,7 +126,7 @@ export async function removeFolder(
     const place = await moveToTrash(path, trash);
     log.error(
       `Cannot remove ${path}: ${obstacle}. It is now ${place}: remove it by hand, with ` +
-        `sudo rm -rf --one-file-system ${shellQuoted(place)}`,
+        `sudo rm -rf --one-file-system ${shellWord(place)}`,
       { path, place },
     );
     return "trash";
@@ -135,7 +136,7 @@ export async function removeFolder(
       log.error(
         `Cannot remove ${path}: ${obstacle}. It cannot be moved to ${trash} either: ` +
           `${messageOf(error)}. Remove it by hand, with ` +
-          `sudo rm -rf --one-file-system ${shellQuoted(path)}`,
+          `sudo rm -rf --one-file-system ${shellWord(path)}`,
         { path },
       );
     }
@@ -204,8 +205,4 @@ async function makeFolder(path: string, mode: number): Promise<void> {
 async function makeFile(path: string, text: string, mode: number): Promise<void> {
   await Deno.writeTextFile(path, text, { createNew: true, mode });
   await Deno.chmod(path, mode);
-}
-
-function shellQuoted(path: string): string {
-  return `'${path.replaceAll("'", `'\\''`)}'`;
 }

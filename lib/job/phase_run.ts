@@ -8,6 +8,7 @@ import type { GroupUsage } from "../process/usage.ts";
 import { waitWhileAllocated } from "./allocation.ts";
 import { readDeviceInfo } from "./connector_files.ts";
 import { isEndReason } from "./end_reason.ts";
+import { withHooks } from "./hooks.ts";
 import { jobMark, phaseEnvironment } from "./environment.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
@@ -60,7 +61,8 @@ export class PhaseRunner {
   }
 
   #command(phase: Phase): string {
-    return this.#options.context.config[`${phase}_command`];
+    const { config } = this.#options.context;
+    return withHooks(phase, config[`${phase}_command`], config.hooks_dir);
   }
 
   /** Passes over a phase. */

@@ -25,6 +25,7 @@ import { join } from "node:path";
 import { exists } from "../exists.ts";
 import { systemClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
+import { shellCommand } from "../shell.ts";
 import type { Exit } from "./exit.ts";
 import type { EndOptions } from "./grace.ts";
 import { type GroupEnd, LeadingCommand, RUN_WITHOUT_INHERITED, whyNot } from "./group.ts";
@@ -145,7 +146,7 @@ export async function startKept(
     const keeper = inOwnSession("/bin/sh", {
       args: [
         ...["-c", RUN_WITHOUT_INHERITED, "sh", KEEPER],
-        ...[folder, `${launch.map(quoted).join(" ")} >&3 2>&1 3>&-`, token, cgroup, shown],
+        ...[folder, `${shellCommand(launch)} >&3 2>&1 3>&-`, token, cgroup, shown],
       ],
       cwd,
       env,
@@ -463,8 +464,4 @@ const never: Promise<never> = new Promise(() => {});
 
 function isThere(pid: number): boolean {
   return signalProcess(pid, 0) !== "gone";
-}
-
-function quoted(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
 }

@@ -207,6 +207,4 @@ export function bracketed(host: string): string {
 }
 
 /** Quotes one word for a POSIX shell. */
-export function quote(word: string): string {
-  return /^[A-Za-z0-9_./:=@%+,-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
-}
+export { shellWord as quote } from "../../../lib/shell.ts";
