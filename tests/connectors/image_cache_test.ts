@@ -13,6 +13,7 @@ import { systemClock } from "../../lib/clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
 import { mayMount, SmallDisk } from "../support/small_disk.ts";
 import { inStage } from "./support/context.ts";
+import { startEntry } from "./support/entry_process.ts";
 import { Lab } from "./support/lab.ts";
 import { closedPort, httpStub, rawHttpStub } from "./support/stubs.ts";
 
@@ -399,3 +400,58 @@ for (const kind of ["blocks", "files"] as const) {
     },
   });
 }
+
+Deno.test("a stage that is killed while an image arrives leaves what has come to the next one", async () => {
+  await using lab = await Lab.open();
+  await lab.config({ device_ip: "127.0.0.1", test_device: "/dev/sda", reboot_script: ["true"] });
+  for (const [n, sent] of [0, 1_000_000, IMAGE.length - 1, IMAGE.length].entries()) {
+    let limit = sent;
+    const reached = Promise.withResolvers<void>();
+    const over = Promise.withResolvers<void>();
+    let bytes = 0;
+    await using server = httpStub((_, raw) => {
+      if (raw.headers.get("if-none-match") !== null) return new Response(null, { status: 304 });
+      const from = Number(/^bytes=(\d+)-/.exec(raw.headers.get("range") ?? "")?.[1] ?? 0);
+      const body = new ReadableStream<Uint8Array>({
+        async start(controller) {
+          const piece = IMAGE.subarray(from, limit);
+          bytes += piece.length;
+          if (piece.length > 0) controller.enqueue(piece);
+          reached.resolve();
+          if (limit < IMAGE.length) await over.promise;
+          try {
+            controller.close();
+          } catch {
+            // Who asked is gone.
+          }
+        },
+      });
+      const size = IMAGE.length - from;
+      return new Response(body, {
+        status: from > 0 ? 206 : 200,
+        headers: {
+          etag: '"1"',
+          "content-length": String(size),
+          ...(from > 0 && { "content-range": `bytes ${from}-${IMAGE.length - 1}/${IMAGE.length}` }),
+        },
+      });
+    });
+    const url = `${server.url}/i`;
+    const cache = await openCache(lab, GENEROUS, `cache-${n}`);
+    await lab.job({ provision_data: { url } });
+    const running = startEntry(lab, ["netboot", "provision", "-c", "c.yaml", "testflinger.json"], {
+      DISABLE_CONTROL_HOST_POWERCYCLE: "1",
+      TESTFLINGER_IMAGE_CACHE: cache.folder,
+      TESTFLINGER_IMAGE_CACHE_MAX: "1000000000",
+    });
+    await reached.promise;
+    running.child.kill("SIGKILL");
+    await running.end();
+    over.resolve();
+    limit = IMAGE.length;
+    assertEquals(await get(lab, url, cache), IMAGE);
+    assertEquals((await cache.list()).map(({ digest }) => digest), [SHA256]);
+    // At most what the killed one had not written yet was sent twice.
+    assert(bytes <= IMAGE.length + sent, `${bytes} bytes`);
+  }
+});
