@@ -90,6 +90,12 @@ Deno.test("what changes is shown without a reload, in its place, and the focus s
     next.run(scene);
     await shows(page, "#agents tr:first-child", "its token has expired");
     await shows(page, "#agents tr:nth-child(2)", "smoke");
+    b({ type: "requests", offline: { comment: "new card", by: "on this host" } });
+    await shows(page, "#agents tr:nth-child(2)", "then offline");
+    assertMatch(
+      await page.locator("#agents tr:nth-child(2) .job").getAttribute("title") ?? "",
+      /job-1; then goes offline: new card \(asked on this host\)/,
+    );
     assertEquals(await names(page), ["c", "b", "a"]);
     assertEquals(await page.title(), "1 needs a person · 1 busy · 3 agents");
     assertEquals(await page.locator("#icon").getAttribute("href"), "/icon-bad.svg");

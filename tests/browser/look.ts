@@ -10,8 +10,9 @@ export const PATIENCE_MS = 30_000;
 const DESK = { width: 1440, height: 900 };
 const PHONE = { width: 390, height: 844 };
 
-/** Pictures are written into this folder of the environment; otherwise into one that is removed by nobody. */
-const folder = Deno.env.get("SCREENSHOTS") ?? await Deno.makeTempDir({ prefix: "screenshots-" });
+/** Where pictures are written, each run over those of the one before. */
+const folder = Deno.env.get("SCREENSHOTS") ??
+  join(Deno.env.get("TMPDIR") ?? "/tmp", `testflinger-agent-screenshots-${Deno.uid()}`);
 await Deno.mkdir(folder, { recursive: true });
 console.log(`screenshots: ${folder}`);
 

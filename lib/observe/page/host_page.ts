@@ -22,12 +22,12 @@ import {
 const NO_AGENTS = "Agents will be listed here, one a row. None runs in this process: it has no " +
   "configuration that can be used. Add one to its folder, and it appears within 10 seconds.";
 
-/** What comes after its job. */
+/** What comes after its job, in a word and whole. */
 const LEAVES = {
-  changed: ", then begins again as its configuration is now",
-  removed: ", then ends: its configuration was removed",
-  drained: ", then restarts with its process",
-};
+  changed: ["restart", "begins again as its configuration is now"],
+  removed: ["end", "ends: its configuration was removed"],
+  drained: ["restart", "restarts with its process"],
+} as const;
 
 /** Less than this share of a limit is worth a look. */
 const SHORT_SHARE = 0.1;
@@ -149,6 +149,17 @@ function renderAgent(agent: AgentSummary, now: number): Markup {
   `;
 }
 
+/** What comes after the job: in a word each, and whole. */
+function whatComes(
+  { leaves, requests }: Pick<AgentSummary, "leaves" | "requests">,
+): [brief: string[], whole: string[]] {
+  const [word, words] = leaves === undefined ? [] : LEAVES[leaves];
+  return [
+    [...(word === undefined ? [] : [word]), ...Object.keys(requests ?? {})],
+    [...(words === undefined ? [] : [words]), ...requestWords(requests)],
+  ];
+}
+
 /** What there is to say of an agent without a job. */
 function renderRemark(agent: AgentSummary, now: number): Markup | string {
   const { attention, comment, not_ready_because: because, last_job: last } = agent;
@@ -167,11 +178,14 @@ function renderJob(
     & Pick<AgentSummary, "attention" | "leaves" | "requests">,
 ): Markup {
   const { limits = {} } = job;
+  const [brief, whole] = whatComes({ leaves, requests });
   return html`
-    <td role="cell" class="job" title="${show(job.job_id)}">${attention === undefined
-      ? `${show(job.name ?? job.job_id)}${leaves === undefined ? "" : LEAVES[leaves]}${
-        requestWords(requests).map((words) => `, then ${words}`).join("")
-      }`
+    <td role="cell" class="job" title="${[show(job.job_id), ...whole].join(
+      "; then ",
+    )}">${brief.length === 0 ? NOTHING : html`
+      <span class="warn">▲ then ${brief.join(", ")}</span>
+    `}${attention === undefined
+      ? show(job.name ?? job.job_id)
       : html`<span class="bad">${show(attention)}</span>`}</td>
     <td role="cell" class="time">${jobBar(job, horizon(job, now))}</td>
     <td role="cell" class="n left" data-label="left">${left(

@@ -102,14 +102,14 @@ dt { color: var(--quiet); } dd { margin: 0; min-width: 0; }
 .jobline { display: flex; flex-wrap: wrap; gap: 0 var(--s3); margin-bottom: var(--s2); }
 .timeline { list-style: none; margin: 0; padding: 0; font-size: var(--small); }
 .timeline li {
-  display: grid; grid-template-columns: 8rem minmax(6rem, 1fr) minmax(0, 18rem);
+  display: grid; grid-template-columns: 8rem minmax(6rem, 1fr) minmax(0, 22rem);
   gap: 0 var(--s3); align-items: center; padding: 2px 0;
 }
 .timeline strong { color: var(--text); font-weight: 600; } .timeline .quiet strong { font-weight: 400; color: var(--quiet); }
 .timeline .quiet .bar { background: none; border-bottom: 1px dotted var(--quiet); border-radius: 0; height: 6px; }
 .scale {
   display: flex; justify-content: space-between; color: var(--quiet); font-size: var(--small);
-  margin: 0 calc(18rem + var(--s3)) 0 calc(8rem + var(--s3));
+  margin: 0 calc(22rem + var(--s3)) 0 calc(8rem + var(--s3));
 }
 .now { display: flex; flex-wrap: wrap; gap: 0 var(--s3); }
 
