@@ -207,8 +207,10 @@ export async function endAnyway(
     outbox.append({ t: "phase_ended", phase, status: INTERNAL_ERROR_STATUS });
     outbox.send({ kind: "outcome", status: statusesOf(state) });
   }
+  await context.groups?.of(jobId).end({ graceMs: 0, clock }).catch((problem) =>
+    log.error(`Cannot end what job ${jobId} has left running: ${messageOf(problem)}`)
+  );
   try {
-    await context.groups?.of(jobId).end({ graceMs: 0, clock });
     context.forgetReceived(outbox);
     await new WorkingFolder(new Job({ job_id: jobId }), config, log).remove();
   } catch (problem) {
