@@ -37,7 +37,7 @@ export async function checkAgent(
   if (metrics_port === undefined && metrics_host !== DEFAULT_METRICS_HOST) {
     say("warning", ["metrics_host"], "does nothing without metrics_port (or the option -p)");
   }
-  if (config.hooks_dir !== undefined && !await isFolder(config.hooks_dir)) {
+  if (withFolders && config.hooks_dir !== undefined && !await isFolder(config.hooks_dir)) {
     say("warning", ["hooks_dir"], "is no folder that can be read: no hook will run");
   }
   if (config.page_actions === true && config.page_token_file === undefined) {
