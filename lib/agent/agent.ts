@@ -213,6 +213,7 @@ class Agent {
       },
       online: async () => {
         const stays = await this.#markers.remove("OFFLINE");
+        this.#desired.comeBack();
         this.#pollLoop.wakeUp();
         const { offline } = this.#desired;
         return stays ??

@@ -2,6 +2,7 @@
  * The poll loop of an agent. Each round asks what is wanted of it, on the host and on the server, and then,
  * if it may take one, for a job, which is run to its end.
  */
+import { DEVICE_UNUSABLE } from "../observe/words.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import { isSaidElsewhere } from "../outbox/connectivity.ts";
 import type { Failure } from "../server/api.ts";
@@ -25,9 +26,6 @@ const LONGEST_RETRY_AFTER_MS = 60_000;
  */
 const LEAST_STRETCH = 1.1;
 const MOST_STRETCH = 1.2;
-
-/** How it begins when no job can be taken since the device's own file is wrong. */
-const UNUSABLE = "The device configuration cannot be used";
 
 /** What the poll loop is made of. */
 export interface PollLoopOptions extends AgentContext {
@@ -149,7 +147,7 @@ export class PollLoop {
     const unusable = await this.#options.deviceTrouble();
     this.#noteDevice(unusable);
     if (unusable !== undefined) {
-      reporter.show("offline", `${UNUSABLE}: ${unusable}`);
+      reporter.show("offline", `${DEVICE_UNUSABLE}: ${unusable}`);
       if (record.isCertain) reporter.see(record.value);
       return { next: "pause" };
     }
@@ -191,7 +189,7 @@ export class PollLoop {
   #noteDevice(trouble: string | undefined): void {
     const { log } = this.#options;
     if (trouble !== undefined && trouble !== this.#deviceTrouble) {
-      log.error(`${UNUSABLE}: ${trouble}. The agent is offline until that is mended`);
+      log.error(`${DEVICE_UNUSABLE}: ${trouble}. The agent is offline until that is mended`);
     } else if (trouble === undefined && this.#deviceTrouble !== undefined) {
       log.info("The device configuration can be used again");
     }

@@ -1,4 +1,5 @@
 /** A host as those see it who ask over HTTP: its agents, and what is wrong with its configurations. */
+import { DEVICE_UNUSABLE } from "./words.ts";
 import { resultOf } from "./job_words.ts";
 import type { PageActions } from "./page_actions.ts";
 import type { AgentStatus, AgentSummary, HostStatus, PastJob } from "./status_schema.ts";
@@ -110,6 +111,7 @@ function whyAttention(status: AgentStatus): string | undefined {
   const isOffline = mode?.state === "offline" || mode?.state === "maintenance";
   const isLost = (job ?? last)?.recovery_failed === true;
   if (isOffline && isLost) return mode.comment || "its device could not be recovered";
+  if (mode?.comment.startsWith(DEVICE_UNUSABLE)) return mode.comment;
   // An agent that waits and says why takes no jobs: its disk is full, for one.
   if (mode?.state === "waiting" && mode.comment !== "") return mode.comment;
   return undefined;

@@ -40,3 +40,6 @@ export function briefly(seconds: number): string {
   }
   return `${Math.floor(whole / DAY_S)} d ${Math.floor(whole / HOUR_S) % 24} h`;
 }
+
+/** How the comment of an agent begins that takes no job since its device's own file is wrong. */
+export const DEVICE_UNUSABLE = "The device configuration cannot be used";

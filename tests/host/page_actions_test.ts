@@ -1,4 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { HostStatus } from "../../lib/observe/status_schema.ts";
 import { HostLab } from "./support/host_lab.ts";
 
 const TOKEN = "a-token-of-some-length";
@@ -42,4 +43,28 @@ Deno.test("from its page an agent is taken offline and online and restarted, and
   assertEquals((await act("a", "restart")).status, 200);
   await lab.until(async () => await startedAt() !== before, "a has restarted");
   assertStringIncludes(process.output(), "Asked for on the page: offline");
+});
+
+Deno.test("an agent that went offline by itself needs a person, and comes back by its page", async () => {
+  await using lab = await HostLab.open();
+  await Deno.writeTextFile(`${lab.folder}/page-token`, `${TOKEN}\n`, { mode: 0o600 });
+  await lab.configure("a", {
+    page_actions: true,
+    page_token_file: `${lab.folder}/page-token`,
+    provision_command: "exit 46",
+  });
+  lab.start();
+  await lab.waiting("a");
+  lab.submit("a", { provision_data: { a: 1 } });
+  await lab.until(() => lab.shown("a")[0] === "offline", "a offline");
+  const attention = async () =>
+    HostStatus.parse(JSON.parse((await lab.get("/v1/status")).text)).agents[0]?.attention;
+  await lab.until(async () => await attention() !== undefined, "a needs a person");
+  const response = await fetch(`http://127.0.0.1:${lab.port}/agents/${lab.id("a")}/actions`, {
+    method: "POST",
+    body: new URLSearchParams({ token: TOKEN, action: "online" }),
+  });
+  assertStringIncludes(await response.text(), "The agent takes jobs again.");
+  await lab.waiting("a");
+  await lab.until(async () => await attention() === undefined, "nobody is needed");
 });
