@@ -5,7 +5,7 @@ import type { Emit } from "../observe/events.ts";
 const LOOK_EVERY_MS = 30_000;
 
 /** Who is told, and until when. */
-export interface FreeSpaceOptions {
+interface FreeSpaceOptions {
   clock: Clock;
   emit: Emit;
   signal: AbortSignal;

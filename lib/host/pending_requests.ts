@@ -14,7 +14,7 @@ const ON_THE_HOST = "on this host";
 const ON_THE_SERVER = "on the server";
 
 /** What is watched, and who is told. */
-export interface PendingRequestsOptions {
+interface PendingRequestsOptions {
   agentId: string;
   /** The agent's own folder. */
   folder: string;

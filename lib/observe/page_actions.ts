@@ -35,7 +35,7 @@ const SHORTEST_TOKEN = 16;
 const AFTER_WRONG_TOKEN_MS = 1_000;
 
 /** What came of it. */
-export interface ActionResult {
+interface ActionResult {
   status: 200 | 400 | 403 | 500;
   words: string;
 }

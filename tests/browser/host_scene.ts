@@ -18,7 +18,7 @@ const MINUTE = 60_000;
 const GIB = 1024 ** 3;
 
 /** The clock on the wall, of some time before: what has happened by now is told as if it had taken its time. */
-export class SceneClock implements Clock {
+class SceneClock implements Clock {
   /** How long before now it stands; milliseconds. */
   before = 3 * 24 * 60 * MINUTE;
 
@@ -178,7 +178,7 @@ function begins({ id, name, queue = "rpi4" }: PlannedJob): Happening[] {
 }
 
 /** A job that has passed, failed or was cancelled, and began so many minutes ago. */
-export function pastJob(
+function pastJob(
   plan: Plan,
   emit: Emit,
   { before, fails, reason = "normal_exit", ...job }: PlannedJob & {

@@ -30,7 +30,7 @@ export async function open(browser: Browser, url: string): Promise<Page> {
 }
 
 /** How somebody looks: on what, and in which colours. */
-export interface View {
+interface View {
   size: "desk" | "phone";
   colorScheme: "light" | "dark";
 }

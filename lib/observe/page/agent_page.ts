@@ -28,7 +28,7 @@ import { ACTION_WORDS } from "../page_actions.ts";
 import { renderJumps, renderLines } from "./log_view.ts";
 
 /** What the page is made of. */
-export interface AgentPageContent {
+interface AgentPageContent {
   status: AgentStatus;
   configuration: Setting[];
   queues: readonly string[];
@@ -119,7 +119,7 @@ export function renderDownPage(
 }
 
 /** What somebody has asked for on a page, and what came of it. */
-export interface ActionAnswer {
+interface ActionAnswer {
   isDone: boolean;
   words: string;
 }

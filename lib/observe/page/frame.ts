@@ -9,7 +9,7 @@ export type Markup = ReturnType<typeof html>;
 export const NOTHING = "";
 
 /** Without a script the page is loaded again after this long. */
-export const RELOAD_S = 10;
+const RELOAD_S = 10;
 
 /** How something is: the colour, the symbol, and the icon of the page. */
 export type Kind = "good" | "bad" | "warn" | "busy" | "quiet";
@@ -18,7 +18,7 @@ export type Kind = "good" | "bad" | "warn" | "busy" | "quiet";
 const SYMBOLS: Record<Kind, string> = { good: "●", bad: "✕", warn: "▲", busy: "◐", quiet: "○" };
 
 /** What a page is made of. */
-export interface PageFrame {
+interface PageFrame {
   title: string;
   /** The icon in the browser's tab. */
   icon: Kind;
