@@ -387,6 +387,18 @@ Deno.test("a block map that is damaged or contradicts itself is refused, and why
   }
 });
 
+Deno.test("a block map that is made to be slow to read is not", () => {
+  const many = 500_000;
+  for (const part of ["<!--", "<Range ", "<ImageSize>", "<ImageSize> ", "</bmap> "]) {
+    // With a time that grows with the square of the length it would not come back for minutes.
+    try {
+      parseBmap(MAP.replace("<BlockMap>", `<BlockMap>${part.repeat(many)}`), "m");
+    } catch (error) {
+      assertEquals(error instanceof ProvisioningError, true);
+    }
+  }
+});
+
 async function findBeside(lab: Lab, image: string, cache?: ImageCache) {
   return await inStage(
     lab,

@@ -1,3 +1,4 @@
+import { blockMaps } from "./block_maps.ts";
 import { configuration } from "./configuration.ts";
 import { connectorFiles, records } from "./files.ts";
 import { jobs } from "./job.ts";
@@ -24,3 +25,6 @@ Deno.test("any record of a job can be read back as far as it goes", () =>
 
 Deno.test("whatever a job leaves in the files of its device connector is harmless", () =>
   tryTarget(connectorFiles, CASES));
+
+Deno.test("any block map of an image is refused, or names ranges that lie in the image", () =>
+  tryTarget(blockMaps, CASES));

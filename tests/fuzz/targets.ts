@@ -1,4 +1,5 @@
 /** Everything that takes input from outside. */
+import { blockMaps } from "./block_maps.ts";
 import { configuration } from "./configuration.ts";
 import { connectorFiles, records } from "./files.ts";
 import { jobs } from "./job.ts";
@@ -17,4 +18,5 @@ export const TARGETS: readonly FuzzTarget[] = [
   jsonScanner,
   records,
   connectorFiles,
+  blockMaps,
 ];

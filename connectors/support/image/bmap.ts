@@ -45,11 +45,11 @@ export function parseBmap(text: string, name: string): Bmap {
   const fail = (why: string) =>
     new ProvisioningError(`The block map ${name} cannot be used: ${why}`);
   // The comments that bmaptool writes have elements' names in them.
-  const plain = text.replaceAll(/<!--[^]*?-->/g, "");
+  const plain = withoutComments(text);
   const version = /<bmap\s+version\s*=\s*["'](\d+)(?:\.\d+)*["']\s*>/.exec(plain)?.[1];
   if (version === undefined || !/<\/bmap>\s*$/.test(plain)) throw fail("it is not a whole one");
   if (!KNOWN_VERSIONS.includes(Number(version))) throw fail(`its version is ${version}`);
-  const element = (tag: string) => new RegExp(`<${tag}>\\s*([^<]*?)\\s*</${tag}>`).exec(plain)?.[1];
+  const element = (tag: string) => new RegExp(`<${tag}>([^<]*)</${tag}>`).exec(plain)?.[1]?.trim();
   const amount = (tag: string) => {
     const value = element(tag);
     if (value === undefined || !/^\d{1,15}$/.test(value)) {
@@ -100,7 +100,19 @@ export function parseBmap(text: string, name: string): Bmap {
   };
 }
 
-const RANGE = /<Range\b([^>]*)>([^<]*)<\/Range>/g;
+const RANGE = /<Range\b([^<>]*)>([^<]*)<\/Range>/g;
+
+/** In one pass, whatever is in it: the text is a stranger's. */
+function withoutComments(text: string): string {
+  let plain = "";
+  for (let at = 0;;) {
+    const begin = text.indexOf("<!--", at);
+    const end = begin < 0 ? -1 : text.indexOf("-->", begin);
+    plain += text.slice(at, begin < 0 ? undefined : begin);
+    if (end < 0) return plain;
+    at = end + "-->".length;
+  }
+}
 
 /** It is computed with zeros in place of itself. */
 function checksumOfFile(
