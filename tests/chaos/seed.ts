@@ -21,7 +21,7 @@ const LONGEST_NOTE_MS = 10_000;
 /** As long may a start take, or a way to the server be closed. */
 const LONGEST_START_MS = 5_000;
 /** After that everything must have come to its end by then. */
-const CALM_MS = 60_000;
+const CALM_MS = 150_000;
 
 /** What ends at once has ended by then. */
 const MOMENT_MS = 300;

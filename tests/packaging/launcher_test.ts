@@ -26,7 +26,7 @@ echo "pid=$$"
 echo "program=$TESTFLINGER_AGENT_PROGRAM"
 echo "cache=$DENO_DIR"
 while [ "$1" != "\${1%/main.js}" ] || [ "\${1#--}" != "$1" ] || [ "$1" = run ]; do shift; done
-cat "\${0%/deno}/main.js"
+cat "\${0%/testflinger-agent}/main.js"
 for argument; do echo "argument=$argument"; done
 exit 7
 `;
@@ -89,7 +89,7 @@ for (const shell of SHELLS) {
           "argument=*",
           "",
         ]);
-        assertEquals(await names(version), ["deno", "main.js"]);
+        assertEquals(await names(version), ["main.js", "testflinger-agent"]);
       }
     }));
 }
@@ -104,7 +104,7 @@ Deno.test("many first starts at once all become the program, and leave one copy"
       assertEquals([code, stderr], [7, ""]);
       assertStringIncludes(stdout, "the program\n");
     }
-    assertEquals(await names(await onlyVersion(cache)), ["deno", "main.js"]);
+    assertEquals(await names(await onlyVersion(cache)), ["main.js", "testflinger-agent"]);
   }));
 
 Deno.test("a damaged portable file is not run, and says that it is damaged", () =>
@@ -175,7 +175,9 @@ Deno.test("a program that lies in a folder that others can write to is not run",
     const { file, env, cache } = await launcher(folder);
     await runUnprivileged([file], { env });
     const version = await onlyVersion(cache);
-    for (const [path, mode] of [[version, 0o755], [join(version, "deno"), 0o755]] as const) {
+    for (
+      const [path, mode] of [[version, 0o755], [join(version, "testflinger-agent"), 0o755]] as const
+    ) {
       await Deno.chmod(path, mode | 0o020);
       const { stdout } = await runUnprivileged([file], { env });
       assertStringIncludes(stdout, `cache=${folder}/.testflinger-agent-cache/`, path);
@@ -194,12 +196,12 @@ Deno.test({
       await runUnprivileged([file], { env });
       const version = await onlyVersion(cache);
       const planted = "#!/bin/sh\necho planted\n".padEnd(
-        (await Deno.stat(join(version, "deno"))).size,
+        (await Deno.stat(join(version, "testflinger-agent"))).size,
         "#",
       );
-      await Deno.remove(join(version, "deno"));
-      await writeScript(join(version, "deno"), planted);
-      await Deno.chown(join(version, "deno"), NOBODY - 1, NOBODY - 1);
+      await Deno.remove(join(version, "testflinger-agent"));
+      await writeScript(join(version, "testflinger-agent"), planted);
+      await Deno.chown(join(version, "testflinger-agent"), NOBODY - 1, NOBODY - 1);
       const { code, stdout } = await runUnprivileged([file], { env });
       assertEquals(code, 7);
       assert(!stdout.includes("planted"));
@@ -211,7 +213,7 @@ Deno.test("a file that a power cut has cut is unpacked again", () =>
     const { file, env, cache } = await launcher(folder);
     await runUnprivileged([file], { env });
     const version = await onlyVersion(cache);
-    for (const name of ["deno", "main.js"]) {
+    for (const name of ["main.js", "testflinger-agent"]) {
       await Deno.truncate(join(version, name), 3);
       const { code, stdout } = await runUnprivileged([file], { env });
       assertEquals(code, 7, name);
@@ -246,7 +248,7 @@ Deno.test("killed while it unpacks, it leaves nothing that a later start would r
     const killed = ended(child);
     await tar.goOn();
     await killed;
-    assertEquals(await exists(join(await onlyVersion(cache), "deno")), false);
+    assertEquals(await exists(join(await onlyVersion(cache), "testflinger-agent")), false);
     const { code, stdout } = await runUnprivileged([file], { env });
     assertEquals(code, 7);
     assertStringIncludes(stdout, "the program\n");
@@ -288,9 +290,9 @@ Deno.test("left-overs of killed starts are removed an hour later", () =>
       const time = new Date(Date.now() - age);
       await Deno.utime(join(version, name), time, time);
     }
-    await Deno.remove(join(version, "deno"));
+    await Deno.remove(join(version, "testflinger-agent"));
     await runUnprivileged([file], { env });
-    assertEquals(await names(version), ["deno", "main.js", "unpacking.new"]);
+    assertEquals(await names(version), ["main.js", "testflinger-agent", "unpacking.new"]);
   }));
 
 /** A version of long ago that nobody runs: when it is gone, a start has tidied up. */
@@ -313,14 +315,14 @@ Deno.test("an upgrade removes other versions once no process runs them", () =>
     await runUnprivileged([old.file], { env: old.env });
     const version = await onlyVersion(old.cache);
     // A process shows its version by what it executes: a real program, not a script.
-    await Deno.copyFile("/bin/sleep", join(version, "deno"));
+    await Deno.copyFile("/bin/sleep", join(version, "testflinger-agent"));
     await giveAway(version);
     const aDayAgo = new Date(Date.now() - 24 * 3_600_000);
     await Deno.utime(version, aDayAgo, aDayAgo);
-    const running = startUnprivileged([join(version, "deno"), "1000"]);
+    const running = startUnprivileged([join(version, "testflinger-agent"), "1000"]);
     const over = ended(running);
     await until("it runs", async () => {
-      return await executableOf(running.pid) === join(version, "deno");
+      return await executableOf(running.pid) === join(version, "testflinger-agent");
     });
 
     const { file, env, cache } = await launcher(folder, { name: "new" });

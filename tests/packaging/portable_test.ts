@@ -245,7 +245,7 @@ Deno.test("the process is the agent's own: SIGUSR1 restarts it, and opens nothin
   const log = join(cwd, "logs", "testflinger-agent.log");
   await until("the agent runs", () => exists(log));
   const exe = await executableOf(agent.pid);
-  assertMatch(exe, /\/deno$/);
+  assertMatch(exe, /\/testflinger-agent$/);
   // It may come before or after the runtime has made itself ready for it.
   agent.kill("SIGUSR1");
   const { code, stderr, stdout } = await ended(agent);

@@ -105,7 +105,7 @@ fill() {
     return 1
   fi
   # shellcheck disable=SC2086 # a command and its arguments
-  if ! err=$($runner "$tmp/deno" --version 2>&1); then
+  if ! err=$($runner "$tmp/testflinger-agent" --version 2>&1); then
     problem="the runtime cannot be run from there (no glibc 2.27 or later, or mounted noexec)"
     problem="$problem${err:+: ${err##*"$newline"}}"
     return 1
@@ -128,7 +128,7 @@ prune() {
   running=$(ls -l /proc/[0-9]*/exe 2>/dev/null)
   for old in "$real"/[0-9]*-"$arch"-*; do
     if [ "$old" = "$real/$id" ] || [ -L "$old" ] || [ ! -d "$old" ]; then continue; fi
-    case $running in *" $old/deno"*) continue ;; esac
+    case $running in *" $old/testflinger-agent"*) continue ;; esac
     [ -z "$(find "$old" -maxdepth 0 -mmin +10 2>/dev/null)" ] || rm -rf -- "$old"
   done
 }
@@ -199,4 +199,4 @@ fi
 export DENO_DIR="$cache/$id/compiled"
 
 # shellcheck disable=SC2086 # a command and its arguments
-exec $runner "$cache/$id/deno" run @FLAGS@ "$cache/$id/@MAIN@" "$@"
+exec $runner "$cache/$id/testflinger-agent" run @FLAGS@ "$cache/$id/@MAIN@" "$@"

@@ -42,7 +42,7 @@ export async function portable(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const encoder = new TextEncoder();
   const files = [
-    { name: "deno", mode: 0o755, bytes: deno },
+    { name: "testflinger-agent", mode: 0o755, bytes: deno },
     ...Object.entries(program).map(([name, text]) => ({
       name,
       mode: 0o644,
