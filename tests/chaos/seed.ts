@@ -149,7 +149,10 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     if (done !== undefined) {
       damages++;
       output += `\n--- the simulation: ${done.fault}, jobs ${done.jobIds.join(" ")}\n`;
-      for (const each of submitted) each.damaged ||= done.jobIds.includes(each.jobId);
+      // The agents share the folder in which all working folders are.
+      const isHit = ({ jobId }: Submitted) =>
+        done.fault === "removed working folders" ? isOnDisk(jobId) : done.jobIds.includes(jobId);
+      for (const each of submitted) each.damaged ||= isHit(each);
     }
     heard = sandbox.requestCount;
     agent = start();
