@@ -203,3 +203,22 @@ Deno.test("400 half-open connections to the metrics port of an agent with few fi
   assert(errors.every((line) => line.includes("Cannot take a connection")), agent.output());
   assert(errors.length <= 1, agent.output());
 });
+
+Deno.test("a form may come in parts; one that is too long, or never comes whole, is not answered", () =>
+  withServer(
+    async (request) => new Response(`got ${await request.text()}`),
+    async (port, clock) => {
+      const head = (length: number) => `POST / HTTP/1.1\r\nContent-Length: ${length}\r\n\r\n`;
+      using conn = await connect(port, `${head(8)}a=1`);
+      await settle();
+      await conn.write(encoder.encode("&b=\xe9 and more that belongs to nobody"));
+      assertStringIncludes(await allOf(conn), "got a=1&b=é");
+      using long = await connect(port, `${head(20_000)}${"x".repeat(20_000)}`);
+      assertEquals((await allOf(long)).includes("got"), false);
+      using never = await connect(port, `${head(5)}a=`);
+      const answer = allOf(never);
+      await settle();
+      await clock.advance(10_000);
+      assertEquals((await answer).includes("got"), false);
+    },
+  ));
