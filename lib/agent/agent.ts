@@ -21,7 +21,7 @@ import { bootId } from "../process/identity.ts";
 import type { AgentContext, AgentControl, ControlGroupsResult, LeaveReason } from "./context.ts";
 import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
 import { type HostTrouble, removeProbes } from "./host_check.ts";
-import { JobSecrets } from "./job_secrets.ts";
+import { KeptSecrets } from "./kept_secrets.ts";
 import { type Lock, takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
 import { StateFile } from "./state_file.ts";
@@ -116,7 +116,7 @@ class Agent {
   readonly #emit: Emit;
   /** What a job tells. */
   #leaving: LeaveReason | undefined;
-  readonly #secrets = new JobSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
+  readonly #secrets = new KeptSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
 
   constructor(options: AgentOptions, folder: string, lock: Lock) {
     this.#options = options;

@@ -12,7 +12,7 @@ const OTHERS_WRITE = 0o002;
 const MOST_LINKS = 40;
 
 /** What there is to say of a folder. */
-export interface Trust {
+export interface FolderTrust {
   /** Why it must not be used, as a sentence without its end; undefined when it may be. */
   refusal?: string;
   /** Folders on the way to it in which every account may replace what is there. */
@@ -28,7 +28,7 @@ export interface Trust {
  * @param uid the agent's user.
  * @throws {Error} what the file system says.
  */
-export function examineFolder(path: string, uid: number): Trust {
+export function examineFolder(path: string, uid: number): FolderTrust {
   const open: string[] = [];
   const ahead = partsOf(resolve(path));
   let at = "/";

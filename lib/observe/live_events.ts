@@ -1,6 +1,6 @@
 /** Live logs: server-sent events, in bounded memory for however slow a reader. */
 import type { Clock } from "../clock.ts";
-import { createLogPieces, type LogPiece, type LogPieces, piecesOf } from "./log_pieces.ts";
+import { createLogPieces, type LogPieces, piecesOf, type ShownPiece } from "./log_pieces.ts";
 import type { Phase } from "../phases.ts";
 import { createOutputText } from "./output_text.ts";
 import { type StatusBoard, type StatusEvent, TAIL_BYTES } from "./status.ts";
@@ -165,7 +165,7 @@ export function textFeed(board: StatusBoard): Feed {
 export interface LogMessage {
   /** `reset`: these are all; `gap`: some before them were left out; `more`: they follow. */
   kind: "reset" | "gap" | "more";
-  pieces: LogPiece[];
+  pieces: ShownPiece[];
 }
 
 /** For pages: `log` and `serial` (each a {@link LogMessage}), `changed`. */
@@ -195,14 +195,14 @@ export function pageFeed(board: StatusBoard): Feed {
 
 /** One of the logs of a page. */
 class LogLane {
-  readonly #all: () => { pieces: LogPiece[]; stream: LogPieces };
+  readonly #all: () => { pieces: ShownPiece[]; stream: LogPieces };
   readonly #tail: () => Uint8Array;
   #stream: LogPieces = createLogPieces();
-  #pieces: LogPiece[] = [];
+  #pieces: ShownPiece[] = [];
   #bytes = 0;
   #kind: LogMessage["kind"] = "reset";
 
-  constructor(all: () => { pieces: LogPiece[]; stream: LogPieces }, tail: () => Uint8Array) {
+  constructor(all: () => { pieces: ShownPiece[]; stream: LogPieces }, tail: () => Uint8Array) {
     this.#all = all;
     this.#tail = tail;
   }
@@ -245,7 +245,7 @@ class LogLane {
   }
 
   /** Output comes in many small parts: those with one look become one piece. */
-  #add(pieces: readonly LogPiece[]): void {
+  #add(pieces: readonly ShownPiece[]): void {
     for (const piece of pieces) {
       const last = this.#pieces.at(-1);
       if (typeof piece === "string" && typeof last === "string") {

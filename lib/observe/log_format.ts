@@ -2,13 +2,13 @@
 import type { LogFields } from "../log.ts";
 
 /** How much an event matters, as Python names it. */
-export type Level = "DEBUG" | "INFO" | "WARNING" | "ERROR";
+export type LevelName = "DEBUG" | "INFO" | "WARNING" | "ERROR";
 
 /** One event, secrets already taken out. */
 export interface LogEvent {
   /** Milliseconds since 1970. */
   time: number;
-  level: Level;
+  level: LevelName;
   message: string;
   fields: LogFields;
 }
@@ -20,7 +20,7 @@ export interface LogEvent {
 const MAX_TEXT = 4096;
 
 /** Numbers of RFC 5424, which the journal reads from `<N>` at the beginning of a line. */
-const SYSLOG_PRIORITY: Record<Level, number> = { DEBUG: 7, INFO: 6, WARNING: 4, ERROR: 3 };
+const SYSLOG_PRIORITY: Record<LevelName, number> = { DEBUG: 7, INFO: 6, WARNING: 4, ERROR: 3 };
 
 /**
  * What must not reach a terminal or a log shipper as it is: C0 and C1 controls (escape sequences,
@@ -70,7 +70,7 @@ export function formatJournal(event: LogEvent, agentId?: string): string {
 }
 
 /** The priority prefix alone, for lines in another format. */
-export function journalPrefix(level: Level): string {
+export function journalPrefix(level: LevelName): string {
   return `<${SYSLOG_PRIORITY[level]}>`;
 }
 

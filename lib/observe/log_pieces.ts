@@ -7,12 +7,12 @@ import type { Phase } from "../phases.ts";
 import { showText } from "./output_text.ts";
 
 /** Plain text, text with a look (classes of the style sheet), or the place where a phase begins. */
-export type LogPiece = string | [text: string, look: string] | { phase: Phase };
+export type ShownPiece = string | [text: string, look: string] | { phase: Phase };
 
 /** Pieces of one stream. */
 export interface LogPieces {
   /** What is complete; half a character, half a line end or half a colour is held back. */
-  push(bytes: Uint8Array): LogPiece[];
+  push(bytes: Uint8Array): ShownPiece[];
 }
 
 /** ESC [ numbers m */
@@ -31,7 +31,7 @@ export function createLogPieces(): LogPieces {
       const all = held + decoder.decode(bytes, { stream: true });
       held = UNFINISHED.exec(all)?.[0] ?? "";
       const text = all.slice(0, all.length - held.length);
-      const pieces: LogPiece[] = [];
+      const pieces: ShownPiece[] = [];
       let from = 0;
       const take = (to: number) => {
         if (to === from) return;
@@ -54,9 +54,9 @@ export function createLogPieces(): LogPieces {
 export function piecesOf(
   bytes: Uint8Array,
   marks: readonly { phase: Phase; at: number }[] = [],
-): { pieces: LogPiece[]; stream: LogPieces } {
+): { pieces: ShownPiece[]; stream: LogPieces } {
   const stream = createLogPieces();
-  const pieces: LogPiece[] = [];
+  const pieces: ShownPiece[] = [];
   let from = 0;
   for (const { phase, at } of marks) {
     pieces.push(...stream.push(bytes.subarray(from, at)), { phase });

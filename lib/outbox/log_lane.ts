@@ -4,7 +4,7 @@ import type { Phase } from "../phases.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
 import { LOG_NAMES, type LogName, type LogState, type Piece } from "./entries.ts";
 import { deliveredBefore, regionAt } from "./job_state.ts";
-import { wholeCharacters } from "./utf8.ts";
+import { wholeCharacters } from "./whole_characters.ts";
 
 /** A chatty job makes at most five requests a second for its log. */
 const BETWEEN_FRAGMENTS_MS = 200;

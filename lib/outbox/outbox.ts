@@ -19,7 +19,7 @@ import {
   lengthOf,
   reachesBeyond,
 } from "./job_state.ts";
-import { wholeCharacters } from "./utf8.ts";
+import { wholeCharacters } from "./whole_characters.ts";
 
 /** Given up when the disk is full, so that a job can still be brought to its end in good order. */
 const RESERVED_BYTES = 256 * 1024;

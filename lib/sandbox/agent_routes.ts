@@ -2,7 +2,7 @@
 import { Hono } from "hono";
 import { AgentUpdate, Images, ProvisionLogEntry, Queues } from "../server/schema.ts";
 import type { StoredAgent } from "./agent_store.ts";
-import { json, nothing, Refusal, words } from "./answers.ts";
+import { json, nothing, RefusedRequest, words } from "./answers.ts";
 import { KEEPERS, PEOPLE } from "./auth.ts";
 import { readBody } from "./body.ts";
 import { setAgentCookie } from "./cookie.ts";
@@ -77,7 +77,7 @@ export function agentRoutes(world: World): Hono {
   app.get("/queues/:queue/agents", auth.only(PEOPLE), (c) => {
     const queue = c.req.param("queue");
     const serving = agents.onQueue(queue);
-    if (serving.length === 0) throw new Refusal(404, `Queue '${queue}' does not exist.`);
+    if (serving.length === 0) throw new RefusedRequest(404, `Queue '${queue}' does not exist.`);
     return json(c, serving.map(show));
   });
 

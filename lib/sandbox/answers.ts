@@ -3,7 +3,7 @@ import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 
 /** Ends a request with an error: what the real server does with its `abort()`. */
-export class Refusal extends Error {
+export class RefusedRequest extends Error {
   readonly status: ContentfulStatusCode;
   /** What is wrong with each field, by place (`json`, `query`) and field. */
   readonly detail: Record<string, unknown>;

@@ -1,7 +1,7 @@
 /** Who may do what: roles, access tokens, refresh tokens. */
 import type { Context, MiddlewareHandler } from "hono";
 import type { Clock } from "../clock.ts";
-import { Refusal } from "./answers.ts";
+import { RefusedRequest } from "./answers.ts";
 
 /** What a token lets its holder do. */
 export type Role = "admin" | "manager" | "contributor" | "agent";
@@ -70,11 +70,11 @@ export class Auth {
     for (const token of this.#accessTokens.values()) token.isSpoilt = true;
   }
 
-  /** @throws Refusal 400 when the refresh token is unknown or revoked. */
+  /** @throws RefusedRequest 400 when the refresh token is unknown or revoked. */
   refresh(refreshToken: string): TokenAnswer {
     const known = this.#refreshTokens.get(refreshToken);
-    if (known === undefined) throw new Refusal(400, "Invalid refresh token.");
-    if (known.revoked) throw new Refusal(400, "Refresh token revoked.");
+    if (known === undefined) throw new RefusedRequest(400, "Invalid refresh token.");
+    if (known.revoked) throw new RefusedRequest(400, "Refresh token revoked.");
     return this.#issue(known);
   }
 
@@ -102,7 +102,7 @@ export class Auth {
   only(roles: readonly Role[]): MiddlewareHandler {
     return async (c, next) => {
       if (this.enabled && !roles.includes(this.#client(c)?.role ?? "contributor")) {
-        throw new Refusal(403, `Specified action requires role: ${roles.join(", ")}`);
+        throw new RefusedRequest(403, `Specified action requires role: ${roles.join(", ")}`);
       }
       await next();
     };
@@ -113,14 +113,14 @@ export class Auth {
     return this.enabled && this.#client(c) === undefined;
   }
 
-  /** @throws Refusal 401 when the token has expired, 403 when it is not one of ours. */
+  /** @throws RefusedRequest 401 when the token has expired, 403 when it is not one of ours. */
   #client(c: Context): Client | undefined {
     const header = c.req.header("Authorization");
     if (!header) return undefined;
     const known = this.#accessTokens.get(header.replace(/^Bearer /, ""));
-    if (known === undefined) throw new Refusal(403, "Invalid Token");
-    if (known.isSpoilt) throw new Refusal(403, "Invalid Token signature");
-    if (known.expires <= this.#clock.now()) throw new Refusal(401, "Token has expired");
+    if (known === undefined) throw new RefusedRequest(403, "Invalid Token");
+    if (known.isSpoilt) throw new RefusedRequest(403, "Invalid Token signature");
+    if (known.expires <= this.#clock.now()) throw new RefusedRequest(401, "Token has expired");
     return known;
   }
 

@@ -1,7 +1,7 @@
 /** Reading the JSON bodies and the query parameters of requests, as strictly as the real server does. */
 import type { Context } from "hono";
 import type * as z from "zod";
-import { Refusal } from "./answers.ts";
+import { RefusedRequest } from "./answers.ts";
 
 /** The server's store takes no document of this size or more. */
 const BODY_LIMIT_BYTES = 16 * 1024 * 1024;
@@ -13,7 +13,7 @@ const JSON_TYPE = /^application\/(?:[\w.-]+\+)?json\s*(?:;|$)/i;
  *
  * A body that is not labelled as JSON is not looked at, and counts as empty: the real server does so.
  *
- * @throws Refusal 413 from 16 MiB on, 400 when it is not JSON, 422 when it does not fit `schema`.
+ * @throws RefusedRequest 413 from 16 MiB on, 400 when it is not JSON, 422 when it does not fit `schema`.
  */
 export async function readBody<S extends z.ZodType>(c: Context, schema: S): Promise<z.output<S>> {
   if (Number(c.req.header("Content-Length") ?? 0) >= BODY_LIMIT_BYTES) throw tooLarge();
@@ -25,12 +25,12 @@ export async function readBody<S extends z.ZodType>(c: Context, schema: S): Prom
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
-    throw new Refusal(400, "Malformed JSON", { json: ["Invalid JSON."] });
+    throw new RefusedRequest(400, "Malformed JSON", { json: ["Invalid JSON."] });
   }
   return check(schema, value, "json");
 }
 
-/** @throws Refusal 422 when `value` does not fit `schema`; `place` says what it is a part of. */
+/** @throws RefusedRequest 422 when `value` does not fit `schema`; `place` says what it is a part of. */
 export function check<S extends z.ZodType>(
   schema: S,
   value: unknown,
@@ -38,7 +38,7 @@ export function check<S extends z.ZodType>(
 ): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw new Refusal(422, "Validation error", { [place]: describeIssues(result.error) });
+  throw new RefusedRequest(422, "Validation error", { [place]: describeIssues(result.error) });
 }
 
 /** What is wrong, by field: `{"test_data": {"secrets": ["..."]}}`. */
@@ -78,8 +78,8 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function tooLarge(): Refusal {
-  return new Refusal(413, "Payload too large");
+function tooLarge(): RefusedRequest {
+  return new RefusedRequest(413, "Payload too large");
 }
 
 const HEX_ID = /^[0-9a-f]{32}$/i;
@@ -89,8 +89,8 @@ export function isJobId(text: string): boolean {
   return HEX_ID.test(text.replace(/^urn:uuid:/, "").replace(/[{}-]/g, ""));
 }
 
-/** @throws Refusal 400 when `jobId` is not a UUID. */
+/** @throws RefusedRequest 400 when `jobId` is not a UUID. */
 export function checkJobId(jobId: string): string {
-  if (!isJobId(jobId)) throw new Refusal(400, "Invalid job_id specified");
+  if (!isJobId(jobId)) throw new RefusedRequest(400, "Invalid job_id specified");
   return jobId;
 }

@@ -1,7 +1,7 @@
 /** `/v1/job...`: submitting, handing out, cancelling, attachments, events. */
 import { type Context, Hono } from "hono";
 import { EventsUpdate } from "../server/schema.ts";
-import { json, nothing, Refusal, words } from "./answers.ts";
+import { json, nothing, RefusedRequest, words } from "./answers.ts";
 import { PEOPLE } from "./auth.ts";
 import { check, checkJobId, isJobId, readBody } from "./body.ts";
 import { agentOf } from "./cookie.ts";
@@ -26,7 +26,7 @@ export function jobRoutes(world: World): Hono {
     if (
       excluded.length > 0 && agents.onQueue(queue).every((agent) => excluded.includes(agent.name))
     ) {
-      throw new Refusal(
+      throw new RefusedRequest(
         422,
         "There are no agents on the specified queue that are allowed to run this job",
       );
@@ -35,7 +35,10 @@ export function jobRoutes(world: World): Hono {
     if (auth.isAnonymous(c)) {
       checkAnonymous(submission);
       if (agents.isRestricted(queue)) {
-        throw new Refusal(401, `Authentication required to push to restricted queue: ${queue}`);
+        throw new RefusedRequest(
+          401,
+          `Authentication required to push to restricted queue: ${queue}`,
+        );
       }
     }
     return json(c, { job_id: jobs.add(submission).jobId });
@@ -43,10 +46,10 @@ export function jobRoutes(world: World): Hono {
 
   app.get("/job", auth.only(["agent"]), (c) => {
     const queues = c.req.queries("queue") ?? [];
-    if (queues.length === 0) throw new Refusal(400, "No queue(s) specified in request");
+    if (queues.length === 0) throw new RefusedRequest(400, "No queue(s) specified in request");
     const agentId = agentOf(c);
     if (agentId === undefined && world.generation === "current") {
-      throw new Refusal(401, "Agent not identified");
+      throw new RefusedRequest(401, "Agent not identified");
     }
     const job = jobs.take(queues, agentId);
     if (job === undefined) return nothing(c);
@@ -129,7 +132,7 @@ export function jobRoutes(world: World): Hono {
   app.post("/job/:id/events", auth.only(["agent"]), async (c) => {
     const { job_status_webhook: webhook, ...update } = await readBody(c, EventsUpdate);
     const jobId = checkJobId(c.req.param("id"));
-    if (jobs.get(jobId) === undefined) throw new Refusal(404, "Job not found");
+    if (jobs.get(jobId) === undefined) throw new RefusedRequest(404, "Job not found");
     jobs.keepEvents(jobId, update.events);
     if (!world.deliverWebhooks) return words(c, "OK");
     return await deliver(webhook, update);
@@ -138,18 +141,18 @@ export function jobRoutes(world: World): Hono {
   return app;
 }
 
-/** @throws Refusal 401 for what a person without a token may not ask for. */
+/** @throws RefusedRequest 401 for what a person without a token may not ask for. */
 function checkAnonymous(submission: {
   job_priority?: number | undefined;
   reserve_data?: { timeout?: number | null | undefined } | undefined;
 }): void {
   const priority = submission.job_priority ?? 0;
   if (priority !== 0) {
-    throw new Refusal(401, `Authentication required for setting priority: ${priority}`);
+    throw new RefusedRequest(401, `Authentication required for setting priority: ${priority}`);
   }
   const timeout = submission.reserve_data?.timeout ?? 0;
   if (timeout > FREE_RESERVATION_S) {
-    throw new Refusal(401, `Authentication required for setting timeout: ${timeout}`);
+    throw new RefusedRequest(401, `Authentication required for setting timeout: ${timeout}`);
   }
 }
 

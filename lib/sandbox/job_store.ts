@@ -26,7 +26,7 @@ const OVER: readonly unknown[] = ["cancelled", "complete", "completed"];
 const ATTACHED_DATA = /_data$/;
 
 /** The jobs, with their logs and files. */
-export class JobStore {
+export class SandboxJobs {
   #clock: Clock;
   #jobs = new Map<string, StoredJob>();
   /** Logs and files are taken for any id, known or not: the real server does so. */

@@ -3,7 +3,7 @@ import { type Context, Hono, type MiddlewareHandler } from "hono";
 import * as z from "zod";
 import { type Phase, PHASES } from "../phases.ts";
 import { LogFragment, ResultUpdate } from "../server/schema.ts";
-import { json, nothing, Refusal, words } from "./answers.ts";
+import { json, nothing, RefusedRequest, words } from "./answers.ts";
 import { PEOPLE } from "./auth.ts";
 import { checkJobId, describeIssues, isJobId, readBody } from "./body.ts";
 import { LOG_KEYS, LOG_TYPES, type LogType, streamText } from "./job_log.ts";
@@ -39,7 +39,7 @@ export function resultRoutes(world: World): Hono {
   const refuseForgotten: MiddlewareHandler = async (c, next) => {
     const isPost = c.req.method === "POST" && !isLegacy;
     if (isPost && jobs.isForgotten(c.req.param("id") ?? "")) {
-      throw new Refusal(404, "Job not found");
+      throw new RefusedRequest(404, "Job not found");
     }
     await next();
   };
@@ -104,7 +104,7 @@ function addLogs(app: Hono, { auth, clock, hasStatus, jobs }: World): void {
       const jobId = checkJobId(c.req.param("id"));
       const query = LogQuery.safeParse(c.req.query());
       if (!query.success) {
-        throw new Refusal(400, "Validation error", { query: describeIssues(query.error) });
+        throw new RefusedRequest(400, "Validation error", { query: describeIssues(query.error) });
       }
       const { start_fragment: first = 0, start_timestamp: since, phase } = query.data;
       const log = jobs.logs(jobId)[type];

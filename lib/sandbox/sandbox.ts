@@ -9,13 +9,13 @@ import type { Phase } from "../phases.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { agentRoutes } from "./agent_routes.ts";
 import { AgentStore, type StoredAgent, type StoredProvisionLog } from "./agent_store.ts";
-import { json, Refusal, words } from "./answers.ts";
+import { json, RefusedRequest, words } from "./answers.ts";
 import { Auth, type Role } from "./auth.ts";
 import { Changes } from "./changes.ts";
 import type { DateForm } from "./dates.ts";
 import type { LogType, StoredFragment } from "./job_log.ts";
 import { jobRoutes } from "./job_routes.ts";
-import { JobStore } from "./job_store.ts";
+import { SandboxJobs } from "./job_store.ts";
 import { resultRoutes, resultValues } from "./result_routes.ts";
 import { tokenRoutes } from "./token_routes.ts";
 import { joined } from "./upload.ts";
@@ -149,7 +149,7 @@ export function createSandbox(options: SandboxOptions = {}): Sandbox {
     clock,
     accessTokenSeconds: options.accessTokenSeconds ?? 600,
   });
-  const jobs = new JobStore(clock);
+  const jobs = new SandboxJobs(clock);
   const agents = new AgentStore(clock);
   const app = makeApp({
     generation,
@@ -290,7 +290,7 @@ function makeApp(world: Parameters<typeof jobRoutes>[0]): Hono {
   app.route("/v1", agentRoutes(world));
   app.notFound((c) => words(c, "Not found: 404 Not Found: The requested URL was not found\n", 404));
   app.onError((error, c) => {
-    if (error instanceof Refusal) {
+    if (error instanceof RefusedRequest) {
       return json(c, { detail: error.detail, message: error.message }, error.status);
     }
     return words(c, `Unhandled Exception: ${error}\n`, 500);

@@ -2,7 +2,7 @@
  * Reading a `multipart/form-data` upload as a stream, so that an archive costs its own size in
  * memory and no more.
  */
-import { Refusal } from "./answers.ts";
+import { RefusedRequest } from "./answers.ts";
 
 /** A file, in the pieces in which it came. */
 export interface StoredFile {
@@ -19,14 +19,14 @@ const BLANK_LINE = new TextEncoder().encode("\r\n\r\n");
 /**
  * Reads the form's part `file`; other parts are passed over.
  *
- * @throws Refusal 400 when this is not a form, has no such part, or ends too early.
+ * @throws RefusedRequest 400 when this is not a form, has no such part, or ends too early.
  */
 export async function readUpload(request: Request): Promise<StoredFile> {
   const type = request.headers.get("Content-Type") ?? "";
   const boundary = /^multipart\/form-data\s*;.*\bboundary=(?:"([^"]+)"|([^\s;]+))/i.exec(type);
   const name = boundary?.[1] ?? boundary?.[2];
   if (name === undefined || request.body === null) {
-    throw new Refusal(400, "The upload is not multipart/form-data");
+    throw new RefusedRequest(400, "The upload is not multipart/form-data");
   }
   const source = new Source(request.body);
   // What stands between parts. The first one lacks the line end: give it one.
@@ -48,7 +48,7 @@ export async function readUpload(request: Request): Promise<StoredFile> {
     if (wanted) file = { chunks, size };
   }
   await source.drain();
-  if (file === undefined) throw new Refusal(400, "The upload has no field 'file'");
+  if (file === undefined) throw new RefusedRequest(400, "The upload has no field 'file'");
   return file;
 }
 
@@ -80,7 +80,9 @@ async function readHeaders(source: Source): Promise<string> {
   let size = 0;
   await source.until(BLANK_LINE, (chunk) => {
     size += chunk.byteLength;
-    if (size > HEADER_LIMIT_BYTES) throw new Refusal(400, "The upload's headers have no end");
+    if (size > HEADER_LIMIT_BYTES) {
+      throw new RefusedRequest(400, "The upload's headers have no end");
+    }
     lines.push(chunk);
   });
   const decoder = new TextDecoder();
@@ -127,7 +129,7 @@ class Source {
 
   async #more(): Promise<void> {
     const { done, value } = await this.#reader.read();
-    if (done) throw new Refusal(400, "The upload ended in the middle");
+    if (done) throw new RefusedRequest(400, "The upload ended in the middle");
     if (this.#held.length === 0) {
       this.#held = value;
       return;

@@ -1,6 +1,6 @@
 /** Passing a job's events on to the address that the job names. */
 import type { EventsUpdate } from "../server/schema.ts";
-import { Refusal } from "./answers.ts";
+import { RefusedRequest } from "./answers.ts";
 
 /** As long as the real server waits for a webhook. */
 const WEBHOOK_TIMEOUT_MS = 3000;
@@ -8,7 +8,7 @@ const WEBHOOK_TIMEOUT_MS = 3000;
 /**
  * Puts the events to the webhook and answers what it answers.
  *
- * @throws Refusal 500 when the webhook refuses our authority, 504 when it is too slow, 502 when it
+ * @throws RefusedRequest 500 when the webhook refuses our authority, 504 when it is too slow, 502 when it
  *   is not there.
  */
 export async function deliver(
@@ -28,12 +28,12 @@ export async function deliver(
     body = await answer.text();
   } catch (error) {
     if (error instanceof DOMException && error.name === "TimeoutError") {
-      throw new Refusal(504, "Webhook Timeout");
+      throw new RefusedRequest(504, "Webhook Timeout");
     }
-    throw new Refusal(502, "Webhook unreachable");
+    throw new RefusedRequest(502, "Webhook unreachable");
   }
   if (answer.status === 401 || answer.status === 403) {
-    throw new Refusal(500, "Webhook authentication failed");
+    throw new RefusedRequest(500, "Webhook authentication failed");
   }
   const empty = body === "" || answer.status === 204 || answer.status === 304;
   return new Response(empty ? null : body, { status: answer.status });

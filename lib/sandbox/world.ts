@@ -3,14 +3,14 @@ import type { Clock } from "../clock.ts";
 import type { AgentStore } from "./agent_store.ts";
 import type { Auth } from "./auth.ts";
 import type { DateForm } from "./dates.ts";
-import type { JobStore } from "./job_store.ts";
+import type { SandboxJobs } from "./job_store.ts";
 
 /** The state of a sandbox, and how it was asked to behave. */
 export interface World {
   readonly generation: "current" | "legacy";
   readonly clock: Clock;
   readonly auth: Auth;
-  readonly jobs: JobStore;
+  readonly jobs: SandboxJobs;
   readonly agents: AgentStore;
   /** Whether agents have a `mode` beside their `state`. */
   readonly mode: boolean;

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { Refusal } from "../../lib/sandbox/answers.ts";
+import { RefusedRequest } from "../../lib/sandbox/answers.ts";
 import { joined, readUpload } from "../../lib/sandbox/upload.ts";
 
 const latin = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(0));
@@ -74,7 +74,10 @@ for (
   ] as const
 ) {
   Deno.test(`an upload ${what} is refused with 400`, async () => {
-    const error = await assertRejects(() => readUpload(request([latin(body)], type)), Refusal);
+    const error = await assertRejects(
+      () => readUpload(request([latin(body)], type)),
+      RefusedRequest,
+    );
     assertEquals(error.status, 400);
   });
 }

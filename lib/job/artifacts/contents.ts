@@ -1,6 +1,6 @@
 /** The contents of files, as they follow the headers in an archive. */
 import { messageOf } from "../../message.ts";
-import { type Member, paddingAfter } from "./tar_header.ts";
+import { type ArchiveMember, paddingAfter } from "./tar_header.ts";
 
 /** What packing needs beside the folder. */
 export interface PackOptions {
@@ -21,7 +21,7 @@ export const PIECE_BYTES = 64 * 1024;
 export const SHORTER = "it became shorter while it was packed";
 
 /** What can be read from the beginning to the end. */
-export interface Source {
+export interface ReadableContents {
   /** Fills `buffer` from `offset` on, with what stands at `position`. 0 at the end. */
   read(
     buffer: Uint8Array,
@@ -33,8 +33,8 @@ export interface Source {
 
 /** Exactly as many bytes as the header says, whatever has become of the file since. */
 export async function* contentsOf(
-  file: Source,
-  member: Member,
+  file: ReadableContents,
+  member: ArchiveMember,
   buffer: Uint8Array,
   options: PackOptions,
 ): AsyncGenerator<Uint8Array> {
@@ -59,7 +59,7 @@ export async function* contentsOf(
 
 /** What a file lacks of the size that its header says, and of its last block. */
 export async function* zerosFor(
-  { name, size }: Member,
+  { name, size }: ArchiveMember,
   { read, reason }: { read: number; reason: string },
   options: PackOptions,
 ): AsyncGenerator<Uint8Array> {

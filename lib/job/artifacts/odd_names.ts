@@ -3,8 +3,8 @@
  * told the paths on their standard input, each ended by NUL.
  */
 import { Buffer, isUtf8 } from "node:buffer";
-import { contentsOf, type PackOptions, type Source, unpackable } from "./contents.ts";
-import { headerOf, type Member } from "./tar_header.ts";
+import { contentsOf, type PackOptions, type ReadableContents, unpackable } from "./contents.ts";
+import { type ArchiveMember, headerOf } from "./tar_header.ts";
 
 /** What `find` says of one entry of a folder. */
 interface Entry {
@@ -65,7 +65,7 @@ export async function* oddMembersOf(
     } else if (kind === "l") {
       yield headerOf({ ...common, type: "symlink", target });
     } else if (kind === "f") {
-      const member: Member = { ...common, type: "file", size };
+      const member: ArchiveMember = { ...common, type: "file", size };
       yield headerOf(member);
       await using file = new OddFile(place.path);
       yield* contentsOf(file, member, buffer, options);
@@ -126,7 +126,7 @@ async function outputOf(argv: readonly string[], input: Uint8Array): Promise<Uin
 }
 
 /** A regular file, read by dd: it follows no link and waits for no FIFO that has taken its place. */
-class OddFile implements Source, AsyncDisposable {
+class OddFile implements ReadableContents, AsyncDisposable {
   readonly #child: Deno.ChildProcess;
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   #rest = new Uint8Array();

@@ -9,7 +9,7 @@ import {
   zerosFor,
 } from "./contents.ts";
 import { oddMembersOf, oddTarget, textNamesIn } from "./odd_names.ts";
-import { END_OF_ARCHIVE, headerOf, type Member } from "./tar_header.ts";
+import { type ArchiveMember, END_OF_ARCHIVE, headerOf } from "./tar_header.ts";
 
 /** The name under which the folder stands in the archive, whatever its own is. */
 const TOP_NAME = "artifacts";
@@ -135,7 +135,7 @@ async function* smallFileOf(
 ): AsyncGenerator<Uint8Array> {
   const { constants, closeSync, fstatSync, openSync, readSync } = await import("node:fs");
   let descriptor: number | undefined;
-  let member: Member;
+  let member: ArchiveMember;
   let filled = 0;
   try {
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -200,7 +200,7 @@ async function* fileOf(
 function memberFor(
   name: string,
   { size, mode, mtimeMs }: { size: number; mode: number; mtimeMs: number },
-): Member {
+): ArchiveMember {
   return { type: "file", name, size, mode, mtime: mtimeMs / 1000 };
 }
 
@@ -239,6 +239,6 @@ function specialKind(info: Deno.FileInfo): "FIFO" | "socket" | "device" {
   return "device";
 }
 
-function common(name: string, info: Deno.FileInfo): Omit<Member, "type"> {
+function common(name: string, info: Deno.FileInfo): Omit<ArchiveMember, "type"> {
   return { name, size: 0, mode: info.mode ?? 0, mtime: (info.mtime?.getTime() ?? 0) / 1000 };
 }

@@ -20,7 +20,7 @@ const KEPT_MODE = 0o777;
 const encoder = new TextEncoder();
 
 /** A member of the archive. */
-export interface Member {
+export interface ArchiveMember {
   type: "file" | "directory" | "symlink";
   /** Without a slash at the end; bytes when it is not UTF-8. */
   name: string | Uint8Array;
@@ -40,7 +40,7 @@ const TYPE_FLAGS = { file: "0", symlink: "2", directory: "5" } as const;
 export const END_OF_ARCHIVE: Uint8Array = new Uint8Array(2 * BLOCK_BYTES);
 
 /** All that goes before the contents of a member. The same member makes the same bytes. */
-export function headerOf(member: Member): Uint8Array {
+export function headerOf(member: ArchiveMember): Uint8Array {
   const name = bytesOf(member.name, member.type === "directory" ? "/" : "");
   const target = bytesOf(member.target ?? "");
   const mtime = Math.floor(member.mtime);

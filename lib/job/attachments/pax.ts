@@ -3,7 +3,7 @@
  * its own header says. Source: POSIX.1-2017 pax, "pax Extended Header".
  */
 import { quoteName, Refusal } from "./refusal.ts";
-import { decodeUtf8 } from "./utf8.ts";
+import { decodeUtf8 } from "./decode_utf8.ts";
 
 const SPACE = 0x20;
 const EQUALS = 0x3d;

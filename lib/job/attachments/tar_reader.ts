@@ -2,7 +2,7 @@ import type { ByteReader } from "./byte_reader.ts";
 import { readPaxRecords } from "./pax.ts";
 import { quoteName, Refusal, refuseMember } from "./refusal.ts";
 import { BLOCK_BYTES, isZero, readHeader, type TarHeader } from "./tar_header.ts";
-import { decodeUtf8 } from "./utf8.ts";
+import { decodeUtf8 } from "./decode_utf8.ts";
 
 /** What a member is, of the kinds that attachments may have. */
 export type MemberType = "file" | "directory" | "symlink" | "hardlink";

@@ -4,7 +4,7 @@ import { PHASES } from "../../phases.ts";
 import { progressWords } from "../../progress.ts";
 import type { Setting } from "../configuration_view.ts";
 import { stateOf } from "../host_view.ts";
-import type { LogPiece } from "../log_pieces.ts";
+import type { ShownPiece } from "../log_pieces.ts";
 import type { AgentStatus, CurrentJob, PastJob, PhaseStatus } from "../status_schema.ts";
 import { backlog, briefly, count, duration, size } from "../words.ts";
 import { elapsed, jobBar, kindOfPhase, limitBar, phaseBar, segmentOf } from "./bars.ts";
@@ -33,8 +33,8 @@ interface AgentPageContent {
   configuration: Setting[];
   queues: readonly string[];
   /** The end of the job's output, and of its serial log. */
-  log: LogPiece[];
-  serial: LogPiece[];
+  log: ShownPiece[];
+  serial: ShownPiece[];
   /** Where the server shows a job to people; undefined where it has no pages. */
   jobPage(jobId: string): string | undefined;
   /** Whether the operator lets people act from here. */
@@ -316,7 +316,7 @@ function renderFacts({ status, queues }: AgentPageContent, now: number): Markup 
 /** The agent's log of the job, with what one does with it, and the serial log beside it. */
 function renderLogs(
   status: AgentStatus,
-  { log, serial }: { log: LogPiece[]; serial: LogPiece[] },
+  { log, serial }: { log: ShownPiece[]; serial: ShownPiece[] },
 ): Markup {
   const hasLog = log.length > 0;
   const hasSerial = serial.length > 0;

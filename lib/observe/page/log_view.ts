@@ -1,6 +1,6 @@
 /** A job's log as markup: the same lines that the page's script makes of live output. */
 import { html } from "hono/html";
-import type { LogPiece } from "../log_pieces.ts";
+import type { ShownPiece } from "../log_pieces.ts";
 import { type Markup, NOTHING } from "./frame.ts";
 
 /** A line of a log: its parts, and the phase that begins with it. */
@@ -10,7 +10,7 @@ interface Line {
 }
 
 /** Lines of a log, each an element. */
-export function renderLines(pieces: readonly LogPiece[]): Markup[] {
+export function renderLines(pieces: readonly ShownPiece[]): Markup[] {
   return linesOf(pieces).map(({ phase, parts }) =>
     phase !== undefined
       ? html`<div class="mark" data-phase="${phase}" id="log-${phase}">${phase}
@@ -24,7 +24,7 @@ export function renderLines(pieces: readonly LogPiece[]): Markup[] {
 }
 
 /** Links to the phases of which the log has something. */
-export function renderJumps(pieces: readonly LogPiece[]): Markup | string {
+export function renderJumps(pieces: readonly ShownPiece[]): Markup | string {
   const phases = pieces.flatMap((piece) =>
     typeof piece === "object" && "phase" in piece ? [piece.phase] : []
   );
@@ -38,7 +38,7 @@ export function renderJumps(pieces: readonly LogPiece[]): Markup | string {
   }`;
 }
 
-function linesOf(pieces: readonly LogPiece[]): Line[] {
+function linesOf(pieces: readonly ShownPiece[]): Line[] {
   const lines: Line[] = [];
   let current: Line | undefined;
   for (const piece of pieces) {

@@ -1,8 +1,12 @@
 import { assert, assertEquals } from "@std/assert";
-import { END_OF_ARCHIVE, headerOf, type Member } from "../../../lib/job/artifacts/tar_header.ts";
+import {
+  type ArchiveMember,
+  END_OF_ARCHIVE,
+  headerOf,
+} from "../../../lib/job/artifacts/tar_header.ts";
 
 const GIB = 1024 ** 3;
-const LARGE: Member = {
+const LARGE: ArchiveMember = {
   type: "file",
   name: "artifacts/disk.img",
   size: 9 * GIB,
@@ -11,7 +15,7 @@ const LARGE: Member = {
 };
 
 /** Writes an archive of these headers; contents are holes, so that 9 GiB take no room. */
-async function writeSparse(path: string, members: Member[]): Promise<void> {
+async function writeSparse(path: string, members: ArchiveMember[]): Promise<void> {
   using file = await Deno.open(path, { write: true, createNew: true });
   for (const member of members) {
     await file.write(headerOf(member));
@@ -38,8 +42,13 @@ Deno.test("a file of more than 8 GiB and times out of the ordinary are read righ
   const folder = await Deno.makeTempDir();
   try {
     const path = `${folder}/archive.tar`;
-    const ancient: Member = { ...LARGE, name: "artifacts/ancient", size: 0, mtime: -86400.5 };
-    const far: Member = { ...LARGE, name: "artifacts/far", size: 0, mtime: 2 ** 34 };
+    const ancient: ArchiveMember = {
+      ...LARGE,
+      name: "artifacts/ancient",
+      size: 0,
+      mtime: -86400.5,
+    };
+    const far: ArchiveMember = { ...LARGE, name: "artifacts/far", size: 0, mtime: 2 ** 34 };
     await writeSparse(path, [LARGE, ancient, far]);
     assertEquals(
       await list("python3", "-c", PYTHON_LIST, path),

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { wholeCharacters } from "../../lib/outbox/utf8.ts";
+import { wholeCharacters } from "../../lib/outbox/whole_characters.ts";
 
 Deno.test("text that is cut anywhere loses nothing but the character that was cut", () => {
   fc.assert(

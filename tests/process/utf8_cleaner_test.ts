@@ -1,6 +1,6 @@
 import { assertEquals, assertStrictEquals } from "@std/assert";
 import fc from "fast-check";
-import { utf8Cleaner } from "../../lib/process/utf8.ts";
+import { utf8Cleaner } from "../../lib/process/utf8_cleaner.ts";
 import { fuzzCases, joined, splitAt } from "./support.ts";
 
 const encoder = new TextEncoder();

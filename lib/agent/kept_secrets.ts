@@ -9,7 +9,7 @@ const MOST_SECRETS = 20;
  * What is on its way to the server may still be talked about when the job has ended, so its secrets
  * are masked until it is there.
  */
-export class JobSecrets {
+export class KeptSecrets {
   /** The oldest first. */
   readonly #secrets = new Map<Outbox, Secrets>();
   readonly #isUndelivered: (outbox: Outbox) => boolean;
