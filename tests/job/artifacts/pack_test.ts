@@ -181,9 +181,12 @@ const MAKE_ODD_TREE = `
   printf z > z
 `;
 
-/** Each entry below a folder, in bytes: kind, mode, time, name, target, and what is in files. */
+/**
+ * Each entry below a folder, in bytes: kind, mode, time (but of links, to which Python's tarfile gives
+ * none), name, target, and what is in files.
+ */
 const DESCRIBE = `
-  cd "$1"; find . -printf '%y %m %Ts %p -> %l\\0' | sort -z | od -An -c
+  cd "$1"; find . -type l -printf '%y %p -> %l\\0' -o -printf '%y %m %Ts %p\\0' | sort -z | od -An -c
   find . -type f -print0 | sort -z | xargs -0 sha256sum -z | od -An -c
 `;
 
