@@ -45,10 +45,10 @@ export class Markers {
   }
 
   /** The markers that are there and count. */
-  async #present(kind: MarkerKind): Promise<string[]> {
+  #present(kind: MarkerKind): string[] {
     const present: string[] = [];
     for (const path of this.paths(kind)) {
-      const info = await Deno.lstat(path).catch(() => undefined);
+      const info = infoOf(path);
       if (info === undefined) {
         this.#reported.delete(path);
         continue;
@@ -99,7 +99,7 @@ export class Markers {
 
   /** Removes the markers of a kind; says which one stays, and why. */
   async remove(kind: MarkerKind): Promise<string | undefined> {
-    for (const path of await this.#present(kind)) {
+    for (const path of this.#present(kind)) {
       try {
         await Deno.remove(path);
       } catch (error) {
@@ -110,13 +110,13 @@ export class Markers {
   }
 
   /** Whether a restart is asked for. */
-  async wantsRestart(): Promise<boolean> {
-    return (await this.#present("RESTART")).length > 0;
+  wantsRestart(): boolean {
+    return this.#present("RESTART").length > 0;
   }
 
   /** The comment of an offline marker, perhaps empty; undefined when there is none. */
-  async offlineComment(): Promise<string | undefined> {
-    const path = (await this.#present("OFFLINE"))[0];
+  offlineComment(): string | undefined {
+    const path = this.#present("OFFLINE")[0];
     if (path === undefined) return undefined;
     try {
       using file = openForReading(path, { oneName: true });
@@ -136,7 +136,7 @@ export class Markers {
    */
   async takeOnline(): Promise<boolean> {
     let isAsked = false;
-    for (const path of await this.#present("ONLINE")) {
+    for (const path of this.#present("ONLINE")) {
       try {
         await Deno.remove(path);
         isAsked = true;
@@ -153,7 +153,7 @@ export class Markers {
    * @returns false when one of them stays: restarting would then go on for ever.
    */
   async removeRestart(): Promise<boolean> {
-    for (const path of await this.#present("RESTART")) {
+    for (const path of this.#present("RESTART")) {
       try {
         await Deno.remove(path);
       } catch (error) {
@@ -169,5 +169,14 @@ export class Markers {
       }
     }
     return true;
+  }
+}
+
+/** Every agent asks in every round, and mostly there is nothing: not worth waiting for. */
+function infoOf(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.lstatSync(path);
+  } catch {
+    return undefined;
   }
 }

@@ -124,11 +124,11 @@ export class PollLoop {
   async #round(): Promise<Round> {
     const { config, desired, isLeaving, markers, reporter, jobsFolder } = this.#options;
     // What is asked on the host is heard even when the server is away.
-    if (await markers.wantsRestart()) {
+    if (markers.wantsRestart()) {
       desired.requestRestart("Restart marker file", "A marker file asks for a restart");
     }
     if (await markers.takeOnline()) desired.comeBack();
-    const marker = await markers.offlineComment();
+    const marker = markers.offlineComment();
     const record = await this.#readRecord();
     if (this.#isOver || isLeaving()) return { next: "at once" };
 

@@ -214,7 +214,9 @@ export class HostedAgent {
       signal: over.signal,
     });
     const agentId = config.agent_id;
-    watchRequests({ agentId, folder, clock, emit: this.#emit, signal: over.signal });
+    this.#sinks.push(
+      watchRequests({ agentId, folder, clock, emit: this.#emit, signal: over.signal }),
+    );
     try {
       return await runAgent({
         config,

@@ -2,10 +2,12 @@
 import { Markers } from "../agent/markers.ts";
 import { StateFile } from "../agent/state_file.ts";
 import type { Clock } from "../clock.ts";
-import type { Emit, PendingRequests } from "../observe/events.ts";
+import { type Emit, type PendingRequests, type Sink, sinkOf } from "../observe/events.ts";
 
 /** A person who has asked looks within seconds. */
 const LOOK_EVERY_MS = 3_000;
+/** While no job runs a request is carried out soon, and shown as what it has come to. */
+const LOOK_RARELY_MS = 60_000;
 
 /** What the agent itself says of its files is enough. */
 const SILENT = { debug() {}, info() {}, warning() {}, error() {} };
@@ -23,26 +25,48 @@ interface PendingRequestsOptions {
   signal: AbortSignal;
 }
 
-/** Tells what is asked whenever that changes, until the signal aborts. */
-export async function watchRequests(options: PendingRequestsOptions): Promise<void> {
+/**
+ * Tells what is asked whenever that changes, until the signal aborts.
+ *
+ * @returns to be told what happens to the agent: as long as no job runs nothing waits for its end, and
+ * there is hardly a reason to look.
+ */
+export function watchRequests(options: PendingRequestsOptions): Sink {
   const { agentId, folder, clock, emit, signal } = options;
   const markers = new Markers({ agentId, log: SILENT });
   let told = "{}";
-  while (!signal.aborted) {
-    const requests = await requestsNow(markers, folder);
-    const words = JSON.stringify(requests);
-    if (words !== told && !signal.aborted) {
-      told = words;
-      emit({ type: "requests", ...requests });
+  let isBusy = false;
+  let pause = new AbortController();
+  const look = async () => {
+    while (!signal.aborted) {
+      pause = new AbortController();
+      const requests = requestsNow(markers, folder);
+      const words = JSON.stringify(requests);
+      if (words !== told && !signal.aborted) {
+        told = words;
+        emit({ type: "requests", ...requests });
+      }
+      const over = AbortSignal.any([signal, pause.signal]);
+      await clock.sleep(isBusy ? LOOK_EVERY_MS : LOOK_RARELY_MS, over).catch(() => {});
     }
-    await clock.sleep(LOOK_EVERY_MS, signal).catch(() => {});
-  }
+  };
+  look();
+  return sinkOf({
+    mode: () => pause.abort(),
+    job_began() {
+      isBusy = true;
+      pause.abort();
+    },
+    job_ended() {
+      isBusy = false;
+    },
+  });
 }
 
-async function requestsNow(markers: Markers, folder: string): Promise<PendingRequests> {
+function requestsNow(markers: Markers, folder: string): PendingRequests {
   const { wish, restart } = new StateFile(folder, SILENT).content;
-  const marker = await markers.offlineComment();
-  const wantsRestart = await markers.wantsRestart();
+  const marker = markers.offlineComment();
+  const wantsRestart = markers.wantsRestart();
   return {
     ...(wish !== undefined
       ? { offline: { comment: wish.comment, by: wish.own ? "by the agent itself" : ON_THE_SERVER } }

@@ -16,14 +16,14 @@ function markersIn(folder: TempFolder, uid = US) {
 Deno.test("markers count with the agent's id as it is, and without its dashes", async () => {
   await using folder = new TempFolder();
   const { markers } = markersIn(folder);
-  assertEquals(await markers.wantsRestart(), false);
-  assertEquals(await markers.offlineComment(), undefined);
+  assertEquals(markers.wantsRestart(), false);
+  assertEquals(markers.offlineComment(), undefined);
   for (const id of ["rpi-4", "rpi4"]) {
     const path = folder.at(`TESTFLINGER-DEVICE-RESTART-${id}`);
     await Deno.writeTextFile(path, "");
-    assertEquals(await markers.wantsRestart(), true);
+    assertEquals(markers.wantsRestart(), true);
     assertEquals(await markers.removeRestart(), true);
-    assertEquals(await markers.wantsRestart(), false);
+    assertEquals(markers.wantsRestart(), false);
   }
 });
 
@@ -31,11 +31,11 @@ Deno.test("of an offline marker the first line is the comment, and no more than 
   await using folder = new TempFolder();
   const { markers, offline } = markersIn(folder);
   await Deno.writeTextFile(offline, "  bench power off \nmore\n");
-  assertEquals(await markers.offlineComment(), "bench power off");
+  assertEquals(markers.offlineComment(), "bench power off");
   await Deno.writeTextFile(offline, "x".repeat(5000));
-  assertEquals(await markers.offlineComment(), "x".repeat(1024));
+  assertEquals(markers.offlineComment(), "x".repeat(1024));
   await Deno.writeTextFile(offline, "");
-  assertEquals(await markers.offlineComment(), "");
+  assertEquals(markers.offlineComment(), "");
 });
 
 const TRAPS: Record<string, (path: string, victim: string) => Promise<void>> = {
@@ -53,8 +53,8 @@ for (const [what, lay] of Object.entries(TRAPS)) {
     await Deno.writeTextFile(victim, "precious\n");
     for (const path of [offline, restart]) await lay(path, victim);
     for (let round = 0; round < 3; round++) {
-      assertEquals(await markers.offlineComment(), undefined);
-      assertEquals(await markers.wantsRestart(), false);
+      assertEquals(markers.offlineComment(), undefined);
+      assertEquals(markers.wantsRestart(), false);
       assertEquals(await markers.removeRestart(), true);
     }
     assertEquals(log.lines.length, 2);
@@ -62,9 +62,9 @@ for (const [what, lay] of Object.entries(TRAPS)) {
     assertEquals(log.lines.some(({ message }) => message.includes("precious")), false);
 
     await Deno.remove(offline);
-    await markers.offlineComment();
+    markers.offlineComment();
     await lay(offline, victim);
-    await markers.offlineComment();
+    markers.offlineComment();
     assertEquals(log.lines.length, 3);
   });
 }
