@@ -95,6 +95,10 @@ const OTHER_OUTPUT = [
 const REMARKS =
   /^(The agent was interrupted (during \w+|between phases)|The agent was stopped, ending the phase\.|Job cancellation was requested, exiting\.|Cleanup is run again, since it was interrupted\.|ERROR: .*)\n/gm;
 
+/** A run begins with a banner, or, where a reboot has cut short the one before, with a remark. */
+const RUN_START =
+  /\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n|(?<=\n)Cleanup is run again, since it was interrupted\.\n/;
+
 /** Each run of a phase (cleanup may have several) printed a beginning of its output, and no more. */
 function checkRuns(
   scene: Scene,
@@ -103,7 +107,7 @@ function checkRuns(
   wrong: Wrong,
 ): void {
   const log = scene.sandbox.log(jobId, "output", phase);
-  const runs = log.split(/\*+\n\* Starting testflinger \w+ phase on \S+ \*\n\*+\n/).slice(1)
+  const runs = log.split(RUN_START).slice(1)
     .map((run) => run.replace(REMARKS, "").replaceAll(LEFT_OUT, ""));
   const isOdd = (run: string) => !printed.startsWith(run) && !printed.startsWith(run.trimEnd());
   const odd = runs.find(isOdd);
@@ -211,7 +215,8 @@ function checkSerial(scene: Scene, { jobId, job }: Submitted, wrong: Wrong): voi
 }
 
 /** Cleanup ran once, or was completed. */
-function checkCleanup(scene: Scene, { damaged, jobId }: Submitted, wrong: Wrong): void {
+function checkCleanup(scene: Scene, submitted: Submitted, wrong: Wrong): void {
+  const { damaged, jobId } = submitted;
   let notes = "";
   try {
     notes = Deno.readTextFileSync(join(scene.truth, jobId));
@@ -219,11 +224,15 @@ function checkCleanup(scene: Scene, { damaged, jobId }: Submitted, wrong: Wrong)
     // It never began.
   }
   const ends = notes.split("\n").filter((line) => line === "end").length;
-  if (ends === 0) wrong("its cleanup was never completed");
+  // One that takes the agent down again and again is ended, too.
+  if (ends === 0 && !isGivenUp(scene, submitted)) wrong("its cleanup was never completed");
   // A journal that has lost that cleanup had ended has it run again.
   const mayRepeat = damaged || scene.kills.reboot !== 0;
   if (ends > 1 && !mayRepeat) wrong(`its cleanup was completed ${ends} times`);
-  if (statusOf(scene, jobId, "cleanup") === undefined) wrong("its cleanup has no status");
+  // Or it has lost with which status.
+  if (!damaged && statusOf(scene, jobId, "cleanup") === undefined) {
+    wrong("its cleanup has no status");
+  }
 }
 
 function checkSecret(scene: Scene, found: string[]): void {

@@ -23,9 +23,6 @@ const LONGEST_START_MS = 5_000;
 /** After that everything must have come to its end by then. */
 const CALM_MS = 150_000;
 
-/** What ends at once has ended by then. */
-const MOMENT_MS = 300;
-
 /** So often an agent that has gone finds its files not as it left them. */
 const DAMAGE_RATE = 0.15;
 
@@ -199,6 +196,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
         await noted(ids, sandbox, hasJournal);
       }
       kills[what]++;
+      const hangUps = hangUpsOf(agent);
       agent.kill(what === "reboot" ? "SIGKILL" : what);
       if (what === "SIGSTOP") {
         await new Promise((resolve) => setTimeout(resolve, random.int(50, 1500)));
@@ -207,7 +205,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       }
       const killed = performance.now();
       // A process of several agents reads their configurations again; one that has just started ends.
-      if (what === "SIGHUP" && isHost && !await hasEnded(agent)) {
+      if (what === "SIGHUP" && isHost && !await endsAtHangUp(agent, hangUps)) {
         proxy.handOutJobs();
         continue;
       }
@@ -254,10 +252,19 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
   }
 }
 
-/** Whether the process has ended, or does so within a moment. */
-async function hasEnded(agent: AgentProcess): Promise<boolean> {
-  const moment = new Promise<false>((resolve) => setTimeout(() => resolve(false), MOMENT_MS));
-  return await Promise.race([agent.exited.then(() => true), moment]);
+/** How often a process of several agents has said that it heard SIGHUP. */
+function hangUpsOf(agent: AgentProcess): number {
+  return agent.output().split("SIGHUP: the configurations are read again").length;
+}
+
+/** Whether the process ends at a SIGHUP, rather than saying that it has heard one more. */
+async function endsAtHangUp(agent: AgentProcess, heardBefore: number): Promise<boolean> {
+  let hasEnded = false;
+  agent.exited.then(() => hasEnded = true);
+  while (!hasEnded && hangUpsOf(agent) === heardBefore) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return hasEnded;
 }
 
 /** What a reboot does to the processes of jobs. */
