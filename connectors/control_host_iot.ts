@@ -41,15 +41,15 @@ function isEmpty(value: unknown): boolean {
 const provisionData = {
   url: z.string().optional().describe("Image, which the control host downloads."),
   urls: z.array(z.string(), { error: "must be a list of URLs" }).meta({ type: "list of text" })
-    .optional().describe("Several images; not looked at where there is a 'url'."),
-  preset: z.string().optional().describe("Name of a way to provision that the control host knows."),
+    .optional().describe("Several images; ignored if there is a 'url'."),
+  preset: z.string().optional().describe("Name of a preset that the control host knows."),
   preset_kwargs: mapping.optional().describe("Arguments of the preset."),
   provision_plan: z.preprocess(
     // An empty one is none.
     (plan) => isEmpty(plan) ? undefined : plan,
     planSchema.optional(),
   ).meta({ type: "mapping" }).optional().describe(
-    "A way to provision of the job's own, in place of 'preset': config, and run_stage, a list.",
+    "The job's own way to provision, instead of 'preset': config, and run_stage, a list.",
   ),
   ubuntu_sso_email: z.string().optional().describe(
     "Account that the first login (console-conf) imports its user from; no key is copied then.",
@@ -65,7 +65,7 @@ type Plan = z.output<typeof planSchema>;
 
 export const controlHostIot = defineConnector({
   name: "control_host_iot",
-  summary: "Has the service of a control host flash an IoT board.",
+  summary: "Lets the service of a control host flash an IoT board.",
   config: {},
   provisionData,
   testedAgainst: "a real HTTP server, which stands in for the control host's service",

@@ -30,7 +30,7 @@ const OEM_ONLY = "OEM images";
 
 export const controlHostKvm = defineConnector({
   name: "control_host_kvm",
-  summary: "Has the service of a control host install a PC or server through KVM over IP.",
+  summary: "Lets the service of a control host install a PC or server through KVM over IP.",
   config: oemConfigShape,
   provisionData: kvmProvisionShape,
   testedAgainst: "a real HTTP server, which stands in for the control host's service",

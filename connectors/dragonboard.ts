@@ -49,13 +49,13 @@ const SEED_FOLDER = "var/lib/cloud/seed/nocloud-net";
 const configShape = {
   test_device: z.string().min(1).optional().describe("Block device of the SD card."),
   snappy_writable_partition: z.string().min(1).optional().describe(
-    "Block device of the partition of the image that its user data go to.",
+    "Block device of the image's partition that gets the user data.",
   ),
   select_master_script: script.optional().describe(
-    "Commands that have the board boot its master image next.",
+    "Commands that make the board boot its master image next.",
   ),
   select_test_script: script.optional().describe(
-    "Commands that have the board boot its test image next.",
+    "Commands that make the board boot its test image next.",
   ),
   ...bmapConfigShape,
 };
@@ -65,7 +65,7 @@ type DragonboardContext = ConnectorContext<CommonConfig & ShapeOutput<typeof con
 /** For boards that a master image on another medium writes. */
 export const dragonboard = defineConnector({
   name: "dragonboard",
-  summary: "Has a board's master image write the test image to its SD card, and boots it.",
+  summary: "Lets a board's master image write the test image to its SD card, and boots it.",
   testedAgainst: "a real OpenSSH server as the board; what is run there is a stand-in",
   config: configShape,
   provisionData: { ...imageUrlShape, ...bmapProvisionShape },

@@ -14,7 +14,7 @@ const ERRORS = { provisioning: ProvisioningError, recovery: RecoveryError };
 /** No device at all: for trying an agent. Test commands really run, on the agent's host. */
 export const fakeConnector = defineConnector({
   name: "fake_connector",
-  summary: "No device at all, for trying an agent: provision only prints what it was asked for.",
+  summary: "No device at all, for trying out an agent: provision only prints its provision_data.",
   config: {},
   configOptional: true,
   testedAgainst: "the agent and the sandbox server, end to end",
@@ -22,7 +22,7 @@ export const fakeConnector = defineConnector({
     fake_sleep: z.number().nonnegative().optional()
       .describe(directOnly("Seconds that provisioning takes.")),
     fake_serial: z.string().optional()
-      .describe(directOnly("Text that the device is to have said: goes to provision-serial.log.")),
+      .describe(directOnly("Text for provision-serial.log, as if the device had printed it.")),
     fake_error: z.enum(["provisioning", "recovery"]).optional()
       .describe(directOnly("Fail with this kind of error.")),
     fake_exit: z.int().min(0).max(255).optional()

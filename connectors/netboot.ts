@@ -52,12 +52,12 @@ const configShape = {
   ),
   imager_port: port.default(IMAGER_PORT).describe("Port of the imager."),
   netboot_legacy_escape: z.boolean().default(false).describe(
-    "Send a backslash before the & of the imager's address, as imagers of old were sent.",
+    "Send a backslash before the & of the imager's address, as older imagers may expect.",
   ),
   select_master_script: script.optional()
-    .describe("Commands that have the device boot the imager next."),
+    .describe("Commands that make the device boot the imager next."),
   select_test_script: script.optional()
-    .describe("Commands that have the device boot the test image next."),
+    .describe("Commands that make the device boot the test image next."),
   post_flash_cmds: script.optional()
     .describe("Commands on the agent's host after the image has been written."),
 };
@@ -67,7 +67,7 @@ type NetbootContext = ConnectorContext<CommonConfig & ShapeOutput<typeof configS
 /** For devices that boot an imager over the network. */
 export const netboot = defineConnector({
   name: "netboot",
-  summary: "Has an imager that the device booted over the network write the image.",
+  summary: "Lets an imager that the device booted over the network write the image.",
   testedAgainst: "a real HTTP server in place of the imager, and the real nc of busybox",
   config: configShape,
   provisionData: imageUrlShape,

@@ -24,7 +24,8 @@ const KEY_TIMEOUT_MS = 60_000;
 /** For devices that are never reinstalled: makes sure that they answer. */
 export const noprovision = defineConnector({
   name: "noprovision",
-  summary: "Installs nothing: makes sure that the device answers on ssh, resetting it if need be.",
+  summary:
+    "Installs nothing: makes sure that the device answers on ssh, and resets it if necessary.",
   config: {
     unreachable_is_recovery_error: z.boolean().default(false).describe(
       "A device that does not answer even after a reset takes the agent offline (exit status 46).",
@@ -32,7 +33,7 @@ export const noprovision = defineConnector({
   },
   testedAgainst: "a real OpenSSH server as the device",
   provisionData: {
-    skip: z.boolean().optional().describe("True: do not even look whether the device answers."),
+    skip: z.boolean().optional().describe("true: do not even check whether the device answers."),
   },
   needs: ["device_ip"],
   wanted: (data) => data.skip !== true,

@@ -59,18 +59,18 @@ function configuration(connectors: readonly Connector[]): string {
     grid(["variable", "meaning"], [
       [
         "`INFLUX_HOST`, `INFLUX_PORT`, `INFLUX_USER`, `INFLUX_PW`",
-        "where set, points go to that InfluxDB (database `agent_jobs`)",
+        "if set, points are sent to that InfluxDB (database `agent_jobs`)",
       ],
       [
         "`SSL_CERT_FILE`, `DENO_CERT`",
-        "certificates of authorities to trust besides the usual ones",
+        "certificates of additional authorities to trust",
       ],
       ["`DENO_TLS_CA_STORE`", "`system`: trust the host's own store"],
       [
         "`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`",
-        "proxies, as other programs have them",
+        "proxies, as in other programs",
       ],
-      ["`NO_COLOR`", "no colours, also on a terminal"],
+      ["`NO_COLOR`", "no colours, even on a terminal"],
     ]) + "\n",
     "## Device connectors\n",
     "The file that `-c` of `testflinger-device-connector`, or the key `connector_config`, names. " +
@@ -133,17 +133,17 @@ function commands(): string {
     ...COMMANDS.flatMap((one) => [`## ${one.name}\n`, ...command(one)]),
     "## Exit status\n",
     grid(["status", "meaning"], [
-      ["0", "the agent was told to stop; a command has done what it was asked for"],
+      ["0", "the agent was told to stop; a command succeeded"],
       [
         "1",
-        "the agent is to be started again (or what `--restart-status` says), or could not start; " +
-        "something failed: a phase of `try`, a check of `doctor`, an agent that is not well in " +
+        "the agent must be started again (or what `--restart-status` says), or could not start; " +
+        "something failed: a phase of `try`, a check of `doctor`, an agent with a problem in " +
         "`status`, a warning with `check --strict`",
       ],
-      ["2", "the configuration, the job file or the command line is wrong: nothing was done"],
-      ["3", "what was asked for is not done within `--timeout`, and stays asked for"],
+      ["2", "the configuration, the job file or the command line is wrong; nothing was done"],
+      ["3", "the request was not carried out within `--timeout`; it stays in force"],
       ["46", "of `device-connector`: a device that only a person can bring back"],
-      ["141", "nobody reads the output any more"],
+      ["141", "the reader of the output is gone (broken pipe)"],
     ]),
     "",
   ].join("\n");

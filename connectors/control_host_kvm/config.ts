@@ -14,7 +14,7 @@ export const kvmProvisionShape = {
     .meta({ type: "list of text" }).optional()
     .describe("Robot Framework tasks of the control host; needed where there is no preset."),
   preset: z.string().optional().describe(
-    "Name of a way to provision that the control host knows, such as desktop-jammy-oem.",
+    "Name of a preset that the control host knows, such as desktop-jammy-oem.",
   ),
   oem: z.string().optional().describe(
     "hp, dell or lenovo: how the recovery partition of the second step works.",
@@ -23,7 +23,7 @@ export const kvmProvisionShape = {
   autoinstall_base_user_data: z.string().optional()
     .describe("Base64 of the user data for the installer, a YAML mapping."),
   autoinstall_oem: z.boolean().optional().describe(
-    "true: user data for OEM images, which come with this program.",
+    "true: user data for OEM images, included in this program.",
   ),
   cmdline_append: forwarded.optional().describe("Forwarded: kernel parameters of the installer."),
   skip_download: forwarded.optional()
@@ -33,9 +33,9 @@ export const kvmProvisionShape = {
   ubuntu_sso_email: z.string().optional().describe("Forwarded: account of the first login."),
   robot_retries: forwarded.optional().describe("Forwarded: how often one of the tasks may fail."),
   reboot_script: script.optional()
-    .describe(directOnly("Commands that reset the device, in place of the configuration's.")),
+    .describe(directOnly("Commands that reset the device, instead of the configuration's.")),
   poweron_script: script.optional()
-    .describe(directOnly("Commands that turn it on, in place of the configuration's.")),
+    .describe(directOnly("Commands that turn it on, instead of the configuration's.")),
   sha256: checksumKey("SHA-256 of the second step's ISO."),
   insecure_download: z.boolean().default(false).describe(
     directOnly("The device does not check the server of the second step's ISO."),

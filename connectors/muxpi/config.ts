@@ -25,23 +25,23 @@ export const muxpiConfigShape = {
     "Block device on the control host that the image is written to, where the job names no media.",
   ),
   control_switch_local_cmd: z.string().min(1).default("stm -ts").describe(
-    "Command on the control host that gives it the storage medium.",
+    "Command on the control host that connects the storage medium to it.",
   ),
   control_switch_device_cmd: z.string().min(1).default("stm -dut").describe(
-    "Command on the control host that gives the device its storage medium back.",
+    "Command on the control host that connects the storage medium to the device again.",
   ),
   return_both_media: z.boolean().default(true).describe(
     "After a job that chose one of two media, give both back to the device, not only that one.",
   ),
   control_host_reboot_timeout: amount.default(120).describe(
-    "Seconds that the control host is given after its reboot, before it is asked again and again.",
+    "Seconds to wait after the control host's reboot before it is polled.",
   ),
   mounted_image_script: script.optional().describe(
     "Commands run on the control host while the image is mounted below /mnt/<agent_name>/<label>; " +
       "failures are only logged.",
   ),
   post_provision_script: script.optional().describe(
-    "The same, run when the image is not mounted any more and the medium not yet given back: the " +
+    "The same, run after the image is unmounted and before the medium is given back: the " +
       "place for fsck, resize2fs, dd.",
   ),
   ...imageWireShape,
@@ -58,7 +58,7 @@ export const muxpiProvisionShape = {
   ),
   sha256: checksumKey("Checksum that the file of 'url' must have."),
   use_attachment: z.string().optional().describe(
-    "Image below attachments/provision/, in place of 'url'.",
+    "Image below attachments/provision/, instead of 'url'.",
   ),
   ...bmapProvisionShape,
   media: z.string().optional().describe("sd or usb, on boards with two media."),

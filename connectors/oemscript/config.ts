@@ -5,7 +5,7 @@ import { checksumKey, type CommonConfig, directOnly, type ShapeOutput } from "..
 /** The configuration keys of the `oemscript` connectors. */
 export const oemConfigShape = {
   oem_recovery_script: z.string().min(1).optional().describe(
-    "A script on the agent's host that does the recovery in place of the connector: recovery-from-iso.sh.",
+    "A script on the agent's host that does the recovery instead of the connector: recovery-from-iso.sh.",
   ),
   insecure_download: z.boolean().default(false).describe(
     "Devices do not check the certificate of the server that an ISO comes from.",

@@ -78,7 +78,7 @@ export const commonShape = {
   poweroff_script: script.optional()
     .describe("Commands that cut the device's power while its control host is power-cycled."),
   poweron_script: script.optional()
-    .describe("Commands that give the power back; used only together with poweroff_script."),
+    .describe("Commands that restore the power; used only together with poweroff_script."),
   serial_host: host.optional().describe("Host of a raw TCP serial server (ser2net)."),
   serial_port: serialPort.optional().describe("Port of the serial server."),
   serial_protocol: z.enum(["raw", "telnet"]).default("raw")
@@ -87,17 +87,17 @@ export const commonShape = {
   test_cmds_list_status: z.enum(["first", "last"]).default("first").describe(
     "Exit status of a list of test_cmds: that of the first command that failed, or of the last one.",
   ),
-  control_host: host.optional().describe("Helper computer beside the device."),
+  control_host: host.optional().describe("Helper computer next to the device."),
   control_host_port: port.default(CONTROL_HOST_PORT)
     .describe("Port of the control host's REST service."),
   control_host_scheme: z.enum(["http", "https"], { error: "must be http or https" }).default("http")
     .describe("https: talk to the control host's REST service encrypted."),
   control_host_ca: z.string().optional().describe(
-    "File with the certificates (PEM) that the control host's is checked against; unset: those " +
-      "that come with this program.",
+    "File with the CA certificates (PEM) to verify the control host's certificate; unset: those " +
+      "included in this program.",
   ),
   control_host_verify_tls: z.boolean().default(true).describe(
-    "false: do not check the control host's certificate. Each provision warns of it in its log.",
+    "false: do not check the control host's certificate. Each provision logs a warning.",
   ),
   control_host_token: z.string()
     .regex(/^[\x21-\x7e]+$/, "must be printable ASCII without blanks").optional()
@@ -114,7 +114,7 @@ export const commonShape = {
   allow_file_urls: z.boolean().default(false)
     .describe("Also take images from file: URLs, which read this host's files."),
   verify_images: z.boolean().default(false)
-    .describe("Check downloads against the SHA256SUMS file beside them."),
+    .describe("Check downloads against the SHA256SUMS file next to them."),
   ...firmwareShape,
 };
 

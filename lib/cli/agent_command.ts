@@ -25,12 +25,12 @@ const FLAGS: readonly Flag[] = [
     name: "token-file",
     value: "FILE",
     help:
-      `JSON with the refresh_token, where an agent has no token_file (default: ${DEFAULT_TOKEN_FILE})`,
+      `JSON with the refresh_token, for agents without a token_file (default: ${DEFAULT_TOKEN_FILE})`,
   },
   {
     name: "restart-status",
     value: "N",
-    help: "exit status for a restart that was asked for (default: 1)",
+    help: "exit status for a requested restart (default: 1)",
   },
 ];
 

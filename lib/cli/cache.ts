@@ -14,21 +14,24 @@ const ACTIONS = ["list", "verify", "prune"] as const;
 /** `testflinger-agent cache`. */
 export const cacheCommand: Command = {
   name: "cache",
-  summary: "Lists, verifies or prunes the images that the device connectors of this host keep.",
+  summary: "Lists, verifies or prunes the image cache of this host's device connectors.",
   operands: "[list|verify|prune]",
   positionals: { least: 0, most: 1 },
   flags: [
     ...CONFIG_FLAGS,
-    { name: "dir", value: "DIR", help: "the cache itself, in place of a configuration" },
+    { name: "dir", value: "DIR", help: "folder of the cache, instead of a configuration" },
     FORMAT_FLAG,
   ],
   examples: [
-    { line: "testflinger-agent cache -c rpi4.conf", does: "what is kept, last used first" },
+    {
+      line: "testflinger-agent cache -c rpi4.conf",
+      does: "cached images, most recently used first",
+    },
     {
       line: "testflinger-agent cache verify",
-      does: "reads all of it, and removes what is damaged",
+      does: "read all images, and remove damaged ones",
     },
-    { line: "testflinger-agent cache prune", does: "brings it below its limits" },
+    { line: "testflinger-agent cache prune", does: "remove what exceeds the limits" },
   ],
   async run(line, io) {
     const [word = "list"] = line.positionals;

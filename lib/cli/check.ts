@@ -18,12 +18,12 @@ export const checkCommand: Command = {
     {
       name: "config-dir",
       value: "DIR",
-      help: "all that one process would run: DIR/*.conf and DIR/NAME/testflinger-agent.conf",
+      help: "everything that one process would run: DIR/*.conf and DIR/NAME/testflinger-agent.conf",
     },
     {
       name: "connector",
       value: "NAME",
-      help: "judge device configurations that no agent among the files names by this connector",
+      help: "connector for device configurations that none of the agents in the files names",
     },
     { name: "strict", help: "end with exit status 1 when there are warnings" },
     FORMAT_FLAG,
@@ -35,7 +35,7 @@ export const checkCommand: Command = {
     },
     {
       line: "testflinger-agent check --config-dir /etc/testflinger-agent",
-      does: "the same for agents in one process, and what two of them share by mistake",
+      does: "the same for agents in one process, including what two of them share by mistake",
     },
     {
       line: "testflinger-agent check --connector muxpi device.yaml",
@@ -43,7 +43,7 @@ export const checkCommand: Command = {
     },
     {
       line: "testflinger-agent check --strict --format json *.conf",
-      does: "for a program, before a change is rolled out",
+      does: "machine-readable, before a change is rolled out",
     },
   ],
   async run(line, io) {

@@ -5,7 +5,7 @@ import { type Command, DEFAULT_TOKEN_FILE, FORMAT_FLAG } from "./command.ts";
 /** `testflinger-agent doctor`. */
 export const doctorCommand: Command = {
   name: "doctor",
-  summary: "Looks whether an agent can work on this host, and says what to do; changes nothing.",
+  summary: "Checks whether an agent can work on this host, and says what to do; changes nothing.",
   ...AGENT_OPERANDS,
   flags: [
     ...CONFIG_FLAGS,
@@ -22,10 +22,10 @@ export const doctorCommand: Command = {
       line: "testflinger-agent doctor rpi4-1",
       does: "server, token, folders, lock, programs, device; takes no job",
     },
-    { line: "testflinger-agent doctor --all", does: "of each agent only what is not well" },
+    { line: "testflinger-agent doctor --all", does: "for each agent, only the problems" },
     {
       line: "sudo testflinger-agent doctor -c rpi4.conf",
-      does: "folders and files are judged as the user that the agent runs as, whoever asks",
+      does: "check folders and files as the user that the agent runs as",
     },
   ],
   async run(line, io) {

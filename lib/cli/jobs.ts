@@ -6,7 +6,7 @@ import { type Command, FORMAT_FLAG, readFormat, USAGE_STATUS } from "./command.t
 /** `testflinger-agent jobs`. */
 export const jobsCommand: Command = {
   name: "jobs",
-  summary: "Lists the last 20 jobs of an agent, with their phases and how long these took.",
+  summary: "Lists the last 20 jobs of an agent, with their phases and durations.",
   ...AGENT_OPERANDS,
   flags: [...CONFIG_FLAGS, ALL_FLAG, FORMAT_FLAG],
   examples: [

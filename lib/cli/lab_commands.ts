@@ -13,8 +13,8 @@ export const submitCommand: Command = {
   positionals: { least: 1, most: 1 },
   flags: [
     ...SERVER_FLAGS,
-    { name: "queue", value: "NAME", help: "in place of the job's job_queue" },
-    { name: "wait", help: "show the log as it comes, and end as the job does: 0 or 1" },
+    { name: "queue", value: "NAME", help: "queue to use instead of the job's job_queue" },
+    { name: "wait", help: "show the log live; the exit status is the job's result, 0 or 1" },
   ],
   examples: [
     {
@@ -35,7 +35,7 @@ export const submitCommand: Command = {
 /** `testflinger-agent results JOB_ID`. */
 export const resultsCommand: Command = {
   name: "results",
-  summary: "Says how the phases of a job on a server ended.",
+  summary: "Shows how the phases of a job on a server ended.",
   ...ONE_JOB,
   flags: [...SERVER_FLAGS, { name: "log", help: "print its log, too" }, FORMAT_FLAG],
   examples: [{ line: `testflinger-agent results ${EXAMPLE_ID} --log`, does: "with its log" }],

@@ -12,9 +12,9 @@ export const logsCommand: Command = {
   positionals: { least: 0, most: 1 },
   flags: [
     ...CONFIG_FLAGS,
-    { name: "follow", short: "f", help: "go on with what comes, until Ctrl-C" },
+    { name: "follow", short: "f", help: "show new lines as they come, until Ctrl-C" },
     { name: "lines", short: "n", value: "N", help: `how many lines (default: ${DEFAULT_LINES})` },
-    { name: "job", short: "j", help: "the output of the job that runs, in place of the log" },
+    { name: "job", short: "j", help: "show the output of the running job instead of the log" },
   ],
   examples: [
     { line: "testflinger-agent logs -f rpi4-1", does: "watch the agent" },

@@ -9,7 +9,7 @@ export const restartCommand: Command = {
   ...AGENT_OPERANDS,
   flags: [...CONFIG_FLAGS, ALL_FLAG, ...WAIT_FLAGS],
   examples: [
-    { line: "testflinger-agent restart rpi4-1", does: "after its job, if one is running" },
+    { line: "testflinger-agent restart rpi4-1", does: "after the running job, if any" },
     { line: "testflinger-agent restart --all --wait", does: "until all have restarted" },
     {
       line: "testflinger-agent restart --all --timeout 3600",
@@ -25,18 +25,18 @@ export const restartCommand: Command = {
 /** `testflinger-agent reload`. */
 export const reloadCommand: Command = {
   name: "reload",
-  summary: "Takes up the installed program and changed configurations now; jobs go on meanwhile.",
+  summary: "Switches to the installed program and changed configurations now; jobs go on.",
   ...AGENT_OPERANDS,
   flags: [...CONFIG_FLAGS, ALL_FLAG],
   examples: [
     { line: "testflinger-agent reload", does: "all agents of this host, after an upgrade" },
     {
       line: "testflinger-agent reload rpi4-1",
-      does: "the process that this one is in; comes back when its agents ask for jobs again",
+      does: "only the process of this agent; returns when its agents ask for jobs again",
     },
     {
       line: "testflinger-agent reload --config-dir /etc/testflinger-agent",
-      does: "what was added, changed and removed there",
+      does: "configurations that were added, changed or removed there",
     },
   ],
   async run(line, io) {
@@ -48,7 +48,7 @@ export const reloadCommand: Command = {
 /** `testflinger-agent offline`. */
 export const offlineCommand: Command = {
   name: "offline",
-  summary: "Asks agents to take no more jobs; a running job goes on to its end.",
+  summary: "Asks agents to take no more jobs; a running job is finished first.",
   ...AGENT_OPERANDS,
   flags: [
     ...CONFIG_FLAGS,
@@ -58,7 +58,7 @@ export const offlineCommand: Command = {
   ],
   examples: [{
     line: "testflinger-agent offline rpi4-1 --comment 'new SD card' --wait",
-    does: "come back when the device is free",
+    does: "wait until the device is free",
   }],
   async run(line, io) {
     const { requestOffline, runRequest } = await import("./agents/requests.ts");
@@ -69,7 +69,7 @@ export const offlineCommand: Command = {
 /** `testflinger-agent online`. */
 export const onlineCommand: Command = {
   name: "online",
-  summary: "Takes back what 'offline' asked for, or that an agent went offline by itself.",
+  summary: "Takes back 'offline', and brings back agents that went offline by themselves.",
   ...AGENT_OPERANDS,
   flags: [...CONFIG_FLAGS, ALL_FLAG, ...WAIT_FLAGS],
   examples: [{ line: "testflinger-agent online rpi4-1", does: "let it take jobs again" }],

@@ -6,14 +6,15 @@ const DEFAULT_PORT = "5000";
 
 export const sandboxCommand: Command = {
   name: "sandbox",
-  summary: "A Testflinger server in memory, for trying things; forgets all when it ends.",
+  summary:
+    "Runs a Testflinger server in memory, for trying things out; it forgets everything when it ends.",
   positionals: { least: 0, most: 0 },
   flags: [
     { name: "port", value: "N", help: `port to listen on, 0 for any (default: ${DEFAULT_PORT})` },
     { name: "host", value: "ADDRESS", help: "address to listen on (default: 127.0.0.1)" },
     { name: "legacy", help: "behave like a server of the older generation" },
-    { name: "mode", help: "keep what administrators want apart from what agents do" },
-    { name: "tokens", help: "demand tokens, as servers with authentication do" },
+    { name: "mode", help: "store what administrators set in a separate field 'mode'" },
+    { name: "tokens", help: "require tokens, as servers with authentication do" },
   ],
   examples: [
     { line: "testflinger-agent sandbox", does: "serve on http://127.0.0.1:5000" },

@@ -5,7 +5,7 @@ import { type Command, FORMAT_FLAG, readFormat, USAGE_STATUS } from "./command.t
 /** `testflinger-agent status`. */
 export const statusCommand: Command = {
   name: "status",
-  summary: "Says what agents of this host are doing: state and why, job, phase, server.",
+  summary: "Shows what the agents of this host are doing: state and reason, job, phase, server.",
   ...AGENT_OPERANDS,
   flags: [...CONFIG_FLAGS, ALL_FLAG, FORMAT_FLAG],
   examples: [

@@ -21,14 +21,14 @@ const deviceConnector: Command = {
   positionals: { least: 0, most: Infinity },
   flags: [],
   examples: [
-    { line: "testflinger-agent device-connector list", does: "the connectors that there are" },
+    { line: "testflinger-agent device-connector list", does: "list the connectors" },
     {
       line: "testflinger-agent device-connector describe muxpi",
-      does: "what one does, and the keys of its configuration and of its jobs",
+      does: "what one does, and the keys of its configuration and jobs",
     },
     {
       line: "testflinger-agent device-connector muxpi provision -c device.yaml testflinger.json",
-      does: "as a phase command has it",
+      does: "as in a phase command",
     },
   ],
   run: () => Promise.reject(new Error("Cannot be reached: it has a grammar of its own")),

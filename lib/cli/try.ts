@@ -4,7 +4,7 @@ import type { Command } from "./command.ts";
 /** `testflinger-agent try`. */
 export const tryCommand: Command = {
   name: "try",
-  summary: "Runs one job on this machine, without a server, and shows what becomes of it.",
+  summary: "Runs one job on this machine, without a server, and shows the result.",
   operands: "JOB.yaml",
   positionals: { least: 1, most: 1 },
   flags: [{

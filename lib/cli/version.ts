@@ -4,15 +4,18 @@ import type { Command } from "./command.ts";
 
 export const versionCommand: Command = {
   name: "version",
-  summary: "Says which version this is, and how it was built.",
+  summary: "Shows the version and how it was built.",
   positionals: { least: 0, most: 0 },
   flags: [{
     name: "licenses",
-    help: "print the licences of the runtime and of the packages inside, too",
+    help: "also print the licences of the runtime and of the included packages",
   }],
   examples: [
     { line: "testflinger-agent version", does: "version, commit, target, runtime" },
-    { line: "testflinger-agent version --licenses", does: "and the licences of what is inside" },
+    {
+      line: "testflinger-agent version --licenses",
+      does: "also the licences of the included packages",
+    },
   ],
   async run(line, io) {
     io.stdout(versionText());

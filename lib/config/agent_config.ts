@@ -103,7 +103,7 @@ const SIZE_EXPECTED = "must be a number of bytes, or a size such as '500 MB' or 
 const establishedKeys = {
   agent_id: agentId.describe("Unique name of the agent."),
   server_address: serverAddress.describe(
-    "URL of the Testflinger server; `http://` is added where no scheme is given.",
+    "URL of the Testflinger server; `http://` is added if there is no scheme.",
   ),
   job_queues: queues.describe("Queues to take jobs from."),
   identifier: text().optional().describe(
@@ -115,20 +115,20 @@ const establishedKeys = {
   ),
   polling_interval: z.number().gt(0).default(POLLING_INTERVAL_S).meta({ type: "number, seconds" })
     .describe(
-      "Pause between two questions for a job, when there was none; 10 to 20 % longer, at random, " +
+      "Pause between two requests for a job if there was none; 10 to 20 % longer, at random, " +
         "so that the agents of a lab do not all ask at once.",
     ),
   execution_basedir: filledText().default("/tmp/testflinger/run").describe(
-    "Folder of the working folders, one for each job.",
+    "Folder for the working folders, one per job.",
   ),
   logging_basedir: filledText().default("/tmp/testflinger/logs").describe(
-    "Folder of `testflinger-agent.log`, which is rotated at midnight; 6 old files are kept. Its lines have the name of the agent.",
+    "Folder for `testflinger-agent.log`, which is rotated at midnight; 6 old files are kept. Each line has the name of the agent.",
   ),
   results_basedir: filledText().default("/tmp/testflinger/results").describe(
-    "Folder of what could not be delivered yet.",
+    "Folder for the agent's journal and undelivered results.",
   ),
   logging_level: text().transform((name) => levelOf(name) ?? "INFO").default("INFO").describe(
-    `What is logged: ${LOGGING_LEVELS.join(", ")}; any other name means INFO.`,
+    `Lowest level that is logged: ${LOGGING_LEVELS.join(", ")}; any other name means INFO.`,
   ),
   logging_quiet: z.boolean().default(false).describe("Log to the file only."),
   setup_command: command("of the phase setup"),
@@ -137,12 +137,12 @@ const establishedKeys = {
   test_command: command("of the phase test"),
   allocate_command: command("of the phase allocate"),
   reserve_command: command("of the phase reserve"),
-  cleanup_command: command("of the phase cleanup, which runs whatever happened before it"),
+  cleanup_command: command("of the phase cleanup, which always runs"),
   global_timeout: wholeSeconds().default(GLOBAL_TIMEOUT_S).describe(
-    "The longest that a phase may take, whatever its job asks for; not for reserve.",
+    "Upper limit for the duration of a phase, except reserve, whatever its job requests.",
   ),
   output_timeout: wholeSeconds().default(OUTPUT_TIMEOUT_S).describe(
-    "The longest that a test may be silent, whatever its job asks for.",
+    "Upper limit for the time that a test may print nothing, whatever its job requests.",
   ),
   output_bytes: z.int().min(0).default(OUTPUT_BYTES).meta({ type: "integer, bytes" }).describe(
     "With legacy servers: how much of the end of each log the final result carries.",
@@ -151,14 +151,14 @@ const establishedKeys = {
     "Queues to show to users, each with its description.",
   ),
   advertised_images: z.record(queueName, z.record(imageName, text())).optional().describe(
-    "For each queue the images to offer, each with its provision data.",
+    "Images to offer to users for each queue, each with its provision data.",
   ),
 };
 
 /** Which device connector the phases use; scripts see these too. */
 const connectorKeys = {
   connector: filledText().optional().describe(
-    "Name of the device connector that runs the phases which have no command, " +
+    "Name of the device connector that runs the phases without a command, " +
       "`setup` and `cleanup` included.",
   ),
   connector_config: filledText().optional().describe(
@@ -172,40 +172,40 @@ const newKeys = {
     .describe("Time between asking a phase's processes to end and killing them."),
   job_memory_max: bytes().refine((size) => size >= LEAST_JOB_MEMORY, "must be at least 1 MiB")
     .optional().describe(
-      "How much memory all processes of a job may use together, those of cleanup apart; beyond it the " +
-        "kernel kills one of them. Takes control groups with the controller `memory`; absent: no limit.",
+      "How much memory all processes of a job may use together, except in cleanup; beyond that the " +
+        "kernel kills one of them. Needs control groups with the controller `memory`; absent: no limit.",
     ),
   job_pids_max: z.int().min(1).optional().describe(
-    "How many processes and threads a job may have at one time, those of cleanup apart. Takes control groups with the " +
+    "How many processes and threads a job may have at a time, except in cleanup. Needs control groups with the " +
       "controller `pids`; absent: no limit.",
   ),
   min_free_space: bytes().prefault("1 GiB").describe(
-    "No job is taken while less than this is free on the disk.",
+    "No job is taken while less disk space than this is free.",
   ),
   max_spool: bytes().prefault("10 GiB").describe(
-    "How much of logs and artifacts may wait on disk to be delivered to the server.",
+    "How much disk space undelivered logs and artifacts may take.",
   ),
-  hooks_dir: filledText().refine(isAbsolute, "must be a whole path").optional().describe(
-    "Folder of programs that run before and after a job and its phases: `pre-job`, `post-job`, " +
+  hooks_dir: filledText().refine(isAbsolute, "must be an absolute path").optional().describe(
+    "Folder with programs that run before and after a job and its phases: `pre-job`, `post-job`, " +
       "`pre-<phase>`, `post-<phase>`; see docs/operations.md.",
   ),
-  image_cache: text().refine((path) => path === "" || isAbsolute(path), "must be a whole path")
+  image_cache: text().refine((path) => path === "" || isAbsolute(path), "must be an absolute path")
     .optional().describe(
-      "Folder of the images that the device connectors of this host keep, for all its agents; " +
-        'absent: `image-cache` in `results_basedir`; `""`: none is kept.',
+      "Folder of the image cache, shared by all agents of this host; " +
+        'absent: `image-cache` in `results_basedir`; `""`: no cache.',
     ),
   image_cache_max: bytes().optional().describe(
-    "How much may be kept there; absent: 20 GiB where the disk has room for ten times that, else " +
+    "Size of the image cache; absent: 20 GiB if the disk has room for ten times that, else " +
       "nothing.",
   ),
   attachments_max_members: z.int().min(1).default(ATTACHMENTS_MAX_MEMBERS).describe(
     "How many files and folders the attachments of a job may have.",
   ),
   attachments_max_size: bytes().prefault("8 GiB").describe(
-    "How large the attachments of a job may be when they are unpacked.",
+    "How large the unpacked attachments of a job may be.",
   ),
   attachments_max_ratio: z.number().min(1).default(ATTACHMENTS_MAX_RATIO).describe(
-    "How many times larger than their archive attachments may be, when they are not small.",
+    "How many times larger than their archive attachments may be, unless they are small.",
   ),
   attachments_max_name: z.int().min(1).max(NAME_MAX_BYTES).default(NAME_MAX_BYTES)
     .meta({ type: "integer, bytes" }).describe(
@@ -221,10 +221,10 @@ const newKeys = {
         "of their own in every phase that has secrets.",
     ),
   metrics_port: z.int().min(1).max(HIGHEST_PORT).optional().describe(
-    "Port of the metrics and the status page; absent: there are none.",
+    "Port for the metrics and the status page; absent: they are not served.",
   ),
   metrics_host: filledText().default(DEFAULT_METRICS_HOST).describe(
-    "Address that the metrics and the status page are served on.",
+    "Address on which the metrics and the status page are served.",
   ),
   page_actions: z.boolean().default(false).describe(
     "Whether this agent can be taken offline and online, restarted and handed over from its page, by " +

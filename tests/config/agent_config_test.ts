@@ -349,7 +349,8 @@ const WRONG: Record<string, [value: string, message: string][]> = {
       "is the number '1.5', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
     ],
   ],
-  image_cache: [["images", "is the text 'images', must be a whole path"]],
+  hooks_dir: [["hooks", "is the text 'hooks', must be an absolute path"]],
+  image_cache: [["images", "is the text 'images', must be an absolute path"]],
   image_cache_max: [
     [
       "lots",

@@ -77,7 +77,7 @@ Deno.test("dist holds the files, their checksums and a manifest", async () => {
   }
 });
 
-Deno.test("dist holds the manual page and the licences of what is inside, and the program prints both", async () => {
+Deno.test("dist holds the manual page also the licences of the included packages, and the program prints both", async () => {
   const { program } = built;
   const page = await Deno.readTextFile(join(dist, "testflinger-agent.1"));
   const notices = await Deno.readTextFile(join(dist, "THIRD-PARTY-NOTICES"));

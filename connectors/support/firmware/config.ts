@@ -11,7 +11,7 @@ export const maasWord = z.string({ error: "must be text, in quotes" })
 
 export const firmwareShape = {
   firmware_method: z.enum(FIRMWARE_METHODS).optional().describe(
-    "How the stage firmware_update works; unset: found out from the device's DMI data.",
+    "How the stage firmware_update works; unset: detected from the device's DMI data.",
   ),
   firmware_dry_run: z.boolean().default(false).describe(
     "The stage firmware_update only says what it would do.",
@@ -29,8 +29,8 @@ export const firmwareShape = {
       "and node_id.",
   ),
   bmc_ca_file: z.string().min(1).optional().describe(
-    "Certificates that the BMC of an HPE server is checked against; unset: it is not checked, and " +
-      "each update warns of it.",
+    "CA certificates to verify the BMC of an HPE server; unset: it is not verified, and " +
+      "each update logs a warning.",
   ),
   maas_user: maasWord.optional().describe(
     "Profile that the maas command line client is logged in as.",

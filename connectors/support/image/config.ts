@@ -6,24 +6,24 @@ import { WIRES } from "./wire.ts";
 /** Configuration of those that write images over ssh. */
 export const imageWireShape = {
   image_wire: z.enum(WIRES).default("auto").describe(
-    "In which form an image crosses the network: as it came (original), packed anew on its way " +
-      "(zstd, lz4), raw, or what the first megabytes show to be the fastest (auto).",
+    "Form in which an image is sent over the network: unchanged (original), compressed again (zstd, lz4), " +
+      "raw, or what the first megabytes show to be the fastest (auto).",
   ),
 };
 
 /** What a job may say of the block map of its image, and what a configuration says to that. */
 export const bmapProvisionShape = {
   bmap: z.string().optional().describe(directOnly(
-    "Block map of the image, as bmaptool makes it: a URL; or none, then every block is written. " +
-      "Unset: looked for beside the image.",
-    "put it beside the image",
+    "Block map of the image, as bmaptool makes it: a URL; or 'none' to write every block. " +
+      "Unset: looked for next to the image.",
+    "put it next to the image",
   )),
 };
 
 export const bmapConfigShape = {
   image_bmap: z.boolean().default(true).describe(
-    "Write only the blocks that the block map beside an image (<image>.bmap) names, and verify " +
-      "their checksums. false: every block is written, so that nothing of an earlier job is left.",
+    "Write only the blocks that the block map next to an image (<image>.bmap) names, and verify " +
+      "their checksums. false: every block is written, so that nothing is left of an earlier job.",
   ),
 };
 

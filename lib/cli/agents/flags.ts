@@ -20,7 +20,8 @@ export const CONFIG_FLAGS: readonly Flag[] = [
   {
     name: "config-dir",
     value: "DIR",
-    help: "the agents of DIR/*.conf and DIR/NAME/testflinger-agent.conf, or those named of them",
+    help:
+      "the agents of DIR/*.conf and DIR/NAME/testflinger-agent.conf, or the named ones among them",
   },
 ];
 
@@ -29,10 +30,10 @@ export const ALL_FLAG: Flag = { name: "all", help: "every agent of this host" };
 
 /** For requests that are carried out later. */
 export const WAIT_FLAGS: readonly Flag[] = [
-  { name: "wait", help: "wait until it is done, and say every minute what for" },
+  { name: "wait", help: "wait until it is done, and say each minute what is still missing" },
   {
     name: "timeout",
     value: "SECONDS",
-    help: "wait so long at most; then exit status 3, while the request stays",
+    help: "wait at most this long, then end with exit status 3; the request stays",
   },
 ];

@@ -20,7 +20,7 @@ export const SERVER_FLAGS: readonly Flag[] = [
   {
     name: "client-id",
     value: "ID",
-    help: "for servers that want to know who submits (default: $TESTFLINGER_CLIENT_ID)",
+    help: "for servers with authentication (default: $TESTFLINGER_CLIENT_ID)",
   },
 ];
 
