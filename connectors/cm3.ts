@@ -148,7 +148,7 @@ export const cm3 = defineConnector({
 
 /** Boots the module from USB. However the stage ends, it is booted from its eMMC again. */
 async function bootFromUsb(ctx: Cm3Context) {
-  // Registered first: a command that failed may have switched all the same.
+  // Registered first: a command that failed may have switched anyway.
   const back = ctx.putBack("the module's boot from its eMMC", async (own) => {
     await setGpio(own, "low");
     await own.clock.sleep(SETTLE_MS, own.signal);

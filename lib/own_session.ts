@@ -8,7 +8,7 @@ const SETSID = ["/usr/bin/setsid", "/bin/setsid"].find(exists);
  * A command that runs in a session and group of its own, which it leads. Its pid is the program's.
  *
  * The runtime could do it (`detached`), but it then copies the tables of all the agent's memory for each
- * program: 25 ms for 250 MB, in which no other agent of the process gets on. setsid(1) takes 2 ms, outside.
+ * program: 25 ms for 250 MB, in which no other agent of the process makes progress. setsid(1) takes 2 ms, outside.
  */
 export function inOwnSession(
   program: string,

@@ -45,7 +45,7 @@ export interface MaasCall {
   /** False: never repeat the call. @default true */
   readonly retry?: boolean;
   /**
-   * Asked before a call is repeated whose answer was lost: has MAAS carried it out all the same?
+   * Asked before a call is repeated whose answer was lost: has MAAS carried it out anyway?
    * Then its answer, and the call is not repeated. What it throws does not matter.
    */
   readonly doneAlready?: () => Promise<string | undefined>;

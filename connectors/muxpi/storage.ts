@@ -126,7 +126,7 @@ function muxPrefix(localCommand: string): readonly string[] {
 
 async function switchDefault(ctx: MuxpiContext): Promise<Storage> {
   const { control_switch_local_cmd: toUs, control_switch_device_cmd: toDevice } = ctx.config;
-  // Registered first: a command that failed may have switched all the same.
+  // Registered first: a command that failed may have switched anyway.
   const back = ctx.putBack("the storage medium to the device", async (ctx) => {
     await switchStorage(ctx, { to: "back to the device", command: toDevice });
   });

@@ -39,7 +39,7 @@ export interface DeployPlan {
   readonly sha256: string | undefined;
   readonly token: Token | undefined;
   readonly login: Credentials;
-  /** What goes onto the reset partition beside the ISO, by the name that it gets there. */
+  /** What goes onto the reset partition next to the ISO, by the name that it gets there. */
   readonly files: Readonly<Record<"user-data" | "meta-data" | "redeploy.cfg", string>>;
   readonly authorizedKeys: string | undefined;
   /** The job brings no user data: ours is used. */

@@ -9,7 +9,7 @@ import type { OemData } from "./config.ts";
 /** dell: dell-restore-system. ubr: a boot entry of "ubuntu recovery". */
 export type Flavour = "dell" | "ubr";
 
-/** The only user that there is after a recovery. */
+/** The only user after a recovery. */
 export const OEM_USER = "ubuntu";
 
 /** File names that need no quotes anywhere. */

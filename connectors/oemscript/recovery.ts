@@ -94,7 +94,7 @@ async function downloadIso(ctx: OemContext, device: Remote, plan: IsoPlan): Prom
   );
 }
 
-/** From the file beside the ISO, where there is one. */
+/** From the file next to the ISO, where there is one. */
 async function publishedChecksum(
   ctx: OemContext,
   { url, name }: IsoPlan,

@@ -47,7 +47,7 @@ export async function readJobFile(file: string, folder: string): Promise<Job> {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    // The runtime quotes what stands there, which may be a secret, over several lines.
+    // The runtime quotes the text there, which may be a secret, over several lines.
     const why = messageOf(error).replace(/, (?:\.\.\.)?".*is not valid JSON$/s, "");
     throw new JobError(`The job file '${file}' is not JSON: ${why}`);
   }

@@ -209,7 +209,7 @@ class Agent {
       offline: async (comment) => {
         await this.#markers.make("OFFLINE", comment);
         this.#pollLoop.wakeUp();
-        return "The agent takes no more jobs; one that runs goes on to its end.";
+        return "The agent takes no more jobs; a running job is finished first.";
       },
       online: async () => {
         const stays = await this.#markers.remove("OFFLINE");
@@ -239,7 +239,7 @@ class Agent {
       // 1. The record on the server is kept fresh from now on, also while the next step takes long.
       this.#reporter.register();
       reporter = this.#reporter.run(reporting.signal);
-      // 2. What an earlier process left is delivered; a job that runs is taken up where it is.
+      // 2. What an earlier process left is delivered; a job that runs is taken over where it is.
       await adoptLeftovers(config.results_basedir, { store: this.#store, clock, log });
       await this.#takeUpJobs();
       if (!this.#leave.signal.aborted) this.#reporter.showIdle();

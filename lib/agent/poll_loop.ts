@@ -52,7 +52,7 @@ export interface PollLoopOptions extends AgentContext {
 /** The poll loop of one agent. */
 export class PollLoop {
   readonly #options: PollLoopOptions;
-  /** What was last complained of, so that it is said once and not at each try. */
+  /** What was last reported, so that it is said once and not at each try. */
   readonly #complaints = new Map<Question, string>();
   #wake = Promise.withResolvers<void>();
   /** Why the host can take no job, as it was last said. */
@@ -189,7 +189,7 @@ export class PollLoop {
   #noteDevice(trouble: string | undefined): void {
     const { log } = this.#options;
     if (trouble !== undefined && trouble !== this.#deviceTrouble) {
-      log.error(`${DEVICE_UNUSABLE}: ${trouble}. The agent is offline until that is mended`);
+      log.error(`${DEVICE_UNUSABLE}: ${trouble}. The agent is offline until that is fixed`);
     } else if (trouble === undefined && this.#deviceTrouble !== undefined) {
       log.info("The device configuration can be used again");
     }
@@ -200,7 +200,7 @@ export class PollLoop {
     const { log } = this.#options;
     if (trouble !== undefined && trouble.cause !== this.#trouble) {
       const what = trouble.message.replace(/\.$/, "");
-      log.error(`${NO_JOB}${what}. The agent goes on by itself when that is mended`);
+      log.error(`${NO_JOB}${what}. The agent goes on by itself when that is fixed`);
     } else if (trouble === undefined && this.#trouble !== undefined) {
       log.info("Jobs are taken again");
     }
@@ -238,7 +238,7 @@ export class PollLoop {
     if (this.#complaints.get(what) === failure.message) return;
     this.#complaints.set(what, failure.message);
     this.#options.log.error(
-      `No job can be asked for: ${failure.message}. It is tried again by itself; ` +
+      `Cannot ask for a job: ${failure.message}. It is retried automatically; ` +
         "'testflinger-agent doctor' looks for the cause",
     );
   }

@@ -71,7 +71,7 @@ export class Reporter {
     return { state: this.#wanted.state ?? "", comment: this.#wanted.comment ?? "" };
   }
 
-  /** Everything is to be posted anew: at start, and when the server has forgotten the agent. */
+  /** Everything must be posted again: at start, and when the server has forgotten the agent. */
   register(): void {
     this.#markAll();
     // A state that nobody has set yet is one, too: an agent that waits would seem to be starting.
@@ -146,7 +146,7 @@ export class Reporter {
   /** While a job runs, phases are shown; with what is asked of the agent when it has ended. */
   showPhase(phase: string): void {
     const { desired } = this.#options;
-    // Where there is a mode, the server shows it beside the phase.
+    // Where there is a mode, the server shows it next to the phase.
     const pending = desired.hasMode
       ? ""
       : desired.offline !== undefined

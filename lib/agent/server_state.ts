@@ -1,7 +1,7 @@
 /**
  * How an agent's state is written into its record on the server, and read there. Older servers keep
  * what administrators want and what the agent does in the one field `state`. Newer ones have `mode`
- * beside it: `mode` belongs to administrators, `state` to the agent.
+ * next to it: `mode` belongs to administrators, `state` to the agent.
  */
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
 

@@ -48,7 +48,7 @@ export class StateFile {
       this.#content = Content.parse(JSON.parse(text));
     } catch {
       this.#log.error(
-        `Cannot understand ${this.#path}, which is started anew: if this agent should be offline, ` +
+        `Cannot understand ${this.#path}, which is reset: if this agent should be offline, ` +
           "set it offline again on the server",
       );
     }

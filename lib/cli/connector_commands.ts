@@ -43,9 +43,9 @@ export async function connectorMistake(
 }
 
 /**
- * Fills in the commands that the file does not give, for a connector that there is.
+ * Fills in the commands that the file does not give, for a connector that exists.
  *
- * @param file the configuration file: `connector_config` is looked for beside it.
+ * @param file the configuration file: `connector_config` is looked for next to it.
  * @param given the keys that stand in the file; an empty command there still skips its phase.
  */
 export function withConnectorCommands(

@@ -61,5 +61,5 @@ export function programHelp(commands: readonly Command[], bare: Command): string
     row(spelled(HELP_FLAG), HELP_FLAG.help) +
     `\nExamples:\n` +
     bare.examples.map(({ line, does }) => `  ${line}\n      ${does}\n`).join("") +
-    `\n'${PROGRAM} COMMAND --help' tells more about a command.\n`;
+    `\n'${PROGRAM} COMMAND --help' says more about a command.\n`;
 }

@@ -1,4 +1,4 @@
-/** An agent's configuration as it is run: with the connector's commands, and the device's file beside it. */
+/** An agent's configuration as it is run: with the connector's commands, and the device's file next to it. */
 import { dirname, join } from "node:path";
 import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
 import { formatMistake, type Mistake, sourceLines } from "../config/mistake.ts";
@@ -59,7 +59,7 @@ async function readFile(file: string): Promise<Read> {
   };
 }
 
-/** The established host charm has the device's file beside the agent's. */
+/** The established host charm has the device's file next to the agent's. */
 export async function withDeviceFile<Config extends Partial<AgentConfig>>(
   config: Config,
   file: string,

@@ -4,7 +4,7 @@ export interface Place {
   line: number;
   /** From 1, in characters; 0 when the file as a whole is meant. */
   column: number;
-  /** What stands there; absent where it might be a secret. */
+  /** The text there; absent where it might be a secret. */
   source?: Source;
 }
 

@@ -62,7 +62,7 @@ export class Lines {
     return { line, column };
   }
 
-  /** The same, with what stands there unless it may be a secret. */
+  /** The same, with the text there unless it may be a secret. */
   placeWithSource(offset: number): Place {
     const place = this.place(offset);
     if (this.#mayHoldSecret(place.line)) return place;

@@ -72,7 +72,7 @@ export class Configurations {
   /**
    * Looks which files there are, and reads those that are new, have changed, or could not be used.
    *
-   * @param options.all reads the others, too: what they say may depend on files beside them.
+   * @param options.all reads the others, too: what they say may depend on files next to them.
    */
   async look({ all = false } = {}): Promise<Look> {
     const before = this.#known;

@@ -123,7 +123,7 @@ class Host {
     const log = this.#log;
     if (Deno.uid() === 0) {
       log.warning(
-        "The agent runs as root, and so does everything in its jobs: let it run as a user of its own " +
+        "The agent runs as root, and so does everything in its jobs: run it as a separate user " +
           "(install.sh makes one)",
       );
     }

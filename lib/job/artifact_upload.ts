@@ -15,7 +15,7 @@ export interface ArtifactUploadOptions {
 }
 
 /**
- * The folder `artifacts` in `folder` as an upload. It is packed as it is sent, and anew when it has to
+ * The folder `artifacts` in `folder` as an upload. It is packed as it is sent, and again when it has to
  * be sent again. What cannot be packed is left out, and the job's log says so once. Disposed of when it
  * has been sent, or not: a server that refuses it may never have read it to its end.
  */

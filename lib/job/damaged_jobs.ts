@@ -64,7 +64,7 @@ export class DamagedJobs {
       Deno.mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
       Deno.renameSync(folder, aside);
       this.#log.error(
-        `Cannot read what an earlier run left in ${folder}: ${reason}. It is put aside as ${aside}; ` +
+        `Cannot read what an earlier run left in ${folder}: ${reason}. It is moved to ${aside}; ` +
           "look at it, and remove it.",
       );
       return aside;

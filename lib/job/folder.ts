@@ -1,5 +1,5 @@
 /**
- * The working folder of a job: made anew, never mixed with what an earlier run left, and removed
+ * The working folder of a job: created from scratch, never mixed with what an earlier run left, and removed
  * in the end whatever the job has put into it.
  */
 import { basename, dirname, join } from "node:path";

@@ -188,7 +188,7 @@ export class JobRun {
     const isNew = this.#state.takenUp === undefined && this.#state.phases.size === 0;
     this.#outbox.append({ t: "taken_up", boot: bootId, at: await clock.sinceBoot() });
     this.#context.keepSecret(this.#outbox, this.#secrets);
-    log.info(`Job ${jobId} ${isNew ? "begins" : "is taken up where it is"}`, { queue });
+    log.info(`Job ${jobId} ${isNew ? "begins" : "is taken over where it is"}`, { queue });
     emit({
       type: "job_began",
       job: jobId,

@@ -260,7 +260,7 @@ function endingOf(
   }
 }
 
-/** A command that handles SIGTERM may end with 0; a phase that was ended has not passed all the same. */
+/** A command that handles SIGTERM may end with 0; a phase that was ended has not passed anyway. */
 function failing(status: number): number {
   return status === 0 ? INTERNAL_ERROR_STATUS : status;
 }

@@ -69,7 +69,7 @@ export class PhaseLog implements AsyncDisposable {
    * Takes what the command printed. The end of it may be held back while it could be the beginning
    * of a secret.
    *
-   * @param place tells where the bytes came from: the place so many bytes before the end of `bytes`.
+   * @param place tells where the bytes arrived from: the place so many bytes before the end of `bytes`.
    * @throws {Error} what the file system says when the disk is full.
    */
   write(bytes: Uint8Array, place: (back: number) => Source): Promise<void> {

@@ -68,7 +68,7 @@ export class PhaseReport {
     ];
   }
 
-  /** Writes down and sends that a phase does not run: consumers of events count on it all the same. */
+  /** Writes down and sends that a phase does not run: consumers of events count on it anyway. */
   skipped(phase: Phase): void {
     const { outbox, events } = this.#options;
     outbox.append(

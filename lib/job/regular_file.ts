@@ -8,7 +8,7 @@
  */
 import process from "node:process";
 
-/** What stands there is not to be opened; the message says what and why. */
+/** The file at the path must not be opened; the message says what and why. */
 export class NotRegular extends Error {
   override readonly name = "NotRegular";
 }

@@ -112,7 +112,7 @@ export class JobStore {
   }
 
   /**
-   * Takes in a job that has ended elsewhere: at one stroke, since half of it would be taken for one
+   * Takes in a job that has ended elsewhere: atomically, since half of it would be taken for one
    * that was interrupted. `leftovers()` will find it.
    *
    * @param statuses those of the phases that ran; they make up the outcome.
@@ -156,8 +156,8 @@ export class JobStore {
   }
 
   /**
-   * Opens what earlier processes left, oldest first. What cannot be opened is put aside; a job whose
-   * id is known by the name of its folder is there all the same, with nothing but that, to be ended.
+   * Opens what earlier processes left, oldest first. What cannot be opened is moved to damaged/; a job whose
+   * id is known by the name of its folder is there anyway, with nothing but that, to be ended.
    */
   async leftovers(): Promise<Leftover[]> {
     await this.#clearPartial();
@@ -262,7 +262,7 @@ export class JobStore {
   async remove(outbox: Outbox): Promise<void> {
     outbox[Symbol.dispose]();
     try {
-      // At one stroke: half of a job would be taken for one that was interrupted at its beginning.
+      // Atomically: half of a job would be taken for one that was interrupted at its beginning.
       const place = this.#makePartial();
       Deno.renameSync(outbox.folder, place);
       const obstacle = await removeTree(place);

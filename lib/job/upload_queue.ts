@@ -1,6 +1,6 @@
 /**
  * Brings every job's outbox to the server. The job that runs is delivered live; what earlier runs or
- * an outage left goes one after the other beside it, so that neither waits for the other.
+ * an outage left is delivered meanwhile, one after the other, so that neither waits for the other.
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
@@ -125,7 +125,7 @@ export class UploadQueue {
           told = reason;
           log.error(
             `Cannot deliver job ${outbox.jobId}: ${reason}. What is left of it is kept in ` +
-              `${outbox.folder}, and is tried again by itself.`,
+              `${outbox.folder}, and is retried automatically.`,
           );
         }
         onTrouble();

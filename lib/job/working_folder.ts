@@ -18,7 +18,7 @@ import { examineFolder } from "./trusted_folder.ts";
 
 /**
  * The working folder of one job: `execution_basedir/job_id`, or, where another agent of this host
- * works on a job of the same id there, a name beside it.
+ * works on a job of the same id there, a name next to it.
  */
 export class WorkingFolder {
   readonly #job: Job;
@@ -59,20 +59,20 @@ export class WorkingFolder {
     return claimantOf(this.#usualPath, this.#config.agent_id) !== "another agent";
   }
 
-  /** Looked at anew for each job: `/tmp` is tidied now and then, and anybody may then be quicker. */
+  /** Checked again for each job: `/tmp` is tidied now and then, and anybody may then be quicker. */
   whyDistrusted(): string | undefined {
     try {
       const { refusal } = examineFolder(this.#config.execution_basedir, Deno.uid() ?? 0);
       return refusal && `Cannot trust execution_basedir: ${refusal}`;
     } catch (error) {
-      // One that is gone is made anew.
+      // A missing one is created again.
       if (error instanceof Deno.errors.NotFound) return undefined;
       return `Cannot use execution_basedir: ${messageOf(error)}`;
     }
   }
 
   /**
-   * Makes it anew, with the files that device connectors look for.
+   * Creates it again, with the files that device connectors look for.
    *
    * @throws {Error} what the file system says, or why its place is not to be trusted.
    */
@@ -85,7 +85,7 @@ export class WorkingFolder {
     if (this.#path !== this.#usualPath) {
       this.#log.warning(
         `Another agent of this host works on job ${this.#job.jobId} in ${this.#usualPath}: ` +
-          `this one works in ${this.#path}. Give each agent an execution_basedir of its own`,
+          `this one works in ${this.#path}. Give each agent its own execution_basedir`,
       );
     }
     await makeJobFolder(execution_basedir, basename(this.#path), { log: this.#log });
@@ -163,7 +163,7 @@ export class WorkingFolder {
   }
 }
 
-/** Says which agent a job's folder belongs to. It is beside it: the job may do as it likes in its own. */
+/** Says which agent a job's folder belongs to. It is next to it: the job may do as it likes in its own. */
 function claimOf(folder: string): string {
   return join(dirname(folder), `.agent-of-${basename(folder)}`);
 }

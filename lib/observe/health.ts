@@ -111,7 +111,7 @@ export function serveHealth(options: HealthOptions): Health {
   let binding = Promise.resolve();
   if (problem !== undefined) {
     log.error(
-      "Cannot serve the status page and the metrics; the agent goes on without and tries again " +
+      "Cannot serve the status page and the metrics; the agent goes on without them and tries again " +
         "every minute. Set metrics_host and metrics_port to an address that is free",
       { host, port, reason: problem },
     );

@@ -94,7 +94,7 @@ export class HttpServer {
           log.error(
             `Cannot take a connection to ${what}: ${
               messageOf(error)
-            }. It is tried again by itself, ` +
+            }. It is retried automatically, ` +
               `with ${this.#most} connections at once; if files have run out, raise the limit on ` +
               "open files (LimitNOFILE)",
           );

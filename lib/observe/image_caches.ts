@@ -1,5 +1,5 @@
 /**
- * What device connectors count beside the images that a host keeps. Their stages are processes of
+ * What device connectors count in addition to the images that a host keeps. Their stages are processes of
  * their own, so the counts are on disk, and are read when somebody asks.
  */
 import { join } from "node:path";

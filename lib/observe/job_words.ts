@@ -33,7 +33,7 @@ export function phaseWords(entry: PhaseStatus): string {
   if (entry.state === "running") return `running for ${duration(entry.seconds ?? 0)}`;
   const took = `after ${duration(entry.seconds ?? 0)}`;
   if (entry.status === 0) return `passed ${took}`;
-  // An exit of its own accord needs no reason besides its status.
+  // A normal exit needs no reason besides its status.
   const { event = "normal_exit" } = entry;
   const isPlain = event === "normal_exit" || event === `${entry.phase}_fail`;
   return `failed ${took} with status ${entry.status}${isPlain ? "" : ` (${show(event)})`}`;

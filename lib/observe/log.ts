@@ -96,7 +96,7 @@ export interface Console {
   write(line: string): void;
   /** It is the journal: `<N>` instead of time and level. See {@link stderrIsJournal}. */
   isJournal: boolean;
-  /** The lines of several agents go there, so each says whose it is. */
+  /** The lines of several agents go there, so each line names its agent. */
   isShared: boolean;
 }
 

@@ -55,7 +55,7 @@ export function formatText(event: LogEvent, agentId?: string): string {
 const NAME_IN_TEXT = /^[\d-]+ [\d:,]+ [A-Z]+ (\[.*\] .*)/s;
 const NAME_IN_JSON = /^\{"time":"[^"]*","level":"[A-Z]+","agent":("(?:[^"\\]|\\.)*")/;
 
-/** Whether a line of a log file is another agent's; one that does not say whose it is is not. */
+/** Whether a line of a log file is another agent's; one without a name is not. */
 export function isOfAnother(line: string, agentId: string): boolean {
   const json = NAME_IN_JSON.exec(line)?.[1];
   if (json !== undefined) return json !== JSON.stringify(agentId);

@@ -59,7 +59,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
   const gauge = <T extends string = "agent_id">(name: string, help: string, labels: T[] = []) =>
     new Gauge({ name, help, registers, labelNames: ["agent_id", ...labels] });
 
-  const jobs = counter("jobs_total", "Jobs begun since the agent's last start.");
+  const jobs = counter("jobs_total", "Jobs started since the agent's last start.");
   const failures = counter(
     "failures_total",
     "Phases that ended with a status other than 0 since the agent's last start.",

@@ -359,7 +359,7 @@ function whyNotReady(
   mode: AgentStatus["mode"],
   server: AgentStatus["server"],
 ): string | undefined {
-  if (mode === undefined) return "the agent has not begun yet";
+  if (mode === undefined) return "the agent has not started yet";
   const words = NOT_TAKING_JOBS.get(mode.state);
   if (words !== undefined) {
     return `the agent is ${words}${mode.comment === "" ? "" : `: ${mode.comment}`}`;

@@ -12,7 +12,7 @@ export const PhaseStatus = z.object({
   started_at: z.string().optional().describe("absent when skipped"),
   seconds: z.number().optional().describe("how long it took, or has taken so far"),
   status: z.int().optional().describe("exit status, 0 to 255; 100 for an internal error"),
-  event: z.string().optional().describe("what the job's webhook is told: test_success ..."),
+  event: z.string().optional().describe("the event sent to the job's webhook: test_success ..."),
   release: z.string().optional().describe("what runs on the device; unknown if it was not asked"),
   reason: z.string().optional().describe("why it was skipped"),
 });
@@ -54,7 +54,7 @@ export type CurrentJob = z.infer<typeof CurrentJob>;
 /** Something on its way that is not a phase. */
 const TransferStatus = z.object({
   what: z.string().describe("Fetching the attachments, for one"),
-  job_id: z.string().describe("whose it is"),
+  job_id: z.string().describe("the job that it belongs to"),
   bytes: z.number().describe("that have come or gone so far"),
   total_bytes: z.number().optional().describe("absent where it is not known"),
   seconds: z.number().describe("for how long"),
@@ -86,8 +86,8 @@ export const AgentStatus = z.object({
   mode: z.object({
     state: z.string().describe("waiting, offline, maintenance, restart, stopping or a phase"),
     comment: z.string().describe("why, or empty"),
-    since: z.string().describe("when it came into that state"),
-  }).optional().describe("absent until the agent has begun"),
+    since: z.string().describe("when it entered that state"),
+  }).optional().describe("absent until the agent has started"),
   job: CurrentJob.optional().describe("the one that runs"),
   recovering: z.object({
     job_id: z.string().describe("which"),
@@ -129,7 +129,7 @@ export const AgentSummary = z.object({
   ready: z.boolean().describe("whether it takes jobs"),
   not_ready_because: z.string().optional().describe("why it takes none"),
   attention: z.string().optional().describe("why a person has to look after it"),
-  since: z.string().optional().describe("when it came into its state"),
+  since: z.string().optional().describe("when it entered its state"),
   queues: z.array(z.string()).describe("that it takes jobs from"),
   job_id: z.string().optional().describe("the job that runs"),
   requests: PendingRequests.optional().describe("what waits, for the end of the job for one"),

@@ -83,7 +83,7 @@ export function serveStatusSocket(options: StatusSocketOptions): StatusSocket {
       if (hasFailed) return;
       hasFailed = true;
       log.warning(
-        "Cannot make the agent's status socket; the agent goes on without, and 'testflinger-agent " +
+        "Cannot make the agent's status socket; the agent goes on without it, and 'testflinger-agent " +
           "status' will not reach it. A path of more than 107 bytes is too long: shorten " +
           "results_basedir",
         { path, reason: messageOf(error) },

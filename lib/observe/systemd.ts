@@ -6,7 +6,7 @@
  * no way to it: `Deno.connect` and `node:net` make stream sockets (EPROTOTYPE, "wrong type for
  * socket"), a socket cannot be opened as a file (ENXIO), `node:dgram` knows only UDP, and
  * `Deno.listenDatagram` is there with `--unstable-net` only. So each message is one run of
- * `systemd-notify`, which is wherever systemd is. It takes some 25 ms beside the agent, and there is
+ * `systemd-notify`, which is wherever systemd is. It takes some 25 ms in parallel to the agent, and there is
  * one at a change of state and one a third of `WatchdogSec=`.
  *
  * The message then comes from a child: the unit needs `NotifyAccess=all`. Lest the programs of a job
@@ -179,7 +179,7 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
   };
 }
 
-/** `30 agents: 28 waiting, 2 with a job`; of a single one all that there is to say. */
+/** `30 agents: 28 waiting, 2 with a job`; of a single one everything. */
 function summary(all: readonly Doing[]): string {
   const [first] = all;
   if (first !== undefined && all.length === 1) return first.words;

@@ -44,7 +44,7 @@ export interface JobState {
   isHeld: boolean;
   /** How often in succession a process has died of it, as far as one can tell. */
   crashes: number;
-  /** Whether the host was started anew since the job was taken up first. */
+  /** Whether the host was rebooted since the job was taken up first. */
   isRebooted: boolean;
   passed: Set<Milestone>;
   /** What the event `job_end` will say, once the phases are over. */
@@ -101,12 +101,12 @@ export function emptyJobState(): JobState {
 }
 
 /**
- * A job that a process survives for so long is not what it dies of; as little one that gets on.
+ * A job that a process survives for so long is not what it dies of; nor is one that makes progress.
  * Milliseconds.
  */
 const SURVIVED_MS = 10 * 60_000;
 
-/** What says that a job gets on. */
+/** What shows that a job makes progress. */
 const PROGRESS: ReadonlySet<Entry["t"]> = new Set(
   [
     ...["passed", "decided", "phase_announced", "phase_started", "phase_ended"] as const,
@@ -140,7 +140,7 @@ export function apply(state: JobState, entry: Entry): void {
       const phase = startedPhase(state, entry.phase);
       phase.commands++;
       phase.command = entry;
-      // Its output, and the serial log that it may write, begin anew.
+      // Its output, and the serial log that it may write, start again.
       for (const log of LOG_NAMES) delete state.logs[log].source;
       break;
     }

@@ -90,7 +90,7 @@ export class JournalFile {
   }
 
   /**
-   * Opens the record at `path`, made anew where it does not exist, and cuts off a torn last line.
+   * Opens the record at `path`, created if it does not exist, and cuts off a torn last line.
    *
    * @throws {Error} what the file system says.
    */
@@ -142,7 +142,7 @@ export class JournalFile {
   }
 
   /**
-   * Puts one value in the place of all others, at one stroke.
+   * Replaces all values by one, atomically.
    *
    * @throws {Error} what the file system says; the record is then as it was.
    */

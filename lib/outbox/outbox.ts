@@ -25,7 +25,7 @@ import { wholeCharacters } from "./whole_characters.ts";
 const RESERVED_BYTES = 256 * 1024;
 
 /**
- * With so many bytes since it was last done, the journal is written anew in fewer entries: a job that
+ * With so many bytes since it was last done, the journal is rewritten with fewer entries: a job that
  * prints a line a second for a day makes 60 MB of them, which the next process would have to read.
  */
 const COMPACT_AFTER_BYTES = 256 * 1024;

@@ -1,7 +1,7 @@
 /**
  * Brings what one job has for the server to the server: each thing until the server has answered 2xx
  * or has refused it for good, and never a piece of a log twice. What does not depend on one another
- * goes in lanes beside each other; the outcome waits for all of them.
+ * goes in parallel lanes; the outcome waits for all of them.
  */
 import { messageOf } from "../message.ts";
 import type { Answer } from "../server/api.ts";

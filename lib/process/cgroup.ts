@@ -1,6 +1,6 @@
 /**
  * Control groups of version 2 (cgroups(7)): what is started in one stays in it, whatever session, user or
- * environment it gives itself, and all of it is ended at one stroke.
+ * environment it gives itself, and all of it is ended at once.
  *
  * Ours is the group in which this process was started, where it may be written to (`Delegate=yes` in a
  * unit). Below it is a group for whatever is ended as a whole, and in that one a group for each command:

@@ -242,7 +242,7 @@ export class LeadingCommand {
   async #alive(): Promise<ProcessStat[]> {
     const { pid, startTime } = this.#identity;
     const members = (await allProcesses()).filter((process) => process.group === pid);
-    // The number of a group is given anew once all of it are gone.
+    // The number of a group is reused once all its processes are gone.
     if (members.some((process) => process.pid === pid && process.startTime !== startTime)) {
       return [];
     }

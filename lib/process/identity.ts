@@ -2,7 +2,7 @@ import { ask, parseStat, processesOf } from "./proc.ts";
 
 /**
  * Which process is meant, also after it has ended, its number has been given to another one, and
- * the host has been started anew.
+ * the host was rebooted.
  */
 export interface ProcessIdentity {
   /** Also the number of the process group and session that it leads, for a group of ours. */

@@ -266,7 +266,7 @@ export class KeptCommand implements Disposable {
 
   /** Ends every process of the group: TERM, then KILL for what is alive after the grace. */
   async end(options: EndOptions): Promise<GroupEnd> {
-    // The number of a group says nothing once the host has been started anew.
+    // The number of a group says nothing once the host was rebooted.
     if (this.identity.bootId !== await bootId()) return { exit: await this.exit, left: [] };
     return await this.#leader.endGroup(options);
   }

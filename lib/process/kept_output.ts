@@ -116,7 +116,7 @@ export class KeptOutput implements Disposable {
 
   async #readRaw(): Promise<Uint8Array<ArrayBuffer> | undefined> {
     while (true) {
-      // Looked at before we read: what is read afterwards is then all that there is of it.
+      // Looked at before we read: what is read afterwards is then all of it.
       const next = this.#nextPiece();
       const bytes = await this.#readOn();
       if (bytes !== undefined || next === "none yet") return bytes;

@@ -17,7 +17,7 @@ export interface RedactorStream extends ByteStage {
  * What masks are made of, `*` and hexadecimal digits, is not searched again. So no part of the text
  * can come together with another to a secret (there is a mask between them), but a secret that
  * itself contains `*`, or is nothing but at most six hexadecimal digits, can be spelt by a mask and
- * what stands beside it.
+ * what stands next to it.
  */
 export interface Secrets {
   /** There is nothing to mask. */

@@ -59,7 +59,7 @@ export type Cause =
   | { ended: "aborted"; reason: unknown }
   | { ended: "sink_failed"; error: unknown };
 
-/** A phase that leaves a daemon behind shall not be held up by it. */
+/** A phase that leaves a daemon behind must not wait for it. */
 const DRAIN_MS = 2_000;
 
 /** It goes on, and is somebody else's. */

@@ -73,7 +73,7 @@ async function look(
   const processes = await allProcesses();
   const boot = await bootId();
   const byPid = new Map(processes.map((process) => [process.pid, process]));
-  // A number of a group is given anew only when nobody of the group is left. So one member that is
+  // The number of a group is reused only when none of its processes is left. So one member that is
   // known proves that all of them are meant.
   const groups = new Set(
     mark.groups.filter(({ pid, startTime, bootId }) =>
@@ -141,7 +141,7 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
       : alive.filter((process) => !refused.has(keyOf(process)));
     for (const process of alive) seen.set(keyOf(process), process);
     for (const group of signal === "SIGKILL" ? wholeGroups(due, processes) : []) {
-      // At one stroke, so that nobody of it can fork away from it.
+      // All at once, so that none of them can fork meanwhile.
       signalGroup(group, signal);
     }
     for (const process of due) {

@@ -26,7 +26,7 @@ export interface SandboxOptions {
   generation?: "current" | "legacy";
   /** Whether the agent endpoints demand an access token of role `agent`. @default false */
   tokens?: boolean;
-  /** Whether agents have a `mode` of administrators beside their own `state`. @default false */
+  /** Whether agents have a `mode` set by administrators in addition to their own `state`. @default false */
   mode?: boolean;
   /**
    * Whether a current server can be asked for the state of a job alone, as from late August 2026 on.

@@ -51,7 +51,7 @@ export interface RunSandboxOptions {
   hostname: string;
   /** Whether to be a server of the older generation. */
   legacy: boolean;
-  /** Whether agents have a mode beside their state. @default false */
+  /** Whether agents have a mode in addition to their state. @default false */
   mode?: boolean;
   /** Whether to demand tokens. */
   tokens: boolean;

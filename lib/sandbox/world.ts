@@ -12,7 +12,7 @@ export interface World {
   readonly auth: Auth;
   readonly jobs: SandboxJobs;
   readonly agents: AgentStore;
-  /** Whether agents have a `mode` beside their `state`. */
+  /** Whether agents have a `mode` in addition to their `state`. */
   readonly mode: boolean;
   readonly hasStatus: boolean;
   readonly updatedAt: DateForm;

@@ -26,7 +26,7 @@ export type Generation = "current" | "legacy";
  *   place
  * - `busy`: 408, 429 or any 5xx of the API
  * - `unauthorised`: 401, or 403 for a token that is no good, which a fresh token and a fresh cookie
- *   did not mend, or no token is to be had
+ *   did not help, or no token is available
  * - `forbidden`: 403, the token's role may not do this
  * - `missing`: 404, 405 or 410: there is no such thing, or no such endpoint
  * - `webhook`: the server is there, and cannot or will not deliver to the job's webhook

@@ -14,7 +14,7 @@ const LEGACY_FOR_MS = 3_600_000;
 /** Where something is missing on a legacy server, this old a finding is still good. */
 const FRESH_FOR_MS = 60_000;
 
-/** No job can have this id, so that what a server answers about it is no answer about a job. */
+/** Cannot ask for a job have this id, so that what a server answers about it is no answer about a job. */
 const NO_JOB = "no-job";
 
 /** What `LogPosts` works with. */

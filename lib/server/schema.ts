@@ -12,7 +12,7 @@ const phase = z.enum(PHASES);
 export const AgentUpdate = z.strictObject({
   state: z.string(),
   comment: z.string(),
-  /** Servers that show it beside the state: `online`, `offline`, `maintenance`, `restart`. */
+  /** Servers that show it in addition to the state: `online`, `offline`, `maintenance`, `restart`. */
   mode: z.string(),
   /** `""` clears it. */
   job_id: z.string(),

@@ -251,7 +251,7 @@ function splitAddress(text: string): { address: string; basic: string | undefine
   return { address, basic: `Basic ${bytes.toBase64()}` };
 }
 
-/** A password with a bare `%` is taken as it stands. */
+/** A password with a bare `%` is taken unchanged. */
 function decode(part: string): string {
   try {
     return decodeURIComponent(part);

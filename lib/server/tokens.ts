@@ -33,7 +33,7 @@ interface Line {
 /** The access token of the moment. */
 interface Held {
   text: string;
-  /** From here on a new one is asked for, this one serving while none is to be had. */
+  /** From here on a new one is asked for, this one serving while none is available. */
   renewAt: number;
   expiresAt: number;
 }

@@ -253,7 +253,10 @@ Deno.test("a running agent is found and asked whatever has become of its configu
         if (named.length > 1 && complaint !== "") {
           assertStringIncludes(status.stderr, `${file} cannot be used: `, what);
           assertStringIncludes(status.stderr, complaint ?? "", what);
-          assertStringIncludes(status.stderr, "the agent that runs goes on as it was started\n");
+          assertStringIncludes(
+            status.stderr,
+            "the running agent keeps its previous configuration\n",
+          );
         }
         const logs = await run("logs", ...named);
         assertStringIncludes(logs.stdout, `Agent ${agentId} starts`, what);

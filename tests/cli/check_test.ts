@@ -22,7 +22,7 @@ function checkAgent(more: string, ...flags: string[]) {
 /** Agents of these tests share their folders. */
 const SAME_LOG =
   "warning: logging_basedir: 'logs' is that of a.conf too: both write one log, whose " +
-  "lines have their names; give each a folder of its own";
+  "lines have their names; give each its own folder";
 
 Deno.test("check accepts a valid agent's configuration", async () => {
   assertEquals(await checkAgent("test_command: echo hello\n"), {
@@ -72,11 +72,11 @@ Deno.test("check --config-dir judges all agents of a host together, in both layo
     "c.conf:1:11: agent_id: 'a' is the agent_id of a.conf too: choose another",
     "   1 | agent_id: a",
     "     |           ^",
-    "d/testflinger-agent.conf:1:1: warning: the file 'environment' beside it is for an agent with a " +
-    "process of its own, and is not read: what is for all agents belongs into " +
+    "d/testflinger-agent.conf:1:1: warning: the file 'environment' next to it is for an agent with its own " +
+    "process, and is not read: what is for all agents belongs into " +
     "/etc/testflinger-agent/environment, what is for this one's jobs into its commands",
     "e/testflinger-agent.conf:5:18: warning: logging_basedir: 'a/logs' is that of a.conf too: both " +
-    "write one log, whose lines have their names; give each a folder of its own",
+    "write one log, whose lines have their names; give each its own folder",
     "a.conf: the agent's configuration is valid",
     "d/default.yaml: the device's configuration is valid for noprovision",
     "6 files: 1 mistake, 3 warnings",
@@ -273,7 +273,7 @@ Deno.test("check reads a device configuration by itself, by the connector that i
   assertEquals(
     unnamed.lines[0],
     "device.yaml: the device's configuration is valid as far as all connectors have it in common " +
-      "(--connector NAME tells more)",
+      "(--connector NAME checks more)",
   );
 });
 

@@ -45,5 +45,5 @@ Deno.test("an agent whose device configuration is wrong is offline with what is 
   await Deno.rename(temp.at("new.yaml"), device);
   await until(() => sandbox.state(jobId) === "complete");
   assertStringIncludes(sandbox.log(jobId, "output", "test"), "tested");
-  assertStringIncludes(agent.output(), "The agent is offline until that is mended");
+  assertStringIncludes(agent.output(), "The agent is offline until that is fixed");
 });

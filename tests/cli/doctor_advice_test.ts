@@ -79,7 +79,7 @@ Deno.test("doctor says which way the clock is wrong, and that a name is not know
     const ahead = { ...systemClock, now: () => Date.now() + 7_200_000 };
     assertMatch(
       about("clock", await examine({ clock: ahead })),
-      /^clock: failed: this host's clock is (2 h 0 min|1 h 59 min) ahead of the server's -> let both be/,
+      /^clock: failed: this host's clock is (2 h 0 min|1 h 59 min) ahead of the server's -> have NTP set both/,
     );
     const { agent } = await withName();
     assertMatch(
@@ -140,8 +140,8 @@ Deno.test("doctor looks at the limit on open files of the agent that runs", () =
     assertMatch(
       about("open files", await examine()),
       new RegExp(
-        `^open files: failed: at most 300 of process ${holder.pid}, which a large job may need ` +
-          "more than -> allow at least 1024: LimitNOFILE=",
+        `^open files: failed: at most 300 of process ${holder.pid}; a large job may need ` +
+          "more -> allow at least 1024: LimitNOFILE=",
       ),
     );
     await holder.stdin.close();

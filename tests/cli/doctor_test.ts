@@ -111,7 +111,7 @@ Deno.test("doctor says that too few files may be open", () =>
     }).output();
     assertMatch(
       new TextDecoder().decode(stdout),
-      /^failed +open files +at most 256 in this shell, .* -> allow at least 1024: LimitNOFILE=/m,
+      /^failed +open files +at most 256 in this shell; .* -> allow at least 1024: LimitNOFILE=/m,
     );
   }));
 
@@ -157,7 +157,7 @@ Deno.test("doctor says by how much the clock is wrong", () =>
     const clock = { ...systemClock, now: () => Date.now() - 3_600_000 };
     assertMatch(
       about("clock", await examine({ clock })),
-      /^clock: failed: this host's clock is (1 h 0 min|59 min \d+ s) behind the server's -> let both be set by NTP/,
+      /^clock: failed: this host's clock is (1 h 0 min|59 min \d+ s) behind the server's -> have NTP set both/,
     );
   }));
 

@@ -27,7 +27,7 @@ Deno.test("reload has a host take up what was added, changed and removed, and sa
   const lines = stdout.split("\n");
   assertEquals(lines.slice(0, 2), [
     `process ${lab.process.pid} has read its configurations again: 4 agents`,
-    `${lab.id("b")}: takes up its changes after job ${job}`,
+    `${lab.id("b")}: applies its changes after job ${job}`,
   ]);
   assertMatch(
     lines[2] ?? "",

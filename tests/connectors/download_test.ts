@@ -197,7 +197,7 @@ Deno.test("a server that stops in the middle is asked again", async () => {
   // Only once all that will ever come has come.
   lab.hang = () => existsSync(part) && Deno.statSync(part).size === 10;
   await assertRejects(() => get(lab, `http://127.0.0.1:${server.port}/`), ProvisioningError);
-  assertStringIncludes(lab.log.join("\n"), "broke off after 10 bytes: nothing came for 60 s");
+  assertStringIncludes(lab.log.join("\n"), "broke off after 10 bytes: no data arrived for 60 s");
 });
 
 Deno.test("00-common 15, download: a transfer that takes hours is no failure, only one that stalls", async () => {

@@ -221,7 +221,7 @@ Deno.test("an imager that answers 200 and speaks of an error, or did not fetch a
   assertEquals((await lazy.lab.stage("netboot", "provision")).code, 1);
   assertStringIncludes(
     (await lazy.lab.failure("provision")).exception_message ?? "",
-    "Nobody came for the file within 120 s",
+    "Nobody requested the file within 120 s",
   );
 });
 

@@ -179,7 +179,7 @@ const SECTIONS: Record<string, () => Promise<string[]>> = {
     const page = "<html><title>404 Not Found</title>";
     const html = { status: 404, headers: { "content-type": "text/html" } };
     field.served.sandbox.intercept(() => new Response(page, html));
-    return [...await field.agent("No job can"), ...await field.command("doctor")];
+    return [...await field.agent("Cannot ask for a job"), ...await field.command("doctor")];
   },
 
   async "A certificate that has expired, or of an unknown authority"() {
@@ -219,7 +219,7 @@ const SECTIONS: Record<string, () => Promise<string[]>> = {
 
   async "No token, or a wrong one"() {
     await using field = await Field.open({ tokens: true });
-    const screen = await field.agent("No job can");
+    const screen = await field.agent("Cannot ask for a job");
     await using wrong = await Field.open({ tokens: true });
     const token = JSON.stringify({ refresh_token: "revoked" });
     await Deno.writeTextFile(`${wrong.folder}/refresh_token`, token, { mode: 0o600 });

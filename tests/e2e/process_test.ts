@@ -86,7 +86,7 @@ Deno.test("SIGHUP hands over: the agent ends with status 1, its job goes on, and
   assertEquals(await first.exited, 1, first.output());
   assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "test");
   await using second = startProgram(["-c", file]);
-  await lab.eventually(() => second.output().includes("is taken up where it is"), "taken up");
+  await lab.eventually(() => second.output().includes("is taken over where it is"), "taken up");
   await Deno.writeTextFile(go, "");
   await lab.complete(jobId);
   assertEquals(lab.output(jobId, "test"), "one\ntwo\n");

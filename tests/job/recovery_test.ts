@@ -105,7 +105,7 @@ Deno.test("rubbish among the records is put aside and named, and the agent goes 
   await Deno.mkdir(join(jobsFolder(lab), crypto.randomUUID(), "record"), { recursive: true });
   lab.start();
   await lab.run({});
-  assertEquals(lab.logged("error").filter((line) => line.includes("put aside")).length, 2);
+  assertEquals(lab.logged("error").filter((line) => line.includes("is moved to")).length, 2);
 });
 
 Deno.test("a record that holds nothing but rubbish still ends the job that its folder names", async () => {

@@ -36,7 +36,7 @@ Deno.test("two agents that get the same job work beside one another, and the sec
   assertEquals(second.path, join(base, `${JOB_ID}~two`));
   assertStringIncludes(
     log.lines.map(({ message }) => message).join(),
-    "an execution_basedir of its own",
+    "its own execution_basedir",
   );
   await first.remove();
   await second.remove();

@@ -141,7 +141,7 @@ Deno.test({
           StatusText === `job ${jobId}: test` && MainPID !== second && MainPID !== "0",
       );
       assertEquals(sandbox.state(jobId), "test");
-      assertStringIncludes(await systemd.journal(UNIT), "is taken up where it is");
+      assertStringIncludes(await systemd.journal(UNIT), "is taken over where it is");
       // The unit has a part of the control groups, and the job, that two processes have had, one in it.
       const doctor = ["/usr/local/bin/testflinger-agent", "doctor", "--config"];
       const installed = `/etc/testflinger-agent/${AGENT}/testflinger-agent.conf`;

@@ -268,7 +268,7 @@ class LayoutReader {
         `'${from}': its '${key}' must name a ${types.join(" or ")}, and '${to}' is a ${type}`,
       );
     }
-    // An entry with mistakes of its own has been complained of.
+    // An entry with mistakes of its own has been reported.
     return this.#known.get(to);
   }
 

@@ -147,7 +147,7 @@ export async function provisionByControlHost(
   );
 }
 
-/** @returns the id of the control host's job, as it stands in paths. */
+/** @returns the id of the control host's job, as used in paths. */
 async function submit(ctx: ConnectorContext, request: ControlHostRequest): Promise<string> {
   const { rest, method, kwargs, jobId } = request;
   const json = { method, args: [], kwargs };

@@ -21,7 +21,7 @@ const FILE_LIMIT_MS = 300_000;
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 5_000;
 
-/** `2023.09.00.04`, and releases beside the plain ones such as `2022.03.0_supspp_rhel9.0_x86_64`. */
+/** `2023.09.00.04`, and releases other than the plain ones, such as `2022.03.0_supspp_rhel9.0_x86_64`. */
 const RELEASE_NAME = /href="(\d{4}\.\d{2}\.\d[\w.]*)\/?"/g;
 
 const PACKAGE_SUFFIX = ".fwpkg";

@@ -71,7 +71,7 @@ interface Change {
  * Updates everything that fwupd can update, reboots the device where that is needed, and looks
  * whether the new versions are there.
  *
- * @throws FirmwareUpdateError when anything of it fails; the other devices are updated all the same.
+ * @throws FirmwareUpdateError when anything of it fails; the other devices are updated anyway.
  */
 export async function updateByLvfs(
   ctx: ConnectorContext,

@@ -134,7 +134,7 @@ function givenChecksum(url: URL, given: string | undefined): string | undefined 
   return wanted.toLowerCase();
 }
 
-/** From the `SHA256SUMS` beside the file, if there is one that names it. */
+/** From the `SHA256SUMS` next to the file, if there is one that names it. */
 async function publishedChecksum(ctx: ConnectorContext, url: URL): Promise<string | undefined> {
   const sums = new URL("SHA256SUMS", url);
   const name = decodeURIComponent(basename(url.pathname));

@@ -37,7 +37,7 @@ export interface ExchangeRequest {
   readonly body?: RequestBody | undefined;
   /** Until there is a connection, encryption included. */
   readonly connectTimeoutMs: number;
-  /** How long the server may take no data, or send none; asked anew each time if it is a function. */
+  /** How long the server may take no data, or send none; evaluated each time if it is a function. */
   readonly readTimeoutMs: number | (() => number);
   /** @default certificates are checked */
   readonly trust?: Trust;

@@ -55,7 +55,7 @@ export async function serveOnce(
   })();
   const close = async () => {
     // What still waits for a client would wait for the whole of its time.
-    giveUp(new Error("The server of the file was closed before anybody came for it"));
+    giveUp(new Error("The server of the file was closed before anybody requested it"));
     listener.close();
     await listening;
     closeQuietly(taken);
@@ -67,7 +67,7 @@ export async function serveOnce(
     async sent() {
       using limit = timeLimit(ctx, {
         ms: ACCEPT_TIMEOUT_MS,
-        message: `Nobody came for the file within ${ACCEPT_TIMEOUT_MS / 1000} s`,
+        message: `Nobody requested the file within ${ACCEPT_TIMEOUT_MS / 1000} s`,
       });
       const client = await unlessAborted(accepted, limit.signal).catch((error) => {
         ctx.signal.throwIfAborted();

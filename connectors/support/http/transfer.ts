@@ -30,7 +30,7 @@ export interface Validators {
 
 /** Where a file goes to, and what is there of it already. */
 export interface FetchTarget {
-  /** The file; made anew, but for `resume`. */
+  /** The file; created again, except with `resume`. */
   readonly path: string;
   /** What to call it in a progress report. @default the last part of the URL's path */
   readonly name?: string;
@@ -217,7 +217,7 @@ class Transfer implements AsyncDisposable {
       progress.end();
     }
     if (expected !== undefined && this.#size !== expected) {
-      throw new Interrupted(`${this.#size} of ${expected} bytes came`);
+      throw new Interrupted(`${this.#size} of ${expected} bytes arrived`);
     }
   }
 
@@ -280,7 +280,7 @@ class Transfer implements AsyncDisposable {
       while (true) {
         using stall = timeLimit(this.ctx, {
           ms: STALL_TIMEOUT_MS,
-          message: `nothing came for ${STALL_TIMEOUT_MS / 1000} s`,
+          message: `no data arrived for ${STALL_TIMEOUT_MS / 1000} s`,
         });
         const { done, value } = await unlessAborted(reader.read(), stall.signal);
         if (done) return;

@@ -30,7 +30,7 @@ const FOLLOW_PAUSE_MS = 100;
 interface Progress {
   readonly size: number;
   readonly isComplete: boolean;
-  /** Counts how often the image was begun anew: what was read before is of no use then. */
+  /** Counts how often the image was started again: what was read before is of no use then. */
   readonly generation: number;
 }
 
@@ -53,7 +53,7 @@ export interface ArrivingImage extends AsyncDisposable {
 interface Source {
   readonly size: number | undefined;
   /**
-   * Waits until there is more than `beyond`, or all there will be, or it was begun anew since
+   * Waits until there is more than `beyond`, or all there will be, or it was started again since
    * `generation`. Throws when it cannot be had.
    */
   wait(beyond: number, generation: number): Promise<Progress>;

@@ -1,4 +1,4 @@
-/** Where the block map of an image comes from: the job, or beside the image. */
+/** Where the block map of an image comes from: the job, or next to the image. */
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
@@ -96,7 +96,7 @@ async function read(ctx: ConnectorContext, url: URL): Promise<Got> {
   if (url.protocol === "file:") {
     const path = fileURLToPath(url);
     try {
-      // A link beside an attachment may lead to what is not the job's.
+      // A link next to an attachment may lead to what is not the job's.
       if (!(await Deno.lstat(path)).isFile) return { kind: "absent", why: "it is not a file" };
       return { kind: "text", text: await Deno.readTextFile(path) };
     } catch (error) {

@@ -103,7 +103,7 @@ export function unpacker(format: Exclude<ImageFormat, "qcow2">): string {
 }
 
 /**
- * Makes a raw image of a qcow2 one, beside it, with qemu-img.
+ * Makes a raw image of a qcow2 one, next to it, with qemu-img.
  *
  * @returns the path of the raw image.
  * @throws ProvisioningError when it does not work.

@@ -65,7 +65,7 @@ export async function lookInto(ctx: ConnectorContext, root: string): Promise<Ima
 
 function lookCommand(root: string): string {
   const signs = SIGNS.map(([pattern]) =>
-    // A link that leads nowhere is there all the same: it means something in the running image.
+    // A link that leads nowhere is there anyway: it means something in the running image.
     `for f in ${pattern}; do if test -e "$f" || test -L "$f"; then echo sign ${quote(pattern)}; ` +
     `break; fi; done; `
   ).join("");

@@ -150,7 +150,7 @@ async function imageOfFile(
   }
   const folder = await temporaryFolder({ dir: ctx.cwd, prefix: RAW_FOLDER_PREFIX });
   try {
-    // qemu-img writes beside its input, and that is not ours.
+    // qemu-img writes next to its input, and that is not ours.
     const link = join(folder.path, basename(path));
     await Deno.symlink(path, link);
     const raw = await rawFromQcow2(ctx, link);

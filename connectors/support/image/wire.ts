@@ -1,6 +1,6 @@
 /**
  * In which form an image crosses the ssh connection: as it came, where the far side unpacks it quickly;
- * packed anew with zstd or lz4 on its way, which take next to no time to unpack; or raw.
+ * compressed again with zstd or lz4 on its way, which take next to no time to unpack; or raw.
  */
 import type { ConnectorContext } from "../../context.ts";
 import { succeeded } from "../process/runner.ts";

@@ -109,7 +109,9 @@ async function readAll(
     // What is in the file may have been changed, or broken, since the agent read it.
     const running = isRunning ? read.agent : await runningWith(file, places);
     const agent = running ?? read.agent;
-    const note = running === undefined ? "" : "; the agent that runs goes on as it was started";
+    const note = running === undefined
+      ? ""
+      : "; the running agent keeps its previous configuration";
     if (!read.ok) io.stderr(`${read.message}${note}\n`);
     if (agent !== undefined) agents.push({ ...agent, file });
   }

@@ -178,7 +178,7 @@ class Reload {
         `agent${agents.length === 1 ? "" : "s"}\n`,
     );
     for (const { agent_id: id, leaves, job_id: job, trouble } of agents) {
-      if (leaves === "changed") this.#say(id, `takes up its changes after job ${job}`);
+      if (leaves === "changed") this.#say(id, `applies its changes after job ${job}`);
       if (leaves === "removed") this.#say(id, `ends after job ${job}: its configuration is gone`);
       if (trouble !== undefined) this.#say(id, trouble);
     }

@@ -158,7 +158,7 @@ async function checkMember({ file, say }: Agent): Promise<void> {
     say(
       "warning",
       [],
-      `the file '${ENVIRONMENT_FILE}' beside it is for an agent with a process of its own, and is not ` +
+      `the file '${ENVIRONMENT_FILE}' next to it is for an agent with its own process, and is not ` +
         "read: what is for all agents belongs into /etc/testflinger-agent/environment, what is for " +
         "this one's jobs into its commands",
     );
@@ -225,7 +225,7 @@ function compareAgents(agents: readonly Agent[], inOneProcess: boolean): void {
         `${
           quoted(log ?? "")
         } is that of ${sameLog} too: both write one log, whose lines have their ` +
-          "names; give each a folder of its own",
+          "names; give each its own folder",
       );
     }
     if (log !== undefined) logs.set(log, sameLog ?? file);

@@ -33,7 +33,7 @@ export function connectorCalls(config: Partial<AgentConfig>, file: string): Conn
     key: "connector",
     connector: config.connector,
     stage: undefined,
-    // Looked for beside the agent's configuration.
+    // Looked for next to the agent's configuration.
     configFile: config.connector_config === undefined
       ? undefined
       : resolve(dirname(file), config.connector_config),

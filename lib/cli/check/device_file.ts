@@ -10,7 +10,7 @@ import { type Finding, type Say, sayer } from "./finding.ts";
 /** Scripts whose commands the established agent splits at blanks, with no shell that reads them. */
 const ONCE_SPLIT = ["reboot_script", "select_master_script", "select_test_script"];
 
-/** What a shell reads otherwise than it stands there. */
+/** What a shell does not take literally. */
 const SHELL_READS = /[&;|<>$`()'"\\]|(?<=^|\s)[#~]/;
 
 /** What a device configuration holds, known keys validated. */

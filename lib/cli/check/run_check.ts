@@ -70,7 +70,7 @@ async function exists(file: string): Promise<boolean> {
   return await Deno.stat(file).then(() => true, () => false);
 }
 
-/** A warning is often about this host, and not about what stands there. */
+/** A warning is often about this host, and not about the file. */
 function shown(finding: Finding): string {
   const source = finding.severity === "mistake" ? sourceLines(finding) : "";
   return `${formatFinding(finding)}\n${source}`;
@@ -84,7 +84,7 @@ function asText(
   const good = files.filter(({ file }) => !told.has(file)).map(({ file, kind, connectors }) => {
     if (kind === "agent") return `${file}: the agent's configuration is valid\n`;
     const by = connectors === undefined || connectors.length === 0
-      ? " as far as all connectors have it in common (--connector NAME tells more)"
+      ? " as far as all connectors have it in common (--connector NAME checks more)"
       : ` for ${connectors.join(" and ")}`;
     return `${file}: the device's configuration is valid${by}\n`;
   });

@@ -3,7 +3,7 @@
  * expand is left out, and so is everything behind a construct that this reader does not know.
  */
 
-/** A word as it stands there; undefined where the shell would put something else in its place. */
+/** A word taken literally; undefined where the shell would put something else in its place. */
 type Word = string | undefined;
 
 /** The words of one simple command, its program first. */

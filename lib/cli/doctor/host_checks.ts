@@ -113,7 +113,7 @@ export const openFilesCheck: Check = async ({ agent }) => {
   if (limit >= FEWEST_OPEN_FILES) return [ok("open files", `${limit} ${whose}`)];
   return [failed(
     "open files",
-    `at most ${limit} ${whose}, which a large job may need more than`,
+    `at most ${limit} ${whose}; a large job may need more`,
     `allow at least ${FEWEST_OPEN_FILES}: LimitNOFILE= in the service's unit, or 'ulimit -n' before ` +
       "starting the agent",
   )];

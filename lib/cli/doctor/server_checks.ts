@@ -128,7 +128,7 @@ function skewOf(ms: number): CheckResult {
   return failed(
     "clock",
     `this host's clock is ${away}`,
-    "let both be set by NTP ('timedatectl set-ntp true'): times in logs mislead, and certificates fail",
+    "have NTP set both ('timedatectl set-ntp true'): times in logs mislead, and certificates fail",
   );
 }
 
@@ -230,7 +230,7 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
   if (status === 401 || status === 403) {
     return failed(
       "role",
-      `the server lets nobody ask for jobs who comes like this: ${message}`,
+      `with its present credentials the agent may not ask for jobs: ${message}`,
       token === undefined
         ? "it wants a token: have one of the role 'agent' issued, and put it into the token file"
         : "the token has another role: have one of the role 'agent' issued",

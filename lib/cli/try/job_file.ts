@@ -28,7 +28,7 @@ function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Reads a job file, YAML or JSON; attachments are looked for beside it. */
+/** Reads a job file, YAML or JSON; attachments are looked for next to it. */
 export async function readJobFile(file: string): Promise<JobFileResult> {
   const read = await readYamlFile(file, z.looseObject({}));
   if (!read.ok) return { ok: false, mistakes: read.mistakes };

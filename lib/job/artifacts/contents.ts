@@ -2,7 +2,7 @@
 import { messageOf } from "../../message.ts";
 import { type ArchiveMember, paddingAfter } from "./tar_header.ts";
 
-/** What packing needs beside the folder. */
+/** What packing needs in addition to the folder. */
 export interface PackOptions {
   /**
    * Is told what is not in the archive as it is on disk.

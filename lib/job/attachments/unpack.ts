@@ -8,7 +8,7 @@ import { type Member, TarReader } from "./tar_reader.ts";
 /** What an archive may have at most; the configuration has a key for each. */
 export type UnpackLimits = GunzipLimits & LayoutLimits;
 
-/** What {@linkcode unpackAttachments} needs beside the archive and the folder. */
+/** What {@linkcode unpackAttachments} needs in addition to the archive and the folder. */
 export interface UnpackOptions {
   limits: UnpackLimits;
   signal?: AbortSignal;

@@ -185,9 +185,7 @@ function renderNotices(status: AgentStatus): Markup {
   }${
     server.reachable !== false ? NOTHING : notice(
       "bad",
-      `The server cannot be reached; it is tried again by itself. ${
-        show(server.last_failure ?? "")
-      }`,
+      `The server cannot be reached; the agent keeps trying. ${show(server.last_failure ?? "")}`,
     )
   }${
     server.turned_away === undefined ? NOTHING : notice(
@@ -238,7 +236,7 @@ function serverLink(address: string | undefined): Markup | string {
   return html`<a href="${address}" rel="noreferrer">on the server</a>`;
 }
 
-/** What is on its way and no phase: without it a job would seem to stand still. */
+/** What is on its way and no phase: without it a job would seem to hang. */
 function renderTransfers({ transfers = [] }: AgentStatus): Markup[] {
   return transfers.map(({ what, job_id, bytes, total_bytes: total, seconds }) =>
     html`<p>${show(progressWords({ what, total }, bytes, seconds * 1000))} (job ${
@@ -313,7 +311,7 @@ function renderFacts({ status, queues }: AgentPageContent, now: number): Markup 
   </dl>`;
 }
 
-/** The agent's log of the job, with what one does with it, and the serial log beside it. */
+/** The agent's log of the job, with what one does with it, and the serial log next to it. */
 function renderLogs(
   status: AgentStatus,
   { log, serial }: { log: ShownPiece[]; serial: ShownPiece[] },

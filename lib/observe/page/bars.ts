@@ -1,4 +1,4 @@
-/** Phases of a job as a bar to scale. The text beside a bar says the same. */
+/** Phases of a job as a bar to scale. The text next to a bar says the same. */
 import { html } from "hono/html";
 import type { CurrentJob, PastJob, PhaseStatus } from "../status_schema.ts";
 import type { Kind, Markup } from "./frame.ts";

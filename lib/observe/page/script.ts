@@ -146,7 +146,7 @@ function noContact() {
   const lost = byId("lost");
   const at = new Date(lastGood + skew).toISOString().slice(11, 19);
   const words = "No contact: the agent's process does not answer. What is shown was true at " + at +
-    " UTC. It is tried again by itself.";
+    " UTC. It is retried automatically.";
   if (lost.textContent !== words) lost.textContent = words;
   lost.hidden = false;
   body.classList.add("lost");
@@ -214,7 +214,7 @@ function makeLog(pane, { follow, onLine, onMark, onTrim }) {
       share: (pane.scrollTop - seen.offsetTop) / Math.max(1, seen.offsetHeight),
     };
   }
-  /** After lines have been laid out anew, for another width for one. */
+  /** After lines were laid out again, for instance for another width. */
   function keepPlace() {
     width = pane.clientWidth;
     height = pane.clientHeight;
