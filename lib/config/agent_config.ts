@@ -285,7 +285,7 @@ export async function loadAgentConfig(file: string): Promise<YamlResult<AgentCon
           warn(
             [key],
             `is ${quoted(folder)}, in the folder that the agent is started in: write the ` +
-              "whole path",
+              "absolute path",
           );
         } else if (key !== "logging_basedir" && SHARED_FOLDERS.includes(normalized(folder))) {
           warn(

@@ -124,7 +124,7 @@ Deno.test("check says what is allowed and hardly meant: an address with a path, 
     "a.conf:4:20: warning: execution_basedir: is '/tmp/', which others use too: give the agents a " +
     "folder of their own, such as '/tmp/testflinger/execution'",
     "a.conf:5:18: warning: logging_basedir: is 'logs', in the folder that the agent is started in: " +
-    "write the whole path",
+    "write the absolute path",
     "a.conf:6:18: warning: results_basedir: is '/var/tmp', which others use too: give the agents a " +
     "folder of their own, such as '/var/tmp/testflinger/results'",
     "a.conf:7:15: warning: metrics_host: does nothing without metrics_port (or the option -p)",
@@ -212,7 +212,7 @@ Deno.test("00-common 18: check warns of what a shell reads in a reboot_script, a
   }
 });
 
-Deno.test("check knows connectors and stages, with a suggestion, and wants whole paths", async () => {
+Deno.test("check knows connectors and stages, with a suggestion, and wants absolute paths", async () => {
   const call = (words: string) =>
     checkAgent(`provision_command: testflinger-device-connector ${words} testflinger.json\n`);
   const about = async (words: string) => {
@@ -234,7 +234,7 @@ Deno.test("check knows connectors and stages, with a suggestion, and wants whole
   );
   assertEquals(
     await about("muxpi provision -c default.yaml"),
-    "2 'default.yaml' is looked for in each job's folder: write the whole path",
+    "2 'default.yaml' is looked for in each job's folder: write the absolute path",
   );
   assertEquals(
     await about("muxpi provision -c /no/such.yaml"),

@@ -140,7 +140,7 @@ async function checkCall(
     say(
       "mistake",
       [key],
-      `${quoted(configFile)} is looked for in each job's folder: write the whole path`,
+      `${quoted(configFile)} is looked for in each job's folder: write the absolute path`,
     );
   }
 }
