@@ -114,6 +114,11 @@ export const Entry = z.discriminatedUnion("t", [
    * `boot` changes with each start of the host, `at` is in milliseconds since then.
    */
   z.object({ t: z.literal("taken_up"), boot: z.string(), at: z.number() }),
+  /**
+   * The journal says less than was written into it: some of it was damaged, or is of a version that was not
+   * known. It is written over what cannot be read at its end, which nobody would miss later.
+   */
+  z.object({ t: z.literal("damaged") }),
   /** It leaves the job as it is to the next process, in good order. */
   z.object({ t: z.literal("handed_over") }),
   z.object({ t: z.literal("passed"), milestone: Milestone }),

@@ -46,6 +46,8 @@ export interface JobState {
   crashes: number;
   /** Whether the host was rebooted since the job was taken up first. */
   isRebooted: boolean;
+  /** Whether the journal says less than was written into it. */
+  isDamaged: boolean;
   passed: Set<Milestone>;
   /** What the event `job_end` will say, once the phases are over. */
   decided?: string;
@@ -83,6 +85,7 @@ export function emptyJobState(): JobState {
     isHeld: false,
     crashes: 0,
     isRebooted: false,
+    isDamaged: false,
     passed: new Set(),
     skipped: new Set(),
     announced: new Set(),
@@ -120,6 +123,9 @@ export function apply(state: JobState, entry: Entry): void {
   switch (entry.t) {
     case "taken_up":
       takeUp(state, entry);
+      break;
+    case "damaged":
+      state.isDamaged = true;
       break;
     case "handed_over":
       state.isHeld = false;

@@ -65,6 +65,19 @@ export function readRecord(bytes: Uint8Array): Reading {
   return { values, damaged, wholeBytes: start };
 }
 
+/** Writes a line over what is there; returns how many bytes it has, 0 where the disk does not take it. */
+function writeAt(file: Deno.FsFile, place: number, line: Uint8Array): number {
+  try {
+    file.seekSync(place, Deno.SeekMode.Start);
+    for (let written = 0; written < line.length;) {
+      written += file.writeSync(line.subarray(written));
+    }
+    return line.length;
+  } catch {
+    return 0;
+  }
+}
+
 /** Told around each append; what it throws, the append does. */
 export type JournalHook = (moment: "before" | "after") => void;
 
@@ -92,15 +105,27 @@ export class JournalFile {
   /**
    * Opens the record at `path`, created if it does not exist, and cuts off a torn last line.
    *
+   * @param options.damage the value that takes the place of what is damaged at the end: cutting it off alone
+   * would leave no trace of it to the next process.
    * @throws {Error} what the file system says.
    */
-  static open(path: string, onAppend?: JournalHook): { file: JournalFile; reading: Reading } {
+  static open(
+    path: string,
+    { onAppend, damage }: { onAppend?: JournalHook | undefined; damage?: unknown } = {},
+  ): { file: JournalFile; reading: Reading } {
     const file = openOwnFile(path);
     try {
-      const reading = readRecord(Deno.readFileSync(path));
-      file.truncateSync(reading.wholeBytes);
+      const bytes = Deno.readFileSync(path);
+      const reading = readRecord(bytes);
+      let length = reading.wholeBytes;
+      const isDamagedAtEnd = reading.damaged > 0 && length < bytes.length;
+      if (damage !== undefined && isDamagedAtEnd) {
+        const written = writeAt(file, length, lineOf(damage));
+        if (written > 0) reading.values.push(damage);
+        length += written;
+      }
+      file.truncateSync(length);
       file.seekSync(0, Deno.SeekMode.End);
-      const length = reading.wholeBytes;
       return { file: new JournalFile(path, { file, length, onAppend }), reading };
     } catch (error) {
       file.close();

@@ -67,8 +67,6 @@ export interface LogAppend {
 export class Outbox implements Disposable {
   readonly folder: string;
   readonly state: JobState = emptyJobState();
-  /** Whether the journal says less than an earlier process wrote into it. */
-  isIncomplete = false;
   readonly #record: JournalFile;
   readonly #logs: Record<LogName, LogFile>;
   readonly #log: Log;
@@ -96,7 +94,8 @@ export class Outbox implements Disposable {
    * @throws {Error} what the file system says.
    */
   static open(folder: string, log: Log, onAppend?: JournalHook): OutboxReading {
-    const { file, reading } = JournalFile.open(join(folder, "record"), onAppend);
+    const damage: Entry = { t: "damaged" };
+    const { file, reading } = JournalFile.open(join(folder, "record"), { onAppend, damage });
     const logs: Record<LogName, LogFile> = {
       output: { file: undefined, length: 0, source: undefined, tail: Promise.resolve() },
       serial: { file: undefined, length: 0, source: undefined, tail: Promise.resolve() },
@@ -110,13 +109,29 @@ export class Outbox implements Disposable {
         else unknown++;
       }
       const { damaged } = reading;
-      outbox.isIncomplete = damaged + unknown > 0;
+      if (damaged + unknown > 0) outbox.#noteDamage(damage);
       for (const name of LOG_NAMES) outbox.#examineLog(name);
       return { outbox, damaged, unknown };
     } catch (error) {
       outbox[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** Once it was opened, what was damaged may not be seen any more. */
+  #noteDamage(damage: Entry): void {
+    if (this.state.isDamaged) return;
+    apply(this.state, damage);
+    try {
+      this.#record.append(damage);
+    } catch {
+      // The disk is full: this process knows.
+    }
+  }
+
+  /** Whether the journal says less than earlier processes wrote into it. */
+  get isIncomplete(): boolean {
+    return this.state.isDamaged;
   }
 
   /**

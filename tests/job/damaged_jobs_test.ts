@@ -2,6 +2,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { JournalFile } from "../../lib/outbox/journal.ts";
+import { Outbox } from "../../lib/outbox/outbox.ts";
 import { Lab } from "../support/lab.ts";
 
 const CONFIG = { cleanup_command: "echo cleaned" };
@@ -133,6 +134,27 @@ for (const [what, kept] of Object.entries({ "the last entry": 4, "all entries of
     await lab.complete(left.jobId);
     assertEquals(printed(lab, left), wholeLog(left));
     assertStringIncludes(lab.logged("error").join("\n"), "look for a failing disk");
+  });
+}
+
+for (const kept of [0, 1, 3]) {
+  Deno.test(`a job whose damaged journal a process has opened that was killed then does not run again: ${kept} lines kept`, async () => {
+    await using lab = await Lab.open({ config: { ...CONFIG, setup_command: "echo set up" } });
+    const left = await leaveInterrupted(lab);
+    const record = join(left.folder, "record");
+    const lines = (await Deno.readTextFile(record)).split("\n");
+    const whole = new TextEncoder().encode(
+      lines.slice(0, kept).map((line) => `${line}\n`).join(""),
+    );
+    const bytes = new Uint8Array((await Deno.stat(record)).size);
+    bytes.set(whole);
+    await Deno.writeFile(record, bytes);
+    Outbox.open(left.folder, lab.log).outbox[Symbol.dispose]();
+    lab.start();
+    await lab.complete(left.jobId);
+    assertEquals(lab.sandbox.log(left.jobId, "output", "setup").includes("set up"), false);
+    assertEquals(printed(lab, left), wholeLog(left));
+    assertStringIncludes(lab.output(left.jobId, "cleanup"), "cleaned\n");
   });
 }
 
