@@ -1,6 +1,6 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { startProgram } from "./built_program.ts";
+import { PROGRAM, startProgram } from "./built_program.ts";
 import { Lab } from "../support/lab.ts";
 
 /** A complete agent in less than a dozen lines. */
@@ -55,6 +55,15 @@ Deno.test("a configuration of a few lines with 'connector' runs every phase with
 Deno.test("mistakes in the device configuration end a job in setup, all of them named", async () => {
   await using lab = await Lab.open();
   const config = await agentFile(lab, "agent_name: 7\nserial_port: ttyS0\nreboot_script: {}\n");
+  // With the key 'connector' the agent would be offline.
+  const command = (stage: string) =>
+    `${stage}_command: exec ${PROGRAM} device-connector fake_connector ${stage} ` +
+    `-c ${lab.folder}/device.yaml testflinger.json`;
+  const text = await Deno.readTextFile(config);
+  await Deno.writeTextFile(
+    config,
+    text.replace(/connector: .*\n.*\n/, `${command("setup")}\n${command("cleanup")}\n`),
+  );
   const jobId = lab.submit({
     provision_data: { url: "http://image" },
     test_data: { test_cmds: "echo never" },
