@@ -385,7 +385,7 @@ async function inChild(
       "--no-check",
       "--allow-read",
       "--allow-write",
-      "--allow-run=cat,find,rm",
+      "--allow-run=cat,find,rm,/usr/bin/setsid",
       module,
       root,
     ];

@@ -9,7 +9,7 @@ import { Lab } from "../support/lab.ts";
 import { SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
 import { httpStub } from "../connectors/support/stubs.ts";
 import { FORCE_TREE, prepareTree } from "../connectors/support/tree_control_host.ts";
-import { startProgram } from "./built_program.ts";
+import { startProgram } from "../e2e/built_program.ts";
 
 const TOOLS = [...SSH_TOOLS, "sshpass", "ssh-copy-id", "xz", "tar", "git"];
 

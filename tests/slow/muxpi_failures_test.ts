@@ -6,9 +6,9 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { Stopped } from "../../connectors/support/errors.ts";
 import { processesWith } from "../../lib/process/proc.ts";
-import { ControlHost } from "./support/control_host.ts";
-import { Lab } from "./support/lab.ts";
-import { closedPort, until } from "./support/stubs.ts";
+import { ControlHost } from "../connectors/support/control_host.ts";
+import { Lab } from "../connectors/support/lab.ts";
+import { closedPort, until } from "../connectors/support/stubs.ts";
 
 type Mode = "missing" | "hanging" | "failing" | "printing rubbish";
 

@@ -8,7 +8,7 @@ import { VERSION } from "../../lib/version.ts";
 import { sha256 } from "../../tools/build/digest.ts";
 import { type Target, TARGETS } from "../../tools/build/targets.ts";
 import { tryFile } from "../../tools/build/trial.ts";
-import { buildPortable, EMULATES, fileFor, ROOT, sharedBuild } from "./support/built.ts";
+import { buildPortable, EMULATES, fileFor, ROOT, sharedBuild } from "../packaging/support/built.ts";
 import {
   ended,
   executableOf,
@@ -19,8 +19,8 @@ import {
   startUnprivileged,
   until,
   writeScript,
-} from "./support/command.ts";
-import { hostTarget } from "./support/targets.ts";
+} from "../packaging/support/command.ts";
+import { hostTarget } from "../packaging/support/targets.ts";
 
 const MOST_BYTES = 45_000_000;
 

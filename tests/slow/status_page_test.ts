@@ -14,7 +14,12 @@ async function run(file: string): Promise<void> {
   // In a process of its own: the browser's driver needs a variable in the environment while it is
   // loaded (see browser.ts), and what it leaves running must not be another test's.
   const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "--no-check", ...PERMISSIONS, join(import.meta.dirname ?? "", file)],
+    args: [
+      "test",
+      "--no-check",
+      ...PERMISSIONS,
+      join(import.meta.dirname ?? "", "..", "browser", file),
+    ],
     env: { NO_COLOR: "1" },
   }).output();
   const told = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);

@@ -2,10 +2,16 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { startSerialLogger } from "../../connectors/support/serial/serial_logger.ts";
 import { mayMount, type Room, SmallDisk } from "../support/small_disk.ts";
-import { inStage } from "./support/context.ts";
-import { Lab, type Run } from "./support/lab.ts";
-import { answerAll, assertNothingLeft, type Scene, SCENES, titleOf } from "./support/scenes.ts";
-import { httpStub, type StubRequest, tcpStub, until } from "./support/stubs.ts";
+import { inStage } from "../connectors/support/context.ts";
+import { Lab, type Run } from "../connectors/support/lab.ts";
+import {
+  answerAll,
+  assertNothingLeft,
+  type Scene,
+  SCENES,
+  titleOf,
+} from "../connectors/support/scenes.ts";
+import { httpStub, type StubRequest, tcpStub, until } from "../connectors/support/stubs.ts";
 
 /** More than any stage needs here, so that one that never succeeds is seen. */
 const ENOUGH = 40;

@@ -8,9 +8,9 @@ import {
 } from "@std/assert";
 import { STAGES } from "../../connectors/context.ts";
 import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
-import { Lab } from "./support/lab.ts";
-import { answerAll, assertNothingLeft, SCENES, titleOf } from "./support/scenes.ts";
-import { httpStub } from "./support/stubs.ts";
+import { Lab } from "../connectors/support/lab.ts";
+import { answerAll, assertNothingLeft, SCENES, titleOf } from "../connectors/support/scenes.ts";
+import { httpStub } from "../connectors/support/stubs.ts";
 
 /** What fails, to people: not our own mistakes, such as a TypeError. */
 const ERRORS = ["FirmwareUpdateError", "MaasStorageError", "ProvisioningError", "RecoveryError"];
