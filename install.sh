@@ -701,6 +701,11 @@ ask() { # FILE COMMAND...
 }
 # Not for an image, whose programs may be for another machine.
 if [ -z "$root" ]; then
+  # Of the user of an earlier installation: what is in there is not trusted, and unpacked anew.
+  if [ -e "$cache" ]; then
+    owner=$(stat -c %u -- "$cache")
+    [ "$owner" = 0 ] || [ "$owner" = "$(id -u "$user")" ] || rm -rf -- "$cache"
+  fi
   mkdir -p -- "$cache" || fail "cannot make the folder $cache"
   # systemd would do the same. Root's alone: it was made by trying the file out before.
   [ "$(stat -c %u -- "$cache")" != 0 ] || chown -Rh -- "$user:$(id -gn "$user")" "$cache"

@@ -56,7 +56,7 @@ const folder = await Deno.makeTempDir({ prefix: "testflinger-bench-" });
 try {
   const program = args.source ? sourceProgram() : [await buildProgram(join(folder, "dist"))];
   // What is unpacked at the first start goes with the rest.
-  Deno.env.set("XDG_CACHE_HOME", join(folder, "cache"));
+  Deno.env.set("TESTFLINGER_AGENT_CACHE", join(folder, "cache"));
   const run: BenchRun = { quick: args.quick, program };
   const figures: Figure[] = [];
   for (const file of files) {

@@ -65,7 +65,7 @@ async function start({ path, config, cache, server }: Start): Promise<Started> {
   const begin = performance.now();
   const child = new Deno.Command(path, {
     args: ["-c", config],
-    env: { XDG_CACHE_HOME: cache },
+    env: { TESTFLINGER_AGENT_CACHE: cache },
     stdin: "null",
     stdout: "null",
     stderr: "inherit",

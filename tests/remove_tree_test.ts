@@ -70,7 +70,7 @@ Deno.test(`a job that leaves ${DEPTH} folders in one another takes nothing down,
   assertEquals(lab.statuses(jobId), { test: 0 });
   const kept = join(lab.config.results_basedir, "agent-agent-1", "jobs", jobId);
   await lab.eventually(async () => !await isThere(kept), "what was kept of the job is removed");
-  assertEquals(await Array.fromAsync(Deno.readDir(lab.config.execution_basedir)), []);
+  assertEquals(lab.inExecutionBasedir(), []);
   await lab.stop();
   // What an agent was removing when it was killed, and a folder in the place of a job's.
   const partial = join(lab.config.results_basedir, "agent-agent-1", "partial");

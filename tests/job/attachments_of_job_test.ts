@@ -57,7 +57,7 @@ Deno.test("attachments that climb out fail the job in setup, with the reason in 
   assertStringIncludes(failure?.detail ?? "", "escaped");
   assertEquals(lab.output(jobId, "cleanup"), "cleaned\n");
   await lab.eventually(
-    () => [...Deno.readDirSync(lab.config.execution_basedir)].length === 0,
+    () => lab.inExecutionBasedir().length === 0,
     "nothing is left",
   );
 });
@@ -107,7 +107,7 @@ Deno.test("a job whose folder resists does not stop the agent", async () => {
   });
   await lab.run({ test_data: { a: 1 } });
   await lab.eventually(
-    () => [...Deno.readDirSync(lab.config.execution_basedir)].length === 0,
+    () => lab.inExecutionBasedir().length === 0,
     "the folder is gone",
   );
   await lab.run({ test_data: { a: 1 } });

@@ -94,7 +94,7 @@ for (const generation of ["current", "legacy"] as const) {
       () => Deno.stat(claimed).then(() => false, () => true),
       "what was taken over is removed",
     );
-    assertEquals([...Deno.readDirSync(lab.config.execution_basedir)], []);
+    assertEquals(lab.inExecutionBasedir(), []);
   });
 }
 

@@ -50,7 +50,7 @@ for (
     });
     lab.start();
     await lab.eventually(() => lab.logged("error").length > 0, "the agent complains");
-    assertEquals([...Deno.readDirSync(lab.config.execution_basedir)], []);
+    assertEquals(lab.inExecutionBasedir(), []);
     assertEquals(await Deno.stat(join(lab.folder, "ran")).catch(() => "no"), "no");
     // And the agent takes the next one.
     await lab.run({ test_data: { a: 1 } });

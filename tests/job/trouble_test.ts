@@ -129,6 +129,6 @@ Deno.test("a job whose end fails inside is ended on the server, and nothing of i
   await lab.complete(jobId);
   assertEquals(lab.statuses(jobId), { test: 100 });
   await lab.eventually(() => [...Deno.readDirSync(jobs(lab))].length === 0, "all is delivered");
-  assertEquals([...Deno.readDirSync(lab.config.execution_basedir)], []);
+  assertEquals(lab.inExecutionBasedir(), []);
   assertStringIncludes(lab.logged("error").join("\n"), "The agent failed inside: a fault of ours");
 });

@@ -108,7 +108,7 @@ async function killAt({ moment, step, otherDisk }: Kill): Promise<"killed" | "no
   const events = lab.events(jobId);
   assertEquals(new Set(events).size, events.length, `events, ${at}`);
   assertEquals([events[0], events.at(-1)], ["job_start", "job_end"], at);
-  assertEquals([...Deno.readDirSync(execution_basedir)].map(({ name }) => name), [], at);
+  assertEquals(lab.inExecutionBasedir(), [], at);
   return "killed";
 }
 

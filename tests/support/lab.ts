@@ -202,6 +202,15 @@ export class Lab implements AsyncDisposable {
     return this.sandbox.log(jobId, "output", phase).split("\n").slice(3).join("\n");
   }
 
+  /**
+   * What there is in `execution_basedir`. Not counted is the file with which an agent that waits for
+   * jobs tries every now and then whether it can still write there.
+   */
+  inExecutionBasedir(): string[] {
+    return [...Deno.readDirSync(this.config.execution_basedir)].map(({ name }) => name)
+      .filter((name) => !name.startsWith(".probe-"));
+  }
+
   /** What the agent logged at a level. */
   logged(level: "info" | "warning" | "error"): string[] {
     return this.log.lines.filter((line) => line.level === level).map((line) => line.message);

@@ -92,7 +92,8 @@ async function build(): Promise<SharedBuild> {
   await lock.lock(true);
   if (!await exists(join(folder, "complete"))) {
     await removeOld(base);
-    await Deno.mkdir(folder, { recursive: true });
+    // Not writable for others, whatever the umask: it would not be used.
+    await Deno.mkdir(folder, { recursive: true, mode: 0o755 });
     await buildPortable(dist, targets.length === TARGETS.length ? {} : { target: hostTarget() });
     // Unpacked before the first test runs it.
     const { code, stderr } = await ended(

@@ -2,7 +2,8 @@
 # A real systemd as process 1 of namespaces of its own, on this machine's files without touching them:
 # whatever is written goes to memory and is gone with it. The caller has made the namespaces:
 #   unshare --fork --kill-child --pid --mount --uts --ipc --cgroup --propagation private sh systemd.sh
-# With the argument 'probe' it only finds out whether that can be done here.
+# With the argument 'probe' it only finds out whether that can be done here; with 'files' it starts no
+# systemd, and gives a root of its own to those who enter it.
 set -eu
 # Seen in these namespaces alone.
 memory=/mnt
@@ -23,6 +24,7 @@ for device in null zero full random urandom tty; do
 done
 mkdir "$root/dev/shm"
 [ "${1-}" != probe ] || exit 0
+[ "${1-}" != files ] || exec chroot "$root" sh -c 'echo ready; exec sleep infinity'
 
 # Nothing that would reach the kernel, which is the host's; the journal alone.
 units=$root/lib/systemd/system

@@ -23,15 +23,58 @@ function start(argv: readonly string[]): Deno.ChildProcess {
 
 /** Why there can be none here, or `undefined`. */
 export async function whyNoSystemd(): Promise<string | undefined> {
+  return await whyNoNamespaces(["pgrep", "systemctl"]);
+}
+
+/** Why there can be no {@linkcode OwnRoot} here, or `undefined`; `programs` are needed too. */
+export async function whyNoNamespaces(programs: string[] = []): Promise<string | undefined> {
   if (Deno.env.get("CI") !== "true" && Deno.env.get("TESTFLINGER_REAL_SYSTEMD") !== "1") {
     return "neither CI=true nor TESTFLINGER_REAL_SYSTEMD=1";
   }
   if (Deno.uid() !== 0) return "not root";
-  for (const program of ["unshare", "nsenter", "pgrep", "systemctl"]) {
+  for (const program of ["unshare", "nsenter", ...programs]) {
     if (!isInstalled(program)) return `there is no ${program}`;
   }
   const { code, stderr } = await ended(start([...NAMESPACES, "sh", SCRIPT, "probe"]));
-  return code === 0 ? undefined : `no namespaces for a systemd here: ${stderr.trim()}`;
+  return code === 0 ? undefined : `no namespaces here: ${stderr.trim()}`;
+}
+
+/**
+ * This machine's files, to be changed without changing them, and its processes: what is installed there
+ * is seen by no other test. (A root of {@linkcode Systemd} lies above this machine's too.)
+ */
+export class OwnRoot implements AsyncDisposable {
+  readonly #holder: Deno.ChildProcess;
+
+  private constructor(holder: Deno.ChildProcess) {
+    this.#holder = holder;
+  }
+
+  static async open(): Promise<OwnRoot> {
+    const own = ["unshare", "--mount", "--propagation", "private"];
+    const holder = start([...own, "sh", SCRIPT, "files"]);
+    const reader = holder.stdout.getReader();
+    const { done } = await reader.read();
+    await reader.cancel();
+    if (done) throw new Error(new TextDecoder().decode((await holder.output()).stderr));
+    return new OwnRoot(holder);
+  }
+
+  /** A command line that runs `argv` there, as the process that is started for it. */
+  entering(argv: readonly string[]): string[] {
+    return ["nsenter", "-t", `${this.#holder.pid}`, "-m", "-r", "-w", ...argv];
+  }
+
+  /** Where a file of that root is to be found from here. */
+  path(path: string): string {
+    return `/proc/${this.#holder.pid}/root${path}`;
+  }
+
+  async [Symbol.asyncDispose]() {
+    this.#holder.kill("SIGKILL");
+    await this.#holder.status;
+    await this.#holder.stderr.cancel();
+  }
 }
 
 /** A running systemd. */

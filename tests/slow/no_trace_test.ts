@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { COMMANDS } from "../../lib/cli/table.ts";
 import { isInstalled } from "../packaging/support/command.ts";
 import { Lab } from "../support/lab.ts";
-import { PROGRAM, startProgram } from "./built_program.ts";
+import { PROGRAM, startProgram } from "../e2e/built_program.ts";
 import { sharedBuild } from "../packaging/support/built.ts";
 
 const { env } = await sharedBuild();

@@ -1,6 +1,6 @@
 /**
- * install.sh for real: on this system, as root, with the portable file, a running agent and a running
- * job. Only where it was asked for, since it makes a user and writes to /etc; all of it is removed.
+ * install.sh for real: as root, with the portable file, a running agent and a running job, without systemd.
+ * It makes a user and writes to /etc, of a root of its own.
  */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
@@ -10,9 +10,17 @@ import { bundle, stampBundle } from "../../tools/build/bundle.ts";
 import { sha256 } from "../../tools/build/digest.ts";
 import { portable } from "../../tools/build/portable.ts";
 import { denoFor } from "../../tools/build/runtime.ts";
-import { ROOT } from "./support/built.ts";
-import { commandLineOf, ended, exists, type Ran, until } from "./support/command.ts";
-import { hostTarget } from "./support/targets.ts";
+import { ROOT } from "../packaging/support/built.ts";
+import {
+  commandLineOf,
+  ended,
+  exists,
+  NOBODY,
+  type Ran,
+  until,
+} from "../packaging/support/command.ts";
+import { OwnRoot, whyNoNamespaces } from "../packaging/support/systemd.ts";
+import { hostTarget } from "../packaging/support/targets.ts";
 
 /** What the test would overwrite, and therefore must not be there. */
 const TAKEN = [
@@ -24,30 +32,10 @@ const TAKEN = [
 const NEXT_VERSION = "99.0.0";
 
 async function whyNot(): Promise<string | undefined> {
-  if (Deno.env.get("CI") !== "true" && Deno.env.get("TESTFLINGER_INSTALL_FOR_REAL") !== "1") {
-    return "neither CI=true nor TESTFLINGER_INSTALL_FOR_REAL=1";
-  }
-  if (Deno.uid() !== 0) return "not root";
   for (const path of TAKEN) {
     if (await exists(path)) return `there is a ${path}`;
   }
-  return undefined;
-}
-
-function root(argv: string[], env: Record<string, string> = {}): Deno.ChildProcess {
-  const [program = "", ...args] = argv;
-  return new Deno.Command(program, {
-    args,
-    env: { CI: "", ...env },
-    cwd: "/",
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-}
-
-async function run(argv: string[]): Promise<Ran> {
-  return await ended(root(argv));
+  return await whyNoNamespaces();
 }
 
 /** This checkout's program in two versions, as a lab downloads them. */
@@ -84,22 +72,37 @@ Deno.test({
     (reason === undefined ? "" : ` (skipped: ${reason})`),
   ignore: reason !== undefined,
   async fn() {
-    const folder = await Deno.makeTempDir({ prefix: "testflinger-real-" });
+    // Not in /tmp, which is another one there.
+    const folder = await Deno.makeTempDir({ dir: "/var/tmp", prefix: "testflinger-real-" });
     await Deno.chmod(folder, 0o755);
+    await Deno.mkdir(join(folder, "releases"));
+    await writeReleases(join(folder, "releases"));
+    await Deno.copyFile(join(ROOT, "install.sh"), join(folder, "install.sh"));
+    await using own = await OwnRoot.open();
+    const root = (argv: string[], env: Record<string, string> = {}) => {
+      const [program = "", ...args] = own.entering(argv);
+      return new Deno.Command(program, {
+        args,
+        env: { CI: "", ...env },
+        cwd: "/",
+        stdin: "null",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn();
+    };
+    const run = async (argv: string[]): Promise<Ran> => await ended(root(argv));
     const prefix = join(folder, "prefix");
     const user = `tf-test-${Deno.pid}`;
     const sandbox = serveSandbox();
     const program = join(prefix, "bin", "testflinger-agent");
     const install = (...options: string[]) =>
       run([
-        ...["sh", join(ROOT, "install.sh"), "--prefix", prefix, "--user", user],
+        ...["sh", join(folder, "install.sh"), "--prefix", prefix, "--user", user],
         ...["--from", join(folder, "releases"), ...options],
       ]);
     const versionOf = async () => (await run([program, "version"])).stdout.split("\n")[0];
     const agents: Deno.ChildProcess[] = [];
     try {
-      await Deno.mkdir(join(folder, "releases"));
-      await writeReleases(join(folder, "releases"));
       const config = join(folder, "agent.conf");
       const goOn = join(folder, "go-on");
       await Deno.writeTextFile(
@@ -125,7 +128,7 @@ Deno.test({
       assertEquals(await versionOf(), `testflinger-agent ${VERSION}`);
       assertMatch((await run(["id", "-un", user])).stdout, new RegExp(`^${user}\n`));
       const installed = "/etc/testflinger-agent/real/testflinger-agent.conf";
-      assertEquals(((await Deno.stat(installed)).mode ?? 0) & 0o777, 0o640);
+      assertEquals(((await Deno.stat(own.path(installed))).mode ?? 0) & 0o777, 0o640);
       // Where man and the shells look.
       const share = [
         "man/man1/testflinger-agent.1",
@@ -134,13 +137,21 @@ Deno.test({
         "fish/vendor_completions.d/testflinger-agent.fish",
       ].map((name) => join(prefix, "share", name));
       for (const path of share) {
-        assertStringIncludes(await Deno.readTextFile(path), "testflinger", path);
-        assertEquals(((await Deno.stat(path)).mode ?? 0) & 0o777, 0o644);
+        assertStringIncludes(await Deno.readTextFile(own.path(path)), "testflinger", path);
+        assertEquals(((await Deno.stat(own.path(path))).mode ?? 0) & 0o777, 0o644);
       }
       // It was unpacked as the user that agents run as, for their first start.
       const cache = "/var/cache/testflinger-agent";
       const owner = (await run(["stat", "-c", "%U", cache])).stdout.trim();
       assertEquals(owner, user);
+      // Also after an installation for another user, who could have put something else there.
+      await Deno.mkdir(own.path(`${cache}/theirs`));
+      for (const path of [cache, `${cache}/theirs`]) {
+        await Deno.chown(own.path(path), NOBODY, NOBODY);
+      }
+      assertEquals((await install("--version", VERSION)).stderr, "");
+      assertEquals((await run(["stat", "-c", "%U", cache])).stdout.trim(), user);
+      assertEquals(await exists(own.path(`${cache}/theirs`)), false);
       // Again.
       const again = await install("--version", VERSION, "--agent", "real", "--config", config);
       assertEquals([again.code, again.stdout], [0, fresh.stdout]);
@@ -175,7 +186,7 @@ Deno.test({
       assertStringIncludes(upgrade.stdout, "systemctl reload 'testflinger-agent*'");
       assertEquals(await versionOf(), `testflinger-agent ${NEXT_VERSION}`);
       first.kill("SIGUSR1");
-      await Deno.writeTextFile(goOn, "");
+      await Deno.writeTextFile(own.path(goOn), "");
       assertEquals((await ended(first)).code, 1);
       assertEquals(sandbox.sandbox.state(jobId), "complete");
       assertStringIncludes(sandbox.sandbox.log(jobId, "output"), "undisturbed");
@@ -195,14 +206,14 @@ Deno.test({
       // Roll back, and away.
       assertEquals((await install("--version", VERSION)).code, 0);
       assertEquals(await versionOf(), `testflinger-agent ${VERSION}`);
-      const uninstall = ["sh", join(ROOT, "install.sh"), "--prefix", prefix, "--user", user];
+      const uninstall = ["sh", join(folder, "install.sh"), "--prefix", prefix, "--user", user];
       assertEquals((await run([...uninstall, "--uninstall"])).code, 0);
-      assertEquals(await exists(program), false);
-      for (const path of share) assertEquals(await exists(path), false, path);
-      assertEquals(await exists(installed), true);
-      assertEquals(await exists(home), true);
+      assertEquals(await exists(own.path(program)), false);
+      for (const path of share) assertEquals(await exists(own.path(path)), false, path);
+      assertEquals(await exists(own.path(installed)), true);
+      assertEquals(await exists(own.path(home)), true);
       assertEquals((await run([...uninstall, "--uninstall", "--purge"])).code, 0);
-      for (const path of TAKEN) assertEquals(await exists(path), false, path);
+      for (const path of TAKEN) assertEquals(await exists(own.path(path)), false, path);
       assertEquals((await run(["id", user])).code, 1);
     } finally {
       for (const agent of agents) {
@@ -212,8 +223,6 @@ Deno.test({
           // It has ended, as it should have.
         }
       }
-      const left = ["sh", join(ROOT, "install.sh"), "--prefix", prefix, "--user", user];
-      await run([...left, "--uninstall", "--purge"]);
       await sandbox.close();
       await Deno.remove(folder, { recursive: true });
     }

@@ -5,9 +5,9 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
-import { ROOT, sharedBuild } from "./support/built.ts";
-import { until } from "./support/command.ts";
-import { Systemd, whyNoSystemd } from "./support/systemd.ts";
+import { ROOT, sharedBuild } from "../packaging/support/built.ts";
+import { until } from "../packaging/support/command.ts";
+import { Systemd, whyNoSystemd } from "../packaging/support/systemd.ts";
 
 const HOST = "testflinger-agents.service";
 const unitOf = (agent: string) => `testflinger-agent@${agent}.service`;

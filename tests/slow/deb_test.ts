@@ -3,8 +3,8 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { VERSION } from "../../lib/version.ts";
 import { buildDeb, debName } from "../../tools/build/deb.ts";
-import { ROOT, sharedBuild } from "./support/built.ts";
-import { ended, isInstalled } from "./support/command.ts";
+import { ROOT, sharedBuild } from "../packaging/support/built.ts";
+import { ended, isInstalled } from "../packaging/support/command.ts";
 
 async function run(...argv: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   const [program = "", ...args] = argv;
