@@ -157,6 +157,7 @@ export class JobRun {
         }
       }
     } finally {
+      await this.#phases.dismiss();
       await this.#watch?.[Symbol.asyncDispose]();
       if (this.#isInterrupted) this.#context.emit({ type: "recovery_ended", job: this.#job.jobId });
     }
@@ -175,7 +176,7 @@ export class JobRun {
       case "interrupt":
         return this.#interrupt();
       case "end processes":
-        return this.#ending.endProcesses();
+        return this.#phases.dismiss().then(() => this.#ending.endProcesses());
       case "hand over":
         return this.#ending.handOver();
     }
@@ -311,6 +312,7 @@ export class JobRun {
     void this.#group?.prepare();
     if (this.#folder.whyDistrusted() === undefined) {
       await Deno.mkdir(this.#folder.path, { recursive: true, mode: 0o700 }).catch(() => {});
+      this.#phases.makeReady(phase);
     }
     await this.#report.announce(phase);
   }
@@ -364,6 +366,7 @@ export class JobRun {
     );
     this.#isInterrupted = true;
     this.#context.emit({ type: "recovery_began", job: this.#job.jobId });
+    await this.#phases.dismiss();
     await this.#ending.attemptToEndProcesses();
     await this.#folder.remake();
     const decided: Drafts = this.#state.decided === undefined

@@ -2,7 +2,7 @@
  * The command of one phase: started, or found where an earlier process has left it; attended to until
  * it ends, is ended, or is left to the next process.
  */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { exists } from "../exists.ts";
 import type { HostClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
@@ -11,7 +11,13 @@ import type { Outbox } from "../outbox/outbox.ts";
 import type { PhaseState } from "../outbox/job_state.ts";
 import type { Phase } from "../phases.ts";
 import { statusOf } from "../process/exit.ts";
-import { attend, findKept, type KeptCommand, startKept } from "../process/keeper.ts";
+import { attend, findKept, type KeptCommand } from "../process/keeper.ts";
+import {
+  type KeepOptions,
+  makeReady,
+  type ReadyCommand,
+  startKept,
+} from "../process/keeper_start.ts";
 import { OUTPUT_START } from "../process/kept_output.ts";
 import type { Secrets } from "../process/redactor.ts";
 import type { Cause, SuperviseResult } from "../process/run.ts";
@@ -24,9 +30,8 @@ import { tailSerial } from "./serial_tail.ts";
 /** What ran into trouble inside the agent, rather than in the command. */
 export const INTERNAL_ERROR_STATUS = 100;
 
-/** Everything a phase needs to run. */
-export interface CommandOptions {
-  phase: Phase;
+/** How the command of a phase is started. */
+export interface CommandStart {
   command: string;
   /** The job's folder. */
   folder: string;
@@ -36,6 +41,11 @@ export interface CommandOptions {
   mark: number;
   /** The folder of its control group. */
   cgroup: string | undefined;
+}
+
+/** Everything a phase needs to run. */
+export interface CommandOptions extends CommandStart {
+  phase: Phase;
   secrets: Secrets;
   outbox: Outbox;
   emit: Emit;
@@ -55,6 +65,10 @@ export interface CommandOptions {
   notes: readonly string[];
   /** The command is started though it was before: a reboot has cut it short. @default false */
   again?: boolean;
+  /** The command, made ready for this phase. */
+  ready?: ReadyCommand | undefined;
+  /** Called when the command has begun, unless it was found. */
+  onBegun?: () => void;
 }
 
 /**
@@ -103,6 +117,7 @@ export async function runCommand(options: CommandOptions): Promise<CommandResult
       group.identity.pid === pid && group.identity.startTime === startTime
     );
     if (!isKnown) outbox.append({ t: "group", phase, identity });
+    if (found === undefined) options.onBegun?.();
     const result = await attendTo(started, log, { ...options, isFound: found !== undefined });
     // What is held back now, the next process reads again.
     if (result === "left running") await log.leave();
@@ -124,42 +139,66 @@ function findCommand({ outbox, phase }: CommandOptions): KeptCommand | undefined
   return findKept(join(outbox.folder, command.name), source ?? OUTPUT_START);
 }
 
+/** A folder for the next command of a job. */
+function newCommandFolder({ folder, state }: Outbox): string {
+  let number = 1 + [...state.phases.values()].reduce((sum, { commands }) => sum + commands, 0);
+  // One that was made ready and never began; and a damaged journal may have lost a command, but not its folder.
+  while (exists(join(folder, `command-${number}`))) number++;
+  return join(folder, `command-${number}`);
+}
+
 async function startCommand(
   options: CommandOptions,
   log: PhaseLog,
 ): Promise<KeptCommand | PhaseEnd> {
-  const { outbox, phase, clock, limits, notes, env, folder } = options;
-  const { phases } = outbox.state;
-  const before = [...phases.values()].reduce((sum, { commands }) => sum + commands, 0);
-  // A damaged journal may have lost a command, but not its folder.
-  let number = before + 1;
-  while (exists(join(outbox.folder, `command-${number}`))) number++;
-  const name = `command-${number}`;
-  const entry = {
-    t: "command" as const,
-    phase,
-    name,
-    at: await clock.sinceBoot(),
-    ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
-    ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
+  const { outbox, phase, clock, limits, notes, ready } = options;
+  /** The next process is to know of it, whenever this one ends. */
+  const noteCommand = async (folder: string) => {
+    const entry = {
+      t: "command" as const,
+      phase,
+      name: basename(folder),
+      at: await clock.sinceBoot(),
+      ...(limits.global !== undefined && { totalMs: limits.global * 1000 }),
+      ...(limits.output !== undefined && { silenceMs: limits.output * 1000 }),
+    };
+    // An earlier process may have said them, and died before it came to starting the command.
+    const isFirst = (outbox.state.phases.get(phase)?.commands ?? 0) === 0 || options.again;
+    if (isFirst && notes.length > 0) await log.say(notes.join("\n"), [entry]);
+    else outbox.append(entry);
   };
-  // An earlier process may have said them, and died before it came to starting the command.
-  const isFirst = (phases.get(phase)?.commands ?? 0) === 0 || options.again;
-  if (isFirst && notes.length > 0) await log.say(notes.join("\n"), [entry]);
-  else outbox.append(entry);
-  const started = await startKept(["/bin/sh", "-c", options.command], {
-    folder: join(outbox.folder, name),
-    cwd: folder,
-    env,
-    mark: options.mark,
-    cgroup: options.cgroup,
-  });
+  if (ready !== undefined) {
+    await noteCommand(ready.options.folder);
+    const begun = await ready.begin();
+    // Whatever has kept it from beginning, one that is started now may do.
+    const command = begun.started ? begun.command : findKept(ready.options.folder, OUTPUT_START);
+    if (command !== undefined) return command;
+  }
+  const place = newCommandFolder(outbox);
+  await noteCommand(place);
+  const started = await startKept(...keptStart(options, place));
   if (started.started) return started.command;
   return {
     status: INTERNAL_ERROR_STATUS,
     event: "error",
     detail: `ERROR: The agent cannot start the ${phase} command: ${started.message}`,
   };
+}
+
+/** Makes the command of a phase ready to begin, in a folder for its keeper; undefined when it cannot be. */
+export async function makeCommandReady(
+  start: CommandStart,
+  outbox: Outbox,
+): Promise<ReadyCommand | undefined> {
+  const made = await makeReady(...keptStart(start, newCommandFolder(outbox)));
+  return made.ready ? made.command : undefined;
+}
+
+function keptStart(
+  { command, folder: cwd, env, mark, cgroup }: CommandStart,
+  folder: string,
+): [string[], KeepOptions] {
+  return [["/bin/sh", "-c", command], { folder, cwd, env, mark, cgroup }];
 }
 
 async function attendTo(

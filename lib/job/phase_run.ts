@@ -1,8 +1,10 @@
 /** Runs the phases of one job: what is decided before a command starts, and read after it ended. */
+import { isDeepStrictEqual } from "node:util";
 import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import { size } from "../observe/words.ts";
+import type { ReadyCommand } from "../process/keeper_start.ts";
 import type { Secrets } from "../process/redactor.ts";
 import type { GroupUsage } from "../process/usage.ts";
 import { waitWhileAllocated } from "./allocation.ts";
@@ -14,7 +16,13 @@ import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import type { JobGroup } from "./job_groups.ts";
 import { readRelease } from "./os_release.ts";
-import { INTERNAL_ERROR_STATUS, type PhaseEnd, runCommand } from "./phase_command.ts";
+import {
+  type CommandStart,
+  INTERNAL_ERROR_STATUS,
+  makeCommandReady,
+  type PhaseEnd,
+  runCommand,
+} from "./phase_command.ts";
 import { phaseLimits } from "./phase_limits.ts";
 import type { PhaseReport } from "./phase_report.ts";
 import { shownName, unmaskedNames } from "./secrets.ts";
@@ -44,9 +52,24 @@ export interface EndedPhase extends PhaseEnd {
   line?: string | undefined;
 }
 
+/** A command that waits for its phase. */
+interface ReadyPhase {
+  /** Undefined if it could not be made. */
+  made: Promise<{ start: CommandStart; command: ReadyCommand | undefined } | undefined>;
+  /** Aborts when it is taken, or dropped. */
+  over: AbortController;
+}
+
+/** So many commands wait at most: making one ready may take longer than a short phase. */
+const MOST_READY = 2;
+
+/** A command waits for so long: a phase that takes longer is not delayed much by the start of the next one. */
+const READY_MS = 10_000;
+
 /** Runs the phases of one job. */
 export class PhaseRunner {
   readonly #options: PhaseRunnerOptions;
+  readonly #ready = new Map<Phase, ReadyPhase>();
   /** That there is no control group has been said. */
   #isTold = false;
 
@@ -84,10 +107,10 @@ export class PhaseRunner {
     signal: AbortSignal,
     { again = false } = {},
   ): Promise<EndedPhase | "left running" | "lost"> {
-    const { job, outbox, context, folder, report, hasSecrets } = this.#options;
+    const { job, outbox, context, folder, report } = this.#options;
     const { config, clock, emit, log, signals } = context;
-    const secrets = hasSecrets ? job.secrets(phase) : {};
-    const { env, problems } = phaseEnvironment({ jobId: job.jobId, secrets, config });
+    const secrets = this.#secretsOf(phase);
+    const { problems } = phaseEnvironment({ jobId: job.jobId, secrets, config });
     const limits = phaseLimits(phase, { job, config, clock, stop: signals.stop });
     const earlier = again ? undefined : outbox.state.phases.get(phase)?.command;
     const at = earlier?.at ?? await clock.sinceBoot();
@@ -110,13 +133,12 @@ export class PhaseRunner {
       return this.#told(phase, { status: INTERNAL_ERROR_STATUS, event: "error", detail }, 0);
     }
     report.deviceInfo();
-    const cgroup = await this.#cgroupOf(phase);
+    const start = await this.#startOf(phase);
+    await using ready = again ? undefined : await this.#takeReady(phase, start);
     const end = await runCommand({
-      ...{ phase, env, limits, signal, again, outbox, emit, clock },
-      command: this.#command(phase),
-      folder: folder.path,
-      mark: jobMark(job.jobId, config.agent_id),
-      cgroup,
+      ...{ phase, limits, signal, again, outbox, emit, clock, ready },
+      ...start,
+      onBegun: () => this.makeNextReady(phase),
       secrets: this.#options.secrets,
       graceMs: config.cancel_grace * 1000,
       mostUndelivered: config.max_spool / 2,
@@ -141,6 +163,81 @@ export class PhaseRunner {
     const { leave } = signals;
     const how = await waitWhileAllocated(job, { ...context, outbox, signal, leave });
     return leave.aborted ? "left running" : { ...told, line: joined(killed, how) };
+  }
+
+  #secretsOf(phase: Phase): Record<string, string> {
+    const { job, hasSecrets } = this.#options;
+    return hasSecrets ? job.secrets(phase) : {};
+  }
+
+  async #startOf(phase: Phase): Promise<CommandStart> {
+    const { job, folder, context: { config } } = this.#options;
+    const secrets = this.#secretsOf(phase);
+    return {
+      command: this.#command(phase),
+      folder: folder.path,
+      env: phaseEnvironment({ jobId: job.jobId, secrets, config }).env,
+      mark: jobMark(job.jobId, config.agent_id),
+      cgroup: await this.#cgroupOf(phase),
+    };
+  }
+
+  /**
+   * Makes the commands of this phase and of the next ones ready, while something else takes time: that a
+   * phase runs, or asking whether the job was cancelled. One that cannot be made ready says so when it is to begin.
+   *
+   * @param isNext nothing of the job runs that could look at the secrets of this phase.
+   */
+  makeReady(phase: Phase): void {
+    const { context: { signals } } = this.#options;
+    if (signals.leave.aborted) return;
+    this.#makeReady(phase);
+    this.makeNextReady(phase);
+  }
+
+  /** The same for the phases after this one. */
+  makeNextReady(phase: Phase): void {
+    for (const next of PHASES.slice(PHASES.indexOf(phase) + 1)) {
+      if (this.#ready.size >= MOST_READY) return;
+      // The phases before it could look at them.
+      if (Object.keys(this.#secretsOf(next)).length === 0) this.#makeReady(next);
+    }
+  }
+
+  #makeReady(phase: Phase): void {
+    const { outbox, context: { clock } } = this.#options;
+    if (this.#ready.has(phase) || outbox.state.phases.has(phase)) return;
+    if (this.reasonToSkip(phase) !== undefined) return;
+    const made = this.#startOf(phase).then(async (start) => ({
+      start,
+      command: await makeCommandReady(start, outbox),
+    }));
+    const over = new AbortController();
+    this.#ready.set(phase, { made: made.catch(() => undefined), over });
+    clock.sleep(READY_MS, over.signal).then(() => this.#drop(phase), () => {});
+  }
+
+  /** What was made ready for a phase, if it is to be started in the same way. */
+  async #takeReady(phase: Phase, start: CommandStart): Promise<ReadyCommand | undefined> {
+    const ready = this.#ready.get(phase);
+    this.#ready.delete(phase);
+    ready?.over.abort();
+    const made = await ready?.made;
+    if (made === undefined || isDeepStrictEqual(made.start, start)) return made?.command;
+    await made.command?.[Symbol.asyncDispose]();
+    return undefined;
+  }
+
+  async #drop(phase: Phase): Promise<void> {
+    const ready = this.#ready.get(phase);
+    this.#ready.delete(phase);
+    ready?.over.abort();
+    await (await ready?.made)?.command?.[Symbol.asyncDispose]();
+  }
+
+  /** What was made ready never begins. */
+  async dismiss(): Promise<void> {
+    await Promise.all([...this.#ready.keys()].map((phase) => this.#drop(phase)));
   }
 
   #told(phase: Phase, end: EndedPhase, seconds: number): EndedPhase {

@@ -160,10 +160,16 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       sandbox.state(jobId) === "complete" || isNobodys(jobId) ||
       forgotten && !isOnDisk(jobId)
     );
+  // On a machine under load the answer may come when an agent has stopped waiting for it, and says so.
+  const cameTooLate = (jobId: string) => {
+    const said = output + agent.output();
+    return !said.includes(jobId) && /the agent never saw it: .*: nothing moved for/.test(said);
+  };
   // A job that is cancelled while it waits is handed out to nobody.
   const isNobodys = (jobId: string) =>
     proxy.handedToNobody.has(jobId) ||
-    sandbox.state(jobId) === "cancelled" && !proxy.handedOut.has(jobId);
+    sandbox.state(jobId) === "cancelled" && !proxy.handedOut.has(jobId) ||
+    sandbox.state(jobId) !== "complete" && proxy.handedOut.has(jobId) && cameTooLate(jobId);
   try {
     // 1. Unrest: signals and cancellations at moments that the seed chooses.
     let until = performance.now() + random.int(1000, LONGEST_UNREST_MS);
@@ -242,7 +248,9 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       cancelled: submitted.filter((job) => job.cancelled).length,
       forgotten: submitted.filter((job) => job.forgotten).length,
       damages,
-      handedToNobody: proxy.handedToNobody.size,
+      handedToNobody: submitted.filter(({ jobId }) =>
+        proxy.handedOut.has(jobId) && isNobodys(jobId)
+      ).length,
       output,
     };
   } finally {

@@ -8,7 +8,8 @@ import {
   inspectGroups,
   parseVictims,
 } from "../../lib/process/cgroup.ts";
-import { type KeptCommand, startKept } from "../../lib/process/keeper.ts";
+import { type KeptCommand } from "../../lib/process/keeper.ts";
+import { startKept } from "../../lib/process/keeper_start.ts";
 import type { GroupUsage } from "../../lib/process/usage.ts";
 import {
   GROUPS as groups,

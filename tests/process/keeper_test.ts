@@ -5,8 +5,8 @@ import {
   type AttendOptions,
   findKept,
   type KeptCommand,
-  startKept,
 } from "../../lib/process/keeper.ts";
+import { startKept } from "../../lib/process/keeper_start.ts";
 import { OUTPUT_START } from "../../lib/process/kept_output.ts";
 import { markOf } from "../../lib/process/mark.ts";
 import { allProcesses, processesWith } from "../../lib/process/proc.ts";
