@@ -212,6 +212,31 @@ Deno.test("00-common 18: check warns of what a shell reads in a reboot_script, a
   }
 });
 
+Deno.test("check warns of device configurations that say nothing of a BMC's certificate, where firmware is updated", async () => {
+  const about = async (device: string, command = "") => {
+    const { lines } = await check({
+      "a.conf": `${AGENT}${command}`,
+      "device.yaml": `device_ip: 10.0.0.1\n${device}`,
+    }, (folder) => [`${folder}/a.conf`, "--connector", "maas2", `${folder}/device.yaml`]);
+    return lines.filter((line) => line.includes("bmc_ca_file"))
+      .map((line) => line.replace(/firmware updates fail .*/, "..."));
+  };
+  const maas = "maas_user: lab\nnode_id: abc\n";
+  const updates = "firmware_update_command: testflinger-device-connector maas2 firmware_update " +
+    "-c DIR/device.yaml testflinger.json\n";
+  const method = "firmware_method: hpe\n";
+  assertEquals(await about(method), ["device.yaml:1:1: warning: bmc_ca_file: is missing: ..."]);
+  assertEquals(await about(maas, updates), [
+    "device.yaml:1:1: warning: bmc_ca_file: is missing: if this is an HPE server, its ...",
+  ]);
+  assertEquals(await about(maas), []);
+  for (
+    const line of ["bmc_verify_tls: false", "bmc_ca_file: /etc/x.pem", "firmware_method: lvfs"]
+  ) {
+    assertEquals(await about(`${maas}${line}\n`, updates), [], line);
+  }
+});
+
 Deno.test("check knows connectors and stages, with a suggestion, and wants absolute paths", async () => {
   const call = (words: string) =>
     checkAgent(`provision_command: testflinger-device-connector ${words} testflinger.json\n`);

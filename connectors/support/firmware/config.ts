@@ -29,8 +29,11 @@ export const firmwareShape = {
       "and node_id.",
   ),
   bmc_ca_file: z.string().min(1).optional().describe(
-    "CA certificates to verify the BMC of an HPE server; unset: it is not verified, and " +
-      "each update logs a warning.",
+    "File with the CA certificates (PEM) to verify the certificate of an HPE server's BMC. Firmware " +
+      "updates of such servers need it, unless bmc_verify_tls is false.",
+  ),
+  bmc_verify_tls: z.boolean().default(true).describe(
+    "false: do not check the certificate of an HPE server's BMC. Each update logs a warning.",
   ),
   maas_user: maasWord.optional().describe(
     "Profile that the maas command line client is logged in as.",

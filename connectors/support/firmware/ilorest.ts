@@ -115,11 +115,23 @@ export class Ilorest implements AsyncDisposable {
   /**
    * Logs in.
    *
-   * @throws FirmwareUpdateError when ilorest is missing or too old, or the iLO refuses.
+   * @throws FirmwareUpdateError when nothing says how to check the iLO's certificate, ilorest is missing
+   *   or too old, or the iLO refuses.
    */
   static async open(ctx: ConnectorContext, bmc: Bmc): Promise<Ilorest> {
-    if (ctx.config.bmc_ca_file === undefined) {
-      ctx.log.warning("The certificate of the BMC is not checked: 'bmc_ca_file' is not set");
+    const { bmc_verify_tls: verify, bmc_ca_file: ca } = ctx.config;
+    // ilorest itself checks nothing unless it is given certificates.
+    if (verify && ca === undefined) {
+      throw new FirmwareUpdateError(
+        "The certificate of the server's BMC cannot be checked: set 'bmc_ca_file' in the device " +
+          "configuration, or 'bmc_verify_tls: false' to do without",
+      );
+    }
+    if (!verify) {
+      ctx.log.warning(
+        "The certificate of the BMC is not checked, as 'bmc_verify_tls' is false: its password goes " +
+          "to whoever answers in its place",
+      );
     }
     const folder = await temporaryFolder({ prefix: "ilorest-" });
     const ilorest = new Ilorest(ctx, bmc, folder);
@@ -154,8 +166,8 @@ export class Ilorest implements AsyncDisposable {
   }
 
   #loginWords(): string[] {
-    const ca = this.#ctx.config.bmc_ca_file;
-    return ["login", this.#bmc.address, ...(ca === undefined ? [] : ["--https", ca])];
+    const { bmc_ca_file: ca, bmc_verify_tls: verify } = this.#ctx.config;
+    return ["login", this.#bmc.address, ...(verify && ca !== undefined ? ["--https", ca] : [])];
   }
 
   async #checkVersion(): Promise<void> {

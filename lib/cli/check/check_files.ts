@@ -45,6 +45,7 @@ interface DeviceUse {
   file: string;
   connector: string;
   provisions: boolean;
+  updatesFirmware?: boolean;
   /** The agents that use it. */
   agents: Set<string>;
 }
@@ -108,8 +109,8 @@ export async function checkFiles(
     const names = group.map((use) => use.connector);
     checked.push({ file: first.file, kind: "device", connectors: names });
     const found = await Promise.all(
-      group.map(async ({ file, connector, provisions }) =>
-        checkDevice(file, { connector: await loadConnector(connector), provisions })
+      group.map(async ({ file, connector, ...calls }) =>
+        checkDevice(file, { connector: await loadConnector(connector), ...calls })
       ),
     );
     findings.push(...withoutRepetitions(found.flat()));
@@ -187,6 +188,7 @@ async function collectUses(
       group.push(use);
     }
     use.provisions ||= stage === "provision" || stage === undefined;
+    use.updatesFirmware ||= stage === "firmware_update";
     use.agents.add(file);
   }
 }

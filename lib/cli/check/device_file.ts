@@ -30,14 +30,20 @@ export function readDeviceConfig(
   return readConfigFile(file, connector?.configShape ?? commonShape);
 }
 
-/**
- * Finds what is wrong with a device configuration.
- *
- * @param provisions whether the connector's `provision` will be called with it.
- */
+/** By whom a device configuration is read, and for what. */
+export interface DeviceCalls {
+  /** Undefined: by nobody who is known. */
+  connector: Connector | undefined;
+  /** Whether the connector's `provision` will be called with it. */
+  provisions: boolean;
+  /** The same of `firmware_update`. @default false */
+  updatesFirmware?: boolean;
+}
+
+/** Finds what is wrong with a device configuration. */
 export async function checkDevice(
   file: string,
-  { connector, provisions }: { connector: Connector | undefined; provisions: boolean },
+  { connector, provisions, updatesFirmware = false }: DeviceCalls,
 ): Promise<Finding[]> {
   const result = await readDeviceConfig(file, connector);
   const findings: Finding[] = result.ok
@@ -59,12 +65,35 @@ export async function checkDevice(
     }
   }
   for (const key of ONCE_SPLIT) checkScript(key, values[key], say);
+  checkBmc(values, { updatesFirmware, say });
   for (const key of provisions ? connector?.needs ?? [] : []) {
     if (result.ok ? values[key] === undefined : !result.given.has(key)) {
       say("mistake", [key], `is missing, ${connector?.name} cannot provision without it`);
     }
   }
   return findings;
+}
+
+/** The established agent never checked the certificate of a BMC: its configurations do not say how to. */
+function checkBmc(
+  values: DeviceConfig,
+  { updatesFirmware, say }: { updatesFirmware: boolean; say: Say },
+): void {
+  const { firmware_method: method, bmc, bmc_ca_file: ca, bmc_verify_tls: verify } = values;
+  if (ca !== undefined || verify === false || method === "lvfs") return;
+  const isHpe = method === "hpe" || bmc !== undefined;
+  const mayBeHpe = updatesFirmware && values.maas_user !== undefined &&
+    values.node_id !== undefined;
+  if (!isHpe && !mayBeHpe) return;
+  say(
+    "warning",
+    ["bmc_ca_file"],
+    `is missing: ${
+      isHpe ? "" : "if this is an HPE server, its "
+    }firmware updates fail without it, ` +
+      "unless 'bmc_verify_tls' is false; the established agent did not check certificates of BMCs " +
+      "(docs/migrating.md)",
+  );
 }
 
 /** `rb http://pdu/o?a=1&b=2` is two commands for a shell. */
