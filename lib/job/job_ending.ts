@@ -9,7 +9,7 @@ import { JOB_VARIABLE, jobMark } from "./environment.ts";
 import type { Events } from "./events.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
-import type { JobGroup } from "./job_groups.ts";
+import { allGroupsOf, type JobGroup } from "./job_groups.ts";
 import { RECOVERY_FAILED_STATUS } from "./phase_report.ts";
 import { INTERNAL_ERROR_STATUS } from "./phase_command.ts";
 import { WorkingFolder } from "./working_folder.ts";
@@ -152,7 +152,10 @@ export class JobEnding {
       forceStop: signals.forceStop,
     };
     let isBlind = false;
-    const inGroup = await this.#group?.end(options).catch(() => void (isBlind = true));
+    const groups = allGroupsOf(this.#outbox.state, this.#group);
+    const inGroups = (await Promise.all(
+      groups.map((group) => group.end(options).catch(() => void (isBlind = true))),
+    )).filter((end) => end !== undefined);
     const found = await endSurvivors({
       variable: JOB_VARIABLE,
       value: this.#job.jobId,
@@ -163,10 +166,11 @@ export class JobEnding {
       ...options,
     });
     // There was no room for a process that looks; by now there is.
-    if (isBlind) await this.#group?.end({ ...options, graceMs: 0 });
-    const count = (inGroup?.ended.length ?? 0) + found.ended.length + found.fleeting;
+    if (isBlind) await Promise.all(groups.map((group) => group.end({ ...options, graceMs: 0 })));
+    const ends = [...inGroups, found];
+    const count = ends.reduce((sum, { ended, fleeting }) => sum + ended.length + fleeting, 0);
     if (count > 0) log.info(`Ended ${count} processes that job ${this.#job.jobId} had left`);
-    const left = new Map([...inGroup?.left ?? [], ...found.left].map((each) => [each.pid, each]));
+    const left = new Map(ends.flatMap(({ left }) => left).map((each) => [each.pid, each]));
     for (const { pid, name, why } of left.values()) {
       log.error(
         `Cannot end process ${pid} (${name}), which job ${this.#job.jobId} left; ` +
@@ -207,9 +211,11 @@ export async function endAnyway(
     outbox.append({ t: "phase_ended", phase, status: INTERNAL_ERROR_STATUS });
     outbox.send({ kind: "outcome", status: statusesOf(state) });
   }
-  await context.groups?.of(jobId).end({ graceMs: 0, clock }).catch((problem) =>
-    log.error(`Cannot end what job ${jobId} has left running: ${messageOf(problem)}`)
-  );
+  for (const group of allGroupsOf(state, context.groups?.of(jobId))) {
+    await group.end({ graceMs: 0, clock }).catch((problem) =>
+      log.error(`Cannot end what job ${jobId} has left running: ${messageOf(problem)}`)
+    );
+  }
   try {
     context.forgetReceived(outbox);
     await new WorkingFolder(new Job({ job_id: jobId }), config, log).remove();

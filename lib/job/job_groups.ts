@@ -5,10 +5,12 @@
  */
 import type { AgentConfig } from "../config/agent_config.ts";
 import { type Phase, PHASES } from "../phases.ts";
-import type { ControlGroup, ControlGroups, GroupCommand } from "../process/cgroup.ts";
+import { ControlGroup, type ControlGroups, type GroupCommand } from "../process/cgroup.ts";
 import type { EndOptions } from "../process/grace.ts";
+import type { JobState } from "../outbox/job_state.ts";
 import { markOf } from "../process/mark.ts";
 import type { Survivor, SurvivorsEnd } from "../process/survivors.ts";
+import type { GroupUsage } from "../process/usage.ts";
 
 /** More of an agent's name would leave no room for the job's. */
 const LONGEST_AGENT_NAME = 40;
@@ -80,6 +82,11 @@ export class JobGroup {
     this.#controllers = controllers;
   }
 
+  /** Where it is. */
+  get folder(): string {
+    return this.#group.folder;
+  }
+
   /** Makes it, with all that is in it, unless that is done; says whether commands can join it. */
   prepare(): Promise<boolean> {
     const { job_memory_max, job_pids_max } = this.#config;
@@ -95,6 +102,11 @@ export class JobGroup {
     return await this.prepare() ? this.#group.folderOf(commandOf(phase)) : undefined;
   }
 
+  /** What the command of a phase has used so far. */
+  async usage(phase: Phase): Promise<GroupUsage> {
+    return await this.#group.usage(commandOf(phase));
+  }
+
   /** What of a phase the kernel has killed because memory ran out, as far as its log can be read. */
   async victims(phase: Phase): Promise<Survivor[]> {
     return await this.#group.victims(commandOf(phase));
@@ -106,4 +118,19 @@ export class JobGroup {
     this.#prepared = undefined;
     return await this.#group.end(options);
   }
+}
+
+/**
+ * All groups in which something of a job may run: where an agent moves from one service to another while a
+ * job runs, what was started before the move stays in a group below the former service's.
+ *
+ * @param own the one that commands which are started now join.
+ */
+export function allGroupsOf(
+  { cgroups }: Pick<JobState, "cgroups">,
+  own: JobGroup | undefined,
+): Pick<ControlGroup, "end">[] {
+  const earlier = [...cgroups].filter((folder) => folder !== own?.folder)
+    .map((folder) => new ControlGroup(folder, { path: "", controllers: [] }));
+  return own === undefined ? earlier : [own, ...earlier];
 }

@@ -187,7 +187,12 @@ export class JobRun {
     const { log, emit, clock, bootId } = this.#context;
     const { jobId, queue, name } = this.#job;
     const isNew = this.#state.takenUp === undefined && this.#state.phases.size === 0;
-    this.#outbox.append({ t: "taken_up", boot: bootId, at: await clock.sinceBoot() });
+    this.#outbox.append({
+      t: "taken_up",
+      boot: bootId,
+      at: await clock.sinceBoot(),
+      ...(this.#group !== undefined && { cgroup: this.#group.folder }),
+    });
     this.#context.keepSecret(this.#outbox, this.#secrets);
     log.info(`Job ${jobId} ${isNew ? "begins" : "is taken over where it is"}`, { queue });
     emit({

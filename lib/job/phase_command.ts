@@ -61,6 +61,8 @@ export interface CommandOptions extends CommandStart {
   forceStop: AbortSignal;
   /** Leaves the command to the next process. */
   leave: AbortSignal;
+  /** Called when it has been left, and has not ended by then. */
+  onLeft(): Promise<void>;
   /** Said before the command starts. */
   notes: readonly string[];
   /** The command is started though it was before: a reboot has cut it short. @default false */
@@ -120,7 +122,10 @@ export async function runCommand(options: CommandOptions): Promise<CommandResult
     if (found === undefined) options.onBegun?.();
     const result = await attendTo(started, log, { ...options, isFound: found !== undefined });
     // What is held back now, the next process reads again.
-    if (result === "left running") await log.leave();
+    if (result === "left running") {
+      await log.leave();
+      if (!started.hasEnded) await options.onLeft();
+    }
     return result;
   } finally {
     await log[Symbol.asyncDispose]();

@@ -6,7 +6,7 @@ import { type Phase, PHASES } from "../phases.ts";
 import { size } from "../observe/words.ts";
 import type { ReadyCommand } from "../process/keeper_start.ts";
 import type { Secrets } from "../process/redactor.ts";
-import type { GroupUsage } from "../process/usage.ts";
+import { type GroupUsage, usageInAll } from "../process/usage.ts";
 import { waitWhileAllocated } from "./allocation.ts";
 import { readDeviceInfo } from "./connector_files.ts";
 import { isEndReason } from "./end_reason.ts";
@@ -135,7 +135,7 @@ export class PhaseRunner {
     report.deviceInfo();
     const start = await this.#startOf(phase);
     await using ready = again ? undefined : await this.#takeReady(phase, start);
-    const end = await runCommand({
+    const result = await runCommand({
       ...{ phase, limits, signal, again, outbox, emit, clock, ready },
       ...start,
       onBegun: () => this.makeNextReady(phase),
@@ -144,13 +144,15 @@ export class PhaseRunner {
       mostUndelivered: config.max_spool / 2,
       forceStop: signals.forceStop,
       leave: signals.leave,
+      onLeft: () => this.#noteUsage(phase),
       notes: [
         ...problems,
         ...this.#unmaskedNotes(phase, secrets),
         ...(again ? ["Cleanup is run again, since it was interrupted."] : []),
       ],
     });
-    if (end === "left running" || end === "lost") return end;
+    if (result === "left running" || result === "lost") return result;
+    const end = this.#withAllUsage(phase, result);
     report.deviceInfo();
     const isProvisioned = phase === "provision" && end.status === 0;
     const release = isProvisioned ? await this.#readRelease() : undefined;
@@ -267,6 +269,20 @@ export class PhaseRunner {
       );
     }
     return folder;
+  }
+
+  /** The next process is started where controllers are off, and counts from nothing. */
+  async #noteUsage(phase: Phase): Promise<void> {
+    const { group, outbox } = this.#options;
+    const now = await group?.usage(phase).catch(() => undefined);
+    if (now === undefined) return;
+    const { used } = outbox.state.phases.get(phase) ?? {};
+    outbox.append({ ...usageInAll(used, now), t: "used", phase });
+  }
+
+  #withAllUsage(phase: Phase, end: PhaseEnd): PhaseEnd {
+    const { used } = this.#options.outbox.state.phases.get(phase) ?? {};
+    return end.usage === undefined ? end : { ...end, usage: usageInAll(used, end.usage) };
   }
 
   /** What the log says when memory ran out; nothing when it did not. */

@@ -111,9 +111,15 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("continues"), next: z.object({ output: offset, serial: offset }) }),
   /**
    * A process of the agent begins to work on the job, or takes it up where another has left it.
-   * `boot` changes with each start of the host, `at` is in milliseconds since then.
+   * `boot` changes with each start of the host, `at` is in milliseconds since then. `cgroup` is the folder
+   * of the job's control group below that of the process, where there is one.
    */
-  z.object({ t: z.literal("taken_up"), boot: z.string(), at: z.number() }),
+  z.object({
+    t: z.literal("taken_up"),
+    boot: z.string(),
+    at: z.number(),
+    cgroup: z.string().optional(),
+  }),
   /**
    * The journal says less than was written into it: some of it was damaged, or is of a version that was not
    * known. It is written over what cannot be read at its end, which nobody would miss later.
@@ -139,6 +145,19 @@ export const Entry = z.discriminatedUnion("t", [
     at: z.number(),
     totalMs: z.number().optional(),
     silenceMs: z.number().optional(),
+  }),
+  /**
+   * The command of the phase is left to the next process, and has used so much until then: see
+   * `lib/process/usage.ts`, and `usageInAll()` there.
+   */
+  z.object({
+    t: z.literal("used"),
+    phase,
+    cpuMs: z.number().optional(),
+    memoryPeak: z.number().optional(),
+    read: z.number().optional(),
+    written: z.number().optional(),
+    killed: z.int(),
   }),
   /** The command of the phase that began last is about to be ended. */
   z.object({ t: z.literal("ending"), ...Ending.shape }),

@@ -29,6 +29,8 @@ export interface PhaseState {
   commands: number;
   /** The last one of them. */
   command?: Extract<Entry, { t: "command" }>;
+  /** What that one had used when it was left to another process. */
+  used?: Extract<Entry, { t: "used" }>;
   /** Why it is being ended. */
   ending?: Extract<Entry, { t: "ending" }>;
   /** Once it has ended. */
@@ -42,6 +44,8 @@ export interface JobState {
   takenUp?: Extract<Entry, { t: "taken_up" }>;
   /** Whether a process works on it, or did when it died. */
   isHeld: boolean;
+  /** Folders of control groups in which something of it may run. */
+  cgroups: Set<string>;
   /** How often in succession a process has died of it, as far as one can tell. */
   crashes: number;
   /** Whether the host was rebooted since the job was taken up first. */
@@ -83,6 +87,7 @@ export function emptyJobState(): JobState {
   const log = (): LogState => ({ regions: [], taken: 0, settled: 0, next: 0, refused: {} });
   return {
     isHeld: false,
+    cgroups: new Set(),
     crashes: 0,
     isRebooted: false,
     isDamaged: false,
@@ -146,10 +151,14 @@ export function apply(state: JobState, entry: Entry): void {
       const phase = startedPhase(state, entry.phase);
       phase.commands++;
       phase.command = entry;
+      delete phase.used;
       // Its output, and the serial log that it may write, start again.
       for (const log of LOG_NAMES) delete state.logs[log].source;
       break;
     }
+    case "used":
+      startedPhase(state, entry.phase).used = entry;
+      break;
     case "ending": {
       const phase = [...state.phases.values()].at(-1);
       if (phase !== undefined) phase.ending = entry;
@@ -285,6 +294,7 @@ function takeUp(state: JobState, entry: Extract<Entry, { t: "taken_up" }>): void
     state.crashes = 0;
   }
   state.takenUp = entry;
+  if (entry.cgroup !== undefined) state.cgroups.add(entry.cgroup);
   state.isHeld = true;
 }
 

@@ -21,6 +21,7 @@ import { markOf } from "./mark.ts";
 import { ask } from "./proc.ts";
 import { signalProcess } from "./signal.ts";
 import type { Survivor, SurvivorsEnd } from "./survivors.ts";
+import { type GroupUsage, parseUsage, SAY_USAGE } from "./usage.ts";
 
 /** Where this process goes. */
 const LEAF = "main-process";
@@ -248,6 +249,12 @@ export class ControlGroup {
     return await shell(PREPARE, this.folder, `${memoryMax}`, `${pidsMax}`, on, ...folders) !== "";
   }
 
+  /** What a command has used so far. */
+  async usage(command: GroupCommand): Promise<GroupUsage> {
+    const { text } = await ask(["awk", USAGE, this.folderOf(command)]);
+    return parseUsage(text);
+  }
+
   /** Those of a command that the kernel has killed because memory ran out, as far as its log tells. */
   async victims(command: GroupCommand): Promise<Survivor[]> {
     return parseVictims(await shell(VICTIMS, `${this.#path}/${placeOf(command)}`));
@@ -308,6 +315,9 @@ for one in $4; do echo "$one" >"$limited/cgroup.subtree_control"; done
 shift 4
 mkdir -p "$@" && [ -w "$1/cgroup.procs" ] && echo ready
 `;
+
+const USAGE = `${SAY_USAGE}
+BEGIN { say_usage(ARGV[1]) }`;
 
 /** dmesg is for root alone on many hosts. */
 const VICTIMS = `dmesg | grep -F "task_memcg=$1," |

@@ -122,6 +122,11 @@ export class KeptCommand implements Disposable {
     return this.#output.place(back);
   }
 
+  /** Whether the command itself has ended, as far as can be told at once. */
+  get hasEnded(): boolean {
+    return exitIn(this.#folder) !== undefined;
+  }
+
   /** What it has used, with all that it had started, when it ended; as far as its control group tells. */
   get usage(): GroupUsage {
     return parseUsage(textOf(this.#folder, "status"));

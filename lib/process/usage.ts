@@ -1,13 +1,13 @@
-/** What a command has used, as its control group tells (cgroups(7)) when it has ended. */
+/** What a command has used, as its control group tells (cgroups(7)). */
 
 /** What a command has used, with all that it has started. Unknown where its controller is off. */
 export interface GroupUsage {
-  cpuMs?: number;
+  cpuMs?: number | undefined;
   /** Bytes, at most at one time. */
-  memoryPeak?: number;
+  memoryPeak?: number | undefined;
   /** Bytes. */
-  read?: number;
-  written?: number;
+  read?: number | undefined;
+  written?: number | undefined;
   /** How many processes the kernel has killed because memory ran out. */
   killed: number;
 }
@@ -28,6 +28,27 @@ export const SAY_USAGE = `function say_usage(group,   line, part, is_known, read
   }
   if (is_known == 0) printf "read %.0f\\nwritten %.0f\\n", read_bytes, written
 }`;
+
+/**
+ * What a command has used in all, when its group has begun to count anew in between: memory and I/O are
+ * counted by controllers, which are taken from a group while one supervisor hands over to the next. CPU
+ * time is counted without one.
+ */
+export function usageInAll(before: GroupUsage | undefined, since: GroupUsage): GroupUsage {
+  if (before === undefined) return since;
+  const of = (key: "memoryPeak" | "read" | "written", sum: (a: number, b: number) => number) => {
+    const [a, b] = [before[key], since[key]];
+    return a === undefined && b === undefined ? {} : { [key]: sum(a ?? 0, b ?? 0) };
+  };
+  const add = (a: number, b: number) => a + b;
+  return {
+    ...since,
+    ...of("memoryPeak", Math.max),
+    ...of("read", add),
+    ...of("written", add),
+    killed: before.killed + since.killed,
+  };
+}
 
 /** Reads what `SAY_USAGE` printed, behind whatever else. */
 export function parseUsage(text: string): GroupUsage {

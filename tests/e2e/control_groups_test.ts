@@ -1,6 +1,7 @@
 /** Jobs in control groups, with the program as a process: nothing outlives its job, however it hides. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { JournalFile, readRecord } from "../../lib/outbox/journal.ts";
 import { GROUPS, groupShell, groupsNamed, WHY_NO_GROUPS } from "../support/control_groups.ts";
 import { House } from "../support/house.ts";
 import { isRunning } from "../support/processes.ts";
@@ -122,6 +123,102 @@ for (const signal of ["SIGKILL", "SIGHUP"] as const) {
     },
   );
 }
+
+/** Runs a program in a control group of its own, as a service is. */
+const IN_GROUP = 'mkdir -p "$1" && echo 0 >"$1/cgroup.procs" && shift && exec "$@"';
+
+Deno.test(
+  "a job outlives that its agent moves to another service, and nothing in the old one's group outlives it" +
+    WHY_NO_GROUPS,
+  { ignore },
+  async () => {
+    await using house = await House.open({});
+    const { lab } = house;
+    const file = house.at("hidden");
+    await house.configure({
+      setup_command: hidden(file),
+      test_command: `${hidden(file)}; echo one; until [ -e ${
+        house.at("go")
+      } ]; do sleep 0.02; done; echo two`,
+      cleanup_command: `${hidden(file)}; sed -n s,^0::,,p /proc/self/cgroup; ` +
+        `for pid in $(cat ${file}); do kill -0 $pid && echo alive; done`,
+    });
+    const services = ["old", "new"].map((name) =>
+      `${GROUPS!.folder}/service-${name}-${crypto.randomUUID()}`
+    );
+    const start = (service: string | undefined) =>
+      house.start({}, { through: ["/bin/sh", "-c", IN_GROUP, "sh", service ?? ""] });
+    const groupsIn = (service: string | undefined) =>
+      groupShell('cd "$1" && echo */ | grep -o "job-[^ ]*"', service ?? "");
+    try {
+      const [old, other] = services;
+      const jobId = lab.submit({ test_data: { a: 1 } });
+      start(old);
+      await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+      const before = await groupsIn(old);
+      assertStringIncludes(before, jobId);
+      assertEquals(await house.end("SIGHUP"), 1);
+      start(other);
+      await lab.until(() => house.said.includes("is taken over"), "the next one has the job");
+      assertEquals(await groupsIn(old), before);
+      await house.touch("go");
+      await lab.complete(jobId);
+      assertEquals(lab.output(jobId, "test"), "one\ntwo\n");
+      const [cleanup, ...alive] = lab.output(jobId, "cleanup").trimEnd().split("\n");
+      assertStringIncludes(cleanup ?? "", `/${other?.split("/").at(-1)}/`);
+      assertEquals(alive, ["alive", "alive", "alive"]);
+      for (const pid of await pidsIn(file)) assertEquals(await isRunning(pid), false);
+      assertEquals([await groupsIn(old), await groupsIn(other)], ["", ""]);
+      await house.end("SIGTERM");
+      assertStringIncludes(house.said, `Ended 3 processes that job ${jobId} had left`);
+      assertMatch(house.said, /Phase test ended .*cpu_seconds=0\.\d/);
+    } finally {
+      await groupShell(
+        'for dir in "$@"; do find "$dir" -depth -type d -exec rmdir {} +; done',
+        ...services,
+      );
+    }
+  },
+);
+
+Deno.test(
+  "what a phase has used counts from its start, over a handover" + WHY_NO_GROUPS,
+  { ignore },
+  async () => {
+    await using house = await House.open({});
+    const { lab } = house;
+    await house.configure({
+      test_command: `echo one; until [ -e ${house.at("go")} ]; do sleep 0.02; done`,
+    });
+    const jobId = lab.submit({ test_data: { a: 1 } });
+    house.start();
+    await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+    await house.end("SIGHUP");
+    const { agent_id, results_basedir } = lab.config;
+    const journal = join(results_basedir, `agent-${agent_id}`, "jobs", jobId, "record");
+    const isUsed = (value: unknown) =>
+      typeof value === "object" && value !== null && "t" in value && value.t === "used";
+    const used = readRecord(await Deno.readFile(journal)).values.filter(isUsed);
+    assertEquals(used.length, 1);
+    // As the kernel counts where it has controllers, which not every host of tests does.
+    const { file } = JournalFile.open(journal);
+    const counted = { memoryPeak: 2 ** 30, read: 3 * 2 ** 30, written: 5 * 2 ** 30, killed: 1 };
+    file.append({ t: "used", phase: "test", ...counted });
+    file.close();
+    house.start();
+    await house.touch("go");
+    await lab.complete(jobId);
+    assertStringIncludes(
+      lab.output(jobId, "test"),
+      "WARNING: Memory ran out, and the kernel killed a process of this phase",
+    );
+    await house.end("SIGTERM");
+    assertMatch(
+      house.said,
+      /Phase test ended .*cpu_seconds=\S+ memory_peak="1\.0 GiB" disk_read="3\.0 GiB" disk_written="5\.0 GiB"/,
+    );
+  },
+);
 
 Deno.test(
   "a job that is interrupted has nothing left running when it is cleaned up" + WHY_NO_GROUPS,

@@ -12,6 +12,9 @@ import { Systemd, whyNoSystemd } from "../packaging/support/systemd.ts";
 const HOST = "testflinger-agents.service";
 const unitOf = (agent: string) => `testflinger-agent@${agent}.service`;
 
+/** Starts what nothing but its control group gives away. */
+const HIDING = "(env -i setsid sh -c 'ulimit -w 7; exec sleep 4712' >/dev/null 2>&1 &)";
+
 const reason = await whyNoSystemd();
 
 Deno.test({
@@ -37,7 +40,7 @@ Deno.test({
             `job_queues: [${name}]`,
             "polling_interval: 1",
             "min_free_space: 0",
-            'test_command: "echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; echo ended"',
+            `test_command: "${HIDING}; echo begun; until [ -e /tmp/go ]; do sleep 0.1; done; echo ended"`,
             `execution_basedir: ${home}/run`,
             `logging_basedir: ${home}/logs`,
             `results_basedir: ${home}/results`,
@@ -75,6 +78,10 @@ Deno.test({
         ["", HOST],
       );
       assertEquals((await systemd.run("systemctl", "is-enabled", unitOf("a"))).code, 1);
+      // What runs of the job is still in a control group of the service that is gone.
+      const hiding = (await systemd.sure("pgrep", "-xf", "sleep 4712")).trim();
+      const groupOfHiding = () => systemd.sure("grep", "^0:", `/proc/${hiding}/cgroup`);
+      assertMatch(await groupOfHiding(), /\/testflinger-agent@a\.service\/job-a-.*\/test$/m);
       const first = await systemd.unit(HOST);
       assertEquals([first.ActiveState, first.NRestarts], ["active", "0"]);
 
@@ -117,13 +124,18 @@ Deno.test({
         return /\na +test .*\nb +waiting /.test(stdout);
       });
       assertEquals(sandbox.state(job), "test");
+      await systemd.sure(...install, "--config-dir", "/etc/testflinger-agent");
+      assertEquals(sandbox.state(job), "test");
+      assertMatch(await groupOfHiding(), /\/testflinger-agent@a\.service\/job-a-/);
       await systemd.sure("touch", "/tmp/go");
       await until("the job is complete", () => sandbox.state(job) === "complete");
+      assertEquals((await systemd.run("pgrep", "-xf", "sleep 4712")).code, 1);
+      const groups = ["find", "/sys/fs/cgroup", "-name", `job-*-${job}`];
+      assertEquals(await systemd.sure(...groups), "");
       assertEquals(sandbox.log(job, "output").split(/begun|ended/).length, 3);
       assertEquals(sandbox.result(job)?.test_status, 0);
 
       // And away, from either form.
-      await systemd.sure(...install, "--config-dir", "/etc/testflinger-agent");
       const tooEarly = await systemd.run(...install, "--uninstall");
       assertStringIncludes(tooEarly.stderr, `agents are running: ${HOST}`);
       await systemd.sure(...install, "--uninstall", "--stop");

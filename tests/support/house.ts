@@ -1,6 +1,6 @@
 /** An agent that is a process of its own, again and again, with one server and one set of folders. */
 import { join } from "node:path";
-import { type AgentProcess, startProgram } from "./agent_process.ts";
+import { type AgentProcess, type ProgramOptions, startProgram } from "./agent_process.ts";
 import type { TestHost } from "./injected_main.ts";
 import { Lab } from "./lab.ts";
 
@@ -46,9 +46,14 @@ export class House implements AsyncDisposable {
     await Deno.writeTextFile(this.at(name), "");
   }
 
-  /** Starts the agent. */
-  start(host: TestHost = {}): AgentProcess {
-    this.#agent = startProgram(["-c", this.file], { host });
+  /**
+   * Starts the agent.
+   *
+   * @param options how, and which one, if not the checkout's modules.
+   */
+  start(host: TestHost = {}, options: ProgramOptions = {}): AgentProcess {
+    const what = options.program === undefined ? { host } : {};
+    this.#agent = startProgram(["-c", this.file], { ...what, ...options });
     return this.#agent;
   }
 
