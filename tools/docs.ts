@@ -137,8 +137,9 @@ function commands(): string {
       [
         "1",
         "the agent must be started again (or what `--restart-status` says), or could not start; " +
-        "something failed: a phase of `try`, a check of `doctor`, an agent with a problem in " +
-        "`status`, a warning with `check --strict`",
+        "something failed: a phase of `try`, a check of `doctor`, in `status` an agent " +
+        "that does not run or hangs, or whose configuration has mistakes (though it may run on with the " +
+        "one before), a warning with `check --strict`",
       ],
       ["2", "the configuration, the job file or the command line is wrong; nothing was done"],
       ["3", "the request was not carried out within `--timeout`; it stays in force"],

@@ -15,6 +15,10 @@ export const statusCommand: Command = {
     },
     { line: "testflinger-agent status rpi4-1", does: "everything about one agent" },
     { line: "testflinger-agent status --all --format json", does: "for a program" },
+    {
+      line: "testflinger-agent status >/dev/null || echo trouble",
+      does: "exit status 1: one does not run, hangs, or its configuration has mistakes",
+    },
   ],
   async run(line, io) {
     const format = readFormat(line, io);
@@ -40,7 +44,7 @@ export const statusCommand: Command = {
     } else {
       io.stdout(statusTable(entries));
     }
-    const isWell = chosen.isComplete &&
+    const isWell = chosen.isComplete && !chosen.isBroken &&
       entries.every(({ answer }) => answer.kind === "running" && answer.status.healthy);
     return isWell ? 0 : 1;
   },

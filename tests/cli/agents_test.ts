@@ -249,6 +249,9 @@ Deno.test("a running agent is found and asked whatever has become of its configu
         const status = await run("status", ...named);
         assertStringIncludes(status.stdout, `${agentId}  test for `, `${what}: ${status.stderr}`);
         assertStringIncludes(status.stdout, jobId, what);
+        // The next start would fail. By its id the agent is looked for where agents are set up.
+        const isSeen = complaint !== "" && named.length > 1;
+        assertEquals(status.status, isSeen ? 1 : 0, what);
         // By its id it is found without its file.
         if (named.length > 1 && complaint !== "") {
           assertStringIncludes(status.stderr, `${file} cannot be used: `, what);

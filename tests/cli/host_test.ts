@@ -38,6 +38,11 @@ Deno.test("reload has a host take up what was added, changed and removed, and sa
     ),
   );
   assertEquals(lab.sandbox.state(job), "test");
+  const withBroken = await run("status", ...on);
+  assertEquals(withBroken.status, 1);
+  assertStringIncludes(withBroken.stderr, `${broken} cannot be used: `);
+  assertMatch(withBroken.stdout, new RegExp(`\n${lab.id("a")} +waiting `));
+  assertEquals((await run("status", lab.id("b"), ...on)).status, 0);
   await lab.until(() => lab.sandbox.agent(lab.id("c"))?.location === "rack 8", "c has changed");
   assertEquals(lab.shown("d"), ["offline", "Agent removed from its host"]);
   await lab.waiting("e");
@@ -50,6 +55,7 @@ Deno.test("reload has a host take up what was added, changed and removed, and sa
     stdout: `process ${lab.process.pid} has read its configurations again: 4 agents\n`,
     stderr: "",
   });
+  assertEquals((await run("status", ...on)).status, 0);
 });
 
 Deno.test("reload after an upgrade comes back when the next process has all agents and their jobs", async () => {

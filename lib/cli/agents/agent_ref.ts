@@ -48,6 +48,8 @@ export type AgentRead =
   | {
     ok: false;
     message: string;
+    /** This user may not read it, which says nothing of what is in it. */
+    isForbidden: boolean;
     /** Enough can be read to find an agent that runs, or ran, with it. */
     agent: AgentRef | undefined;
   };
@@ -74,14 +76,26 @@ export async function readAgentRef(file: string): Promise<AgentRead> {
   return {
     ok: false,
     message: `${file} cannot be used: ${place}${key}${first?.message ?? ""}${others}`,
+    isForbidden: await isForbidden(file),
     agent,
   };
+}
+
+async function isForbidden(file: string): Promise<boolean> {
+  try {
+    (await Deno.open(file)).close();
+    return false;
+  } catch (error) {
+    return error instanceof Deno.errors.PermissionDenied;
+  }
 }
 
 /** All agents that can be found, by their ids, and what was in the way. */
 export interface FoundAgents {
   agents: AgentRef[];
   complaints: string[];
+  /** Configurations with mistakes; an agent may run with what was in one before. */
+  broken: Set<string>;
   /** Whether nothing is known of some agent. */
   isComplete: boolean;
 }
@@ -130,6 +144,7 @@ export async function findAgents(
   const folders = new Set([configFolder ?? CONFIG_FOLDER, ...hostFolder ? [hostFolder] : []]);
   const agents = new Map<string, AgentRef>();
   const complaints: string[] = [];
+  const broken = new Set<string>();
   let unknown = 0;
   // First what runs: a configuration may have been changed, or broken, since it was read.
   const running = await runningAgents(sharedFolder);
@@ -148,6 +163,7 @@ export async function findAgents(
     for (const file of configs) {
       const read = await readAgentRef(file);
       if (!read.ok) complaints.push(read.message);
+      if (!read.ok && !read.isForbidden) broken.add(file);
       const { agent } = read;
       if (agent !== undefined && !agents.has(agent.id)) agents.set(agent.id, agent);
       if (agent === undefined && !files.has(file)) unknown++;
@@ -157,6 +173,7 @@ export async function findAgents(
     agents: [...agents.values()].sort((a, b) => a.id.localeCompare(b.id)),
     isComplete: unknown === 0,
     complaints,
+    broken,
   };
 }
 

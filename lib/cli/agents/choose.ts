@@ -19,6 +19,8 @@ export interface Chosen {
   agents: AgentRef[];
   /** False: there are agents of which nothing is known, because a configuration cannot be used. */
   isComplete: boolean;
+  /** The configuration of one of them has mistakes: it runs on with what was there before, or not at all. */
+  isBroken: boolean;
 }
 
 /**
@@ -48,15 +50,15 @@ export async function chooseAgents(
     }
     const more = await byIds(positionals, { io, found: await findAgents(places) });
     return {
-      agents: [...chosen.agents, ...more ?? []],
+      agents: [...chosen.agents, ...more?.agents ?? []],
       isComplete: chosen.isComplete && more !== undefined,
+      isBroken: chosen.isBroken || more?.isBroken === true,
     };
   }
   if (positionals.length > 0) {
-    const agents = await byIds(positionals, { io, found: await findAgents(places) });
-    return agents === undefined ? undefined : { agents, isComplete: true };
+    return await byIds(positionals, { io, found: await findAgents(places) });
   }
-  const { agents, complaints, isComplete } = await findAgents(places);
+  const { agents, complaints, isComplete, broken } = await findAgents(places);
   for (const complaint of complaints) io.stderr(`${complaint}\n`);
   if (agents.length === 0) {
     io.stderr(
@@ -69,7 +71,7 @@ export async function chooseAgents(
     io.stderr(`Which agent? Name one or more of them, or --all: ${ids(agents)}\n`);
     return undefined;
   }
-  return { agents, isComplete };
+  return { agents, isComplete, isBroken: broken.size > 0 };
 }
 
 /** The agents of a folder of configurations, or those of them that are named. */
@@ -87,13 +89,11 @@ async function chooseIn(
     io.stderr(`--config-dir must be a folder that can be read: ${folder}\n`);
     return undefined;
   }
-  if (positionals.length > 0) {
-    const agents = await byIds(positionals, { io, found });
-    return agents === undefined ? undefined : { agents, isComplete: true };
-  }
+  if (positionals.length > 0) return await byIds(positionals, { io, found });
   for (const complaint of found.complaints) io.stderr(`${complaint}\n`);
-  if (found.agents.length > 0) return found;
-  if (found.isComplete) io.stderr(`There is no agent's configuration in ${folder}\n`);
+  const { agents, isComplete, broken } = found;
+  if (agents.length > 0) return { agents, isComplete, isBroken: broken.size > 0 };
+  if (isComplete) io.stderr(`There is no agent's configuration in ${folder}\n`);
   return undefined;
 }
 
@@ -102,6 +102,7 @@ async function readAll(
   { io, places }: { io: Io; places: AgentPlaces | undefined },
 ): Promise<Chosen> {
   const agents: AgentRef[] = [];
+  let isBroken = false;
   for (const file of files) {
     const read = await readAgentRef(file);
     const isRunning = read.agent !== undefined &&
@@ -113,22 +114,23 @@ async function readAll(
       ? ""
       : "; the running agent keeps its previous configuration";
     if (!read.ok) io.stderr(`${read.message}${note}\n`);
+    isBroken ||= !read.ok && !read.isForbidden;
     if (agent !== undefined) agents.push({ ...agent, file });
   }
-  return { agents, isComplete: agents.length === files.length };
+  return { agents, isComplete: agents.length === files.length, isBroken };
 }
 
 async function byIds(
   wanted: readonly string[],
-  { io, found: { agents, complaints } }: { io: Io; found: FoundAgents },
-): Promise<AgentRef[] | undefined> {
+  { io, found: { agents, complaints, broken } }: { io: Io; found: FoundAgents },
+): Promise<Chosen | undefined> {
   const chosen: AgentRef[] = [];
   for (const id of wanted) {
     const agent = agents.find((one) => one.id === id);
     if (agent !== undefined) {
       chosen.push(agent);
-      const broken = complaints.find((text) => text.startsWith(`${agent.file} `));
-      if (broken !== undefined) io.stderr(`${broken}\n`);
+      const complaint = complaints.find((text) => text.startsWith(`${agent.file} `));
+      if (complaint !== undefined) io.stderr(`${complaint}\n`);
       continue;
     }
     for (const complaint of complaints) io.stderr(`${complaint}\n`);
@@ -143,7 +145,11 @@ async function byIds(
     io.stderr(`There is no agent '${id}' on this host; ${hint}\n`);
     return undefined;
   }
-  return chosen;
+  return {
+    agents: chosen,
+    isComplete: true,
+    isBroken: chosen.some(({ file }) => broken.has(file)),
+  };
 }
 
 function ids(agents: readonly AgentRef[]): string {
