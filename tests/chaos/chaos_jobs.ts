@@ -29,6 +29,14 @@ const LOADER_SECRETS = { PATH: "/nonexistent", LD_PRELOAD: "/nonexistent.so" };
 /** What the agent says of each of them. */
 export const LEFT_OUT = /^WARNING: The secret "(PATH|LD_PRELOAD)" is left out: .*\n/gm;
 
+/** What jobs do that is no good, and how many of them. */
+export const JOB_FAULTS = {
+  "sparse artifact": 0.15,
+  "sparse serial log": 0.15,
+  "hiding process": 0.2,
+  "loader secrets": 0.3,
+} as const;
+
 /** A job by chance. */
 export function randomJob(random: Random): ChaosJob {
   return {
@@ -37,11 +45,11 @@ export function randomJob(random: Random): ChaosJob {
     // Not 46: that would take the agent offline.
     exit: random.chance(0.2) ? random.int(1, 45) : 0,
     artifact: random.chance(0.6),
-    sparse: random.chance(0.15),
-    serial: random.chance(0.15),
-    hiding: random.chance(0.2),
+    sparse: random.chance(JOB_FAULTS["sparse artifact"]),
+    serial: random.chance(JOB_FAULTS["sparse serial log"]),
+    hiding: random.chance(JOB_FAULTS["hiding process"]),
     provision: random.chance(0.5),
-    loader: random.chance(0.3),
+    loader: random.chance(JOB_FAULTS["loader secrets"]),
     attachment: random.chance(0.3),
   };
 }

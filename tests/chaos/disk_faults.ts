@@ -5,7 +5,7 @@ import { removeTree } from "../../lib/remove_tree.ts";
 import type { Random } from "./random.ts";
 
 /** What can happen to the journal of a job, or to its working folder. */
-const DISK_FAULTS = [
+export const DISK_FAULTS = [
   "zeros at the end",
   "a flipped byte",
   "a torn line",

@@ -17,7 +17,7 @@ import {
 import type { Random } from "./random.ts";
 
 /** What can happen to a request. */
-const FAULTS = [
+export const FAULTS = [
   "delay",
   "reset before",
   "reset after",

@@ -29,7 +29,15 @@ const DAMAGE_RATE = 0.15;
 /** What a job does not notice. */
 const HARMLESS = ["SIGKILL", "SIGKILL", "SIGHUP", "SIGSTOP", undefined] as const;
 /** What ends it, besides. */
-const HARMFUL = [...HARMLESS, "SIGTERM", "reboot"] as const;
+export const HARMFUL = [...HARMLESS, "SIGTERM", "reboot"] as const;
+
+/** What a server does to an agent, and how often. */
+export const SERVER_FAULTS = {
+  "expired tokens": 0.05,
+  "spoiled tokens": 0.05,
+  "forgotten agent": 0.05,
+  "forgotten job": 0.04,
+} as const;
 
 /** What has happened to a job that was just submitted. */
 const UNTOUCHED = { cancelled: false, damaged: false, forgotten: false, cutOff: false };
@@ -185,10 +193,12 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       const what = random.pick(happenings);
       const target = random.pick(submitted as [Submitted, ...Submitted[]]);
       if (random.chance(0.12)) target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
-      if (random.chance(0.05)) sandbox.expireAccessTokens();
-      if (random.chance(0.05)) sandbox.spoilAccessTokens();
-      if (random.chance(0.05)) sandbox.forgetAgent(random.pick(agentIds));
-      if (random.chance(0.04) && generation === "current") {
+      if (random.chance(SERVER_FAULTS["expired tokens"])) sandbox.expireAccessTokens();
+      if (random.chance(SERVER_FAULTS["spoiled tokens"])) sandbox.spoilAccessTokens();
+      if (random.chance(SERVER_FAULTS["forgotten agent"])) {
+        sandbox.forgetAgent(random.pick(agentIds));
+      }
+      if (random.chance(SERVER_FAULTS["forgotten job"]) && generation === "current") {
         target.forgotten = true;
         sandbox.forgetJob(target.jobId);
       }
