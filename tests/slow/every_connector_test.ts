@@ -5,6 +5,7 @@
  */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { Lab } from "../support/lab.ts";
 import { SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
 import { httpStub } from "../connectors/support/stubs.ts";
@@ -268,6 +269,14 @@ esac
     { mode: 0o755 },
   );
 }
+
+/** Tests of their own have the whole jobs of these. */
+const ELSEWHERE = ["multi", "muxpi"];
+
+Deno.test("each device connector has a whole job here or in tests/e2e", () => {
+  const here = SCENES.map(({ connector }) => connector);
+  assertEquals([...here, ...ELSEWHERE].toSorted(), CONNECTOR_NAMES.toSorted());
+});
 
 for (const scene of SCENES) {
   const { connector, config, provisionData, done = [], user } = scene;
