@@ -1,7 +1,8 @@
-/** Who may do what: roles, access tokens, refresh tokens. */
-import type { Context, MiddlewareHandler } from "hono";
+/** Who may do what: roles, access tokens, refresh tokens, and the endpoints that give them. */
+import { type Context, Hono, type MiddlewareHandler } from "hono";
+import * as z from "zod";
 import type { Clock } from "../clock.ts";
-import { RefusedRequest } from "./answers.ts";
+import { json, readBody, RefusedRequest, words } from "./wire_form.ts";
 
 /** What a token lets its holder do. */
 export type Role = "admin" | "manager" | "contributor" | "agent";
@@ -162,4 +163,23 @@ function decodeBase64(text: string): string {
   } catch {
     return "";
   }
+}
+
+const RefreshRequest = z.strictObject({ refresh_token: z.string().min(1) });
+
+/** `/v1/oauth2...`: getting an access token. */
+export function tokenRoutes(auth: Auth): Hono {
+  const app = new Hono({ strict: false });
+
+  app.post("/oauth2/refresh", async (c) => {
+    const { refresh_token: token } = await readBody(c, RefreshRequest);
+    return json(c, auth.refresh(token));
+  });
+
+  app.post("/oauth2/token", (c) => {
+    const answer = auth.login(c.req.header("Authorization"));
+    return typeof answer === "string" ? words(c, answer, 401) : json(c, answer);
+  });
+
+  return app;
 }

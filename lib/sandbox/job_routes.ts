@@ -1,15 +1,23 @@
 /** `/v1/job...`: submitting, handing out, cancelling, attachments, events. */
 import { type Context, Hono } from "hono";
 import { EventsUpdate } from "../server/schema.ts";
-import { json, nothing, RefusedRequest, words } from "./answers.ts";
 import { PEOPLE } from "./auth.ts";
-import { check, checkJobId, isJobId, readBody } from "./body.ts";
-import { agentOf } from "./cookie.ts";
-import { dateOf, malformedDate } from "./dates.ts";
 import { JobAction, JobSearch, JobSubmission } from "./job_schema.ts";
 import { isOver } from "./job_store.ts";
 import { readUpload, streamFile } from "./upload.ts";
-import { deliver } from "./webhook.ts";
+import {
+  agentOf,
+  check,
+  checkJobId,
+  dateOf,
+  isJobId,
+  json,
+  malformedDate,
+  nothing,
+  readBody,
+  RefusedRequest,
+  words,
+} from "./wire_form.ts";
 import type { World } from "./world.ts";
 
 /** Without a token, a reservation may last no longer. */
@@ -164,4 +172,41 @@ function query(c: Context): Record<string, unknown> {
     if (values !== undefined) parameters[name] = values;
   }
   return parameters;
+}
+
+/** As long as the real server waits for a webhook. */
+const WEBHOOK_TIMEOUT_MS = 3000;
+
+/**
+ * Puts the events to the webhook and answers what it answers.
+ *
+ * @throws RefusedRequest 500 when the webhook refuses our authority, 504 when it is too slow, 502 when it
+ *   is not there.
+ */
+async function deliver(
+  webhook: string,
+  update: Omit<EventsUpdate, "job_status_webhook">,
+): Promise<Response> {
+  let answer: Response;
+  let body: string;
+  try {
+    answer = await fetch(webhook, {
+      method: "PUT",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(update),
+      redirect: "manual",
+      signal: AbortSignal.timeout(WEBHOOK_TIMEOUT_MS),
+    });
+    body = await answer.text();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "TimeoutError") {
+      throw new RefusedRequest(504, "Webhook Timeout");
+    }
+    throw new RefusedRequest(502, "Webhook unreachable");
+  }
+  if (answer.status === 401 || answer.status === 403) {
+    throw new RefusedRequest(500, "Webhook authentication failed");
+  }
+  const empty = body === "" || answer.status === 204 || answer.status === 304;
+  return new Response(empty ? null : body, { status: answer.status });
 }

@@ -1,8 +1,7 @@
 /** The jobs of a sandbox: what was submitted, what became of it, what was uploaded for it. */
 import type { Clock } from "../clock.ts";
 import type { JobEvent } from "../server/schema.ts";
-import { JobLog, type LogType, type StoredFragment } from "./job_log.ts";
-import type { JobLogs } from "./result_text.ts";
+import { JobLog, type JobLogs, type LogType, type StoredFragment } from "./job_log.ts";
 import type { StoredFile } from "./upload.ts";
 
 /** A job as the server keeps it. */

@@ -1,7 +1,7 @@
 /** A small page of the sandbox, for people who try things: queues, jobs, agents, logs. No scripts. */
 import { Hono } from "hono";
 import { html, raw } from "hono/html";
-import { checkJobId } from "./body.ts";
+import { checkJobId } from "./wire_form.ts";
 import type { JobLog } from "./job_log.ts";
 import type { StoredJob } from "./job_store.ts";
 import type { World } from "./world.ts";

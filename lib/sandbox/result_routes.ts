@@ -3,12 +3,19 @@ import { type Context, Hono, type MiddlewareHandler } from "hono";
 import * as z from "zod";
 import { type Phase, PHASES } from "../phases.ts";
 import { LogFragment, ResultUpdate } from "../server/schema.ts";
-import { json, nothing, RefusedRequest, words } from "./answers.ts";
+import {
+  checkJobId,
+  describeIssues,
+  isJobId,
+  json,
+  nothing,
+  readBody,
+  RefusedRequest,
+  words,
+} from "./wire_form.ts";
 import { PEOPLE } from "./auth.ts";
-import { checkJobId, describeIssues, isJobId, readBody } from "./body.ts";
-import { LOG_KEYS, LOG_TYPES, type LogType, streamText } from "./job_log.ts";
+import { LOG_KEYS, LOG_TYPES, logText, type LogType, resultText, streamText } from "./job_log.ts";
 import type { StoredJob } from "./job_store.ts";
-import { logText, resultText } from "./result_text.ts";
 import { readUpload, streamFile } from "./upload.ts";
 import type { World } from "./world.ts";
 

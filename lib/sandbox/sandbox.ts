@@ -9,15 +9,13 @@ import type { Phase } from "../phases.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { agentRoutes } from "./agent_routes.ts";
 import { AgentStore, type StoredAgent, type StoredProvisionLog } from "./agent_store.ts";
-import { json, RefusedRequest, words } from "./answers.ts";
-import { Auth, type Role } from "./auth.ts";
+import { type DateForm, json, RefusedRequest, words } from "./wire_form.ts";
+import { Auth, type Role, tokenRoutes } from "./auth.ts";
 import { Changes } from "./changes.ts";
-import type { DateForm } from "./dates.ts";
 import type { LogType, StoredFragment } from "./job_log.ts";
 import { jobRoutes } from "./job_routes.ts";
 import { SandboxJobs } from "./job_store.ts";
 import { resultRoutes, resultValues } from "./result_routes.ts";
-import { tokenRoutes } from "./token_routes.ts";
 import { joined } from "./upload.ts";
 
 /** How a sandbox behaves. */
@@ -284,7 +282,7 @@ function makeApp(world: Parameters<typeof jobRoutes>[0]): Hono {
     return c.redirect(url.href, 308);
   });
   app.route("/", pageRoutes(world));
-  app.route("/v1", tokenRoutes(world));
+  app.route("/v1", tokenRoutes(world.auth));
   app.route("/v1", jobRoutes(world));
   app.route("/v1", resultRoutes(world));
   app.route("/v1", agentRoutes(world));

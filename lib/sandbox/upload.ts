@@ -2,7 +2,7 @@
  * Reading a `multipart/form-data` upload as a stream, so that an archive costs its own size in
  * memory and no more.
  */
-import { RefusedRequest } from "./answers.ts";
+import { RefusedRequest } from "./wire_form.ts";
 
 /** A file, in the pieces in which it came. */
 export interface StoredFile {

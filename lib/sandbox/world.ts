@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import type { AgentStore } from "./agent_store.ts";
 import type { Auth } from "./auth.ts";
-import type { DateForm } from "./dates.ts";
+import type { DateForm } from "./wire_form.ts";
 import type { SandboxJobs } from "./job_store.ts";
 
 /** The state of a sandbox, and how it was asked to behave. */

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import fc from "fast-check";
-import { RefusedRequest } from "../../lib/sandbox/answers.ts";
+import { RefusedRequest } from "../../lib/sandbox/wire_form.ts";
 import { joined, readUpload } from "../../lib/sandbox/upload.ts";
 
 const latin = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(0));
