@@ -40,6 +40,7 @@ const LEAVES = [
   "lib/progress.ts",
   "lib/remove_tree.ts",
   "lib/shell.ts",
+  "lib/utf8.ts",
   "lib/version.ts",
 ];
 

@@ -1,3 +1,5 @@
+import { cutAtStart } from "../utf8.ts";
+
 /** The end of a stream of bytes, in a fixed amount of memory. */
 export interface Tail {
   push(bytes: Uint8Array): void;
@@ -42,17 +44,10 @@ export function createTail(size: number): Tail {
       const all = new Uint8Array(size);
       all.set(ring.subarray(at));
       all.set(ring.subarray(0, at), size - at);
-      return all.subarray(beginOfCharacter(all));
+      return all.subarray(cutAtStart(all));
     },
     clear() {
       total = 0;
     },
   };
-}
-
-/** Continuation bytes (10xxxxxx) at the front belong to a character that was cut off. */
-function beginOfCharacter(bytes: Uint8Array): number {
-  let at = 0;
-  while (at < 3 && at < bytes.length && ((bytes[at] ?? 0) & 0xc0) === 0x80) at++;
-  return at;
 }

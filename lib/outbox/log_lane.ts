@@ -1,10 +1,10 @@
 /** Brings one log of a job to the server: in order, piece by piece, and no piece twice. */
 import { type Answer, isFinal } from "../server/api.ts";
 import type { Phase } from "../phases.ts";
+import { cutAtEnd } from "../utf8.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
 import { LOG_NAMES, type LogName, type LogState, type Piece } from "./entries.ts";
 import { deliveredBefore, regionAt } from "./job_state.ts";
-import { wholeCharacters } from "./whole_characters.ts";
 
 /** A chatty job makes at most five requests a second for its log. */
 const BETWEEN_FRAGMENTS_MS = 200;
@@ -111,7 +111,7 @@ export class LogLane {
     let to = Math.min(end, from + LARGEST_FRAGMENT_BYTES);
     if (to < end) {
       const bytes = await outbox.readLog(log, from, to);
-      to = from + wholeCharacters(bytes);
+      to = from + bytes.length - cutAtEnd(bytes);
     }
     outbox.append({ t: "fragment", log, number, phase, from, to });
     await outbox.sync().catch(() => {}); // A disk that cannot sync must not hold up the log.

@@ -8,6 +8,7 @@ import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
+import { cutAtEnd } from "../utf8.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message, type Source } from "./entries.ts";
 import { JournalFile, type JournalHook, openOwnFile } from "./journal.ts";
@@ -19,7 +20,6 @@ import {
   lengthOf,
   reachesBeyond,
 } from "./job_state.ts";
-import { wholeCharacters } from "./whole_characters.ts";
 
 /** Given up when the disk is full, so that a job can still be brought to its end in good order. */
 const RESERVED_BYTES = 256 * 1024;
@@ -463,5 +463,5 @@ function wholeLength(file: Deno.FsFile, size: number): number {
   const end = new Uint8Array(size - from);
   file.seekSync(from, Deno.SeekMode.Start);
   const read = file.readSync(end) ?? 0;
-  return from + wholeCharacters(end.subarray(0, read));
+  return from + read - cutAtEnd(end.subarray(0, read));
 }

@@ -1,7 +1,10 @@
 /** Posts the outcome of a job in words that the server understands. */
+import { PHASES } from "../phases.ts";
 import { type Answer, type Generation, isFinal, type ServerApi } from "../server/api.ts";
-import type { PhaseStatuses } from "../server/schema.ts";
-import { legacyOutcome } from "./legacy_outcome.ts";
+import type { PhaseStatuses, ResultUpdate } from "../server/schema.ts";
+import { cutAtStart } from "../utf8.ts";
+import { LOG_NAMES } from "./entries.ts";
+import { statusesOf } from "./job_state.ts";
 import type { Outbox } from "./outbox.ts";
 
 /** What a server answers to a result that its store cannot hold. */
@@ -15,7 +18,7 @@ function isRefused(answer: Answer<void>, status: number): boolean {
 }
 
 /** What posting an outcome needs. */
-export interface OutcomePostOptions {
+interface OutcomePostOptions {
   server: ServerApi;
   /** How much of the end of each log the outcome carries on a legacy server, in bytes. */
   outputBytes: number;
@@ -70,4 +73,29 @@ async function postLegacyOutcome(
     );
     if (!isRefused(answer, PAYLOAD_TOO_LARGE) || bytes === 0) return answer;
   }
+}
+
+/**
+ * The outcome of the job in `outbox`, with at most the last `outputBytes` bytes of each phase's logs.
+ */
+async function legacyOutcome(outbox: Outbox, outputBytes: number): Promise<ResultUpdate> {
+  const outcome: ResultUpdate = { job_state: "complete" };
+  const statuses = statusesOf(outbox.state);
+  for (const phase of PHASES) {
+    const status = statuses[phase];
+    if (status !== undefined) outcome[`${phase}_status`] = status;
+  }
+  for (const log of LOG_NAMES) {
+    const { regions } = outbox.state.logs[log];
+    for (const [index, { phase, from }] of regions.entries()) {
+      const end = regions[index + 1]?.from ?? outbox.length(log);
+      const start = Math.max(from, end - outputBytes);
+      if (start >= end) continue;
+      const bytes = await outbox.readLog(log, start, end);
+      const text = new TextDecoder().decode(bytes.subarray(cutAtStart(bytes)));
+      const key = `${phase}_${log}` as const;
+      outcome[key] = `${outcome[key] ?? ""}${text}`;
+    }
+  }
+  return outcome;
 }

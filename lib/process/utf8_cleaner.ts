@@ -1,4 +1,5 @@
 import { isUtf8 } from "node:buffer";
+import { cutAtEnd } from "../utf8.ts";
 import { type ByteStage, concat, NO_BYTES } from "./bytes.ts";
 
 /**
@@ -16,7 +17,7 @@ export function utf8Cleaner(): ByteStage & { readonly held: number } {
     },
     push(bytes) {
       const text = concat(held, bytes);
-      const end = text.byteLength - incompleteTail(text);
+      const end = text.byteLength - cutAtEnd(text);
       // A copy, or the few bytes would keep the whole chunk.
       held = end === text.byteLength ? NO_BYTES : text.slice(end);
       return cleanUtf8(text.subarray(0, end));
@@ -33,18 +34,4 @@ export function utf8Cleaner(): ByteStage & { readonly held: number } {
 export function cleanUtf8(bytes: Uint8Array): Uint8Array {
   if (isUtf8(bytes)) return bytes;
   return new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
-}
-
-/**
- * Length of the end of `bytes` that the next bytes may complete to one character. Cutting before a
- * byte that can begin a character is always right: to the decoder, it ends whatever was before.
- */
-function incompleteTail(bytes: Uint8Array): number {
-  const length = bytes.byteLength;
-  for (let tail = 1; tail <= 3 && tail <= length; tail++) {
-    const byte = bytes[length - tail] ?? 0;
-    if (byte < 0x80) return 0;
-    if (byte >= 0xc0) return tail < (byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2) ? tail : 0;
-  }
-  return 0;
 }
