@@ -25,7 +25,7 @@ import { KeptSecrets } from "./kept_secrets.ts";
 import { type Lock, takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
 import { StateFile } from "./state_file.ts";
-import { refuseJob } from "./refuse_job.ts";
+import { refuseJob } from "./ask_for_job.ts";
 import { LAST_STATE_MS, Reporter } from "./reporter.ts";
 import { PollLoop } from "./poll_loop.ts";
 import { DesiredState, REMOVED_COMMENT, STOPPED_COMMENT } from "./desired_state.ts";

@@ -1,6 +1,11 @@
 /** Asks the server for a job, so that none is lost that it hands out. */
+import type { Job } from "../job/job.ts";
 import type { StopSignals } from "../job/job_context.ts";
-import type { Answer, JobOffer } from "../server/api.ts";
+import type { Log } from "../log.ts";
+import type { Connectivity } from "../outbox/connectivity.ts";
+import { type Answer, isFinal, type JobOffer, type ServerApi } from "../server/api.ts";
+import { Backoff } from "../server/backoff.ts";
+import type { ResultUpdate } from "../server/schema.ts";
 import type { AgentContext } from "./context.ts";
 
 /**
@@ -12,7 +17,7 @@ const LAST_ANSWER_MS = 30_000;
 const LAST_ANSWER_BEFORE_LEAVING_MS = 1_500;
 
 /** What asking for a job needs. */
-export interface AskOptions extends AgentContext {
+interface AskOptions extends AgentContext {
   signals: StopSignals;
 }
 
@@ -59,5 +64,41 @@ async function patiently<T>(
     return await call(AbortSignal.any([over.signal, signals.forceStop]));
   } finally {
     over.abort();
+  }
+}
+
+/** Why it is refused, and who is told. */
+interface RefuseOptions {
+  reason: string;
+  /** Where its record should have been. */
+  folder: string;
+  server: ServerApi;
+  connectivity: Connectivity;
+  log: Log;
+  /** Ends it. */
+  signal: AbortSignal;
+}
+
+/** Without a record nothing can be promised: the job is ended at once, so that nobody waits for it. */
+export async function refuseJob(job: Job, options: RefuseOptions): Promise<void> {
+  const { reason, folder, server, connectivity, log, signal } = options;
+  log.error(
+    `Cannot keep a record of job ${job.jobId}, which is ended as failed: ${reason}. ` +
+      `Mend ${folder}.`,
+  );
+  // In the words of either generation, since nothing tells which one this is; and if need be in few.
+  const outcomes: ResultUpdate[] = [
+    { status: { setup: 1 }, job_state: "complete" },
+    { setup_status: 1, job_state: "complete" },
+    { job_state: "complete" },
+  ];
+  for (const outcome of outcomes) {
+    const backoff = new Backoff();
+    while (!signal.aborted) {
+      const answer = await server.postResult(job.jobId, outcome, signal);
+      if (answer.ok || answer.kind === "forgotten") return;
+      if (isFinal(answer)) break;
+      await connectivity.pause(backoff.next(answer.retryAfterMs), signal).catch(() => {});
+    }
   }
 }

@@ -30,7 +30,7 @@ export type LeaveReason =
   | "drained";
 
 /** What may be asked of an agent that runs. */
-export interface AgentRequests {
+interface AgentRequests {
   /** Restart when it is online and no job runs. Remembered until it is carried out. */
   restart(): void;
   /** Take no more jobs; as a marker file does. Says what became of it. */
@@ -49,4 +49,42 @@ export interface AgentRequests {
 export interface AgentControl {
   /** From now on `requests` is told, beginning with what has been asked already. */
   listen(requests: AgentRequests): void;
+}
+
+/** What is asked of one agent. */
+export class Control implements AgentControl {
+  #requests: AgentRequests | undefined;
+  #asked: ((requests: AgentRequests) => void)[] = [];
+
+  listen(requests: AgentRequests): void {
+    this.#requests = requests;
+    for (const ask of this.#asked.splice(0)) ask(requests);
+  }
+
+  restart(): void {
+    this.#ask((requests) => requests.restart());
+  }
+
+  /** Passes on what is asked by a person, who is told when it could not be. */
+  async askNow(ask: (requests: AgentRequests) => Promise<string>): Promise<string> {
+    if (this.#requests === undefined) return "The agent is about to begin; try again in a moment.";
+    return await ask(this.#requests);
+  }
+
+  leave(why: LeaveReason): void {
+    this.#ask((requests) => requests.leave(why));
+  }
+
+  handOver(): void {
+    this.#ask((requests) => requests.handOver());
+  }
+
+  stop(signal: string, again: boolean): void {
+    this.#ask((requests) => requests.stop(signal, again));
+  }
+
+  #ask(ask: (requests: AgentRequests) => void): void {
+    if (this.#requests === undefined) this.#asked.push(ask);
+    else ask(this.#requests);
+  }
 }

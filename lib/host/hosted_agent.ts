@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { type AgentEnd, runAgent } from "../agent/agent.ts";
 import { prepareFolders } from "../agent/folders.ts";
-import type { ControlGroupsResult, LeaveReason } from "../agent/context.ts";
+import { Control, type ControlGroupsResult, type LeaveReason } from "../agent/context.ts";
 import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
@@ -28,10 +28,8 @@ import { createServerClient } from "../server/client.ts";
 import type { Connections } from "../server/connections.ts";
 import { VERSION } from "../version.ts";
 import type { Wanted } from "./configurations.ts";
-import { Control } from "./control.ts";
-import { watchRequests } from "./pending_requests.ts";
+import { watchFreeSpace, watchRequests } from "./watches.ts";
 import { ServerPages } from "./server_pages.ts";
-import { watchFreeSpace } from "./free_space.ts";
 
 /** What the agents of a process share. */
 export interface SharedByAgents {

@@ -3,7 +3,6 @@
  * to nothing and is called before anything else is loaded; what arrives before somebody listens is
  * kept.
  */
-import { onRestartSignal } from "./debugger_guard.ts";
 
 /** The signals that end the process in order. */
 type StopSignal = "SIGTERM" | "SIGINT" | "SIGHUP";
@@ -51,4 +50,94 @@ export function catchSignals(): Signals {
       if (restartAsked) next.restart();
     },
   };
+}
+
+// SIGUSR1 asks the agent for a restart. To the runtime's command-line tool (`deno run`, from 2.9.2
+// on) it means something else as well: open a debugger on 127.0.0.1:9229, where every local account
+// could run code as the agent. No flag, variable or permission switches that off; a signal ignored
+// from the start does not stay ignored, because the runtime installs a handler of its own half a
+// second later; and a blocked one would be blocked in the phases' commands, too.
+//
+// So the program's handler takes the port, the debugger fails to open, and the port is given back
+// some turns of the event loop later. In a few cases of a hundred the runtime is first: then the
+// handler closes the debugger at once (a client that hammered the port during 450 signals never got in).
+//
+// Programs made by `deno compile` have no such debugger; there the guard does no harm.
+
+/** Where the runtime opens its debugger: fixed in the runtime, not configurable. */
+const DEBUGGER_ADDRESS = { hostname: "127.0.0.1", port: 9229 } as const;
+
+/** How often the guard looks again after a signal, and how often in all: 50 ms on an idle loop. */
+const LOOK_INTERVAL_MS = 5;
+
+/**
+ * Counted in turns, not in time: a loop that was blocked runs late timers before the runtime has
+ * come to its own handler, and must not give back the port so early.
+ */
+const LOOKS = 10;
+
+/** The part of `node:inspector` that is used here. */
+interface Inspector {
+  url(): string | undefined;
+  close(): void;
+}
+
+/**
+ * Calls `onRequest` at each SIGUSR1, and keeps the runtime from opening a debugger at that signal.
+ *
+ * Call it before anything else is done in the program: until then the signal kills the process.
+ *
+ * @param onRequest told of each signal, at once; must not block
+ * @returns the way to stop listening (then SIGUSR1 opens the debugger again)
+ */
+export function onRestartSignal(onRequest: () => void): Disposable {
+  let inspector: Inspector | undefined;
+  let port: Deno.Listener | undefined;
+  let timer: ReturnType<typeof setInterval> | undefined;
+  let looksLeft = 0;
+
+  // Not a static import: it costs milliseconds, and nobody can open a debugger before it is there.
+  import("node:inspector").then((module) => {
+    inspector = module.default;
+  });
+
+  const look = () => {
+    port ??= takePort();
+    // The runtime was first, or another process gave the port back at the wrong moment.
+    if (inspector?.url() !== undefined) inspector.close();
+  };
+
+  const release = () => {
+    clearInterval(timer);
+    timer = undefined;
+    port?.close();
+    port = undefined;
+  };
+
+  const handler = () => {
+    look();
+    looksLeft = LOOKS;
+    timer ??= setInterval(() => {
+      look();
+      if (--looksLeft <= 0) release();
+    }, LOOK_INTERVAL_MS);
+    onRequest();
+  };
+
+  Deno.addSignalListener("SIGUSR1", handler);
+  return {
+    [Symbol.dispose]() {
+      Deno.removeSignalListener("SIGUSR1", handler);
+      release();
+    },
+  };
+}
+
+/** The port, or nothing when another process has it: then the debugger cannot have it either. */
+function takePort(): Deno.Listener | undefined {
+  try {
+    return Deno.listen(DEBUGGER_ADDRESS);
+  } catch {
+    return undefined;
+  }
 }

@@ -4,11 +4,10 @@
  */
 import { join } from "node:path";
 import { type AgentEnd, runAgent } from "../../lib/agent/agent.ts";
-import type { LeaveReason } from "../../lib/agent/context.ts";
+import { Control, type LeaveReason } from "../../lib/agent/context.ts";
 import { prepareFolders } from "../../lib/agent/folders.ts";
 import { type HostClock, scaledClock } from "../../lib/clock.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
-import { Control } from "../../lib/host/control.ts";
 import { emitterOf, type Sink } from "../../lib/observe/events.ts";
 import { Connectivity } from "../../lib/outbox/connectivity.ts";
 import { type Sandbox, type SandboxOptions } from "../../lib/sandbox/sandbox.ts";

@@ -9,7 +9,7 @@ import type { Log } from "../../log.ts";
 import { type Phase, PHASES } from "../../phases.ts";
 import { escapeText } from "../../observe/log_format.ts";
 import { combineSinks, emitterOf } from "../../observe/events.ts";
-import { Control } from "../../host/control.ts";
+import { Control } from "../../agent/context.ts";
 import { Connectivity } from "../../outbox/connectivity.ts";
 import { serveSandbox } from "../../sandbox/serve.ts";
 import { createServerClient } from "../../server/client.ts";

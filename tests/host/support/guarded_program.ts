@@ -1,5 +1,5 @@
 /** A program that does nothing but listen for SIGUSR1, with the guard or (`bare`) without it. */
-import { onRestartSignal } from "../../../lib/host/debugger_guard.ts";
+import { onRestartSignal } from "../../../lib/host/signals.ts";
 
 const heard = () => console.log("restart asked");
 if (Deno.args[0] === "bare") Deno.addSignalListener("SIGUSR1", heard);

@@ -1,11 +1,36 @@
-/** What has been asked of an agent and waits, for the end of its job for one. */
+/** What is looked at now and then for an agent: the space on its disks, and what has been asked of it. */
 import { Markers } from "../agent/markers.ts";
 import { StateFile } from "../agent/state_file.ts";
 import type { Clock } from "../clock.ts";
 import { type Emit, type PendingRequests, type Sink, sinkOf } from "../observe/events.ts";
 
+const LOOK_AT_DISKS_EVERY_MS = 30_000;
+
+/** Who is told, and until when. */
+interface FreeSpaceOptions {
+  clock: Clock;
+  emit: Emit;
+  signal: AbortSignal;
+}
+
+/** Tells at once and then every 30 s, until the signal aborts. A disk that does not answer is waited for. */
+export async function watchFreeSpace(
+  folders: readonly string[],
+  { clock, emit, signal }: FreeSpaceOptions,
+): Promise<void> {
+  const { statfs } = await import("node:fs/promises");
+  while (!signal.aborted) {
+    const disks = await Promise.all(folders.map((folder) => statfs(folder).catch(() => undefined)));
+    const free = disks.flatMap((disk) => disk === undefined ? [] : disk.bavail * disk.bsize);
+    if (free.length > 0 && !signal.aborted) {
+      emit({ type: "free_space", bytes: Math.min(...free) });
+    }
+    await clock.sleep(LOOK_AT_DISKS_EVERY_MS, signal).catch(() => {});
+  }
+}
+
 /** A person who has asked looks within seconds. */
-const LOOK_EVERY_MS = 3_000;
+const LOOK_FOR_REQUESTS_EVERY_MS = 3_000;
 /** While no job runs a request is carried out soon, and shown as what it has come to. */
 const LOOK_RARELY_MS = 60_000;
 
@@ -47,7 +72,7 @@ export function watchRequests(options: PendingRequestsOptions): Sink {
         emit({ type: "requests", ...requests });
       }
       const over = AbortSignal.any([signal, pause.signal]);
-      await clock.sleep(isBusy ? LOOK_EVERY_MS : LOOK_RARELY_MS, over).catch(() => {});
+      await clock.sleep(isBusy ? LOOK_FOR_REQUESTS_EVERY_MS : LOOK_RARELY_MS, over).catch(() => {});
     }
   };
   look();
