@@ -2,7 +2,7 @@
  * The frame of a connector: seven stages, run as `<connector> <stage> -c CONFIG JOB`. A connector
  * gives `provision`, and mostly `prepare`; the other stages have defaults.
  */
-import { didYouMean } from "../lib/config/spelling.ts";
+import { didYouMean } from "../lib/config/mistake.ts";
 import type { Connector, ConnectorContext, PrepareContext, Stage } from "./context.ts";
 import {
   type CommonConfig,

@@ -1,7 +1,7 @@
 /** Reading a command line against the flags that a command has. */
 import { parseArgs } from "@std/cli/parse-args";
 import * as z from "zod";
-import { didYouMean } from "../config/spelling.ts";
+import { didYouMean } from "../config/mistake.ts";
 import { type Command, type CommandLine, type Flag, HELP_FLAG } from "./command.ts";
 
 /** A command line, or what is wrong with it in one line. */

@@ -1,5 +1,5 @@
 /** `testflinger-agent completion bash|zsh|fish`. */
-import { didYouMean } from "../config/spelling.ts";
+import { didYouMean } from "../config/mistake.ts";
 import { type Command, USAGE_STATUS } from "./command.ts";
 
 /** The shells that there are scripts for. */

@@ -4,8 +4,7 @@
  */
 import { dirname, resolve } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
-import { quoted } from "../config/mistake.ts";
-import { didYouMean } from "../config/spelling.ts";
+import { didYouMean, quoted } from "../config/mistake.ts";
 import type { Phase } from "../phases.ts";
 import type { Stage } from "../../connectors/context.ts";
 import { shellCommand } from "../shell.ts";

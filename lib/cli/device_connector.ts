@@ -4,7 +4,7 @@
  */
 import { type Clock, systemClock } from "../clock.ts";
 import { type Connector, type Stage, STAGES } from "../../connectors/context.ts";
-import { didYouMean } from "../config/spelling.ts";
+import { didYouMean } from "../config/mistake.ts";
 import { CONNECTOR_NAMES, loadConnector, loadConnectors } from "../../connectors/registry.ts";
 import { honourNoProxy } from "../../connectors/support/http/no_proxy.ts";
 import { runStage } from "../../connectors/run_stage.ts";

@@ -1,5 +1,5 @@
 /** From the command line to a command. */
-import { didYouMean } from "../config/spelling.ts";
+import { didYouMean } from "../config/mistake.ts";
 import { agentCommand } from "./agent_command.ts";
 import { type Command, type Io, PROGRAM, USAGE_STATUS } from "./command.ts";
 import { parseCommandLine } from "./command_line.ts";

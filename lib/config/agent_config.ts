@@ -1,9 +1,8 @@
 /** The agent's configuration file: its keys, what they may be, and what they mean. */
 import { isAbsolute, join, normalize } from "node:path";
 import * as z from "zod";
-import { quoted } from "./mistake.ts";
+import { didYouMean, quoted } from "./mistake.ts";
 import { parseSize } from "./sizes.ts";
-import { didYouMean } from "./spelling.ts";
 import { readYamlFile, type YamlResult } from "./yaml_file.ts";
 
 /** The names of Python's logging levels, as `logging_level` has them. */

@@ -3,9 +3,8 @@
  * there, what must be there, and where.
  */
 import type * as z from "zod";
-import { type Path, quoted } from "./mistake.ts";
+import { didYouMean, type Path, quoted } from "./mistake.ts";
 import { isSecretKey, withoutUsers } from "./source_text.ts";
-import { didYouMean } from "./spelling.ts";
 import { resolvePlain } from "./yaml_scalar.ts";
 import { describeKind, findPlaced, type Placed, type Remark } from "./yaml_tree.ts";
 

@@ -14,6 +14,7 @@ import {
   type Console,
   createLog,
   createLogLines,
+  createTransferLog,
   LOG_FILE_NAME,
   type LogLines,
 } from "../observe/log.ts";
@@ -21,7 +22,6 @@ import type { PageAction } from "../observe/page_actions.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
 import type { HostStatus } from "../observe/status_schema.ts";
 import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
-import { createTransferLog } from "../observe/transfer_log.ts";
 import { Connectivity } from "../outbox/connectivity.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import { createServerClient } from "../server/client.ts";

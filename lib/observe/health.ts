@@ -15,10 +15,9 @@ import {
   pageFeed,
   textFeed,
 } from "./live_events.ts";
-import { piecesOf } from "./log_pieces.ts";
+import { piecesOf, showText } from "./output_text.ts";
 import type { Metrics } from "./metrics.ts";
 import { type AgentView, hostStatus, type HostView } from "./host_view.ts";
-import { showText } from "./output_text.ts";
 import { renderActionPage, renderAgentPage, renderDownPage } from "./page/agent_page.ts";
 import { renderHostPage } from "./page/host_page.ts";
 import { PAGE_JS } from "./page/script.ts";

@@ -1,6 +1,5 @@
 /** A host as those see it who ask over HTTP: its agents, and what is wrong with its configurations. */
-import { DEVICE_UNUSABLE } from "./words.ts";
-import { resultOf } from "./job_words.ts";
+import { DEVICE_UNUSABLE, resultOf } from "./words.ts";
 import type { PageActions } from "./page_actions.ts";
 import type { AgentStatus, AgentSummary, HostStatus, PastJob } from "./status_schema.ts";
 import type { StatusBoard } from "./status.ts";

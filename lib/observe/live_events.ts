@@ -1,8 +1,13 @@
 /** Live logs: server-sent events, in bounded memory for however slow a reader. */
 import type { Clock } from "../clock.ts";
-import { createLogPieces, type LogPieces, piecesOf, type ShownPiece } from "./log_pieces.ts";
+import {
+  createLogPieces,
+  createOutputText,
+  type LogPieces,
+  piecesOf,
+  type ShownPiece,
+} from "./output_text.ts";
 import type { Phase } from "../phases.ts";
-import { createOutputText } from "./output_text.ts";
 import { type StatusBoard, type StatusEvent, TAIL_BYTES } from "./status.ts";
 
 /** Readers that watch one agent; each costs a connection and at most 256 KiB. */

@@ -4,9 +4,11 @@
  */
 import { join } from "node:path";
 import process from "node:process";
+import type { Clock } from "../clock.ts";
 import type { Log, LogFields } from "../log.ts";
 import { messageOf } from "../message.ts";
-import type { AgentEvent, Emit, Level, Sink } from "./events.ts";
+import { megabytes, PLAIN_STEP_MS, progressWords } from "../progress.ts";
+import { type AgentEvent, type Emit, type Level, type Sink, sinkOf } from "./events.ts";
 import { createLogFile, type LogFile } from "./log_file.ts";
 import {
   formatJournal,
@@ -15,6 +17,7 @@ import {
   journalPrefix,
   type LogEvent,
 } from "./log_format.ts";
+import { duration } from "./words.ts";
 
 /** In `logging_basedir`; log shippers look for this name. */
 export const LOG_FILE_NAME = "testflinger-agent.log";
@@ -36,7 +39,7 @@ const LOWEST = new Map<string, number>([
 const LEVELS: readonly Level[] = ["debug", "info", "warning", "error"];
 
 /** Where the lines of a log come from. */
-export interface LogOptions {
+interface LogOptions {
   emit: Emit;
   /** Python's name of a level; an unknown one means `INFO`, `NOTSET` means everything. */
   level: string;
@@ -101,7 +104,7 @@ export interface Console {
 }
 
 /** How the lines of an agent are written. */
-export interface LogLinesOptions {
+interface LogLinesOptions {
   agentId: string;
   /** `logging_basedir`; made where it is missing. Undefined: the console has to do. */
   folder: string | undefined;
@@ -240,4 +243,34 @@ function fileWriter(
       }
     },
   };
+}
+
+interface Running {
+  since: number;
+  saidAt: number;
+  hasSaid: boolean;
+}
+
+/** Listens to transfers. A job stays at about ten lines: the first one comes after 30 s. */
+export function createTransferLog(
+  { clock, log }: { clock: Pick<Clock, "monotonic">; log: Log },
+): Sink {
+  const running = new Map<string, Running>();
+  return sinkOf({
+    transfer({ job, what, bytes, total, isOver }) {
+      const key = `${job} ${what}`;
+      const now = clock.monotonic();
+      const entry = running.get(key) ?? { since: now, saidAt: now, hasSaid: false };
+      running.set(key, entry);
+      if (isOver) running.delete(key);
+      if (isOver ? !entry.hasSaid : now - entry.saidAt < PLAIN_STEP_MS) return;
+      entry.saidAt = now;
+      entry.hasSaid = true;
+      const elapsed = now - entry.since;
+      const words = isOver
+        ? `${what}: over after ${duration(elapsed / 1000)}, ${megabytes(bytes)}`
+        : progressWords({ what, total }, bytes, elapsed);
+      log.info(words, { job_id: job });
+    },
+  });
 }

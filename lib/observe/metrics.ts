@@ -2,10 +2,11 @@
  * What the agent counts, as Prometheus reads it. The first four names and their labels are those of
  * the established agent, which dashboards in the field use; the others are prefixed.
  */
+import { join } from "node:path";
+import * as z from "zod";
 import type { Clock } from "../clock.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import { type Sink, sinkOf } from "./events.ts";
-import { type ImageCacheCounts, imageCacheCounts } from "./image_caches.ts";
 
 /** Buckets of `phase_duration_seconds`: phases take minutes to hours. */
 const PHASE_BUCKETS_S = [60, 120, 300, 600, 1800, 3600, 7200, 14400];
@@ -23,7 +24,7 @@ const MAX_RELEASE_CHARS = 64;
 const MS = 1000;
 
 /** What is counted, and by which clock. */
-export interface MetricsOptions {
+interface MetricsOptions {
   version: string;
   clock: Clock;
 }
@@ -269,4 +270,34 @@ function outcomeOf(reason: string, failed: Phase | undefined): typeof OUTCOMES[n
   if (reason === "cancelled" || reason === "stopped") return reason;
   if (reason.endsWith("_timeout")) return "timeout";
   return reason === "normal_exit" && failed === undefined ? "passed" : "failed";
+}
+
+// What device connectors count in addition to the images that a host keeps. Their stages are processes of
+// their own, so the counts are on disk, and are read when somebody asks.
+
+/** The file is a line. */
+const MOST_BYTES = 4096;
+
+const Counts = z.object({
+  hits: z.number().default(0),
+  misses: z.number().default(0),
+  savedBytes: z.number().default(0),
+});
+/** What a cache has been good for since it was made. */
+type ImageCacheCounts = z.infer<typeof Counts>;
+
+const NOTHING: ImageCacheCounts = { hits: 0, misses: 0, savedBytes: 0 };
+
+/** Reads what has been counted in the image cache of a folder; zeros where nothing has. */
+async function imageCacheCounts(folder: string): Promise<ImageCacheCounts> {
+  const path = join(folder, "statistics.json");
+  try {
+    // Jobs run as the same user: nobody waits for what is no file.
+    const info = await Deno.lstat(path);
+    if (!info.isFile || info.size > MOST_BYTES) return NOTHING;
+    return Counts.parse(JSON.parse(await Deno.readTextFile(path)));
+  } catch {
+    // Not there, or damaged: as good as nothing.
+    return NOTHING;
+  }
 }

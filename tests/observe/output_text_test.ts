@@ -1,6 +1,11 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { createOutputText, showText } from "../../lib/observe/output_text.ts";
+import {
+  createLogPieces,
+  createOutputText,
+  piecesOf,
+  showText,
+} from "../../lib/observe/output_text.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text);
 
@@ -37,4 +42,65 @@ Deno.test("the text is the same however its bytes are cut into pieces", () => {
       assertEquals(shown, showText(whole));
     },
   ));
+});
+
+const bytes = (text: string) => new TextEncoder().encode(text);
+const pieces = (text: string) => createLogPieces().push(bytes(text));
+
+Deno.test("colours and weights become classes, and end where they are ended", () => {
+  assertEquals(pieces("a\x1b[1;31mb\x1b[22mc\x1b[39md\x1b[4;92me\x1b[mf"), [
+    "a",
+    ["b", "bold fg1"],
+    ["c", "fg1"],
+    "d",
+    ["e", "underline fg10"],
+    "f",
+  ]);
+});
+
+Deno.test("on a colour, and inverted, the text has the page's own colour", () => {
+  assertEquals(pieces("\x1b[31;44ma\x1b[49mb\x1b[7mc\x1b[39md\x1b[27me"), [
+    ["a", "bg4"],
+    ["b", "fg1"],
+    ["c", "bg1"],
+    ["d", "bgt"],
+    "e",
+  ]);
+});
+
+Deno.test("of 256 or 16 million colours the nearest of sixteen is taken", () => {
+  const look = (sequence: string) => pieces(`\x1b[${sequence}mx`)[0];
+  assertEquals(look("38;5;9"), ["x", "fg9"]);
+  assertEquals(look("38;5;196"), ["x", "fg9"]);
+  assertEquals(look("38;5;22"), ["x", "fg2"]);
+  assertEquals(look("48;2;10;10;200"), ["x", "bg4"]);
+  assertEquals(look("38:5:240"), ["x", "fg8"]);
+  assertEquals(look("38;2;255;255;255;1"), ["x", "bold fg15"]);
+});
+
+Deno.test("everything else that a terminal would obey is shown as text", () => {
+  assertEquals(pieces("\x1b[2J\x1b]0;title\x07 \x1b[?25l\u202e\b\x1b[1;2Hx"), [
+    "␛[2J␛]0;title␇ ␛[?25l\\u202e␈␛[1;2Hx",
+  ]);
+  // Numbers that mean nothing, and far too many of them.
+  assertEquals(pieces("\x1b[999;38;48;5m\x1b[38mx"), ["x"]);
+  assertEquals(pieces(`\x1b[${"1;".repeat(100)}1mx`), [["x", "bold"]]);
+});
+
+Deno.test("a sequence, a line end and a character may come in two parts", () => {
+  const stream = createLogPieces();
+  const parts = ["a\r", "\nb\x1b", "[3", "2mc"].flatMap((part) => stream.push(bytes(part)));
+  assertEquals(parts, ["a", "\nb", ["c", "fg2"]]);
+  const umlaut = bytes("ü");
+  assertEquals(stream.push(umlaut.subarray(0, 1)), []);
+  assertEquals(stream.push(umlaut.subarray(1)), [["ü", "fg2"]]);
+});
+
+Deno.test("phases begin at their place in the bytes, with colours going on", () => {
+  const { pieces, stream } = piecesOf(bytes("one\n\x1b[32mtwo"), [
+    { phase: "setup", at: 0 },
+    { phase: "test", at: 4 },
+  ]);
+  assertEquals(pieces, [{ phase: "setup" }, "one\n", { phase: "test" }, ["two", "fg2"]]);
+  assertEquals(stream.push(bytes("!")), [["!", "fg2"]]);
 });

@@ -1,4 +1,4 @@
-import { requestWords } from "../../lib/observe/job_words.ts";
+import { requestWords } from "../../lib/observe/words.ts";
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { type Emit, emitterOf } from "../../lib/observe/events.ts";
 import { createLiveness, type Liveness } from "../../lib/observe/liveness.ts";

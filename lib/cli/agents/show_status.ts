@@ -1,8 +1,7 @@
 /** What an agent is doing, in lines for a person. */
 import type { AgentStatus, CurrentJob } from "../../observe/status_schema.ts";
-import { requestWords } from "../../observe/job_words.ts";
+import { backlog, duration, requestWords, size } from "../../observe/words.ts";
 import { showText } from "../../observe/output_text.ts";
-import { backlog, duration, size } from "../../observe/words.ts";
 import { progressWords } from "../../progress.ts";
 import type { AgentRef } from "./agent_ref.ts";
 import type { AgentAnswer } from "./ask_agent.ts";

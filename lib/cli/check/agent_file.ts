@@ -2,8 +2,7 @@
 import { STAGES } from "../../../connectors/context.ts";
 import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts";
 import { type AgentConfig, DEFAULT_METRICS_HOST, FOLDER_KEYS } from "../../config/agent_config.ts";
-import { quoted } from "../../config/mistake.ts";
-import { didYouMean } from "../../config/spelling.ts";
+import { didYouMean, quoted } from "../../config/mistake.ts";
 import { unkeptLimits } from "../../job/job_groups.ts";
 import { controllersOfHost } from "../../process/cgroup.ts";
 import { type AgentUser, agentUser } from "../agents/agent_user.ts";

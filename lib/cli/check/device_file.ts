@@ -2,8 +2,7 @@
 import { loadConnectors } from "../../../connectors/registry.ts";
 import type { Connector } from "../../../connectors/context.ts";
 import { commonShape, readConfigFile } from "../../../connectors/support/config.ts";
-import { quoted } from "../../config/mistake.ts";
-import { didYouMean } from "../../config/spelling.ts";
+import { didYouMean, quoted } from "../../config/mistake.ts";
 import type { YamlResult } from "../../config/yaml_file.ts";
 import { type Finding, type Say, sayer } from "./finding.ts";
 

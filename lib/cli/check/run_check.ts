@@ -1,12 +1,11 @@
 /** What `testflinger-agent check` does. */
 import { CONNECTOR_NAMES } from "../../../connectors/registry.ts";
-import { didYouMean } from "../../config/spelling.ts";
+import { didYouMean, sourceLines } from "../../config/mistake.ts";
 import { filesIn } from "../../host/configurations.ts";
 import { messageOf } from "../../message.ts";
 import { installedHostFolder } from "../agents/agent_ref.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io, readFormat, USAGE_STATUS } from "../command.ts";
 import { checkFiles, type CheckReport } from "./check_files.ts";
-import { sourceLines } from "../../config/mistake.ts";
 import { type Finding, formatFinding } from "./finding.ts";
 
 /** There are mistakes. */

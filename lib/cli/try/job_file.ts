@@ -2,9 +2,8 @@
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { packTar, type TarEntry } from "modern-tar";
 import * as z from "zod";
-import { formatPath, type Mistake, type Path, quoted } from "../../config/mistake.ts";
+import { didYouMean, formatPath, type Mistake, type Path, quoted } from "../../config/mistake.ts";
 import { readFailure } from "../../config/source_text.ts";
-import { didYouMean } from "../../config/spelling.ts";
 import { type PlaceOf, readYamlFile } from "../../config/yaml_file.ts";
 import { JobSubmission } from "../../sandbox/job_schema.ts";
 

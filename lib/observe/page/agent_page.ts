@@ -4,9 +4,18 @@ import { PHASES } from "../../phases.ts";
 import { progressWords } from "../../progress.ts";
 import type { Setting } from "../configuration_view.ts";
 import { stateOf } from "../host_view.ts";
-import type { ShownPiece } from "../log_pieces.ts";
+import type { ShownPiece } from "../output_text.ts";
 import type { AgentStatus, CurrentJob, PastJob, PhaseStatus } from "../status_schema.ts";
-import { backlog, briefly, count, duration, size } from "../words.ts";
+import {
+  backlog,
+  briefly,
+  count,
+  duration,
+  phaseWords,
+  requestWords,
+  resultOf,
+  size,
+} from "../words.ts";
 import { elapsed, jobBar, kindOfPhase, limitBar, phaseBar, segmentOf } from "./bars.ts";
 import {
   absolute,
@@ -23,7 +32,6 @@ import {
   since,
   STATE_KIND,
 } from "./frame.ts";
-import { phaseWords, requestWords, resultOf } from "../job_words.ts";
 import { ACTION_WORDS } from "../page_actions.ts";
 import { renderJumps, renderLines } from "./log_view.ts";
 

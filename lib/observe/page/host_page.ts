@@ -1,8 +1,7 @@
 /** The page of a host: all its agents at a glance, those that need a person first. */
 import { html } from "hono/html";
 import type { AgentSummary, CurrentJob, HostStatus } from "../status_schema.ts";
-import { briefly, count, size } from "../words.ts";
-import { requestWords } from "../job_words.ts";
+import { briefly, count, requestWords, size } from "../words.ts";
 import { horizon, jobBar } from "./bars.ts";
 import {
   ago,

@@ -1,6 +1,6 @@
 /** A job's log as markup: the same lines that the page's script makes of live output. */
 import { html } from "hono/html";
-import type { ShownPiece } from "../log_pieces.ts";
+import type { ShownPiece } from "../output_text.ts";
 import { type Markup, NOTHING } from "./frame.ts";
 
 /** A line of a log: its parts, and the phase that begins with it. */
