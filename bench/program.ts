@@ -1,7 +1,7 @@
 /** The packaged program, built for this machine: what the benchmarks measure. */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { PERMISSIONS } from "../lib/cli/self.ts";
+import { PERMISSIONS } from "../lib/cli/command.ts";
 import { VERSION } from "../lib/version.ts";
 
 export const ROOT = fileURLToPath(new URL("..", import.meta.url));

@@ -82,8 +82,9 @@ function circleAmong(files: readonly string[]): string[] | undefined {
   return undefined;
 }
 
-Deno.test("no two files of connectors need each other", () => {
-  const files = [...sourceFiles(join(ROOT, "connectors"))].map((file) => relative(ROOT, file));
+Deno.test("no two files need each other", () => {
+  const files = ["lib", "connectors"].flatMap((folder) => [...sourceFiles(join(ROOT, folder))])
+    .map((file) => relative(ROOT, file));
   assertEquals(circleAmong(files), undefined);
 });
 

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { loadConnectors } from "../connectors/registry.ts";
 import type { Connector } from "../connectors/context.ts";
 import { connectorsDocument } from "../connectors/support/reference.ts";
-import { agentCommand } from "../lib/cli/agent_command.ts";
+import { agentCommand } from "../lib/cli/run_agent.ts";
 import { type Command, type Flag, HELP_FLAG, PROGRAM } from "../lib/cli/command.ts";
 import { COMMANDS } from "../lib/cli/table.ts";
 import {

@@ -1,5 +1,5 @@
 /** `testflinger-agent cache`: the images that the device connectors of this host keep. */
-import { CONFIG_FLAGS } from "./agents/flags.ts";
+import { CONFIG_FLAGS } from "./agent_commands.ts";
 import {
   type Command,
   type CommandLine,

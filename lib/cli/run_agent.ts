@@ -1,13 +1,79 @@
-/** The agents that a command line names, run by a host until all have ended. */
+/** `testflinger-agent -c FILE`, and `testflinger-agent run`: agents run by a host until all have ended. */
 import { systemClock } from "../clock.ts";
 import type { ConfigurationRead, ConfigurationSource } from "../host/configurations.ts";
-import { runHost } from "../host/host.ts";
 import { messageOf } from "../message.ts";
-import { ControlGroups } from "../process/cgroup.ts";
-import { type CommandLine, DEFAULT_CONFIG, DEFAULT_TOKEN_FILE, type Io } from "./command.ts";
-import { createDeviceCheck } from "./device_trouble.ts";
-import { readConfig, readForHost } from "./read_config.ts";
-import { selfCommand } from "./self.ts";
+import {
+  type Command,
+  type CommandLine,
+  DEFAULT_CONFIG,
+  DEFAULT_TOKEN_FILE,
+  type Flag,
+  type Io,
+  selfCommand,
+} from "./command.ts";
+
+const FLAGS: readonly Flag[] = [
+  {
+    name: "config",
+    short: "c",
+    value: "FILE",
+    repeats: true,
+    help: `configuration of an agent (default: ${DEFAULT_CONFIG})`,
+  },
+  {
+    name: "config-dir",
+    value: "DIR",
+    help: "run an agent for each DIR/*.conf and DIR/NAME/testflinger-agent.conf, in one process",
+  },
+  {
+    name: "metrics-port",
+    short: "p",
+    aliases: ["metrics_port"],
+    value: "N",
+    help: "serve metrics and the status page on this port",
+  },
+  {
+    name: "token-file",
+    value: "FILE",
+    help:
+      `JSON with the refresh_token, for agents without a token_file (default: ${DEFAULT_TOKEN_FILE})`,
+  },
+  {
+    name: "restart-status",
+    value: "N",
+    help: "exit status for a requested restart (default: 1)",
+  },
+];
+
+const shared = {
+  positionals: { least: 0, most: 0 },
+  flags: FLAGS,
+  run: runAgents,
+};
+
+/** The agents of a host in one process. */
+export const runCommand: Command = {
+  ...shared,
+  name: "run",
+  summary: "Runs agents until they are told to stop or to restart; several in one process.",
+  examples: [
+    {
+      line: "testflinger-agent run --config-dir /etc/testflinger-agent",
+      does: "run all agents of this host in one process",
+    },
+    { line: "testflinger-agent run -c a.conf -c b.conf", does: "run these two in one process" },
+  ],
+};
+
+/** Bare `testflinger-agent`. */
+export const agentCommand: Command = {
+  ...shared,
+  name: "",
+  summary: "Runs the agent until it is told to stop or to restart.",
+  examples: [
+    { line: "testflinger-agent -c rpi4.conf", does: "run the agent that rpi4.conf describes" },
+  ],
+};
 
 /** It could not start; also, by default, a restart: supervisors start again what ends with it. */
 const FAILED_STATUS = 1;
@@ -16,8 +82,11 @@ const CONFIG_STATUS = 2;
 const HIGHEST_PORT = 65_535;
 const HIGHEST_STATUS = 255;
 
-/** Runs the agents that the command line names; resolves with the exit status. */
-export async function runAgents(line: CommandLine, io: Io): Promise<number> {
+/**
+ * Runs the agents that the command line names; resolves with the exit status. What only this command needs
+ * is loaded here: the others, a phase's connector above all, start faster without it.
+ */
+async function runAgents(line: CommandLine, io: Io): Promise<number> {
   const source = await sourceOf(line, io);
   if (source === undefined) return CONFIG_STATUS;
   const port = numberOf(line, "metrics-port", { most: HIGHEST_PORT, io });
@@ -25,6 +94,9 @@ export async function runAgents(line: CommandLine, io: Io): Promise<number> {
   if (port === "wrong" || restartStatus === "wrong") return CONFIG_STATUS;
   const read = await readerOf(source, io);
   if (read === undefined) return CONFIG_STATUS;
+  const { createDeviceCheck } = await import("./read_config.ts");
+  const { ControlGroups } = await import("../process/cgroup.ts");
+  const { runHost } = await import("../host/host.ts");
   const end = await runHost({
     source,
     read,
@@ -69,6 +141,7 @@ async function readerOf(
   source: ConfigurationSource,
   io: Io,
 ): Promise<((file: string) => Promise<ConfigurationRead>) | undefined> {
+  const { readConfig, readForHost } = await import("./read_config.ts");
   if (!("files" in source) || source.files.length !== 1) return readForHost;
   const config = await readConfig(source.files[0] ?? "", io);
   return config && (() => Promise.resolve({ ok: true, config, warnings: [] }));

@@ -1,18 +1,51 @@
 /** The commands, in the order in which the help lists them. */
-import { runCommand } from "./agent_command.ts";
-import type { Command } from "./command.ts";
+import { noticesText, versionText } from "../version.ts";
+import {
+  doctorCommand,
+  jobsCommand,
+  logsCommand,
+  offlineCommand,
+  onlineCommand,
+  reloadCommand,
+  restartCommand,
+  statusCommand,
+} from "./agent_commands.ts";
 import { cacheCommand } from "./cache.ts";
 import { checkCommand } from "./check.ts";
+import type { Command } from "./command.ts";
 import { completionCommand } from "./completion.ts";
-import { doctorCommand } from "./doctor.ts";
-import { jobsCommand } from "./jobs.ts";
-import { artifactsCommand, cancelCommand, resultsCommand, submitCommand } from "./lab_commands.ts";
-import { logsCommand } from "./logs.ts";
-import { offlineCommand, onlineCommand, reloadCommand, restartCommand } from "./requests.ts";
-import { sandboxCommand } from "./sandbox.ts";
-import { statusCommand } from "./status.ts";
-import { tryCommand } from "./try.ts";
-import { versionCommand } from "./version.ts";
+import { manPage } from "./help.ts";
+import {
+  artifactsCommand,
+  cancelCommand,
+  resultsCommand,
+  sandboxCommand,
+  submitCommand,
+  tryCommand,
+} from "./lab_commands.ts";
+import { agentCommand, runCommand } from "./run_agent.ts";
+
+const versionCommand: Command = {
+  name: "version",
+  summary: "Shows the version and how it was built.",
+  positionals: { least: 0, most: 0 },
+  flags: [{
+    name: "licenses",
+    help: "also print the licences of the runtime and of the included packages",
+  }],
+  examples: [
+    { line: "testflinger-agent version", does: "version, commit, target, runtime" },
+    {
+      line: "testflinger-agent version --licenses",
+      does: "also the licences of the included packages",
+    },
+  ],
+  async run(line, io) {
+    io.stdout(versionText());
+    if (line.switches.has("licenses")) io.stdout(`\n${await noticesText()}`);
+    return 0;
+  },
+};
 
 const deviceConnector: Command = {
   name: "device-connector",
@@ -47,12 +80,11 @@ const helpCommand: Command = {
       does: "the manual, where it is not installed",
     },
   ],
-  async run(line, io) {
+  run(line, io) {
     // Without the option main() has shown the help already.
     if (!line.switches.has("man")) throw new Error("Cannot be reached: main() shows the help");
-    const { manPage } = await import("./man_page.ts");
-    io.stdout(manPage());
-    return 0;
+    io.stdout(manPage(COMMANDS, agentCommand));
+    return Promise.resolve(0);
   },
 };
 
@@ -75,7 +107,7 @@ export const COMMANDS: readonly Command[] = [
   cacheCommand,
   sandboxCommand,
   deviceConnector,
-  completionCommand,
+  completionCommand(() => ({ commands: COMMANDS, bare: agentCommand })),
   helpCommand,
   versionCommand,
 ];

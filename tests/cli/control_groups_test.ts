@@ -1,6 +1,6 @@
 /** What `doctor` and `check` say of control groups, on a host as it is and on one that shows none. */
 import { assertEquals, assertMatch } from "@std/assert";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { GROUPS, groupShell, WHY_NO_GROUPS } from "../support/control_groups.ts";
 import { about, withWard } from "./doctor_fixture.ts";
 

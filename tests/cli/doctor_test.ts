@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { certificates } from "../support/certificates.ts";
 import { TempFolder } from "../support/temp_folder.ts";

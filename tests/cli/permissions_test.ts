@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 
 const ROOT = new URL("../..", import.meta.url);
 

@@ -1,10 +1,9 @@
 import { assertEquals } from "@std/assert";
 import { CONNECTOR_NAMES, loadConnectors } from "../../connectors/registry.ts";
-import { agentCommand } from "../../lib/cli/agent_command.ts";
+import { agentCommand } from "../../lib/cli/run_agent.ts";
 import { type Command, HELP_FLAG, PROGRAM } from "../../lib/cli/command.ts";
-import { SHELLS } from "../../lib/cli/completion.ts";
-import { completionScript } from "../../lib/cli/completion_script.ts";
-import { manPage } from "../../lib/cli/man_page.ts";
+import { completionScript, SHELLS } from "../../lib/cli/completion.ts";
+import { manPage } from "../../lib/cli/help.ts";
 import { COMMANDS } from "../../lib/cli/table.ts";
 import { configReference, keyReferences } from "../../lib/config/config_reference.ts";
 import { createMetrics } from "../../lib/observe/metrics.ts";
@@ -91,7 +90,7 @@ Deno.test("every command and option is in the completions and in the manual page
     ...new Set(ALL.filter(({ name }) => name !== "device-connector").flatMap(({ flags }) => flags)),
   ].map(({ name }) => name);
   for (const shell of SHELLS) {
-    const script = completionScript(shell);
+    const script = completionScript(shell, { commands: COMMANDS, bare: agentCommand });
     assertEquals(missing(names, script), [], shell);
     const spelled = options.map((name) => shell === "fish" ? `-l ${name}` : `--${name}`);
     assertEquals(missing(spelled, script), [], shell);
@@ -101,7 +100,7 @@ Deno.test("every command and option is in the completions and in the manual page
     assertEquals(told.length > options.length, true, shell);
     assertEquals(strange(told, [...options, ...CONNECTOR_OPTIONS, HELP_FLAG.name]), [], shell);
   }
-  const page = manPage().replaceAll("\\-", "-").replaceAll(/\\f[BR]/g, " ");
+  const page = manPage(COMMANDS, agentCommand).replaceAll("\\-", "-").replaceAll(/\\f[BR]/g, " ");
   assertEquals(missing(names, page), []);
   assertEquals(missing(options.map((name) => `--${name}`), page), []);
   const told = [...page.matchAll(/(?<![\w-])--([a-z][\w-]+)/g)].map(([, name]) => name ?? "");

@@ -1,7 +1,7 @@
 // deno-lint-ignore-file no-control-regex -- control characters are what this file is about
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Screen } from "../../lib/cli/screen.ts";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;

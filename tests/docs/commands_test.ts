@@ -1,8 +1,8 @@
 /** What documents tell people to type. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { agentCommand } from "../../lib/cli/agent_command.ts";
-import { simpleCommands } from "../../lib/cli/check/shell_commands.ts";
-import { parseCommandLine } from "../../lib/cli/command_line.ts";
+import { agentCommand } from "../../lib/cli/run_agent.ts";
+import { simpleCommands } from "../../lib/cli/check/phase_commands.ts";
+import { parseCommandLine } from "../../lib/cli/main.ts";
 import { COMMANDS } from "../../lib/cli/table.ts";
 import { startProgram } from "../support/agent_process.ts";
 import { freePort } from "../support/free_port.ts";

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { bundle } from "../../tools/build/bundle.ts";
 import { packagesIn } from "../../tools/build/notices.ts";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const PAGE = await Deno.readTextFile(`${ROOT}CONTRIBUTING.md`);

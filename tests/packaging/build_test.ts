@@ -15,7 +15,7 @@ import { elfMachine } from "../../tools/build/elf.ts";
 import { collectNotices, packagesIn } from "../../tools/build/notices.ts";
 import { BuildError, type Target } from "../../tools/build/targets.ts";
 import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { VERSION } from "../../lib/version.ts";
 import { ended, isInstalled, type Ran } from "./support/command.ts";
 import { hostTarget, otherTarget } from "./support/targets.ts";

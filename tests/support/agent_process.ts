@@ -1,6 +1,6 @@
 /** The real program as a process, for what only a process shows: signals, exit statuses, crashes. */
 import { dirname, join } from "node:path";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import type { TestHost } from "./injected_main.ts";
 
 const HERE = dirname(import.meta.filename ?? "");

@@ -1,6 +1,6 @@
 /** `compile`: the runtime `denort` with the program inside, made by `deno compile`. */
 import { join } from "node:path";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { denoDir, MAIN_FILE, type Program } from "./bundle.ts";
 import { elfMachine } from "./elf.ts";
 import { BuildError, DENO_VERSION, type Target } from "./targets.ts";

@@ -3,13 +3,17 @@
  * package has it. Needs `dpkg-deb`.
  */
 import { dirname, join } from "node:path";
-import { completionScript } from "../../lib/cli/completion_script.ts";
-import { manPage } from "../../lib/cli/man_page.ts";
+import { completionScript } from "../../lib/cli/completion.ts";
+import { manPage } from "../../lib/cli/help.ts";
+import { agentCommand } from "../../lib/cli/run_agent.ts";
+import { COMMANDS } from "../../lib/cli/table.ts";
 import { VERSION } from "../../lib/version.ts";
 import { BuildError, type Target } from "./targets.ts";
 
 /** Debian's names of machines, by those of `uname -m`. */
 const DEBIAN_ARCH: Record<string, string> = { x86_64: "amd64", aarch64: "arm64" };
+
+const ALL_COMMANDS = { commands: COMMANDS, bare: agentCommand };
 
 const USER = "testflinger";
 /** Each agent's own, and that of all agents of a host; for a shell. */
@@ -107,15 +111,18 @@ async function fill(stage: string, { target, out, root, notices }: DebParts): Pr
     await Deno.chmod(join(stage, path), mode);
   };
   const share = "usr/share";
-  await write(`${share}/man/man1/testflinger-agent.1`, manPage());
+  await write(`${share}/man/man1/testflinger-agent.1`, manPage(COMMANDS, agentCommand));
   for (const name of ["testflinger-device-connector", "snappy-device-agent"]) {
     await write(`${share}/man/man1/${name}.1`, ".so man1/testflinger-agent.1\n");
   }
-  await write(`${share}/bash-completion/completions/testflinger-agent`, completionScript("bash"));
-  await write(`${share}/zsh/vendor-completions/_testflinger-agent`, completionScript("zsh"));
+  await write(
+    `${share}/bash-completion/completions/testflinger-agent`,
+    completionScript("bash", ALL_COMMANDS),
+  );
+  await write(`${share}/zsh/vendor-completions/_testflinger-agent`, completionScript("zsh", ALL_COMMANDS));
   await write(
     `${share}/fish/vendor_completions.d/testflinger-agent.fish`,
-    completionScript("fish"),
+    completionScript("fish", ALL_COMMANDS),
   );
   const license = await Deno.readTextFile(join(root, "LICENSE"));
   await write(

@@ -4,8 +4,10 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
-import { manPage } from "../../lib/cli/man_page.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
+import { manPage } from "../../lib/cli/help.ts";
+import { agentCommand } from "../../lib/cli/run_agent.ts";
+import { COMMANDS } from "../../lib/cli/table.ts";
 import { VERSION } from "../../lib/version.ts";
 import { bundle, shortPath, stampBundle } from "./bundle.ts";
 import { compile } from "./compile.ts";
@@ -128,7 +130,10 @@ async function build({ targets, packaging, out, withDeb }: Order): Promise<void>
     files: built,
   };
   await replaceFile(join(out, "manifest.json"), encode(`${JSON.stringify(manifest, null, 2)}\n`));
-  const texts = { [`${PROGRAM}.1`]: manPage(), "THIRD-PARTY-NOTICES": notices };
+  const texts = {
+    [`${PROGRAM}.1`]: manPage(COMMANDS, agentCommand),
+    "THIRD-PARTY-NOTICES": notices,
+  };
   const sums = built.map(({ sha256, file }) => `${sha256}  ${file}\n`);
   for (const [file, text] of Object.entries(texts)) {
     const bytes = encode(text);

@@ -4,7 +4,7 @@
  */
 import { gzipSync } from "node:zlib";
 import { packTar } from "modern-tar";
-import { PERMISSIONS } from "../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { MAIN_FILE, type Program } from "./bundle.ts";
 import { sha256 } from "./digest.ts";
 import { DENO_VERSION, type Target } from "./targets.ts";

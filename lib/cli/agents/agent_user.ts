@@ -2,7 +2,7 @@
  * As whom an agent runs, or would: what can be written, read and found is judged as that user, not as
  * the one who asks.
  */
-import { join, resolve } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import { type AgentConfig, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { agentFolder } from "../../job/store.ts";
 import { ask } from "../../process/proc.ts";
@@ -23,7 +23,7 @@ export interface AgentUser {
 }
 
 /** Whose user is wanted. */
-export interface WhoseUser {
+interface WhoseUser {
   /** The configuration. */
   file: string;
   config: Partial<AgentConfig>;
@@ -145,7 +145,7 @@ async function testAs(
 }
 
 /** Whether the user can make files in this folder, which is there. */
-export async function canWriteIn(folder: string, user: AgentUser): Promise<boolean> {
+async function canWriteIn(folder: string, user: AgentUser): Promise<boolean> {
   return await testAs(user, '[ -w "$1" ] && [ -x "$1" ]', folder) ??
     modeAllows(await Deno.stat(folder).catch(() => undefined), user, 0o3);
 }
@@ -161,7 +161,7 @@ export async function canRead(file: string, user: AgentUser): Promise<boolean> {
  *
  * @param bits of read (4), write (2) and execute (1).
  */
-export function modeAllows(
+function modeAllows(
   info: Deno.FileInfo | undefined,
   user: AgentUser,
   bits: number,
@@ -177,7 +177,7 @@ export function modeAllows(
 }
 
 /** Whether a folder is on a file system that is mounted without writing. */
-export async function isReadOnly(folder: string): Promise<boolean> {
+async function isReadOnly(folder: string): Promise<boolean> {
   const { text } = await ask(["cat", "/proc/self/mountinfo"]);
   const real = await Deno.realPath(folder).catch(() => folder);
   let longest = { length: 0, readOnly: false };
@@ -197,4 +197,54 @@ export async function isReadOnly(folder: string): Promise<boolean> {
     longest = { length: place.length, readOnly };
   }
   return longest.readOnly;
+}
+
+const USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const EXECUTE = 0o1;
+
+/** Where a program is; undefined where it is not, or the user may not run it. */
+export async function findProgram(
+  name: string,
+  { user, path = Deno.env.get("PATH") ?? USUAL_PATH }: {
+    user: AgentUser;
+    path?: string | undefined;
+  },
+): Promise<string | undefined> {
+  const candidates = isAbsolute(name)
+    ? [name]
+    : path.split(":").filter((folder) => folder !== "").map((folder) => join(folder, name));
+  for (const candidate of candidates) {
+    const info = await Deno.stat(candidate).catch(() => undefined);
+    if (info?.isFile === true && modeAllows(info, user, EXECUTE)) return candidate;
+  }
+  return undefined;
+}
+
+/** Why files cannot be written below `folder` by that user; undefined where they can. */
+export async function whyNotWritable(
+  folder: string,
+  user: AgentUser,
+): Promise<string | undefined> {
+  let existing = resolve(folder);
+  while (true) {
+    try {
+      const { isDirectory } = await Deno.stat(existing);
+      if (!isDirectory) return `${existing} is not a folder`;
+      break;
+    } catch (error) {
+      if (!isMissing(error)) return `${existing} cannot be looked at from this account`;
+      const parent = dirname(existing);
+      if (parent === existing) return "there is no such folder";
+      existing = parent;
+    }
+  }
+  if (await isReadOnly(existing)) return `${existing} is on a file system that cannot be written`;
+  return await canWriteIn(existing, user)
+    ? undefined
+    : `${existing} cannot be written by ${user.name}, as whom the agent runs`;
+}
+
+/** Also below something that is no folder: the loop says so when it gets there. */
+function isMissing(error: unknown): boolean {
+  return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory;
 }

@@ -1,7 +1,7 @@
-/** What an agent is doing, in lines for a person. */
-import type { AgentStatus, CurrentJob } from "../../observe/status_schema.ts";
-import { backlog, duration, requestWords, size } from "../../observe/words.ts";
+/** What an agent is doing, and its last jobs, in lines for a person. */
 import { showText } from "../../observe/output_text.ts";
+import type { AgentStatus, CurrentJob, PastJob } from "../../observe/status_schema.ts";
+import { backlog, duration, requestWords, size } from "../../observe/words.ts";
 import { progressWords } from "../../progress.ts";
 import type { AgentRef } from "./agent_ref.ts";
 import type { AgentAnswer } from "./ask_agent.ts";
@@ -165,4 +165,52 @@ function text(outside: string): string {
 
 function secondsBetween(earlier: string, later: string): number {
   return (Date.parse(later) - Date.parse(earlier)) / 1000;
+}
+
+/** The last jobs, newest first, whether the agent runs or not. */
+export async function recentJobs(
+  { folder }: AgentRef,
+  complain: (text: string) => void,
+): Promise<readonly PastJob[]> {
+  await Deno.stat(folder).catch((error) => {
+    if (error instanceof Deno.errors.PermissionDenied) {
+      complain(`${folder} cannot be read: try again as root`);
+    }
+  });
+  const warning = (message: string, fields = {}) =>
+    complain(`${message}: ${Object.values(fields).join(": ")}`);
+  const { openRecentJobs } = await import("../../observe/recent_jobs.ts");
+  const recent = await openRecentJobs(folder, { debug() {}, info() {}, warning, error: warning });
+  return recent.jobs;
+}
+
+/** One line for each job: when it began, how it ended, what its phases took. */
+export function jobsTable(jobs: readonly PastJob[]): string {
+  const rows = jobs.map((job) => [
+    job.started_at.slice(0, 19).replace("T", " "),
+    text(job.job_id),
+    text(job.queue),
+    duration(job.seconds),
+    jobResult(job),
+    job.phases.filter(({ state }) => state !== "skipped").map(({ phase, state, seconds = 0 }) =>
+      state === "running" ? `${phase} did not end` : `${phase} ${duration(seconds)}`
+    ).join(", "),
+    text(job.name ?? ""),
+  ]);
+  const all = [["STARTED (UTC)", "JOB", "QUEUE", "TOOK", "RESULT", "PHASES", "NAME"], ...rows];
+  const widths =
+    all[0]?.map((_, column) => Math.max(...all.map((cells) => cells[column]?.length ?? 0))) ?? [];
+  return all.map((cells) =>
+    `${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join("  ").trimEnd()}\n`
+  ).join("");
+}
+
+/** In a few words: `passed`, `test failed (3)`, `cancelled`. */
+function jobResult({ reason, phases, recovery_failed: isLost }: PastJob): string {
+  const lost = isLost ? ", device not recovered" : "";
+  const failed = phases.find(({ status = 0 }) => status !== 0);
+  if (reason !== "normal_exit") return `${text(reason).replaceAll("_", " ")}${lost}`;
+  return failed === undefined
+    ? `passed${lost}`
+    : `${failed.phase} failed (${failed.status})${lost}`;
 }

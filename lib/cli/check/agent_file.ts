@@ -5,12 +5,17 @@ import { type AgentConfig, DEFAULT_METRICS_HOST, FOLDER_KEYS } from "../../confi
 import { didYouMean, quoted } from "../../config/mistake.ts";
 import { unkeptLimits } from "../../job/job_groups.ts";
 import { controllersOfHost } from "../../process/cgroup.ts";
-import { type AgentUser, agentUser } from "../agents/agent_user.ts";
-import { connectorMistake } from "../connector_commands.ts";
-import { type ConnectorCall, connectorCalls, isFixed, phaseCommands } from "./connector_calls.ts";
+import { type AgentUser, agentUser, findProgram, whyNotWritable } from "../agents/agent_user.ts";
+import { connectorMistake } from "../read_config.ts";
+import {
+  type ConnectorCall,
+  connectorCalls,
+  isBuiltin,
+  isFixed,
+  phaseCommands,
+  simpleCommands,
+} from "./phase_commands.ts";
 import type { Say } from "./finding.ts";
-import { findProgram, whyNotWritable } from "./as_user.ts";
-import { isBuiltin, simpleCommands } from "./shell_commands.ts";
 
 /** What people in the field call the stage of the phase `test`. */
 const STAGE_ALIASES = new Map([["test", "runtest"]]);

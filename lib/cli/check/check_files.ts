@@ -7,7 +7,7 @@ import { quoted } from "../../config/mistake.ts";
 import { readYamlFile } from "../../config/yaml_file.ts";
 import { withDeviceFile } from "../read_config.ts";
 import { checkAgent } from "./agent_file.ts";
-import { connectorCalls, isFixed } from "./connector_calls.ts";
+import { connectorCalls, isFixed } from "./phase_commands.ts";
 import { checkDevice, deviceKeys } from "./device_file.ts";
 import { type Finding, type Say, sayer } from "./finding.ts";
 

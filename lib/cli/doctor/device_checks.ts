@@ -12,9 +12,9 @@ import {
 } from "../../../connectors/support/ssh/ssh.ts";
 import { messageOf } from "../../message.ts";
 import { showText } from "../../observe/output_text.ts";
-import { connectorCalls, isFixed } from "../check/connector_calls.ts";
+import { connectorCalls, isFixed } from "../check/phase_commands.ts";
 import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
-import { findProgram } from "../check/as_user.ts";
+import { findProgram } from "../agents/agent_user.ts";
 import {
   type Check,
   type CheckResult,

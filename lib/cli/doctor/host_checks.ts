@@ -5,11 +5,10 @@ import { lackOfSpace } from "../../agent/host_check.ts";
 import { unkeptLimits } from "../../job/job_groups.ts";
 import { controllersOfHost, inspectGroups } from "../../process/cgroup.ts";
 import { ask } from "../../process/proc.ts";
-import { canRead } from "../agents/agent_user.ts";
+import { canRead, whyNotWritable } from "../agents/agent_user.ts";
 import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import { formatFinding } from "../check/finding.ts";
 import { checkFiles } from "../check/check_files.ts";
-import { whyNotWritable } from "../check/as_user.ts";
 import { type Check, failed, ok, warning } from "./check_result.ts";
 
 /** A job with a log, artifacts, an upload and some connections; the usual limit is 1024. */

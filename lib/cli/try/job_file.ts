@@ -1,6 +1,6 @@
-/** A job file as people submit it, and the archive of its attachments as the server hands it on. */
-import { basename, dirname, join, relative, resolve } from "node:path";
-import { packTar, type TarEntry } from "modern-tar";
+/** A job's files as people have them: the one that is submitted, its attachments, and the artifacts that come back. */
+import { packTar, type TarEntry, unpackTar } from "modern-tar";
+import { basename, dirname, join, normalize, relative, resolve } from "node:path";
 import * as z from "zod";
 import { didYouMean, formatPath, type Mistake, type Path, quoted } from "../../config/mistake.ts";
 import { readFailure } from "../../config/source_text.ts";
@@ -21,7 +21,7 @@ export interface JobFile {
 }
 
 /** What `readJobFile()` comes to. */
-export type JobFileResult = { ok: true; value: JobFile } | { ok: false; mistakes: Mistake[] };
+type JobFileResult = { ok: true; value: JobFile } | { ok: false; mistakes: Mistake[] };
 
 function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
@@ -148,4 +148,40 @@ async function membersOf(path: string, name: string): Promise<TarEntry[]> {
     names.map((one) => membersOf(join(path, one), `${name}/${one}`)),
   );
   return [{ header: { name: `${name}/`, size: 0, mode, type: "directory" } }, ...inside.flat()];
+}
+
+/**
+ * Writes the artifacts of a job into `folder`, which is made. Nothing is written outside of it.
+ *
+ * @returns how many files there were.
+ */
+export async function writeArtifacts(archive: Uint8Array, folder: string): Promise<number> {
+  const bytes = new Blob([new Uint8Array(archive)]).stream();
+  const entries = await unpackTar(bytes.pipeThrough(new DecompressionStream("gzip")));
+  await Deno.mkdir(folder, { recursive: true });
+  let files = 0;
+  // Links come last, so that nothing can be written through one.
+  const links = [];
+  for (const entry of entries) {
+    const name = normalize(entry.header.name).replace(/^artifacts\/?/, "");
+    if (name.startsWith("..") || name.startsWith("/")) continue;
+    const path = join(folder, name);
+    if (entry.header.type === "directory") {
+      await Deno.mkdir(path, { recursive: true });
+    } else if (entry.header.type === "symlink") {
+      links.push({ path, target: entry.header.linkname ?? "" });
+    } else if (entry.data !== undefined) {
+      await Deno.mkdir(dirname(path), { recursive: true });
+      await Deno.writeFile(path, entry.data, {
+        createNew: true,
+        mode: (entry.header.mode ?? 0o644) & 0o755,
+      });
+      files++;
+    }
+  }
+  for (const { path, target } of links) {
+    await Deno.symlink(target, path);
+    files++;
+  }
+  return files;
 }

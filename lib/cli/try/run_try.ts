@@ -14,15 +14,12 @@ import { Connectivity } from "../../outbox/connectivity.ts";
 import { serveSandbox } from "../../sandbox/serve.ts";
 import { createServerClient } from "../../server/client.ts";
 import { readConfig } from "../read_config.ts";
-import type { CommandLine, Io } from "../command.ts";
+import { type CommandLine, type Io, selfCommand } from "../command.ts";
 import { shellCommand } from "../../shell.ts";
-import { selfCommand } from "../self.ts";
 import { ownScreen } from "../screen.ts";
 import { TerminalText } from "../terminal_text.ts";
-import { writeArtifacts } from "./artifacts.ts";
-import { readJobFile } from "./job_file.ts";
-import { PhaseTable } from "./phase_table.ts";
-import { TrialProgress } from "./trial_progress.ts";
+import { readJobFile, writeArtifacts } from "./job_file.ts";
+import { PhaseTable, TrialProgress } from "./trial_view.ts";
 
 /** The job or the configuration is wrong: nothing was run. */
 const INPUT_STATUS = 2;

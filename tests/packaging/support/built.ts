@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { PERMISSIONS } from "../../../lib/cli/self.ts";
+import { PERMISSIONS } from "../../../lib/cli/command.ts";
 import { VERSION } from "../../../lib/version.ts";
 import { sha256 } from "../../../tools/build/digest.ts";
 import { commitOf } from "../../../tools/build/git.ts";

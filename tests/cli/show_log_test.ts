@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { followFile } from "../../lib/cli/agents/follow.ts";
+import { followFile } from "../../lib/cli/agents/show_log.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 
 async function withFile(test: (path: string) => Promise<void>): Promise<void> {
