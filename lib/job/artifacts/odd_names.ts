@@ -3,8 +3,14 @@
  * told the paths on their standard input, each ended by NUL.
  */
 import { Buffer, isUtf8 } from "node:buffer";
-import { contentsOf, type PackOptions, type ReadableContents, unpackable } from "./contents.ts";
-import { type ArchiveMember, headerOf } from "./tar_header.ts";
+import {
+  type ArchiveMember,
+  contentsOf,
+  headerOf,
+  type PackOptions,
+  type ReadableContents,
+  unpackable,
+} from "./tar_writer.ts";
 
 /** What `find` says of one entry of a folder. */
 interface Entry {

@@ -1,15 +1,17 @@
 import type { FileHandle } from "node:fs/promises";
 import { messageOf } from "../../message.ts";
 import {
+  type ArchiveMember,
   contentsOf,
+  END_OF_ARCHIVE,
+  headerOf,
   type PackOptions,
   PIECE_BYTES,
   SHORTER,
   unpackable,
   zerosFor,
-} from "./contents.ts";
+} from "./tar_writer.ts";
 import { oddMembersOf, oddTarget, textNamesIn } from "./odd_names.ts";
-import { type ArchiveMember, END_OF_ARCHIVE, headerOf } from "./tar_header.ts";
 
 /** The name under which the folder stands in the archive, whatever its own is. */
 const TOP_NAME = "artifacts";

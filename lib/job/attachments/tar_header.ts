@@ -3,7 +3,7 @@
  *
  * Sources: POSIX.1-2017 pax ("ustar Interchange Format"), the GNU tar manual ("Basic Tar Format").
  */
-import { Refusal } from "./refusal.ts";
+import { quoteName, Refusal } from "./refusal.ts";
 
 /** Everything in a tar archive comes in blocks of this many bytes. */
 export const BLOCK_BYTES = 512;
@@ -123,4 +123,61 @@ function readNumber(bytes: Uint8Array): number | undefined {
   if (bytes[0] !== 0x80) return readOctal(bytes);
   const value = bytes.subarray(1).reduce((sum, byte) => sum * 256 + byte, 0);
   return Number.isSafeInteger(value) ? value : undefined;
+}
+
+// PAX extended headers: records `LENGTH KEY=VALUE\n` that stand before a member and overrule what
+// its own header says. Source: POSIX.1-2017 pax, "pax Extended Header".
+
+const SPACE = 0x20;
+const EQUALS = 0x3d;
+const NEWLINE = 0x0a;
+
+/** Digits in the longest record length that is looked at; a header is never as long as that. */
+const MAX_LENGTH_DIGITS = 9;
+
+/**
+ * Reads all records. Values stay bytes: those that we do not use (extended attributes) need not
+ * be text.
+ *
+ * @throws {Refusal} for a malformed record, and for a key that comes twice, since readers differ
+ * in which of the two they believe.
+ */
+export function readPaxRecords(bytes: Uint8Array): Map<string, Uint8Array> {
+  const records = new Map<string, Uint8Array>();
+  let start = 0;
+  while (start < bytes.length) {
+    const space = bytes.indexOf(SPACE, start);
+    const length = readLength(bytes.subarray(start, space === -1 ? bytes.length : space));
+    const end = start + length;
+    if (space === -1 || end > bytes.length || end < space + 2 || bytes[end - 1] !== NEWLINE) {
+      throw new Refusal("archive", "a PAX header with a malformed record");
+    }
+    const record = bytes.subarray(space + 1, end - 1);
+    const equals = record.indexOf(EQUALS);
+    const key = equals > 0 ? decodeUtf8(record.subarray(0, equals)) : undefined;
+    if (key === undefined) throw new Refusal("archive", "a PAX header with a record without key");
+    if (records.has(key)) {
+      throw new Refusal("archive", `a PAX header that says ${quoteName(key)} twice`);
+    }
+    records.set(key, record.subarray(equals + 1));
+    start = end;
+  }
+  return records;
+}
+
+function readLength(digits: Uint8Array): number {
+  const text = String.fromCharCode(...digits.subarray(0, MAX_LENGTH_DIGITS + 1));
+  return /^[1-9][0-9]*$/.test(text) && text.length <= MAX_LENGTH_DIGITS ? Number(text) : NaN;
+}
+
+/** `ignoreBOM` keeps a byte order mark: it is part of a name, not of an encoding. */
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** The text that these bytes are, exactly; undefined when they are not UTF-8. */
+export function decodeUtf8(bytes: Uint8Array): string | undefined {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    return undefined;
+  }
 }

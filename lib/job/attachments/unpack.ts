@@ -1,9 +1,8 @@
 import { messageOf } from "../../message.ts";
-import { ByteReader } from "./byte_reader.ts";
+import { ByteReader, type Member, TarReader } from "./tar_reader.ts";
 import { gunzip, type GunzipLimits } from "./gunzip.ts";
 import { Layout, type LayoutLimits, type Placement } from "./layout.ts";
 import { quoteName, Refusal, type RefusalKind, refuseMember } from "./refusal.ts";
-import { type Member, TarReader } from "./tar_reader.ts";
 
 /** What an archive may have at most; the configuration has a key for each. */
 export type UnpackLimits = GunzipLimits & LayoutLimits;

@@ -3,7 +3,7 @@ import {
   type ArchiveMember,
   END_OF_ARCHIVE,
   headerOf,
-} from "../../../lib/job/artifacts/tar_header.ts";
+} from "../../../lib/job/artifacts/tar_writer.ts";
 
 const GIB = 1024 ** 3;
 const LARGE: ArchiveMember = {
