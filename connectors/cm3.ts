@@ -33,7 +33,7 @@ import {
 import { hardReset, runScript } from "./support/script/script.ts";
 import { controlHost } from "./support/ssh/remote.ts";
 import { quote } from "./support/ssh/ssh.ts";
-import { bootCheck, waitForBoot } from "./support/wait/boot_check.ts";
+import { bootCheck, waitForBoot } from "./support/wait/boot.ts";
 
 const SETTLE_MS = 5_000;
 const USB_BOOT_TIMEOUT_MS = 120_000;

@@ -1,11 +1,14 @@
 /** PCs and servers that a control host installs through its KVM-over-IP hardware. */
 import type { ConnectorContext } from "./context.ts";
-import { kvmProvisionShape } from "./control_host_kvm/config.ts";
-import { bringsOem, kvmArguments, OEM_LOGIN } from "./control_host_kvm/request.ts";
+import {
+  bringsOem,
+  kvmArguments,
+  kvmProvisionShape,
+  OEM_LOGIN,
+} from "./control_host_kvm/request.ts";
 import { defineConnector } from "./define.ts";
 import { installIso } from "./oemscript.ts";
-import { oemConfigShape } from "./oemscript/config.ts";
-import { type Flavour, isoPlan } from "./oemscript/iso.ts";
+import { type Flavour, isoPlan, oemConfigShape } from "./oemscript/config.ts";
 import {
   bootBinary,
   controlHostRequest,

@@ -7,12 +7,10 @@ import {
   maasProvisionShape,
   MACHINE_USER,
 } from "./maas2/config.ts";
-import { deploy } from "./maas2/deploy.ts";
-import { bootFromNetwork } from "./maas2/efi.ts";
+import { deploy, encodeUserData } from "./maas2/deploy.ts";
+import { bootFromNetwork, requestTpmClear } from "./maas2/firmware.ts";
 import type { MaasSession } from "./maas2/machine.ts";
 import { releaseMachine } from "./maas2/release.ts";
-import { requestTpmClear } from "./maas2/tpm.ts";
-import { encodeUserData } from "./maas2/user_data.ts";
 import { messageOf, ProvisioningError } from "./support/errors.ts";
 import { checkUserName, type Job } from "./support/job.ts";
 import { MAAS, SSH } from "./support/process/programs.ts";

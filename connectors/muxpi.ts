@@ -24,7 +24,7 @@ import {
   REMOTE_PAUSE_MS,
   REMOTE_TIMEOUT_MS,
 } from "./support/ssh/remote.ts";
-import { bootCheck, waitForBoot } from "./support/wait/boot_check.ts";
+import { bootCheck, waitForBoot } from "./support/wait/boot.ts";
 
 /** What boards with a multiplexer of their own need between being reached and being used. */
 const SETTLE_MS = 5_000;

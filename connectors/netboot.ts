@@ -10,8 +10,10 @@ import { messageOf, ProvisioningError, RecoveryError } from "./support/errors.ts
 import { checkDownload } from "./support/http/download.ts";
 import { serveOnce } from "./support/http/file_server.ts";
 import { imageUrlShape } from "./support/image/config.ts";
-import { asXz } from "./support/image/recompress.ts";
+import { type Filtered, filtered, unfiltered } from "./support/image/filter.ts";
+import { withProgress } from "./support/image/image.ts";
 import { type Image, type ImageSource, openImage } from "./support/image/source.ts";
+import { localUnpacker, UNPACKING_FAILED } from "./support/image/wire.ts";
 import { type Credentials, credentials } from "./support/job.ts";
 import {
   QEMU_IMG,
@@ -20,7 +22,7 @@ import {
   SSHPASS,
   UNPACK_PROGRAMS,
 } from "./support/process/programs.ts";
-import { succeeded } from "./support/process/runner.ts";
+import { expectSuccess, succeeded } from "./support/process/runner.ts";
 import { hardReset, runScript } from "./support/script/script.ts";
 import { bracketed, deviceTarget, ssh, type SshTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
@@ -240,4 +242,32 @@ async function write(ctx: NetbootContext, image: Image): Promise<void> {
   }
   const bytes = await sent;
   ctx.log.info(`The imager has the whole image: ${bytes} bytes`);
+}
+
+const COMPRESS_TIMEOUT_MS = 3_600_000;
+
+/**
+ * Packs an image with xz as it arrives; one that is xz already stays as it is. The fast level of xz on
+ * all cores: what the wire saves by a better one is spent many times over.
+ *
+ * @returns whose stream fails with a ProvisioningError when the image cannot be had or unpacked.
+ */
+async function asXz(ctx: ConnectorContext, image: Image): Promise<Filtered> {
+  const input = withProgress(ctx, await image.stream(), {
+    what: "Sending the image",
+    total: image.size,
+  });
+  if (image.unpacker === "unxz") return unfiltered(input);
+  const program = localUnpacker(image.unpacker).join(" ");
+  return filtered(ctx, {
+    argv: ["/bin/sh", "-c", `{ ${program} || echo '${UNPACKING_FAILED}' >&2; } | xz -T0 -1 -c`],
+    input,
+    timeoutMs: COMPRESS_TIMEOUT_MS,
+    check(result) {
+      expectSuccess(result, { step: "compress the image", program: `${program} | xz` });
+      if (!result.stderr.includes(UNPACKING_FAILED)) return;
+      const why = result.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
+      throw new ProvisioningError(`Cannot unpack the image: '${program}' says: ${why}`);
+    },
+  });
 }

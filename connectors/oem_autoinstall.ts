@@ -2,12 +2,20 @@
  * OEM PCs from Ubuntu 24.04 on: a control host boots an ISO on the device, or an OEM ISO is written to
  * the device's reset partition and installs itself from there, or both, one after the other.
  */
+import stockGrub from "./oem_autoinstall/templates/stock-grub.cfg" with { type: "text" };
+import defaultUserData from "./oem_autoinstall/templates/default-user-data.yaml" with {
+  type: "text",
+};
+import enableRemoteDesktop from "./oem_autoinstall/templates/enable_remote_desktop.sh" with {
+  type: "text",
+};
+import setUbuntuBoot from "./oem_autoinstall/templates/set_ubuntu_boot.sh" with { type: "text" };
+import setUsbBoot from "./oem_autoinstall/templates/set_usb_boot.sh" with { type: "text" };
+import stockUserData from "./oem_autoinstall/templates/stock-user-data.yaml" with { type: "text" };
 import type { PrepareContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type AutoinstallData, autoinstallProvisionShape } from "./oem_autoinstall/config.ts";
 import { deploy, deployPlan } from "./oem_autoinstall/deploy.ts";
-import stockGrub from "./oem_autoinstall/templates/stock-grub.cfg" with { type: "text" };
-import { base64, bundledUserData } from "./oem_autoinstall/user_data.ts";
 import {
   type ControlHostRequest,
   controlHostRequest,
@@ -83,4 +91,37 @@ async function bootRequest(
     job,
     data,
   });
+}
+
+const TEMPLATES = { default: defaultUserData, stock: stockUserData };
+
+/**
+ * User data for an installation that nobody attends.
+ *
+ * @param which `default` for the reset partition, `stock` for a stock desktop image.
+ * @param login the user that is to be on the installed system, and the keys that let one in.
+ */
+export function bundledUserData(
+  which: keyof typeof TEMPLATES,
+  login: Credentials & { readonly keys: readonly string[] },
+): string {
+  // JSON is YAML, and what is a user name by `checkUserName` needs no quotes in a shell.
+  const values: Readonly<Record<string, string>> = {
+    USER: JSON.stringify(login.user),
+    USER_NAME: login.user,
+    PASSWORD: JSON.stringify(login.password),
+    KEYS: JSON.stringify(login.keys),
+    SET_USB_BOOT: base64(setUsbBoot),
+    SET_UBUNTU_BOOT: base64(setUbuntuBoot),
+    ENABLE_REMOTE_DESKTOP: base64(enableRemoteDesktop),
+  };
+  return TEMPLATES[which].replaceAll(
+    /@([A-Z_]+)@/g,
+    (whole, name: string) => values[name] ?? whole,
+  );
+}
+
+/** Text as base64 of its UTF-8. */
+function base64(text: string): string {
+  return new TextEncoder().encode(text).toBase64();
 }

@@ -5,12 +5,20 @@
  */
 import type { Connector } from "./context.ts";
 import { defineConnector } from "./define.ts";
-import { oemConfigShape, type OemContext, oemProvisionShape } from "./oemscript/config.ts";
-import { recoverByScript } from "./oemscript/external_script.ts";
-import { type Flavour, type IsoPlan, isoPlan } from "./oemscript/iso.ts";
+import {
+  type Flavour,
+  type IsoPlan,
+  isoPlan,
+  oemConfigShape,
+  type OemContext,
+  oemProvisionShape,
+} from "./oemscript/config.ts";
 import { recover } from "./oemscript/recovery.ts";
-import { restart, waitUntilBooted } from "./support/wait/key_login.ts";
+import { need } from "./support/config.ts";
 import { GIT, SCP, SSH, SSH_COPY_ID, SSHPASS, TAR } from "./support/process/programs.ts";
+import { expectSuccess } from "./support/process/runner.ts";
+import { publicKeyFile } from "./support/ssh/ssh_keys.ts";
+import { restart, waitUntilBooted } from "./support/wait/boot.ts";
 
 function oemConnector(name: string, flavour: Flavour, recovers: string): Connector {
   return defineConnector({
@@ -38,3 +46,21 @@ export const oemscript = oemConnector("oemscript", "dell", "dell-restore-system"
 export const dellOemscript = oemConnector("dell_oemscript", "dell", "dell-restore-system");
 export const hpOemscript = oemConnector("hp_oemscript", "ubr", "Ubuntu's recovery (ubr)");
 export const lenovoOemscript = oemConnector("lenovo_oemscript", "ubr", "Ubuntu's recovery (ubr)");
+
+const SCRIPT_TIMEOUT_MS = 5_400_000;
+
+/** @throws ProvisioningError when the script fails or takes more than 90 minutes. */
+async function recoverByScript(ctx: OemContext, plan: IsoPlan): Promise<void> {
+  const script = need(ctx.config, "oem_recovery_script");
+  const result = await ctx.runner.run([
+    script,
+    ...(plan.flavour === "ubr" ? ["--ubr"] : []),
+    "--dut-iso-url",
+    plan.url,
+    "--inject-ssh-key",
+    await publicKeyFile(ctx),
+    "-t",
+    need(ctx.config, "device_ip"),
+  ], { timeoutMs: SCRIPT_TIMEOUT_MS, onOutput: (bytes) => ctx.print(bytes) });
+  expectSuccess(result, { step: "recover the device", program: script });
+}

@@ -6,8 +6,7 @@ import { formatMistake, type Mistake } from "../lib/config/mistake.ts";
 import type { Connector, Stage } from "./context.ts";
 import { type CommonConfig, readConfigFile } from "./support/config.ts";
 import { makeContext } from "./make_context.ts";
-import { writeDeviceInfo } from "./support/device_info.ts";
-import { recordFailure } from "./support/error_file.ts";
+import { recordFailure, writeDeviceInfo } from "./support/agent_files.ts";
 import {
   ConfigurationError,
   messageOf,

@@ -2,18 +2,17 @@
 import type { ConnectorContext } from "../context.ts";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
-import type { PutBack } from "../support/put_back.ts";
 import {
   type CommandResult,
   expectSuccess,
   failureText,
   succeeded,
 } from "../support/process/runner.ts";
+import type { PutBack } from "../support/put_back.ts";
 import { controlHost, isLost } from "../support/ssh/remote.ts";
 import { quote } from "../support/ssh/ssh.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import type { MuxpiContext } from "./config.ts";
-import { shellWords } from "./words.ts";
 
 /** The medium that each kind of multiplexer switches. */
 const MUXES = { sd: "sdwire", usb: "typecmux" } as const;
@@ -21,7 +20,7 @@ const MUXES = { sd: "sdwire", usb: "typecmux" } as const;
 type Mux = typeof MUXES[keyof typeof MUXES];
 
 /** One of two media. */
-export interface MediaChoice {
+interface MediaChoice {
   readonly mux: Mux;
   /** The words in front of the multiplexer's name, such as `sudo muxctl`. */
   readonly prefix: readonly string[];
@@ -64,7 +63,7 @@ const SWAP = "[SWAP]";
 const DEVICE_PATH = /^\/dev\/[A-Za-z0-9._/+:-]+$/;
 
 /** A medium in the control host's hands. */
-export interface Storage {
+interface Storage {
   /** Path on the control host. */
   readonly device: string;
   /** Gives it back to the device. */
@@ -256,4 +255,38 @@ function refuseOwnDisk(device: string, result: CommandResult): void {
 
 function isMux(word: string): word is Mux {
   return Object.values<string>(MUXES).includes(word);
+}
+
+/**
+ * Splits a command into words as a POSIX shell does, without expanding anything: quotes and
+ * backslashes only. What a quote leaves open reaches to the end.
+ */
+export function shellWords(command: string): string[] {
+  const words: string[] = [];
+  let word: string | undefined;
+  let quote = "";
+  for (let i = 0; i < command.length; i++) {
+    const char = command[i] ?? "";
+    const next = command[i + 1] ?? "";
+    if (quote === "'") {
+      if (char === "'") quote = "";
+      else word += char;
+    } else if (char === "\\" && next !== "" && (quote === "" || '"\\$`'.includes(next))) {
+      word = (word ?? "") + next;
+      i++;
+    } else if (quote === '"') {
+      if (char === '"') quote = "";
+      else word += char;
+    } else if (char === "'" || char === '"') {
+      quote = char;
+      word ??= "";
+    } else if (/\s/.test(char)) {
+      if (word !== undefined) words.push(word);
+      word = undefined;
+    } else {
+      word = (word ?? "") + char;
+    }
+  }
+  if (word !== undefined) words.push(word);
+  return words;
 }

@@ -1,6 +1,10 @@
+import { basename } from "node:path";
 import * as z from "zod";
-import type { ConnectorContext } from "../context.ts";
+import type { ConnectorContext, PrepareContext } from "../context.ts";
 import { checksumKey, type CommonConfig, directOnly, type ShapeOutput } from "../support/config.ts";
+import { JobError, ProvisioningError } from "../support/errors.ts";
+import { checkDownload } from "../support/http/download.ts";
+import { type Credentials, credentials, type Job } from "../support/job.ts";
 
 /** The configuration keys of the `oemscript` connectors. */
 export const oemConfigShape = {
@@ -28,4 +32,73 @@ export const oemProvisionShape = {
 export type OemContext = ConnectorContext<CommonConfig & ShapeOutput<typeof oemConfigShape>>;
 
 /** The job's `provision_data`, validated. */
-export type OemData = ShapeOutput<typeof oemProvisionShape>;
+type OemData = ShapeOutput<typeof oemProvisionShape>;
+
+/** dell: dell-restore-system. ubr: a boot entry of "ubuntu recovery". */
+export type Flavour = "dell" | "ubr";
+
+/** The only user after a recovery. */
+export const OEM_USER = "ubuntu";
+
+/** File names that need no quotes anywhere. */
+const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9._+-]*$/;
+
+/** Projects whose ISOs bring Ubuntu's recovery, whichever connector they are given to. */
+const UBR_PROJECTS = ["stella", "sutton"];
+
+/** Series that the presets have a branch of their own for. */
+const SERIES_BRANCHES = ["jammy", "focal"];
+
+/** What is to be done. */
+export interface IsoPlan {
+  readonly url: string;
+  /** Without a folder. */
+  readonly name: string;
+  readonly sha256: string | undefined;
+  readonly insecureDownload: boolean;
+  readonly flavour: Flavour;
+  /** Branch of the preset that skips the questions of the first boot. */
+  readonly branch: string;
+  readonly login: Credentials;
+}
+
+/**
+ * @throws ProvisioningError when the job names no ISO, or one that cannot be used.
+ * @throws JobError when it wants to log in as a user that there will not be.
+ */
+export function isoPlan(
+  ctx: PrepareContext,
+  { job, data, flavour }: { job: Job; data: OemData; flavour: Flavour },
+): IsoPlan {
+  const { url, sha256, insecure_download: insecureDownload } = data;
+  if (url === undefined) {
+    throw new ProvisioningError(
+      "The job's provision_data has no 'url': there is no ISO to install",
+    );
+  }
+  checkDownload(ctx, { url, sha256 });
+  const address = new URL(url);
+  const name = basename(address.pathname);
+  if (!PLAIN_NAME.test(name)) {
+    throw new ProvisioningError(
+      `Cannot install '${name}': expected the name of an ISO, of letters, digits and . _ + -`,
+    );
+  }
+  const login = credentials(job);
+  if (login.user !== OEM_USER) {
+    throw new JobError(
+      `The job's 'test_username' is '${login.user}': after a recovery there is only '${OEM_USER}'`,
+    );
+  }
+  const checksum = sha256 ?? /^#sha256=(.*)$/.exec(address.hash)?.[1];
+  address.hash = "";
+  return {
+    url: address.href,
+    name,
+    sha256: checksum?.toLowerCase(),
+    insecureDownload,
+    flavour: UBR_PROJECTS.some((project) => name.includes(project)) ? "ubr" : flavour,
+    branch: SERIES_BRANCHES.find((series) => name.includes(series)) ?? "master",
+    login,
+  };
+}

@@ -6,7 +6,7 @@ import { type Clock, systemClock } from "../clock.ts";
 import { type Connector, type Stage, STAGES } from "../../connectors/context.ts";
 import { didYouMean } from "../config/mistake.ts";
 import { CONNECTOR_NAMES, loadConnector, loadConnectors } from "../../connectors/registry.ts";
-import { honourNoProxy } from "../../connectors/support/http/no_proxy.ts";
+import { honourNoProxy } from "../../connectors/support/http/http.ts";
 import { runStage } from "../../connectors/run_stage.ts";
 import { Stopped } from "../../connectors/support/errors.ts";
 import {

@@ -1,8 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
-import { serveOnce } from "../../connectors/support/http/file_server.ts";
+import { localAddressFor, serveOnce } from "../../connectors/support/http/file_server.ts";
 import { fileStream } from "../../connectors/support/image/image.ts";
-import { localAddressFor } from "../../connectors/support/http/local_address.ts";
 import { socketsAt } from "../support/listeners.ts";
 import { testWithTools } from "../support/sshd.ts";
 import { inStage } from "./support/context.ts";

@@ -1,7 +1,11 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { compareVersions, versionNumbers } from "../../connectors/support/firmware/versions.ts";
-import { packageFor, packagesIn } from "../../connectors/support/firmware/hpe_repository.ts";
+import {
+  compareVersions,
+  packageFor,
+  packagesIn,
+  versionNumbers,
+} from "../../connectors/support/firmware/hpe_repository.ts";
 import { SPARE_BYTES } from "../../connectors/support/http/transfer.ts";
 import { mayMount, SmallDisk } from "../support/small_disk.ts";
 import { Lab } from "./support/lab.ts";

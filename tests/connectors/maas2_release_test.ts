@@ -1,6 +1,6 @@
 /** maas2: getting a machine ready, its firmware and TPM, and giving it back. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { networkBootOrder } from "../../connectors/maas2/efi.ts";
+import { networkBootOrder } from "../../connectors/maas2/firmware.ts";
 import { maasCalls, maasLab, message } from "./support/maas.ts";
 
 /** The first sample of the EFI step: booted from the network, the disk first in the order. */

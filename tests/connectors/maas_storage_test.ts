@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { parseSize } from "../../connectors/maas2/storage/size.ts";
+import { parseSize } from "../../connectors/maas2/storage/layout.ts";
 import { Lab } from "./support/lab.ts";
 import { fakeMaas, MAAS_CONFIG, maasCalls } from "./support/maas.ts";
 

@@ -1,7 +1,7 @@
 /** The control host of muxpi, and the media that it switches. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { shellWords } from "../../connectors/muxpi/words.ts";
+import { shellWords } from "../../connectors/muxpi/storage.ts";
 import { ControlHost } from "./support/control_host.ts";
 import { bench, CONFIG, IMAGE, message, provision } from "./support/muxpi.ts";
 import { closedPort } from "./support/stubs.ts";

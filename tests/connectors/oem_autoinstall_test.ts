@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { parse } from "yaml";
 import { readToken } from "../../connectors/oem_autoinstall/download_iso.ts";
 import { resetPartitions } from "../../connectors/oem_autoinstall/partitions.ts";
-import { bundledUserData } from "../../connectors/oem_autoinstall/user_data.ts";
+import { bundledUserData } from "../../connectors/oem_autoinstall.ts";
 import { ControlHostService, entry, provisionWith } from "./support/control_host_service.ts";
 import { Lab } from "./support/lab.ts";
 import { OEM_CONFIG, openOemDevice, provisionOem, stepsOn } from "./support/oem_device.ts";

@@ -1,7 +1,9 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import * as fc from "fast-check";
-import { startSerialLogger } from "../../connectors/support/serial/serial_logger.ts";
-import { telnetStripper } from "../../connectors/support/serial/telnet.ts";
+import {
+  startSerialLogger,
+  telnetStripper,
+} from "../../connectors/support/serial/serial_logger.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
 import { tcpStub, until } from "./support/stubs.ts";

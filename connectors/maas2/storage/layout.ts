@@ -2,7 +2,6 @@
 import * as z from "zod";
 import { MaasStorageError } from "../../support/errors.ts";
 import { issuesText } from "../../support/job.ts";
-import { parseSize } from "./size.ts";
 
 /** One of the machine's disks. */
 export interface NamedDisk {
@@ -11,7 +10,7 @@ export interface NamedDisk {
 }
 
 /** Which of the machine's disks is meant: that one, or only an order among the layout's disks. */
-export type DiskSelector = NamedDisk | { readonly by: "index"; readonly index: number };
+type DiskSelector = NamedDisk | { readonly by: "index"; readonly index: number };
 
 /** A disk of the layout, for which one of the machine's is chosen. */
 export interface Disk {
@@ -308,4 +307,28 @@ class LayoutReader {
       seen.set(key(entry), entry.id);
     }
   }
+}
+
+const DECIMAL: Readonly<Record<string, number>> = { "": 1, B: 1, K: 1e3, M: 1e6, G: 1e9, T: 1e12 };
+const BINARY: Readonly<Record<string, number>> = {
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+const SIZE = /^(\d+(?:\.\d+)?)\s*([KMGT]?iB|[BKMGT]?)$/i;
+
+/**
+ * Bytes of a size as layouts have it: a number, or text such as `500M` (decimal) or `1.5GiB`.
+ *
+ * @returns undefined when it is no size, or none that can be counted exactly.
+ */
+export function parseSize(size: string | number): number | undefined {
+  const [, count, unit] = SIZE.exec(String(size).trim()) ?? [];
+  if (count === undefined || unit === undefined) return undefined;
+  const factor = DECIMAL[unit.toUpperCase()] ?? BINARY[unit.toUpperCase()];
+  if (factor === undefined) return undefined;
+  const bytes = Math.round(Number(count) * factor);
+  return bytes > 0 && Number.isSafeInteger(bytes) ? bytes : undefined;
 }

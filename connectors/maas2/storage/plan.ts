@@ -1,7 +1,6 @@
-import { assignDevices } from "./assign.ts";
+import { assignDevices, partitionSizes } from "./assign.ts";
 import { type BlockDevice, hasPhysicalVolume, isGroupMember, isVirtual } from "./devices.ts";
 import type { Disk, Format, Layout, Mount, Partition } from "./layout.ts";
-import { partitionSizes } from "./partition_sizes.ts";
 
 /** A word of a command; that of a partition is only known when MAAS has created it. */
 export type Word = string | { readonly partition: Partition };

@@ -13,8 +13,7 @@ import { multipartBody } from "../http/multipart.ts";
 import { readEvents } from "../http/sse.ts";
 import type { Job } from "../job.ts";
 import { pollUntil } from "../wait/poll.ts";
-import { logEntry } from "./log_entry.ts";
-import { type RestFailure, type RestService, restService } from "./rest.ts";
+import { logEntry, type RestFailure, type RestService, restService } from "./rest.ts";
 
 const DEFAULT_TIMEOUT_S = 5400;
 /** The service has its own limit; this is what it gets beyond it to say so. */

@@ -1,4 +1,5 @@
 /** The REST service of a control host. */
+import type { Log } from "../../../lib/log.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { need } from "../config.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
@@ -6,7 +7,7 @@ import { type Answer, exchange, type RequestBody, type Trust } from "../http/exc
 import { bracketed } from "../ssh/ssh.ts";
 
 /** One call. */
-export interface RestCall {
+interface RestCall {
   /** @default "GET" */
   readonly method?: string;
   /** Sent as JSON. */
@@ -21,7 +22,7 @@ export interface RestCall {
 }
 
 /** What came of a call whose answer is small. */
-export type RestResult =
+type RestResult =
   | { readonly ok: true; readonly body: string }
   | RestFailure;
 
@@ -130,4 +131,47 @@ async function certificates(file: string | undefined): Promise<string | undefine
 function jsonBody(value: unknown): RequestBody {
   const bytes = new TextEncoder().encode(JSON.stringify(value));
   return { type: "application/json", length: bytes.length, pieces: () => [bytes] };
+}
+
+/** What the lines begin with that another host has logged. */
+const MARK = "[control-host] ";
+
+/** The service's levels, and ours. */
+const LEVELS: Readonly<Record<string, keyof Log>> = {
+  NOTSET: "debug",
+  DEBUG: "debug",
+  INFO: "info",
+  WARN: "warning",
+  WARNING: "warning",
+  ERROR: "error",
+  FATAL: "error",
+  CRITICAL: "error",
+};
+
+/**
+ * Shows an entry of a control host's log: a JSON object with `level` and `message`.
+ *
+ * @param warned the levels that nobody knows and that have been warned of.
+ * @returns false when it is not JSON; then a warning says so.
+ */
+export function logEntry(log: Log, data: string, warned: Set<unknown>): boolean {
+  let entry: unknown;
+  try {
+    entry = JSON.parse(data);
+  } catch {
+    log.warning(`The control host logs what is not JSON: ${data.slice(0, 200)}`);
+    return false;
+  }
+  const isObject = typeof entry === "object" && entry !== null && !Array.isArray(entry);
+  const { level, message } = isObject ? entry as { level?: unknown; message?: unknown } : {};
+  const text = typeof message === "string" ? message : data;
+  const known = typeof level === "string" ? LEVELS[level.toUpperCase()] : undefined;
+  if (known === undefined && isObject && !warned.has(level)) {
+    warned.add(level);
+    log.warning(
+      `The control host logs with the level ${JSON.stringify(level)}: such lines are shown as INFO`,
+    );
+  }
+  for (const line of text.split(/\r?\n/)) log[known ?? "info"](`${MARK}${line}`);
+  return true;
 }

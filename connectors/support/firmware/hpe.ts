@@ -8,6 +8,7 @@ import { failureText, succeeded } from "../process/runner.ts";
 import type { SshTarget } from "../ssh/ssh.ts";
 import { pollUntil } from "../wait/poll.ts";
 import {
+  compareVersions,
   type Component,
   fetchRelease,
   fetchReleaseNames,
@@ -19,7 +20,6 @@ import {
 } from "./hpe_repository.ts";
 import { bmcOf, Ilorest } from "./ilorest.ts";
 import { waitUntilReachable } from "./machine.ts";
-import { compareVersions } from "./versions.ts";
 
 const FLASH_MS = 1_200_000;
 const ILO_RESTART_MS = 600_000;

@@ -7,7 +7,6 @@ import * as z from "zod";
 import type { ConnectorContext } from "../../context.ts";
 import { FirmwareUpdateError } from "../errors.ts";
 import { issuesText } from "../job.ts";
-import { compareVersions } from "./versions.ts";
 
 /** Where the packages are, unless the configuration names a mirror. */
 export const HPE_REPOSITORY = "https://downloads.linux.hpe.com/SDR/repo/";
@@ -72,7 +71,7 @@ export function repositoryFor(base: string, model: string): string {
 }
 
 /** The releases that an index page links to, the newest first. */
-export function releaseNames(page: string): string[] {
+function releaseNames(page: string): string[] {
   const names = new Set([...page.matchAll(RELEASE_NAME)].map(([, name = ""]) => name));
   return [...names].sort().reverse();
 }
@@ -189,4 +188,33 @@ async function fetchText(ctx: ConnectorContext, url: string, timeoutMs: number):
     ctx.log.warning(`Cannot read ${url}: ${why}; trying again`);
     await ctx.clock.sleep(ATTEMPT_PAUSE_MS, ctx.signal);
   }
+}
+
+/**
+ * The numbers of a version, from the most to the least significant: what follows the last `v`, up to
+ * the first letter. Where nothing is left of it, the text from its first digit on. `0x31` is one
+ * hexadecimal number. Text without a digit has no numbers.
+ */
+export function versionNumbers(text: string): number[] {
+  const trimmed = text.trim();
+  if (/^0x[0-9a-f]+$/i.test(trimmed)) return [Number(trimmed)];
+  const behindV = trimmed.slice(trimmed.lastIndexOf("v") + 1);
+  const numbers = numbersIn(/^[^A-Za-z]*/.exec(behindV)?.[0] ?? "");
+  if (numbers.length > 0) return numbers;
+  return numbersIn(/\d[^A-Za-z]*/.exec(trimmed)?.[0] ?? "");
+}
+
+function numbersIn(text: string): number[] {
+  return (text.match(/\d+/g) ?? []).map(Number);
+}
+
+/** Negative where `a` is older than `b`, 0 where they are the same, positive where it is newer. */
+export function compareVersions(a: string, b: string): number {
+  const left = versionNumbers(a);
+  const right = versionNumbers(b);
+  for (let i = 0; i < Math.max(left.length, right.length); i++) {
+    const difference = (left[i] ?? 0) - (right[i] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
 }

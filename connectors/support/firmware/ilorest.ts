@@ -7,8 +7,7 @@ import { FirmwareUpdateError, messageOf } from "../errors.ts";
 import { type TemporaryFolder, temporaryFolder, writeFile } from "../files.ts";
 import { issuesText } from "../job.ts";
 import { type CommandResult, failureText, succeeded } from "../process/runner.ts";
-import type { Component } from "./hpe_repository.ts";
-import { compareVersions } from "./versions.ts";
+import { compareVersions, type Component } from "./hpe_repository.ts";
 
 /** The first version that knows all options used here. */
 const LEAST_VERSION = "5.3.0.0";

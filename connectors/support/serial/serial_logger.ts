@@ -3,7 +3,6 @@ import type { ConnectorContext } from "../../context.ts";
 import { messageOf } from "../errors.ts";
 import { whyNot, writeAll } from "../files.ts";
 import { openTcp } from "../wait/tcp.ts";
-import { telnetStripper } from "./telnet.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const RECONNECT_PAUSE_MS = 30_000;
@@ -16,7 +15,7 @@ const LOG_MAX_BYTES = 100 * 1024 * 1024;
 const DRAIN_MS = 200;
 
 /** Settings that only tests change. */
-export interface SerialLoggerOptions {
+interface SerialLoggerOptions {
   /** @default 100 MiB */
   readonly maxBytes?: number;
 }
@@ -147,4 +146,44 @@ async function follow(ctx: ConnectorContext, { host, port, stop, log }: Followin
     }
     await ctx.clock.sleep(RECONNECT_PAUSE_MS, signal).catch(() => {});
   }
+}
+
+/** Bytes of the telnet protocol (RFC 854). */
+const IAC = 255;
+const DONT = 254;
+const WILL = 251;
+const SB = 250;
+const SE = 240;
+
+type State = "data" | "command" | "option" | "subnegotiation" | "subnegotiation command";
+
+/** Makes a function that takes the negotiation out of a telnet stream, whatever the chunking. */
+export function telnetStripper(): (bytes: Uint8Array) => Uint8Array {
+  let state: State = "data";
+  return (bytes) => {
+    const kept = new Uint8Array(bytes.length);
+    let length = 0;
+    for (const byte of bytes) {
+      switch (state) {
+        case "data":
+          if (byte === IAC) state = "command";
+          else kept[length++] = byte;
+          break;
+        case "command":
+          if (byte === IAC) kept[length++] = byte;
+          state = byte === SB ? "subnegotiation" : byte >= WILL && byte <= DONT ? "option" : "data";
+          break;
+        case "option":
+          state = "data";
+          break;
+        case "subnegotiation":
+          if (byte === IAC) state = "subnegotiation command";
+          break;
+        case "subnegotiation command":
+          state = byte === SE ? "data" : "subnegotiation";
+          break;
+      }
+    }
+    return kept.subarray(0, length);
+  };
 }

@@ -1,7 +1,12 @@
 /** Finding out over ssh whether a device has booted, and whether it lets the agent in. */
-import type { ConnectorContext } from "../../context.ts";
+import type { ConnectorContext, PrepareContext } from "../../context.ts";
+import { need } from "../config.ts";
+import { JobError, ProvisioningError } from "../errors.ts";
+import type { Credentials } from "../job.ts";
 import { succeeded } from "../process/runner.ts";
-import { ssh, sshFailureText, type SshTarget } from "../ssh/ssh.ts";
+import { hardReset } from "../script/script.ts";
+import { bracketed, deviceTarget, ssh, sshFailureText, type SshTarget } from "../ssh/ssh.ts";
+import { type CopyKeyResult, copySshKey } from "../ssh/ssh_keys.ts";
 import { pollUntil } from "./poll.ts";
 
 /** Differs after every boot. */
@@ -22,7 +27,7 @@ export async function bootId(
 }
 
 /** A reboot that is waited for. */
-export interface Reboot {
+interface Reboot {
   /** How to log in on the system that comes up. */
   readonly target: SshTarget;
   /** Boot id of the system that was told to reboot; undefined where it did not say. */
@@ -53,7 +58,7 @@ export function waitForReboot(
 }
 
 /** Whether a login worked, and if not, why not. */
-export type LoginResult =
+type LoginResult =
   | { readonly ok: true }
   /** `refused`: the device answers, but does not take the key. */
   | { readonly ok: false; readonly refused: boolean; readonly why: string };
@@ -75,4 +80,153 @@ export async function keyLetsIn(
     refused: result.ended === "exited" && result.stderr.includes("Permission denied"),
     why: sshFailureText(target, LOGIN, result),
   };
+}
+
+const KEY_TIMEOUT_MS = 60_000;
+const REBOOT_TIMEOUT_MS = 60_000;
+const BOOT_LIMIT_MS = 5_400_000;
+const BOOT_PAUSE_MS = 90_000;
+
+/**
+ * Makes sure that the device lets the agent in: one that does not is reset and waited for.
+ *
+ * @returns whether it was reset.
+ * @throws RecoveryError when the reset fails, ProvisioningError when the device does not come back.
+ */
+export async function letIn(ctx: ConnectorContext, login: Credentials): Promise<boolean> {
+  if ((await copyKey(ctx, login)).ok) return false;
+  ctx.log.warning("The device does not let the agent in, it is reset");
+  await hardReset(ctx);
+  await waitUntilBooted(ctx, { login, before: undefined });
+  return true;
+}
+
+/**
+ * Reboots the device, by a hard reset where it does not let the agent in, and waits until it is back.
+ *
+ * @throws RecoveryError when the reset fails, ProvisioningError when the device does not come back.
+ */
+export async function restart(ctx: ConnectorContext, login: Credentials): Promise<void> {
+  if (await letIn(ctx, login)) return;
+  const target = deviceTarget(ctx, { user: login.user });
+  const before = await bootId(ctx, target);
+  // The connection may go down before the answer comes.
+  await ssh(ctx, target, "sudo reboot", { timeoutMs: REBOOT_TIMEOUT_MS });
+  await waitUntilBooted(ctx, { login, before });
+}
+
+/** A boot that is waited for. */
+interface Boot {
+  readonly login: Credentials;
+  /** The boot id of a system that is going down and does not count. */
+  readonly before: string | undefined;
+  /** @default 90 s */
+  readonly pauseMs?: number;
+}
+
+/**
+ * Waits until the device lets the agent in.
+ *
+ * @throws ProvisioningError when it does not within 90 minutes.
+ */
+export async function waitUntilBooted(
+  ctx: ConnectorContext,
+  { login, before, pauseMs = BOOT_PAUSE_MS }: Boot,
+): Promise<void> {
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the device to boot",
+    limitMs: BOOT_LIMIT_MS,
+    pauseMs,
+    async look() {
+      const copied = await copyKey(ctx, login);
+      if (!copied.ok) return copied.why;
+      if (before === undefined) return undefined;
+      const now = await bootId(ctx, deviceTarget(ctx, { user: login.user }));
+      return now === before ? "the old system is still running" : undefined;
+    },
+  });
+  if (missing === undefined) return;
+  throw new ProvisioningError(
+    `The device did not come back within ${BOOT_LIMIT_MS / 1000} s: ${missing}`,
+  );
+}
+
+async function copyKey(ctx: ConnectorContext, login: Credentials): Promise<CopyKeyResult> {
+  const copied = await copySshKey(ctx, deviceTarget(ctx, login), {
+    attempts: 1,
+    timeoutMs: KEY_TIMEOUT_MS,
+  });
+  // Not the device's fault: no reset and no waiting would help.
+  if (!copied.ok && copied.missing) {
+    throw new ProvisioningError(`Cannot log in on the device: ${copied.why}`);
+  }
+  return copied;
+}
+
+const PAUSE_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 5_000;
+
+/** What stands for the device's address in a `boot_check_url`. */
+const ADDRESS_MARK = "$DEVICE_IP";
+
+/** By what the device is known to be up. */
+type BootCheck =
+  /** It lets the agent's ssh key in, which is installed with the password where that is needed. */
+  | { readonly kind: "login"; readonly target: SshTarget }
+  /** This URL answers with status 200. */
+  | { readonly kind: "url"; readonly url: string };
+
+/**
+ * How to find out that the device is up.
+ *
+ * @param options.url what the job says, with `$DEVICE_IP` in it.
+ * @throws ProvisioningError when the device's address is not known; JobError when `url` is no URL.
+ */
+export function bootCheck(
+  ctx: PrepareContext,
+  { url, login }: { readonly url: string | undefined; readonly login: Credentials },
+): BootCheck {
+  if (url === undefined) return { kind: "login", target: deviceTarget(ctx, login) };
+  const address = url.includes(ADDRESS_MARK)
+    ? url.replaceAll(ADDRESS_MARK, () => bracketed(need(ctx.config, "device_ip")))
+    : url;
+  if (!/^https?:/i.test(address) || !URL.canParse(address)) {
+    throw new JobError(`The job's 'boot_check_url' is no http or https URL: '${address}'`);
+  }
+  return { kind: "url", url: address };
+}
+
+/** Why the device is not up; undefined when it is. */
+async function whyNotUp(ctx: ConnectorContext, check: BootCheck): Promise<string | undefined> {
+  if (check.kind === "url") {
+    const { url } = check;
+    const answer = await ctx.http.send(url, { timeoutMs: REQUEST_TIMEOUT_MS });
+    if (answer.ended === "failed") return `${url}: ${answer.message}`;
+    return answer.status === 200 ? undefined : `${url} answered with status ${answer.status}`;
+  }
+  const copied = await copySshKey(ctx, check.target, { attempts: 1, timeoutMs: KEY_TIMEOUT_MS });
+  if (copied.ok) return undefined;
+  if (copied.missing) throw new ProvisioningError(`Cannot log in to the device: ${copied.why}`);
+  return copied.why;
+}
+
+/**
+ * Waits until the device is up.
+ *
+ * @throws ProvisioningError when it is not within the time.
+ */
+export async function waitForBoot(
+  ctx: ConnectorContext,
+  { check, limitMs }: { readonly check: BootCheck; readonly limitMs: number },
+): Promise<void> {
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the device to be up",
+    limitMs,
+    pauseMs: PAUSE_MS,
+    look: () => whyNotUp(ctx, check),
+  });
+  if (missing === undefined) return;
+  throw new ProvisioningError(
+    `The device was not up ${limitMs / 1000} s after its reset: ${missing}`,
+  );
 }

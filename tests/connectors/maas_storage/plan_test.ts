@@ -1,14 +1,13 @@
 /** The storage planner: a function, so no MAAS is needed. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { assignDevices } from "../../../connectors/maas2/storage/assign.ts";
+import { assignDevices, partitionSizes } from "../../../connectors/maas2/storage/assign.ts";
 import { type BlockDevice, blockDevicesSchema } from "../../../connectors/maas2/storage/devices.ts";
 import {
   type Layout,
   parseLayout,
   type Partition,
 } from "../../../connectors/maas2/storage/layout.ts";
-import { partitionSizes } from "../../../connectors/maas2/storage/partition_sizes.ts";
 import { planStorage, type StorageStep } from "../../../connectors/maas2/storage/plan.ts";
 import { MaasStorageError } from "../../../connectors/support/errors.ts";
 

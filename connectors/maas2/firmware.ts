@@ -1,7 +1,7 @@
-/** Putting network boot first, so that MAAS gets hold of the machine at its next boot. */
+/** What is asked of a machine's firmware before MAAS gets it: to boot from the network, and to clear its TPM. */
+import { messageOf } from "../support/errors.ts";
 import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
 import { deviceTarget, ssh } from "../support/ssh/ssh.ts";
-import { messageOf } from "../support/errors.ts";
 import { type MaasContext, MACHINE_USER } from "./config.ts";
 
 const COMMAND_TIMEOUT_MS = 60_000;
@@ -70,4 +70,26 @@ export async function bootFromNetwork(ctx: MaasContext): Promise<void> {
     ctx.signal.throwIfAborted();
     ctx.log.warning(`${messageOf(error)}; going on without`);
   }
+}
+
+const TPM_COMMAND_TIMEOUT_MS = 30_000;
+const REQUEST_FILE = "/sys/class/tpm/tpm0/ppi/request";
+
+/** "Clear the TPM" of the Physical Presence Interface. */
+const CLEAR = "5";
+
+/**
+ * Asks the machine's firmware to clear the TPM at the next boot.
+ *
+ * @returns why that did not work; undefined when it did.
+ */
+export async function requestTpmClear(ctx: MaasContext): Promise<string | undefined> {
+  const run = (command: string) =>
+    ssh(ctx, deviceTarget(ctx, { user: MACHINE_USER }), command, { timeoutMs: TPM_COMMAND_TIMEOUT_MS });
+  const written = await run(`echo ${CLEAR} | sudo tee ${REQUEST_FILE}`);
+  if (!succeeded(written)) return failureText("ssh", written);
+  const read = await run(`cat ${REQUEST_FILE}`);
+  if (!succeeded(read)) return failureText("ssh", read);
+  const request = read.stdout.trim();
+  return request === CLEAR ? undefined : `${REQUEST_FILE} has '${request}' in it, not ${CLEAR}`;
 }

@@ -1,10 +1,38 @@
+/** The files by which a stage speaks to the agent: what is known of the device, and why the stage failed. */
 import { join } from "node:path";
 import type { Log } from "../../lib/log.ts";
-import type { Stage } from "../context.ts";
+import type { ConnectorContext, Stage } from "../context.ts";
 import { messageOf } from "./errors.ts";
 import { rewriteFile } from "./files.ts";
 
-const FILE_NAME = "device-connector-error.json";
+const DEVICE_INFO_FILE = "device-info.json";
+
+/** Stages after which the agent tells others where the device is. */
+const NEEDED_BY: readonly string[] = ["provision", "allocate"];
+
+/**
+ * Writes `device-info.json`, for the agent, in place.
+ *
+ * @throws Error when it cannot be written in a stage whose point it is; elsewhere that is logged.
+ */
+export async function writeDeviceInfo(
+  { config, cwd, log, stage }: Pick<ConnectorContext, "config" | "cwd" | "log" | "stage">,
+): Promise<void> {
+  const info = {
+    device_info: {
+      ...(config.device_ip ? { device_ip: config.device_ip } : {}),
+      ...(config.agent_name ? { agent_name: config.agent_name } : {}),
+    },
+  };
+  try {
+    await rewriteFile(join(cwd, DEVICE_INFO_FILE), JSON.stringify(info));
+  } catch (error) {
+    if (NEEDED_BY.includes(stage)) throw error;
+    log.warning(messageOf(error));
+  }
+}
+
+const ERROR_FILE = "device-connector-error.json";
 
 /**
  * Leaves the reason of a failure for the agent. The file is one JSON object; it is rewritten in
@@ -15,7 +43,7 @@ export async function recordFailure(
   { cwd, log }: { readonly cwd: string; readonly log: Log },
   failure: { readonly stage: Stage; readonly error: unknown },
 ): Promise<void> {
-  const path = join(cwd, FILE_NAME);
+  const path = join(cwd, ERROR_FILE);
   const info = exceptionInfo(failure.error);
   // The agent calls the phase `test`.
   const names = failure.stage === "runtest" ? ["runtest", "test"] : [failure.stage];
