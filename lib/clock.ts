@@ -1,3 +1,5 @@
+import { once } from "./once.ts";
+
 /**
  * Time, handed in. Whatever waits takes a `Clock`, so that a four-hour limit is
  * tested in milliseconds and no test sleeps for real.
@@ -31,7 +33,7 @@ export const systemClock: HostClock = {
   now: () => Date.now(),
   monotonic: () => performance.now(),
   async sinceBoot() {
-    return performance.now() + await (bootToOrigin ??= measureBootToOrigin());
+    return performance.now() + await bootToOrigin();
   },
   since: (moment) => Date.now() - moment.getTime(),
   async sleep(ms, signal) {
@@ -44,10 +46,8 @@ export const systemClock: HostClock = {
   },
 };
 
-/** From the start of the host to that of this process, as the kernel counts; asked for once. */
-let bootToOrigin: Promise<number> | undefined;
-
-async function measureBootToOrigin(): Promise<number> {
+/** From the start of the host to that of this process, as the kernel counts. */
+const bootToOrigin = once(async () => {
   // Deno opens nothing under /proc without `--allow-all`, which the agent is not given.
   const asked = performance.now();
   const { stdout } = await new Deno.Command("cat", {
@@ -58,7 +58,7 @@ async function measureBootToOrigin(): Promise<number> {
   const seconds = parseFloat(new TextDecoder().decode(stdout));
   if (Number.isNaN(seconds)) throw new Error("Cannot read /proc/uptime");
   return seconds * 1000 - asked;
-}
+});
 
 function sleepOnce(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

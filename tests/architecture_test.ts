@@ -35,6 +35,7 @@ const LEAVES = [
   "lib/exists.ts",
   "lib/log.ts",
   "lib/message.ts",
+  "lib/once.ts",
   "lib/own_session.ts",
   "lib/phases.ts",
   "lib/progress.ts",

@@ -245,13 +245,12 @@ export type AgentConfig = z.infer<typeof AgentConfig>;
 
 /** What a configuration has where its file says nothing. */
 export function defaultConfig(): AgentConfig {
-  return defaults ??= AgentConfig.parse({
+  return AgentConfig.parse({
     agent_id: "agent",
     server_address: "localhost",
     job_queues: ["queue"],
   });
 }
-let defaults: AgentConfig | undefined;
 
 /** Folder of the images that are kept for an agent; `""` where none are. */
 export function imageCacheFolder(

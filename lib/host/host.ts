@@ -287,11 +287,12 @@ class Host {
   }
 
   #view(): HostView {
+    const defaults = defaultConfig();
     const viewOf = ({ wanted, hosted, trouble }: PoolMember) => ({
       agentId: wanted.config.agent_id,
       file: wanted.file,
       configuration: hosted?.config ?? wanted.config,
-      defaults: defaultConfig(),
+      defaults,
       board: hosted?.board,
       trouble,
       leaves: hosted?.leaves,

@@ -1,3 +1,4 @@
+import { once } from "../once.ts";
 import { ask, parseStat, processesOf } from "./proc.ts";
 
 /**
@@ -25,17 +26,12 @@ export function parseIdentity(line: string): ProcessIdentity | undefined {
   return { pid: stat.pid, startTime: stat.startTime, bootId: line.slice(0, space) };
 }
 
-let bootIdOfHost: string | undefined;
-
 /** Changes with each start of the host. */
-export async function bootId(): Promise<string> {
-  if (bootIdOfHost === undefined) {
-    const { text } = await ask(["cat", "/proc/sys/kernel/random/boot_id"]);
-    if (text.trim() === "") throw new Error("Cannot read /proc/sys/kernel/random/boot_id");
-    bootIdOfHost = text.trim();
-  }
-  return bootIdOfHost;
-}
+export const bootId: () => Promise<string> = once(async () => {
+  const { text } = await ask(["cat", "/proc/sys/kernel/random/boot_id"]);
+  if (text.trim() === "") throw new Error("Cannot read /proc/sys/kernel/random/boot_id");
+  return text.trim();
+});
 
 /** The identity of a process that lives; undefined when there is none of that number. */
 export async function identityOf(pid: number): Promise<ProcessIdentity | undefined> {
