@@ -70,7 +70,7 @@ async function patiently<T>(
 /** Why it is refused, and who is told. */
 interface RefuseOptions {
   reason: string;
-  /** Where its record should have been. */
+  /** Where its journal should have been. */
   folder: string;
   server: ServerApi;
   connectivity: Connectivity;
@@ -79,11 +79,11 @@ interface RefuseOptions {
   signal: AbortSignal;
 }
 
-/** Without a record nothing can be promised: the job is ended at once, so that nobody waits for it. */
+/** Without a journal nothing can be promised: the job is ended at once, so that nobody waits for it. */
 export async function refuseJob(job: Job, options: RefuseOptions): Promise<void> {
   const { reason, folder, server, connectivity, log, signal } = options;
   log.error(
-    `Cannot keep a record of job ${job.jobId}, which is ended as failed: ${reason}. ` +
+    `Cannot keep a journal of job ${job.jobId}, which is ended as failed: ${reason}. ` +
       `Mend ${folder}.`,
   );
   // In the words of either generation, since nothing tells which one this is; and if need be in few.

@@ -34,20 +34,20 @@ export class DamagedJobs {
       Deno.mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
       Deno.writeFileSync(copy, bytes, { mode: 0o600 });
     } catch (error) {
-      this.#log.error(`Cannot keep a copy of the damaged record ${path}: ${messageOf(error)}`);
+      this.#log.error(`Cannot keep a copy of the damaged journal ${path}: ${messageOf(error)}`);
     }
     if (unknown > 0) {
       this.#log.warning(
-        `The record of job ${jobId} has ${unknown} entries of a newer version of the agent. The job ` +
+        `The journal of job ${jobId} has ${unknown} entries of a newer version of the agent. The job ` +
           "is brought to an end without them; they are kept in a copy.",
-        { record: path, copy },
+        { journal: path, copy },
       );
     }
     if (damaged > 0) {
       this.#log.error(
-        `The record of job ${jobId} is damaged: ${damaged} of its entries cannot be read. ` +
+        `The journal of job ${jobId} is damaged: ${damaged} of its entries cannot be read. ` +
           "The job is brought to an end with what can be; look for a failing disk.",
-        { record: path, copy },
+        { journal: path, copy },
       );
     }
   }

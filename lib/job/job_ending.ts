@@ -1,4 +1,4 @@
-/** The end of a job, once its phases are over: nothing of it is left on the host but its record. */
+/** The end of a job, once its phases are over: nothing of it is left on the host but its journal. */
 import { messageOf } from "../message.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import type { Outbox } from "../outbox/outbox.ts";

@@ -200,7 +200,7 @@ export class JobStore {
     const named = outbox.state.accepted?.jobId;
     if (named !== undefined && named !== jobId) {
       outbox[Symbol.dispose]();
-      throw new Error(`its record is that of another job, ${named}`);
+      throw new Error(`its journal is that of another job, ${named}`);
     }
     if (damaged + unknown > 0) {
       const fault = { jobId: outbox.jobId, path, bytes, damaged, unknown };
@@ -220,7 +220,9 @@ export class JobStore {
       return { outbox, received: undefined };
     } catch (error) {
       this.#log.error(
-        `Cannot end job ${jobId}, whose record cannot be read: ${messageOf(error)}. Cancel it on ` +
+        `Cannot end job ${jobId}, whose journal cannot be read: ${
+          messageOf(error)
+        }. Cancel it on ` +
           "the server: nobody else will end it.",
       );
       return undefined;

@@ -1,5 +1,5 @@
 /**
- * What the record of a job is made of. An entry is written before the fact that it announces, or
+ * What the journal of a job is made of. An entry is written before the fact that it announces, or
  * right after the one that it attests; folding all entries in order tells where a job stands.
  */
 import * as z from "zod";

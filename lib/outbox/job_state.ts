@@ -1,4 +1,4 @@
-/** Where a job stands: its record, folded. Nothing else decides that. */
+/** Where a job stands: its journal, folded. Nothing else decides that. */
 import type { JobEvent, PhaseStatuses } from "../server/schema.ts";
 import type { Phase } from "../phases.ts";
 import {
@@ -37,7 +37,7 @@ export interface PhaseState {
   status?: number;
 }
 
-/** The folded record of a job. */
+/** The folded journal of a job. */
 export interface JobState {
   accepted?: Extract<Entry, { t: "accepted" }>;
   /** By whom it was taken up last. */
@@ -361,7 +361,7 @@ export function statusesOf(state: JobState): PhaseStatuses {
   return statuses;
 }
 
-/** The phase that had started and not ended when the record stopped. */
+/** The phase that had started and not ended when the journal stopped. */
 export function interruptedPhase(state: JobState): Phase | undefined {
   for (const [phase, { status }] of state.phases) {
     if (status === undefined) return phase;

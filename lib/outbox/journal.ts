@@ -7,7 +7,7 @@
  */
 import process from "node:process";
 
-/** What was read back from a record. */
+/** What was read back from a journal. */
 export interface Reading {
   /** The values of the lines that are whole, in order. */
   values: unknown[];
@@ -45,8 +45,8 @@ function valueOf(line: Uint8Array): { value: unknown } | undefined {
   }
 }
 
-/** Reads the bytes of a record. Never throws: whatever is in them, something can be said of it. */
-export function readRecord(bytes: Uint8Array): Reading {
+/** Reads the bytes of a journal. Never throws: whatever is in them, something can be said of it. */
+export function readJournal(bytes: Uint8Array): Reading {
   const values: unknown[] = [];
   let damaged = 0;
   let start = 0;
@@ -81,7 +81,7 @@ function writeAt(file: Deno.FsFile, place: number, line: Uint8Array): number {
 /** Told around each append; what it throws, the append does. */
 export type JournalHook = (moment: "before" | "after") => void;
 
-/** A record that can be appended to. */
+/** A journal that can be appended to. */
 export class JournalFile {
   readonly #path: string;
   readonly #onAppend: JournalHook | undefined;
@@ -103,7 +103,7 @@ export class JournalFile {
   }
 
   /**
-   * Opens the record at `path`, created if it does not exist, and cuts off a torn last line.
+   * Opens the journal at `path`, created if it does not exist, and cuts off a torn last line.
    *
    * @param options.damage the value that takes the place of what is damaged at the end: cutting it off alone
    * would leave no trace of it to the next process.
@@ -116,7 +116,7 @@ export class JournalFile {
     const file = openOwnFile(path);
     try {
       const bytes = Deno.readFileSync(path);
-      const reading = readRecord(bytes);
+      const reading = readJournal(bytes);
       let length = reading.wholeBytes;
       const isDamagedAtEnd = reading.damaged > 0 && length < bytes.length;
       if (damage !== undefined && isDamagedAtEnd) {
@@ -137,7 +137,7 @@ export class JournalFile {
    * Appends one value. It is in the hands of the kernel when this returns, and on the disk after
    * `sync()`: a killed process loses nothing, a power cut what was not synced.
    *
-   * @throws {Error} what the file system says (a full disk); the record is then as it was.
+   * @throws {Error} what the file system says (a full disk); the journal is then as it was.
    */
   append(value: unknown): void {
     this.#onAppend?.("before");
@@ -163,13 +163,13 @@ export class JournalFile {
 
   /** The values of all lines that are whole. */
   read(): unknown[] {
-    return readRecord(Deno.readFileSync(this.#path)).values;
+    return readJournal(Deno.readFileSync(this.#path)).values;
   }
 
   /**
    * Replaces all values by one, atomically.
    *
-   * @throws {Error} what the file system says; the record is then as it was.
+   * @throws {Error} what the file system says; the journal is then as it was.
    */
   replaceAll(value: unknown): void {
     const line = lineOf(value);

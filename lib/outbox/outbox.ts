@@ -1,5 +1,5 @@
 /**
- * One job on disk: its record and its two logs, in a folder of its own outside the job's working
+ * One job on disk: its journal and its two logs, in a folder of its own outside the job's working
  * folder. What runs the job writes here and never waits for the server; the uploader reads here and
  * never waits for the job.
  */
@@ -40,10 +40,10 @@ interface LogFile {
   tail: Promise<void>;
 }
 
-/** What `Outbox.open()` found out about a record that an earlier process left. */
+/** What `Outbox.open()` found out about a journal that an earlier process left. */
 export interface OutboxReading {
   outbox: Outbox;
-  /** Lines of the record that could not be read. */
+  /** Lines of the journal that could not be read. */
   damaged: number;
   /** Entries that were written as they should be, and are not understood: a newer agent's. */
   unknown: number;
@@ -63,11 +63,11 @@ export interface LogAppend {
   entries?: readonly (Entry | MessageDraft)[] | undefined;
 }
 
-/** The record and the logs of one job. */
+/** The journal and the logs of one job. */
 export class Outbox implements Disposable {
   readonly folder: string;
   readonly state: JobState = emptyJobState();
-  readonly #record: JournalFile;
+  readonly #journal: JournalFile;
   readonly #logs: Record<LogName, LogFile>;
   readonly #log: Log;
   /** Bytes that the journal had when it was compacted, or opened. */
@@ -78,12 +78,12 @@ export class Outbox implements Disposable {
 
   private constructor(
     folder: string,
-    record: JournalFile,
+    journal: JournalFile,
     logs: Record<LogName, LogFile>,
     log: Log,
   ) {
     this.folder = folder;
-    this.#record = record;
+    this.#journal = journal;
     this.#logs = logs;
     this.#log = log;
   }
@@ -123,7 +123,7 @@ export class Outbox implements Disposable {
     if (this.state.isDamaged) return;
     apply(this.state, damage);
     try {
-      this.#record.append(damage);
+      this.#journal.append(damage);
     } catch {
       // The disk is full: this process knows.
     }
@@ -139,14 +139,14 @@ export class Outbox implements Disposable {
    * Nobody may be writing.
    */
   rest(): void {
-    this.#record.close();
+    this.#journal.close();
     for (const log of LOG_NAMES) {
       this.#logs[log].file?.close();
       this.#logs[log].file = undefined;
     }
   }
 
-  /** The job's id, from its record; from the name of the folder when the record lost it. */
+  /** The job's id, from its journal; from the name of the folder when the journal lost it. */
   get jobId(): string {
     return this.state.accepted?.jobId ??
       this.folder.slice(this.folder.lastIndexOf("/") + 1).split("~")[0]!;
@@ -215,7 +215,7 @@ export class Outbox implements Disposable {
       if (!this.#recordComplained) {
         this.#recordComplained = true;
         this.#log.error(
-          `Cannot write the record of job ${this.jobId}: ${
+          `Cannot write the journal of job ${this.jobId}: ${
             messageOf(error)
           }. The job goes on, but ` +
             "if the agent is killed now, it will not know all of it. Make room on the disk.",
@@ -230,16 +230,16 @@ export class Outbox implements Disposable {
         for (const log of LOG_NAMES) this.#logs[log].source = undefined;
       }
     }
-    if (this.#record.length > this.#compactedLength + COMPACT_AFTER_BYTES) this.#compact();
+    if (this.#journal.length > this.#compactedLength + COMPACT_AFTER_BYTES) this.#compact();
     this.#wake();
   }
 
   #appendOrMakeRoom(line: unknown): void {
     try {
-      this.#record.append(line);
+      this.#journal.append(line);
     } catch (error) {
       if (!this.#releaseBallast()) throw error;
-      this.#record.append(line);
+      this.#journal.append(line);
     }
   }
 
@@ -253,11 +253,11 @@ export class Outbox implements Disposable {
   /** Says in fewer entries what the journal says. Where the disk does not take it, it stays as it is. */
   #compact(): void {
     try {
-      this.#record.replaceAll(compacted(this.#record.read().flat(), this.state));
+      this.#journal.replaceAll(compacted(this.#journal.read().flat(), this.state));
     } catch {
       // A full disk.
     }
-    this.#compactedLength = this.#record.length;
+    this.#compactedLength = this.#journal.length;
   }
 
   /** Queues a message behind everything that has been logged so far. */
@@ -358,7 +358,7 @@ export class Outbox implements Disposable {
       // Also what an earlier process wrote: it may have had no time for this.
       if (this.#logs[log].length > 0) await this.#opened(log).syncData();
     }
-    await this.#record.sync();
+    await this.#journal.sync();
   }
 
   /**
@@ -414,7 +414,7 @@ export class Outbox implements Disposable {
     // Where the rest came from is not known: it is read again from there.
     if (this.state.takenUp !== undefined) target.length = Math.min(target.length, taken);
     if (target.length < size) file.truncateSync(target.length);
-    // The record may know of more than the disk has kept.
+    // The journal may know of more than the disk has kept.
     if (reachesBeyond(this.state.logs[log], target.length)) {
       this.append({ t: "cut", log, length: target.length });
     }

@@ -1,5 +1,5 @@
 /**
- * Brings to the server what its record of a job says apart from the logs: the state, the statuses, what
+ * Brings to the server what the journal of a job says apart from the logs: the state, the statuses, what
  * is known of the device. What is overtaken before it has left is not posted; what can leave
  * together leaves in one post.
  */

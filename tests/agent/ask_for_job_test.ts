@@ -4,7 +4,7 @@ import { agentFolder } from "../../lib/job/store.ts";
 import { Lab } from "../support/lab.ts";
 
 for (const generation of ["current", "legacy"] as const) {
-  Deno.test(`a job of which the disk takes no record is ended as failed on a server of the ${generation} generation`, async () => {
+  Deno.test(`a job of which the disk takes no journal is ended as failed on a server of the ${generation} generation`, async () => {
     await using lab = await Lab.open({
       sandbox: { generation },
       config: { test_command: "echo never" },
@@ -19,7 +19,7 @@ for (const generation of ["current", "legacy"] as const) {
     lab.submit({ job_id: jobId, test_data: { a: 1 } });
     await lab.complete(jobId);
     assertEquals(lab.statuses(jobId), { setup: 1 });
-    assertStringIncludes(lab.logged("error").join("\n"), `Cannot keep a record of job ${jobId}`);
+    assertStringIncludes(lab.logged("error").join("\n"), `Cannot keep a journal of job ${jobId}`);
     // The agent goes on.
     const next = await lab.run({ test_data: { a: 1 } });
     assertEquals(lab.statuses(next), { test: 0 });

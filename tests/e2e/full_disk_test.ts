@@ -35,7 +35,7 @@ Deno.test({
     await using agent = startProgram(["-c", config], { through: [...onOwnDisk("size=3m"), disk] });
     await lab.complete(flood);
     const output = lab.output(flood, "test");
-    // The disk is full for the one who keeps what the command prints, or for the job's record: a race.
+    // The disk is full for the one who keeps what the command prints, or for the job's journal: a race.
     const end =
       /\n?ERROR: The agent cannot store the output, so the phase was ended: (.*No space left on device|the disk is full, or cannot be written to).*\n$/;
     assertMatch(output, end);

@@ -5,7 +5,7 @@ import { readDeviceInfo, readFailure } from "../../lib/job/connector_files.ts";
 import { releaseOf } from "../../lib/job/os_release.ts";
 import { redactStrings } from "../../lib/job/redact_strings.ts";
 import { Entry } from "../../lib/outbox/entries.ts";
-import { readRecord } from "../../lib/outbox/journal.ts";
+import { readJournal } from "../../lib/outbox/journal.ts";
 import {
   apply,
   deliveredBefore,
@@ -51,19 +51,19 @@ const json = fc.oneof(
     .map(([entry, more]) => JSON.stringify({ ...Object(entry), ...Object(more) })),
   oddJson(WORDS).map((value) => JSON.stringify(value)),
 );
-/** Lines as a record has them: with the right checksum, so that what is in them is looked at. */
+/** Lines as a journal has them: with the right checksum, so that what is in them is looked at. */
 const line = json.map((text) => {
   const sum = crc32(new TextEncoder().encode(text)).toString(16).padStart(8, "0");
   return `${sum} ${text}\n`;
 });
-const record = fc.array(line, { maxLength: 8 }).map((lines) => lines.join(""));
+const journal = fc.array(line, { maxLength: 8 }).map((lines) => lines.join(""));
 
-/** Whatever is in a job's record, it can be read, and where the job stands can be told. */
-export const records: FuzzTarget = plainTarget(
-  "jobs' records",
-  fc.property(fc.oneof(anyBytes, record, record.chain(mutated)), (content) => {
+/** Whatever is in a job's journal, it can be read, and where the job stands can be told. */
+export const journals: FuzzTarget = plainTarget(
+  "jobs' journals",
+  fc.property(fc.oneof(anyBytes, journal, journal.chain(mutated)), (content) => {
     const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
-    const { values, wholeBytes } = readRecord(bytes);
+    const { values, wholeBytes } = readJournal(bytes);
     assert(wholeBytes <= bytes.length);
     const state = emptyJobState();
     for (const value of values) {

@@ -1,6 +1,6 @@
 import { blockMaps } from "./block_maps.ts";
 import { configuration } from "./configuration.ts";
-import { connectorFiles, records } from "./files.ts";
+import { connectorFiles, journals } from "./files.ts";
 import { jobs } from "./job.ts";
 import { jsonScanner } from "./json_scanner.ts";
 import { serverAnswers } from "./server_answers.ts";
@@ -20,8 +20,8 @@ Deno.test("whatever a server answers, every call of the client ends in an answer
 Deno.test("any result of a job is read in any pieces, or is known not to be one", () =>
   tryTarget(jsonScanner, CASES));
 
-Deno.test("any record of a job can be read back as far as it goes", () =>
-  tryTarget(records, CASES));
+Deno.test("any journal of a job can be read back as far as it goes", () =>
+  tryTarget(journals, CASES));
 
 Deno.test("whatever a job leaves in the files of its device connector is harmless", () =>
   tryTarget(connectorFiles, CASES));

@@ -1,7 +1,7 @@
 /** Everything that takes input from outside. */
 import { blockMaps } from "./block_maps.ts";
 import { configuration } from "./configuration.ts";
-import { connectorFiles, records } from "./files.ts";
+import { connectorFiles, journals } from "./files.ts";
 import { jobs } from "./job.ts";
 import { jsonScanner } from "./json_scanner.ts";
 import { redactor } from "./redactor.ts";
@@ -16,7 +16,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   jobs,
   serverAnswers,
   jsonScanner,
-  records,
+  journals,
   connectorFiles,
   blockMaps,
 ];

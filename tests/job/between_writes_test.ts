@@ -98,7 +98,7 @@ for (const generation of ["current", "legacy"] as const) {
   });
 }
 
-Deno.test("a log that a power cut has left shorter than its record says is delivered as far as it goes", async () => {
+Deno.test("a log that a power cut has left shorter than its journal says is delivered as far as it goes", async () => {
   await using lab = await Lab.open({ config: { cleanup_command: "echo cleaned" } });
   const jobId = running(lab);
   {

@@ -92,7 +92,7 @@ Deno.test("what cannot be read of a job is put aside without its secrets, and na
   assertEquals(kept.sort(), ["output", "record"]);
 });
 
-Deno.test("records that were swapped are refused: no job gets the log of another", async () => {
+Deno.test("journals that were swapped are refused: no job gets the log of another", async () => {
   await using lab = await Lab.open({ config: CONFIG });
   const one = await leaveInterrupted(lab);
   const two = await leaveInterrupted(lab);
@@ -105,8 +105,8 @@ Deno.test("records that were swapped are refused: no job gets the log of another
     assertEquals(printed(lab, { jobId, folder: "" }), `first of ${jobId}\n`);
   }
   const errors = lab.logged("error").join("\n");
-  assertStringIncludes(errors, `its record is that of another job, ${two.jobId}`);
-  assertStringIncludes(errors, `its record is that of another job, ${one.jobId}`);
+  assertStringIncludes(errors, `its journal is that of another job, ${two.jobId}`);
+  assertStringIncludes(errors, `its journal is that of another job, ${one.jobId}`);
 });
 
 Deno.test("a job that is not the one its folder names is not taken for it", async () => {
@@ -124,12 +124,12 @@ for (const [what, kept] of Object.entries({ "the last entry": 4, "all entries of
   Deno.test(`a power cut that fills ${what} with zeros doubles nothing`, async () => {
     await using lab = await Lab.open({ config: CONFIG });
     const left = await leaveInterrupted(lab);
-    const record = join(left.folder, "record");
-    const lines = (await Deno.readTextFile(record)).split("\n");
+    const journal = join(left.folder, "record");
+    const lines = (await Deno.readTextFile(journal)).split("\n");
     const whole = new TextEncoder().encode(`${lines.slice(0, kept).join("\n")}\n`);
-    const bytes = new Uint8Array((await Deno.stat(record)).size);
+    const bytes = new Uint8Array((await Deno.stat(journal)).size);
     bytes.set(whole);
-    await Deno.writeFile(record, bytes);
+    await Deno.writeFile(journal, bytes);
     lab.start();
     await lab.complete(left.jobId);
     assertEquals(printed(lab, left), wholeLog(left));
@@ -141,14 +141,14 @@ for (const kept of [0, 1, 3]) {
   Deno.test(`a job whose damaged journal a process has opened that was killed then does not run again: ${kept} lines kept`, async () => {
     await using lab = await Lab.open({ config: { ...CONFIG, setup_command: "echo set up" } });
     const left = await leaveInterrupted(lab);
-    const record = join(left.folder, "record");
-    const lines = (await Deno.readTextFile(record)).split("\n");
+    const journal = join(left.folder, "record");
+    const lines = (await Deno.readTextFile(journal)).split("\n");
     const whole = new TextEncoder().encode(
       lines.slice(0, kept).map((line) => `${line}\n`).join(""),
     );
-    const bytes = new Uint8Array((await Deno.stat(record)).size);
+    const bytes = new Uint8Array((await Deno.stat(journal)).size);
     bytes.set(whole);
-    await Deno.writeFile(record, bytes);
+    await Deno.writeFile(journal, bytes);
     Outbox.open(left.folder, lab.log).outbox[Symbol.dispose]();
     lab.start();
     await lab.complete(left.jobId);
@@ -184,10 +184,10 @@ Deno.test("a job that has ended is complete on the server whichever line of its 
   const all: Left[] = [];
   for (let line = 0; line < lines; line++) {
     const left = await leaveInterrupted(lab, ...ending);
-    const record = join(left.folder, "record");
-    const text = (await Deno.readTextFile(record)).split("\n");
+    const journal = join(left.folder, "record");
+    const text = (await Deno.readTextFile(journal)).split("\n");
     text[line] = `${text[line]?.slice(0, -1)}!`;
-    await Deno.writeTextFile(record, text.join("\n"));
+    await Deno.writeTextFile(journal, text.join("\n"));
     all.push(left);
   }
   lab.start();

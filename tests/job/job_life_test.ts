@@ -260,7 +260,7 @@ Deno.test("when a job is over, its folder is gone and so is the agent's note of 
   await lab.eventually(
     () =>
       [...Deno.readDirSync(join(lab.config.results_basedir, "agent-agent-1", "jobs"))].length === 0,
-    "the record is removed",
+    "the journal is removed",
   );
   assertEquals(lab.inExecutionBasedir(), []);
   assertEquals(lab.sandbox.agent("agent-1")?.state, "waiting");

@@ -7,7 +7,7 @@ function jobsFolder(lab: Lab): string {
   return join(lab.config.results_basedir, "agent-agent-1", "jobs");
 }
 
-/** What an agent leaves that was killed while a test ran: its record, its log, the job. */
+/** What an agent leaves that was killed while a test ran: its journal, its log, the job. */
 async function leaveInterrupted(
   lab: Lab,
   jobId: string,
@@ -84,22 +84,22 @@ Deno.test("a phase that was announced and does not begin says in its log why", a
   );
 });
 
-Deno.test("a damaged record is put aside for a person to look at, and its job is ended all the same", async () => {
+Deno.test("a damaged journal is put aside for a person to look at, and its job is ended all the same", async () => {
   await using lab = await Lab.open({ config: { cleanup_command: "true" } });
   const jobId = running(lab);
   const folder = await leaveInterrupted(lab, jobId);
-  const record = join(folder, "record");
-  const text = await Deno.readTextFile(record);
-  await Deno.writeTextFile(record, text.replace('"phase_started"', '"phase_startled"'));
+  const journal = join(folder, "record");
+  const text = await Deno.readTextFile(journal);
+  await Deno.writeTextFile(journal, text.replace('"phase_started"', '"phase_startled"'));
   lab.start();
   await lab.complete(jobId);
-  assertStringIncludes(lab.logged("error").join("\n"), `The record of job ${jobId} is damaged`);
+  assertStringIncludes(lab.logged("error").join("\n"), `The journal of job ${jobId} is damaged`);
   const aside = [...Deno.readDirSync(join(lab.config.results_basedir, "agent-agent-1", "damaged"))];
   assertEquals(aside.length, 1);
   await lab.run({});
 });
 
-Deno.test("rubbish among the records is put aside and named, and the agent goes on", async () => {
+Deno.test("rubbish among the journals is put aside and named, and the agent goes on", async () => {
   await using lab = await Lab.open({ config: { setup_command: "true" } });
   await Deno.mkdir(join(jobsFolder(lab), "not-a-job"), { recursive: true });
   await Deno.mkdir(join(jobsFolder(lab), crypto.randomUUID(), "record"), { recursive: true });
@@ -108,7 +108,7 @@ Deno.test("rubbish among the records is put aside and named, and the agent goes 
   assertEquals(lab.logged("error").filter((line) => line.includes("is moved to")).length, 2);
 });
 
-Deno.test("a record that holds nothing but rubbish still ends the job that its folder names", async () => {
+Deno.test("a journal that holds nothing but rubbish still ends the job that its folder names", async () => {
   await using lab = await Lab.open({ config: { cleanup_command: "true" } });
   const jobId = running(lab);
   const folder = join(jobsFolder(lab), jobId);

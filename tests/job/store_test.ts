@@ -22,7 +22,7 @@ Deno.test("a job that cannot be read is put aside without its secrets", async ()
   const store = new JobStore(folder.path, log);
   using outbox = await store.accept(new Job(RECEIVED), [], 0);
   assertEquals(await holders(folder.path), [join(outbox.folder, "job.json")]);
-  // Something that is no record.
+  // Something that is no journal.
   await Deno.remove(join(outbox.folder, "record"));
   await Deno.mkdir(join(outbox.folder, "record"));
   const [leftover] = await store.leftovers();
@@ -87,7 +87,7 @@ Deno.test("runs of one job are delivered in their order, also when the host's cl
   assertEquals(reruns, [false, true]);
 });
 
-Deno.test("a damaged record of which no copy can be kept does not cost the job", async () => {
+Deno.test("a damaged journal of which no copy can be kept does not cost the job", async () => {
   await using folder = new TempFolder();
   const log = recordingLog();
   {

@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { join } from "node:path";
-import { JournalFile, readRecord } from "../../lib/outbox/journal.ts";
+import { JournalFile, readJournal } from "../../lib/outbox/journal.ts";
 
 async function withRecord(test: (path: string) => void | Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();
@@ -24,7 +24,7 @@ function read(path: string): unknown[] {
   return reading.values;
 }
 
-Deno.test("a record gives back what was appended to it, over several processes", () =>
+Deno.test("a journal gives back what was appended to it, over several processes", () =>
   withRecord((path) => {
     write(path, [{ a: 1 }, "zwei\nZeilen"]);
     write(path, [["drei"]]);
@@ -40,13 +40,13 @@ Deno.test("a torn last line is cut off, and what comes after it is read", () =>
     assertEquals(read(path), ["whole", "after"]);
   }));
 
-Deno.test("a record that is cut anywhere still gives back a beginning of what was appended", () =>
+Deno.test("a journal that is cut anywhere still gives back a beginning of what was appended", () =>
   withRecord((path) => {
     const values = ["one", { two: 2 }, [3, "drei"]];
     write(path, values);
     const bytes = Deno.readFileSync(path);
     for (let length = 0; length <= bytes.length; length++) {
-      const found = readRecord(bytes.subarray(0, length));
+      const found = readJournal(bytes.subarray(0, length));
       assertEquals(found.values, values.slice(0, found.values.length));
       assertEquals(found.damaged, 0);
     }
@@ -58,17 +58,17 @@ Deno.test("a damaged line in the middle is passed over and counted, the others a
     const bytes = Deno.readFileSync(path);
     const at = new TextDecoder().decode(bytes).indexOf("second");
     bytes[at] = 0;
-    assertEquals(readRecord(bytes).values, ["first", "third"]);
-    assertEquals(readRecord(bytes).damaged, 1);
+    assertEquals(readJournal(bytes).values, ["first", "third"]);
+    assertEquals(readJournal(bytes).damaged, 1);
   }));
 
-Deno.test("no bytes whatever make reading a record throw", () => {
+Deno.test("no bytes whatever make reading a journal throw", () => {
   fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), (bytes) => {
-    const { wholeBytes } = readRecord(bytes);
+    const { wholeBytes } = readJournal(bytes);
     return wholeBytes <= bytes.length;
   }));
 });
 
-Deno.test("a record in a folder that does not exist says so", () => {
+Deno.test("a journal in a folder that does not exist says so", () => {
   assertThrows(() => JournalFile.open("/nonexistent/record"), Deno.errors.NotFound);
 });
