@@ -1,6 +1,7 @@
 /**
  * `try`, `sandbox`, `submit`, `results`, `artifacts` and `cancel`: jobs from the side of who submits them.
  */
+import { messageOf } from "../message.ts";
 import { type Command, FORMAT_FLAG, USAGE_STATUS } from "./command.ts";
 import { SERVER_FLAGS } from "./lab/lab_server.ts";
 
@@ -69,7 +70,7 @@ export const sandboxCommand: Command = {
       });
       return 0;
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = messageOf(error);
       io.stderr(`The sandbox cannot listen on port ${port}: ${reason}; choose another --port\n`);
       return 1;
     }

@@ -32,7 +32,7 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
   if (first === "help" && rest[0] !== undefined && !rest[0].startsWith("-")) {
     return await main([rest[0], "--help"], io);
   }
-  if (first === "" || first.startsWith("-")) return await runCommand(agentCommand, args, io);
+  if (first === "" || first.startsWith("-")) return await runNamed(agentCommand, args, io);
   const command = COMMANDS.find(({ name }) => name === first);
   if (command === undefined) {
     const meant = didYouMean(first, COMMANDS.map(({ name }) => name));
@@ -41,10 +41,10 @@ export async function main(args: readonly string[], io: Io): Promise<number> {
     io.stderr(`'${PROGRAM} --help' lists the commands.\n`);
     return USAGE_STATUS;
   }
-  return await runCommand(command, rest, io);
+  return await runNamed(command, rest, io);
 }
 
-async function runCommand(command: Command, args: readonly string[], io: Io): Promise<number> {
+async function runNamed(command: Command, args: readonly string[], io: Io): Promise<number> {
   const parsed = parseCommandLine(command, args);
   if (!parsed.ok) {
     io.stderr(`${usageLine(command)}${PROGRAM}: ${parsed.message}\n`);

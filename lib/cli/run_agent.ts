@@ -52,7 +52,7 @@ const shared = {
 };
 
 /** The agents of a host in one process. */
-export const runCommand: Command = {
+export const hostCommand: Command = {
   ...shared,
   name: "run",
   summary: "Runs agents until they are told to stop or to restart; several in one process.",

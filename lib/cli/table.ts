@@ -23,7 +23,7 @@ import {
   submitCommand,
   tryCommand,
 } from "./lab_commands.ts";
-import { agentCommand, runCommand } from "./run_agent.ts";
+import { agentCommand, hostCommand } from "./run_agent.ts";
 
 const versionCommand: Command = {
   name: "version",
@@ -89,7 +89,7 @@ const helpCommand: Command = {
 };
 
 export const COMMANDS: readonly Command[] = [
-  runCommand,
+  hostCommand,
   tryCommand,
   submitCommand,
   resultsCommand,

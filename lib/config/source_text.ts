@@ -1,4 +1,5 @@
 /** A file as text: reading it with a bound, judging its encoding, finding lines and columns. */
+import { messageOf } from "../message.ts";
 import type { Place } from "./mistake.ts";
 
 /** Values of such keys are never shown: what is said about a file may end in a log. */
@@ -190,7 +191,7 @@ export function readFailure(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "there is no such file";
   if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.IsADirectory) return "it is a directory, must be a file";
-  const text = error instanceof Error ? error.message : String(error);
+  const text = messageOf(error);
   // The runtime appends what it did, and to which file; the file is named already.
   return text.replace(/: open '.*'$/s, "").replaceAll(/\s+/g, " ");
 }

@@ -18,7 +18,7 @@ import {
   createLogLines,
   lineOf,
   stderrIsJournal,
-} from "../observe/log.ts";
+} from "../observe/agent_log.ts";
 import type { PageActions } from "../observe/page_actions.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import type { JournalHook } from "../outbox/journal.ts";

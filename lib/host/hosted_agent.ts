@@ -17,7 +17,7 @@ import {
   createTransferLog,
   LOG_FILE_NAME,
   type LogLines,
-} from "../observe/log.ts";
+} from "../observe/agent_log.ts";
 import type { PageAction } from "../observe/page_actions.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
 import type { HostStatus } from "../observe/status_schema.ts";

@@ -3,6 +3,7 @@
  * names them, because log shippers in the field look for those names.
  */
 import { basename, dirname, join } from "node:path";
+import { messageOf } from "../message.ts";
 import { localDate } from "./log_format.ts";
 
 /** Files of other days that are kept, as the established agent does. */
@@ -66,7 +67,7 @@ export function createLogFile(path: string, { onRotationFailed }: LogFileOptions
     try {
       moveAside(path, current);
     } catch (error) {
-      onRotationFailed(error instanceof Error ? error.message : String(error));
+      onRotationFailed(messageOf(error));
       current.day = today;
       return current;
     }

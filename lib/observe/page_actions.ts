@@ -1,6 +1,7 @@
 /** What can be asked for on a page, and by whom: only where the operator has turned it on, and with a token. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../clock.ts";
+import { messageOf } from "../message.ts";
 
 /** What somebody asks for. */
 export interface PageAction {
@@ -74,7 +75,7 @@ export class ActionDesk {
     try {
       return { status: 200, words: await act({ action, comment: form.get("comment") ?? "" }) };
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       return { status: 500, words: `Nothing was done: ${why}` };
     }
   }

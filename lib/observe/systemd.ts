@@ -14,6 +14,7 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import { escapeText } from "./log_format.ts";
 import { type Sink, sinkOf } from "./events.ts";
 import { count } from "./words.ts";
@@ -218,7 +219,7 @@ async function runNotify(
     const said = new TextDecoder().decode(stderr).trim();
     return said === "" ? `systemd-notify ended with status ${code}` : said;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   } finally {
     ended.abort();
   }

@@ -34,7 +34,7 @@ const ABSENCES = [404, 405, 410];
 const GATEWAY_TROUBLE = [502, 503, 504];
 
 /** Makes one printable line of what somebody else wrote. */
-export function oneLine(text: string): string {
+export function foreignLine(text: string): string {
   const line = text.toWellFormed()
     // Controls, line separators and the marks that turn the direction of writing.
     .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\s]+/gu, " ")
@@ -70,7 +70,7 @@ export interface BadAnswer {
 /** Says what an answer is that is not a 2xx. */
 export function classify(answer: BadAnswer): CallFailure {
   const { body, message } = readMessage(answer.text);
-  const status = oneLine(`${answer.status} ${answer.statusText}`);
+  const status = foreignLine(`${answer.status} ${answer.statusText}`);
   const retryAfterMs = parseRetryAfter(answer.headers.get("retry-after"), answer.now);
   return {
     ok: false,
@@ -154,14 +154,14 @@ function readMessage(text: string): { body: Required<CallFailure>["body"]; messa
   if (text.trim() === "") return { body: "empty", message: "" };
   if (isMarkup(text)) return { body: "markup", message: "answered HTML, not JSON" };
   const value = parseJson(text);
-  if (typeof value !== "object" || value === null) return { body: "words", message: oneLine(text) };
+  if (typeof value !== "object" || value === null) return { body: "words", message: foreignLine(text) };
   const message = "message" in value && typeof value.message === "string" ? value.message : "";
   // What a 422 says of each field.
   const { detail: fields } = value as { detail?: unknown }; // an object, whatever it holds
   const hasFields = typeof fields === "object" && fields !== null &&
     Object.keys(fields).length > 0;
   const detail = hasFields ? JSON.stringify(fields) : "";
-  return { body: "json", message: oneLine(`${message} ${detail}`) };
+  return { body: "json", message: foreignLine(`${message} ${detail}`) };
 }
 
 /** `Retry-After` as seconds or as an HTTP date, in milliseconds from now. */

@@ -14,7 +14,7 @@ import type {
 import { readJob } from "./answers.ts";
 import { ArtifactPosts } from "./artifact_posts.ts";
 import { Connections } from "./connections.ts";
-import { type CallFailure, isCookieMissing, isWrongRole, oneLine, parseJson } from "./classify.ts";
+import { type CallFailure, isCookieMissing, isWrongRole, foreignLine, parseJson } from "./classify.ts";
 import { Received } from "./exchange.ts";
 import { LogPosts } from "./log_posts.ts";
 import { encode, jobPath, type NotAJob, notAsked, Results } from "./results.ts";
@@ -167,7 +167,7 @@ class ServerClient implements ServerApi {
     const record = AgentRecord.safeParse(value);
     if (record.success) return { ok: true, value: record.data };
     const [issue] = record.error.issues;
-    return answer.foreign(oneLine(`${issue?.path.join(".")}: ${issue?.message}`));
+    return answer.foreign(foreignLine(`${issue?.path.join(".")}: ${issue?.message}`));
   }
 
   async postQueues(queues: Record<string, string>, signal?: AbortSignal): Promise<Answer<void>> {

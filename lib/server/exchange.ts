@@ -5,7 +5,7 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Failure } from "./api.ts";
-import { type CallFailure, oneLine } from "./classify.ts";
+import { type CallFailure, foreignLine } from "./classify.ts";
 
 /** The reason with which a `TimeLimit` aborts. */
 class TimeUp extends Error {
@@ -145,9 +145,9 @@ export function noAnswer({ what, error, signal }: NoAnswer): CallFailure {
 
 /** The last part of what the runtime says, which names the trouble; the rest repeats the URL. */
 function describe(error: unknown): string {
-  if (!(error instanceof Error)) return oneLine(String(error));
+  if (!(error instanceof Error)) return foreignLine(String(error));
   const inner = error.cause instanceof Error ? error.cause : error;
-  const text = oneLine(inner.message.replace(/^.*?client error \(\w+\): /s, ""));
+  const text = foreignLine(inner.message.replace(/^.*?client error \(\w+\): /s, ""));
   if (/certificate (expired|not valid yet)/i.test(text)) {
     return `the server's certificate is not valid now (${text}): have it renewed, or set this ` +
       `host's clock right`;

@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import { isJobId, readJobState, readView } from "./answers.ts";
 import type { Answer, Failure, ResultView, StateAnswer } from "./api.ts";
-import { type CallFailure, isAboutJob, oneLine } from "./classify.ts";
+import { type CallFailure, isAboutJob, foreignLine } from "./classify.ts";
 import { Received } from "./exchange.ts";
 import type { LogPosts } from "./log_posts.ts";
 import { CALL_LIMIT_MS, type Session } from "./session.ts";
@@ -116,7 +116,7 @@ export function jobPath(before: string, jobId: string, after = ""): string | Not
 
 /** The server would answer 400; and what is no id must not become part of a URL. */
 export function notAsked(what: string, { notAJob, path }: NotAJob): Failure {
-  const shown = oneLine(JSON.stringify(notAJob));
+  const shown = foreignLine(JSON.stringify(notAJob));
   const message = `${what}${path}: not asked: ${shown} is not a job id (a UUID)`;
   return { ok: false, kind: "refused", message };
 }

@@ -1,9 +1,10 @@
 import type * as z from "zod";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 import type { Answer, Failure } from "./api.ts";
 import { Backoff } from "./backoff.ts";
-import { oneLine } from "./classify.ts";
+import { foreignLine } from "./classify.ts";
 import type { TokenAnswer } from "./schema.ts";
 
 /** What the server gives for a refresh token. */
@@ -211,7 +212,7 @@ export class AccessTokens {
       });
       return;
     }
-    const reason = oneLine(error instanceof Error ? error.message : String(error));
+    const reason = foreignLine(messageOf(error));
     this.#explain(`the token file ${file} cannot be read`);
     this.#say({
       level: "error",

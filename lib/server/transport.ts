@@ -1,6 +1,6 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { type CallFailure, classify, isFromServer, isMarkup, MARKUP, oneLine } from "./classify.ts";
+import { type CallFailure, classify, isFromServer, isMarkup, MARKUP, foreignLine } from "./classify.ts";
 import { noAnswer, raced, Received, TimeLimit } from "./exchange.ts";
 import type { Connections } from "./connections.ts";
 import { isBlockedPort } from "./node_http.ts";
@@ -184,7 +184,7 @@ export class Transport {
         return refuse("redirected to what is not an HTTP address");
       }
       next.username = next.password = next.hash = "";
-      const shown = oneLine(`${next.origin}${next.pathname}`);
+      const shown = foreignLine(`${next.origin}${next.pathname}`);
       if (redirects === MOST_REDIRECTS) return refuse(`redirected too often, last to ${shown}`);
       if (call.method === "POST") {
         const keepsBody = response.status === 307 || response.status === 308;

@@ -1,4 +1,5 @@
 import type { Log } from "../log.ts";
+import { messageOf } from "../message.ts";
 
 /**
  * The certificates of the file that `SSL_CERT_FILE` names. The runtime honours `DENO_CERT` and
@@ -26,7 +27,7 @@ function readCertificates(variable: string, log: Log): string[] {
   try {
     text = Deno.readTextFileSync(file);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     log.error(`Cannot read the certificates that ${variable} names: ${reason}`);
     return [];
   }

@@ -2,7 +2,7 @@
 // the shell ignore SIGXFSZ, so that the limit on the size of files shows as an error of write(2).
 import { systemClock } from "../../lib/clock.ts";
 import { emitterOf } from "../../lib/observe/events.ts";
-import { createLog, createLogLines } from "../../lib/observe/log.ts";
+import { createLog, createLogLines } from "../../lib/observe/agent_log.ts";
 
 const folder = Deno.args[0] ?? "";
 

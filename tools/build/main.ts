@@ -8,6 +8,7 @@ import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { manPage } from "../../lib/cli/help.ts";
 import { agentCommand } from "../../lib/cli/run_agent.ts";
 import { COMMANDS } from "../../lib/cli/table.ts";
+import { messageOf } from "../../lib/message.ts";
 import { VERSION } from "../../lib/version.ts";
 import { bundle, shortPath, stampBundle } from "./bundle.ts";
 import { compile } from "./compile.ts";
@@ -80,7 +81,7 @@ function readOrder(args: string[]): Order | string {
       },
     }));
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   }
   if (values.help) return "help";
   const packaging = PACKAGINGS.find((name) => name === values.packaging);

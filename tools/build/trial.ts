@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
+import { messageOf } from "../../lib/message.ts";
 import type { Sandbox } from "../../lib/sandbox/sandbox.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { VERSION } from "../../lib/version.ts";
@@ -39,7 +40,7 @@ export async function tryFile(
     await new Trial(file, folder, options).run();
     return undefined;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }

@@ -4,7 +4,7 @@ import { type AgentConfig, loadAgentConfig } from "../../config/agent_config.ts"
 import { filesIn } from "../../host/configurations.ts";
 import { agentFolder } from "../../job/store.ts";
 import { ask } from "../../process/proc.ts";
-import { LOG_FILE_NAME } from "../../observe/log.ts";
+import { LOG_FILE_NAME } from "../../observe/agent_log.ts";
 import { DEFAULT_CONFIG } from "../command.ts";
 import { askStatus } from "./ask_agent.ts";
 import { heldLocks, pidIn } from "./lock_holder.ts";

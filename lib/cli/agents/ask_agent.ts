@@ -1,5 +1,6 @@
 /** Asking a running agent over its status socket. */
 import { join } from "node:path";
+import { messageOf } from "../../message.ts";
 import { AgentStatus, HostStatus } from "../../observe/status_schema.ts";
 import { statusSocketPath } from "../../observe/status_socket.ts";
 import { lockHolder } from "./lock_holder.ts";
@@ -28,7 +29,7 @@ export async function askAgent({ folder }: { folder: string }): Promise<AgentAns
     const response = await fetchFrom(folder, "/v1/status", AbortSignal.timeout(ANSWER_LIMIT_MS));
     return { kind: "running", status: AgentStatus.parse(await response.json()) };
   } catch (error) {
-    trouble = error instanceof Error ? error.message : String(error);
+    trouble = messageOf(error);
   }
   try {
     await Deno.stat(join(folder, "lock"));

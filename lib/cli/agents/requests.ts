@@ -2,6 +2,7 @@
 import type { MarkerKind } from "../../agent/markers.ts";
 import { StateFile } from "../../agent/state_file.ts";
 import { type Clock, systemClock } from "../../clock.ts";
+import { messageOf } from "../../message.ts";
 import type { AgentStatus } from "../../observe/status_schema.ts";
 import { showText } from "../../observe/output_text.ts";
 import { type CommandLine, type Io, USAGE_STATUS } from "../command.ts";
@@ -78,7 +79,7 @@ export async function runRequest(
     try {
       return await request(agent, await askAgent(agent), { say, waitMs, comment, clock });
     } catch (error) {
-      say(error instanceof Error ? error.message : String(error));
+      say(messageOf(error));
       return "refused";
     }
   }));

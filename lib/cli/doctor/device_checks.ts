@@ -179,7 +179,7 @@ async function whyNotReached(hostname: string, port: number): Promise<string | u
     connecting.then((late) => late.close(), () => {});
     return `nothing within ${CONNECT_LIMIT_MS / 1000} s`;
   } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+    return messageOf(error);
   } finally {
     clearTimeout(timer);
   }
@@ -271,7 +271,7 @@ async function outputOf(
     const decoder = new TextDecoder();
     return { stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
   } catch (error) {
-    return { stdout: "", stderr: error instanceof Error ? error.message : String(error) };
+    return { stdout: "", stderr: messageOf(error) };
   }
 }
 

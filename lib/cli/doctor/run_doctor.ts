@@ -1,5 +1,6 @@
 /** What `testflinger-agent doctor` does. */
 import { systemClock } from "../../clock.ts";
+import { messageOf } from "../../message.ts";
 import { readAgentRef, SHARED_FOLDER } from "../agents/agent_ref.ts";
 import { agentUser } from "../agents/agent_user.ts";
 import { chooseAgents } from "../agents/choose.ts";
@@ -48,7 +49,7 @@ export async function diagnose(
       for (const checkResult of await check(patient)) tell(checkResult);
     } catch (error) {
       // One check that fails in a way that nobody thought of must not hide the others.
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = messageOf(error);
       tell(failed("doctor", `a check could not be made: ${reason}`, "please report this"));
     }
   }

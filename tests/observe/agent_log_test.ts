@@ -1,14 +1,14 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { fstatSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { emitterOf } from "../../lib/observe/events.ts";
 import {
   type AgentLog,
   createLog,
   createLogLines,
   createTransferLog,
   stderrIsJournal,
-} from "../../lib/observe/log.ts";
+} from "../../lib/observe/agent_log.ts";
+import { emitterOf } from "../../lib/observe/events.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
 
