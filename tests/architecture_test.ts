@@ -31,6 +31,7 @@ const ALLOWED: Record<string, readonly string[]> = {
 
 /** Open to every room. */
 const LEAVES = [
+  "lib/bytes.ts",
   "lib/clock.ts",
   "lib/exists.ts",
   "lib/log.ts",
@@ -41,7 +42,7 @@ const LEAVES = [
   "lib/progress.ts",
   "lib/remove_tree.ts",
   "lib/shell.ts",
-  "lib/utf8.ts",
+  "lib/bytes.ts",
   "lib/version.ts",
 ];
 

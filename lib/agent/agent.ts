@@ -1,7 +1,7 @@
 /** The life of an agent: start, poll loop, stop; and the jobs that it runs meanwhile. */
 import { join, resolve } from "node:path";
 import { adoptLeftovers } from "../job/legacy_results.ts";
-import { artifactUpload } from "../job/artifact_upload.ts";
+import { artifactUpload } from "../job/transfer.ts";
 import { UploadQueue } from "../job/upload_queue.ts";
 import type { EndReason } from "../job/end_reason.ts";
 import { removeFolder } from "../job/folder.ts";
@@ -21,7 +21,7 @@ import { bootId } from "../process/identity.ts";
 import type { AgentContext, AgentControl, ControlGroupsResult, LeaveReason } from "./context.ts";
 import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
 import { type HostTrouble, removeProbes } from "./host_check.ts";
-import { KeptSecrets } from "./kept_secrets.ts";
+import { KeptSecrets } from "../job/secrets.ts";
 import { type Lock, takeLock } from "./lock.ts";
 import { Markers } from "./markers.ts";
 import { StateFile } from "./state_file.ts";

@@ -9,7 +9,7 @@ import { readDeviceInfo, readFailure } from "./connector_files.ts";
 import type { EventName, Events } from "./events.ts";
 import { type Drafts, PhaseLog } from "./phase_log.ts";
 import type { PhaseEnd } from "./phase_command.ts";
-import { redactStrings } from "./redact_strings.ts";
+import { redactStrings } from "./secrets.ts";
 import { rewriteFile } from "./regular_file.ts";
 
 /** A device connector's way of saying that the device could not be brought back. */

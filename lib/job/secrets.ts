@@ -1,5 +1,9 @@
-/** What a job's secrets may be: how large, under which names, and which of them are masked. */
+/**
+ * A job's secrets: how large they may be, under which names, which of them are masked, where, and for how
+ * long in the agent's own log.
+ */
 import { Buffer } from "node:buffer";
+import type { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
 import { isMaskable } from "../process/patterns.ts";
 import { compileSecrets, type Secrets } from "../process/redactor.ts";
@@ -15,7 +19,7 @@ const ALL_SECRETS_BYTES = 64 * 1024;
 const MOST_SECRETS = 500;
 
 /** A job's secrets, ready to be masked. */
-export interface JobSecrets {
+interface JobSecrets {
   /** Masks every secret that is within the limits. */
   masks: Secrets;
   /** One line that says which secret is beyond the limits; such a job is not run. */
@@ -105,4 +109,57 @@ const UNSAFE_BEGINNINGS = [
 export function isUnsafeName(name: string): boolean {
   return UNSAFE_NAMES.has(name) ||
     UNSAFE_BEGINNINGS.some((beginning) => name.startsWith(beginning));
+}
+
+/** A copy of `value` in which every text has its secrets masked, names and numbers included. */
+export function redactStrings(
+  value: Record<string, unknown>,
+  secrets: Secrets,
+): Record<string, unknown> {
+  const redact = (part: unknown): unknown => {
+    if (typeof part === "string") return secrets.redactText(part);
+    if (typeof part === "number") {
+      const text = secrets.redactText(String(part));
+      return text === String(part) ? part : text;
+    }
+    if (Array.isArray(part)) return part.map(redact);
+    if (typeof part !== "object" || part === null) return part;
+    return inObject(part);
+  };
+  const inObject = (object: object) =>
+    Object.fromEntries(
+      Object.entries(object).map(([key, inner]) => [secrets.redactText(key), redact(inner)]),
+    );
+  return inObject(value);
+}
+
+/** After an outage of days, the secrets of so many jobs are still looked for in the agent's log. */
+const MOST_KEPT = 20;
+
+/**
+ * What is on its way to the server may still be talked about when the job has ended, so its secrets
+ * are masked until it is there.
+ */
+export class KeptSecrets {
+  /** The oldest first. */
+  readonly #secrets = new Map<Outbox, Secrets>();
+  readonly #isUndelivered: (outbox: Outbox) => boolean;
+
+  constructor(isUndelivered: (outbox: Outbox) => boolean) {
+    this.#isUndelivered = isUndelivered;
+  }
+
+  /** Masks these, too, from now on. */
+  keep(outbox: Outbox, secrets: Secrets): void {
+    for (const earlier of [...this.#secrets.keys()]) {
+      const isKept = this.#isUndelivered(earlier) && this.#secrets.size < MOST_KEPT;
+      if (!isKept) this.#secrets.delete(earlier);
+    }
+    if (!secrets.isEmpty) this.#secrets.set(outbox, secrets);
+  }
+
+  /** Masks what is kept. */
+  redact(text: string): string {
+    return this.#secrets.values().reduce((masked, secrets) => secrets.redactText(masked), text);
+  }
 }

@@ -6,7 +6,7 @@ import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
-import { concat } from "../process/bytes.ts";
+import { concat } from "../bytes.ts";
 import { TextFilter } from "../process/text_filter.ts";
 import { openForReading, type ReadableFile } from "./regular_file.ts";
 

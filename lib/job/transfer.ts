@@ -1,9 +1,13 @@
-/** Tells whoever watches the agent how far something has come that is not a phase. */
+/** What is on its way and is no phase: how far it has come, and the artifacts as they are sent. */
+import { join } from "node:path";
 import type { Emit } from "../observe/events.ts";
-import type { Progress } from "../progress.ts";
+import type { Outbox } from "../outbox/outbox.ts";
+import { type Progress, watched } from "../progress.ts";
+import type { Upload } from "../server/api.ts";
+import { packArtifacts } from "./artifacts/pack.ts";
 
 /** What is on its way. */
-export interface TransferOptions {
+interface TransferOptions {
   what: "Fetching the attachments" | "Unpacking the attachments" | "Uploading the artifacts";
   jobId: string;
   /** In bytes, where it is known. */
@@ -32,5 +36,45 @@ export function beginTransfer(
     },
     end,
     [Symbol.dispose]: end,
+  };
+}
+
+/** What an upload is made with. */
+interface ArtifactUploadOptions {
+  /** Masks secrets: a name of a file is the job's own text. */
+  redact(text: string): string;
+  emit: Emit;
+}
+
+/**
+ * The folder `artifacts` in `folder` as an upload. It is packed as it is sent, and again when it has to
+ * be sent again. What cannot be packed is left out, and the job's log says so once. Disposed of when it
+ * has been sent, or not: a server that refuses it may never have read it to its end.
+ */
+export function artifactUpload(
+  outbox: Outbox,
+  folder: string,
+  { redact, emit }: ArtifactUploadOptions,
+): Upload & Disposable {
+  const reported = new Set<string>();
+  const report = (path: string, reason: string) => {
+    if (reported.has(path)) return;
+    reported.add(path);
+    const phase = outbox.state.logs.output.regions.at(-1)?.phase ?? "cleanup";
+    const line = `WARNING: The artifact ${
+      JSON.stringify(path)
+    } is not delivered whole: ${reason}\n`;
+    outbox.appendLog("output", phase, new TextEncoder().encode(redact(line))).catch(() => {});
+  };
+  const what = "Uploading the artifacts";
+  let progress: Progress | undefined;
+  return {
+    open() {
+      const archive = packArtifacts(join(folder, "artifacts"), { onSkipped: report });
+      progress?.end();
+      progress = beginTransfer(emit, { what, jobId: outbox.jobId });
+      return watched(archive, progress);
+    },
+    [Symbol.dispose]: () => progress?.end(),
   };
 }

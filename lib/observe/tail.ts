@@ -1,4 +1,4 @@
-import { cutAtStart } from "../utf8.ts";
+import { cutAtStart } from "../bytes.ts";
 
 /** The end of a stream of bytes, in a fixed amount of memory. */
 export interface Tail {

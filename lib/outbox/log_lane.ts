@@ -1,7 +1,7 @@
 /** Brings one log of a job to the server: in order, piece by piece, and no piece twice. */
 import { type Answer, isFinal } from "../server/api.ts";
 import type { Phase } from "../phases.ts";
-import { cutAtEnd } from "../utf8.ts";
+import { cutAtEnd } from "../bytes.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
 import { LOG_NAMES, type LogName, type LogState, type Piece } from "./entries.ts";
 import { deliveredBefore, regionAt } from "./job_state.ts";

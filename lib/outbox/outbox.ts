@@ -8,7 +8,7 @@ import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
-import { cutAtEnd } from "../utf8.ts";
+import { cutAtEnd } from "../bytes.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message, type Source } from "./entries.ts";
 import { JournalFile, type JournalHook, openOwnFile } from "./journal.ts";

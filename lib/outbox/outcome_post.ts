@@ -2,7 +2,7 @@
 import { PHASES } from "../phases.ts";
 import { type Answer, type Generation, isFinal, type ServerApi } from "../server/api.ts";
 import type { PhaseStatuses, ResultUpdate } from "../server/schema.ts";
-import { cutAtStart } from "../utf8.ts";
+import { cutAtStart } from "../bytes.ts";
 import { LOG_NAMES } from "./entries.ts";
 import { statusesOf } from "./job_state.ts";
 import type { Outbox } from "./outbox.ts";

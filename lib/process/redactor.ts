@@ -1,5 +1,5 @@
 import { type Automaton, buildAutomaton, LEAF, next, TABLE } from "./automaton.ts";
-import { type ByteStage, concat, NO_BYTES } from "./bytes.ts";
+import { type ByteStage, concat, NO_BYTES } from "../bytes.ts";
 import { type Pattern, patternsOf } from "./patterns.ts";
 
 /** Masks secrets in one stream. */

@@ -1,6 +1,5 @@
-import { concat, NO_BYTES } from "./bytes.ts";
+import { cleanUtf8, concat, NO_BYTES, utf8Cleaner } from "../bytes.ts";
 import type { RedactorStream, Secrets } from "./redactor.ts";
-import { cleanUtf8, utf8Cleaner } from "./utf8_cleaner.ts";
 
 /**
  * The way of what a command prints into a log: made valid UTF-8, then secrets are masked. What is held

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { crc32 } from "node:zlib";
 import { readDeviceInfo, readFailure } from "../../lib/job/connector_files.ts";
 import { releaseOf } from "../../lib/job/os_release.ts";
-import { redactStrings } from "../../lib/job/redact_strings.ts";
+import { redactStrings } from "../../lib/job/secrets.ts";
 import { Entry } from "../../lib/outbox/entries.ts";
 import { readJournal } from "../../lib/outbox/journal.ts";
 import {
