@@ -10,11 +10,10 @@ import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
 import { askForJob } from "./ask_for_job.ts";
 import type { AgentContext } from "./context.ts";
-import { isForgotten, NO_JOB } from "./server_state.ts";
+import { type DesiredState, isForgotten, NO_JOB } from "./desired_state.ts";
 import { type HostTrouble, troubleWith } from "./host_check.ts";
 import type { Markers } from "./markers.ts";
 import { LAST_STATE_MS, type Reporter } from "./reporter.ts";
-import type { DesiredState } from "./desired_state.ts";
 
 /** A server that errs in what it asks for must not keep a lab idle. */
 const LONGEST_RETRY_AFTER_MS = 60_000;

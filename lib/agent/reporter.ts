@@ -7,8 +7,14 @@ import { type Answer, isFinal } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
 import type { AgentContext } from "./context.ts";
-import type { DesiredState } from "./desired_state.ts";
-import { isForgotten, saysMode, type ShownState, stateIn, updateFor } from "./server_state.ts";
+import {
+  type DesiredState,
+  isForgotten,
+  saysMode,
+  type ShownState,
+  stateIn,
+  updateFor,
+} from "./desired_state.ts";
 import type { Wish } from "./state_file.ts";
 
 /** The record's `updated_at` must move once a minute; this leaves time for one try that fails. */

@@ -13,7 +13,7 @@ import type { Liveness } from "./liveness.ts";
 import type { Phase } from "../phases.ts";
 import { openRecentJobs } from "./recent_jobs.ts";
 import type { AgentStatus, CurrentJob, PhaseStatus } from "./status_schema.ts";
-import { createTail } from "./tail.ts";
+import { createTail } from "./output_text.ts";
 
 /** Enough to see what went wrong, little enough for a browser to lay out at once. */
 export const TAIL_BYTES = 256 * 1024;
