@@ -113,9 +113,11 @@ class Agent {
   readonly #reporter: Reporter;
   readonly #pollLoop: PollLoop;
   readonly #markers: Markers;
-  readonly #emit: Emit;
   /** What a job tells. */
+  readonly #emit: Emit;
   #leaving: LeaveReason | undefined;
+  /** Folders of jobs that nobody could remove, as the log has said. */
+  readonly #foldersTold = new Set<string>();
   readonly #secrets = new KeptSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
 
   constructor(options: AgentOptions, folder: string, lock: Lock) {
@@ -407,7 +409,7 @@ class Agent {
   async #removeFolder(folder: string): Promise<void> {
     const { config, log } = this.#options;
     const trash = join(config.execution_basedir, `.trash-${encodeURIComponent(config.agent_id)}`);
-    await removeFolder(folder, { trash, log });
+    await removeFolder(folder, { trash, log, told: this.#foldersTold });
     await forgetClaim(folder, config.agent_id);
   }
 

@@ -19,14 +19,13 @@ export const JOB_FILE = "testflinger.json";
 const SHARED_FILE_MODE = 0o644;
 const ATTACHMENTS_MODE = 0o755;
 
-/** Folders that could not be removed and about which the log has said so. */
-const reported = new Set<string>();
-
 /** What {@linkcode removeFolder} needs. */
 export interface RemoveOptions {
   /** Where a folder goes that cannot be removed; on the same file system. Made when needed. */
   trash: string;
   log: Log;
+  /** Those that stay where they are, of which the log speaks once. @default each time */
+  told?: Set<string>;
 }
 
 /** What {@linkcode makeJobFolder} needs. */
@@ -118,7 +117,7 @@ export async function moveFolder(from: string, to: string): Promise<boolean> {
  */
 export async function removeFolder(
   path: string,
-  { trash, log }: RemoveOptions,
+  { trash, log, told }: RemoveOptions,
 ): Promise<"removed" | "trash" | "left"> {
   const obstacle = await removeTree(path);
   if (obstacle === undefined) return "removed";
@@ -131,8 +130,8 @@ export async function removeFolder(
     );
     return "trash";
   } catch (error) {
-    if (!reported.has(path)) {
-      reported.add(path);
+    if (!told?.has(path)) {
+      told?.add(path);
       log.error(
         `Cannot remove ${path}: ${obstacle}. It cannot be moved to ${trash} either: ` +
           `${messageOf(error)}. Remove it by hand, with ` +
