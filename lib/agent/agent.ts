@@ -1,6 +1,6 @@
 /** The life of an agent: start, poll loop, stop; and the jobs that it runs meanwhile. */
 import { join, resolve } from "node:path";
-import { adoptLeftovers } from "../job/legacy_results.ts";
+import { importLegacyResults } from "../job/legacy_results.ts";
 import { artifactUpload } from "../job/transfer.ts";
 import { UploadQueue } from "../job/upload_queue.ts";
 import type { EndReason } from "../job/end_reason.ts";
@@ -242,7 +242,7 @@ class Agent {
       this.#reporter.register();
       reporter = this.#reporter.run(reporting.signal);
       // 2. What an earlier process left is delivered; a job that runs is taken over where it is.
-      await adoptLeftovers(config.results_basedir, { store: this.#store, clock, log });
+      await importLegacyResults(config.results_basedir, { store: this.#store, clock, log });
       await this.#takeUpJobs();
       if (!this.#leave.signal.aborted) this.#reporter.showIdle();
       // 3. The poll loop.

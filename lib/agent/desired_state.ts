@@ -4,7 +4,7 @@
  */
 import type { Log } from "../log.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
-import type { StateFile, Wish } from "./state_file.ts";
+import type { DesiredMode, StateFile } from "./state_file.ts";
 
 /** The comment with which an agent goes offline when it is stopped. */
 export const STOPPED_COMMENT = "Agent stopped";
@@ -21,21 +21,21 @@ const NOBODYS_COMMENTS = [
 
 /** What is wanted of the agent. */
 export class DesiredState {
-  readonly #memory: StateFile;
+  readonly #file: StateFile;
   readonly #log: Log;
   /** How often a post of a state has begun or ended. */
   #posts = 0;
   #hasLearnt = false;
   #hasMode = false;
 
-  constructor(memory: StateFile, log: Log) {
-    this.#memory = memory;
+  constructor(file: StateFile, log: Log) {
+    this.#file = file;
     this.#log = log;
   }
 
   /** Set when the agent must not take jobs. */
-  get offline(): Wish | undefined {
-    return this.#memory.content.wish;
+  get offline(): DesiredMode | undefined {
+    return this.#file.content.wish;
   }
 
   /** Whether the server, as last seen, tells an administrator's mode from the agent's state. */
@@ -45,7 +45,7 @@ export class DesiredState {
 
   /** Set when the agent should restart as soon as it may. */
   get restart(): { comment: string } | undefined {
-    return this.#memory.content.restart;
+    return this.#file.content.restart;
   }
 
   /** To be taken before the record is read, and handed to `learn()` with what was read. */
@@ -79,9 +79,9 @@ export class DesiredState {
     if (wish === undefined) return true;
     // Where there is a mode, a record that a sign of life has made says `online` by itself.
     if (isForgotten(record) && (this.#hasMode || state !== "waiting")) {
-      this.#memory.update({ wish: { ...wish, posted: false } });
+      this.#file.update({ wish: { ...wish, posted: false } });
     } else if (wish.posted || state === "waiting" && !this.#isOurs(state, comment)) {
-      this.#memory.update({ wish: undefined });
+      this.#file.update({ wish: undefined });
       this.#log.info("An administrator set this agent online again");
     }
     return true;
@@ -91,9 +91,9 @@ export class DesiredState {
     const wish = this.offline;
     const isShown = wish?.comment === comment && (wish.state === state || wish.own === true);
     if (wish !== undefined && isShown) {
-      this.#memory.update({ wish: { ...wish, state, posted: true } });
+      this.#file.update({ wish: { ...wish, state, posted: true } });
     } else if (!this.#isOurs(state, comment)) {
-      this.#memory.update({ wish: { state, comment, posted: true } });
+      this.#file.update({ wish: { state, comment, posted: true } });
       this.#log.warning(`An administrator set this agent to ${state}`, { comment });
     }
   }
@@ -101,26 +101,26 @@ export class DesiredState {
   /** Whether a state on the server is one that no administrator has set. */
   #isOurs(state: string, comment: string): boolean {
     if (state === "offline" && NOBODYS_COMMENTS.includes(comment)) return true;
-    const { posted, acknowledged } = this.#memory.content;
+    const { posted, acknowledged } = this.#file.content;
     return [posted, acknowledged].some((own) => own?.state === state && own.comment === comment);
   }
 
   /** Somebody asks for a restart. It is remembered until it is carried out. */
   requestRestart(comment: string, because: string): void {
     if (this.restart !== undefined) return;
-    this.#memory.update({ restart: { comment } });
+    this.#file.update({ restart: { comment } });
     this.#log.info(`${because}; it is carried out when no job runs`, { comment });
   }
 
   /** The restart is carried out now. */
   restartCarriedOut(): void {
-    this.#memory.update({ restart: undefined });
+    this.#file.update({ restart: undefined });
   }
 
   /** The agent takes no more jobs by itself, until somebody sets it online again. */
   goOffline(comment: string): void {
     const state = this.#hasMode ? "maintenance" : "offline";
-    this.#memory.update({ wish: { state, comment, posted: false, own: true } });
+    this.#file.update({ wish: { state, comment, posted: false, own: true } });
     this.#log.error(
       `${comment} Mend the device, then set the agent online: on the server, or by ` +
         "'testflinger-agent online' on this host",
@@ -129,16 +129,16 @@ export class DesiredState {
 
   /** Somebody on the host has mended the device: takes back that the agent went offline by itself. */
   comeBack(): void {
-    const { wish } = this.#memory.content;
+    const { wish } = this.#file.content;
     if (wish?.own !== true) return;
-    this.#memory.update({ wish: undefined });
+    this.#file.update({ wish: undefined });
     this.#log.info("The agent is set online again on this host", { comment: wish.comment });
   }
 
   /** The agent is about to post this state: whatever happens then, it is the agent's own. */
   aboutToPost({ state, comment }: ShownState): void {
     this.#posts++;
-    this.#memory.update({ posted: { state, comment } });
+    this.#file.update({ posted: { state, comment } });
   }
 
   /** The server has taken this state: it shows the wish, or it no longer does. */
@@ -146,7 +146,7 @@ export class DesiredState {
     this.#posts++;
     const wish = this.offline;
     const shown = wish?.state === state && wish.comment === comment;
-    this.#memory.update({
+    this.#file.update({
       acknowledged: { state, comment },
       ...(wish !== undefined && { wish: { ...wish, posted: shown } }),
     });

@@ -15,7 +15,7 @@ import {
   stateIn,
   updateFor,
 } from "./desired_state.ts";
-import type { Wish } from "./state_file.ts";
+import type { DesiredMode } from "./state_file.ts";
 
 /** The record's `updated_at` must move once a minute; this leaves time for one try that fails. */
 const HEARTBEAT_MS = 50_000;
@@ -285,7 +285,7 @@ export class Reporter {
   }
 
   /** An agent that has no job shows what it was told to be, also when it learns that only now. */
-  #respect(wish: Wish | undefined): void {
+  #respect(wish: DesiredMode | undefined): void {
     if (this.#inJob || wish === undefined) return;
     const { state, comment } = wish;
     if (this.#wanted.state === state && this.#wanted.comment === comment) return;

@@ -5,7 +5,7 @@ import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 
 /** A reason not to take jobs that outlives the process. */
-const Wish = z.object({
+const DesiredMode = z.object({
   state: z.enum(["offline", "maintenance"]),
   comment: z.string(),
   /** Whether the server shows it: until then it counts whatever the server says. */
@@ -13,11 +13,11 @@ const Wish = z.object({
   /** Nobody asked for it: the agent itself could not bring its device back. */
   own: z.literal(true).optional(),
 });
-export type Wish = z.infer<typeof Wish>;
+export type DesiredMode = z.infer<typeof DesiredMode>;
 
 const Content = z.object({
   /** An administrator's, or the agent's own after a device could not be brought back. */
-  wish: Wish.optional(),
+  wish: DesiredMode.optional(),
   /** A restart that was asked for and not carried out yet. */
   restart: z.object({ comment: z.string() }).optional(),
   /** The state that this agent was last about to post, to tell its own from an administrator's. */
@@ -25,13 +25,13 @@ const Content = z.object({
   /** The last one of which the server said that it has it. */
   acknowledged: z.object({ state: z.string(), comment: z.string() }).optional(),
 });
-export type MemoryContent = z.infer<typeof Content>;
+export type StateContent = z.infer<typeof Content>;
 
 /** The file, read at start and written at each change. */
 export class StateFile {
   readonly #path: string;
   readonly #log: Log;
-  #content: MemoryContent = {};
+  #content: StateContent = {};
   #complained = false;
 
   /** @param folder the agent's own folder in `results_basedir`; exists. */
@@ -55,12 +55,12 @@ export class StateFile {
   }
 
   /** What is remembered. */
-  get content(): Readonly<MemoryContent> {
+  get content(): Readonly<StateContent> {
     return this.#content;
   }
 
   /** Remembers something else; `undefined` forgets a part. */
-  update(change: { [Key in keyof MemoryContent]?: MemoryContent[Key] | undefined }): void {
+  update(change: { [Key in keyof StateContent]?: StateContent[Key] | undefined }): void {
     const next = { ...this.#content, ...change };
     const kept = Object.fromEntries(Object.entries(next).filter(([, part]) => part !== undefined));
     const before = JSON.stringify(this.#content);

@@ -22,8 +22,8 @@ const CLAIMED = "adopted-";
 const RECEIVED_NAME = "testflinger.json";
 const OUTCOME_NAME = "testflinger-outcome.json";
 
-/** What adopting needs. */
-export interface AdoptOptions {
+/** What importing needs. */
+export interface ImportOptions {
   store: JobStore;
   clock: Clock;
   log: Log;
@@ -34,7 +34,10 @@ export interface AdoptOptions {
  * earlier process was about to take over. Several agents of a host share `results_basedir`: whoever
  * renames a folder first has it.
  */
-export async function adoptLeftovers(resultsBasedir: string, options: AdoptOptions): Promise<void> {
+export async function importLegacyResults(
+  resultsBasedir: string,
+  options: ImportOptions,
+): Promise<void> {
   const { store, log } = options;
   try {
     for await (const entry of Deno.readDir(store.folder)) {
@@ -43,7 +46,7 @@ export async function adoptLeftovers(resultsBasedir: string, options: AdoptOptio
     }
     for await (const entry of Deno.readDir(resultsBasedir)) {
       if (!entry.isDirectory || !isJobId(entry.name)) continue;
-      await attempt(join(resultsBasedir, entry.name), options, adopt);
+      await attempt(join(resultsBasedir, entry.name), options, importFolder);
     }
   } catch (error) {
     log.error(
@@ -54,8 +57,8 @@ export async function adoptLeftovers(resultsBasedir: string, options: AdoptOptio
 
 async function attempt(
   folder: string,
-  options: AdoptOptions,
-  what: (folder: string, options: AdoptOptions) => Promise<void>,
+  options: ImportOptions,
+  what: (folder: string, options: ImportOptions) => Promise<void>,
 ): Promise<void> {
   try {
     await what(folder, options);
@@ -67,7 +70,7 @@ async function attempt(
   }
 }
 
-async function adopt(folder: string, options: AdoptOptions): Promise<void> {
+async function importFolder(folder: string, options: ImportOptions): Promise<void> {
   const owner = (await Deno.lstat(folder)).uid;
   if (owner !== 0 && owner !== Deno.uid()) throw new Error(`it belongs to user ${owner}`);
   const left = await readLeft(folder);
@@ -89,7 +92,7 @@ async function readLeft(folder: string): Promise<{ job: Job; outcome: JsonObject
 }
 
 /** Makes a job of a folder that is ours already. May be done again after a kill at any moment. */
-async function takeOver(claimed: string, { store, clock, log }: AdoptOptions): Promise<void> {
+async function takeOver(claimed: string, { store, clock, log }: ImportOptions): Promise<void> {
   const left = await readLeft(claimed);
   if (left === undefined) return;
   const { job, outcome } = left;

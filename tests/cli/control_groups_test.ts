@@ -2,7 +2,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { GROUPS, groupShell, WHY_NO_GROUPS } from "../support/control_groups.ts";
-import { about, withWard } from "./doctor_fixture.ts";
+import { about, withFixture } from "./doctor_fixture.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const LIMITS = "job_memory_max: 4 GiB\njob_pids_max: 1000\n";
@@ -26,7 +26,7 @@ Deno.test(
     ignore: whyNoMount !== "",
   },
   () =>
-    withWard({}, async ({ folder }) => {
+    withFixture({}, async ({ folder }) => {
       const said = await withoutGroups("doctor", "-c", `${folder}/a.conf`);
       assertMatch(
         said,
@@ -41,7 +41,7 @@ Deno.test(
     ignore: whyNoMount !== "",
   },
   () =>
-    withWard({ agent: LIMITS }, async ({ folder }) => {
+    withFixture({ agent: LIMITS }, async ({ folder }) => {
       const doctor = await withoutGroups("doctor", "-c", `${folder}/a.conf`);
       assertMatch(
         doctor,
@@ -62,7 +62,7 @@ Deno.test(
 Deno.test("doctor says that each job of an agent that runs has a control group" + WHY_NO_GROUPS, {
   ignore: GROUPS === undefined,
 }, () =>
-  withWard({}, async ({ examine, folder }) => {
+  withFixture({}, async ({ examine, folder }) => {
     assertMatch(
       about("control groups", await examine()),
       /^control groups: ok: this host has them; when the agent runs it is seen whether jobs do$/,

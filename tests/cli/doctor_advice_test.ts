@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { systemClock } from "../../lib/clock.ts";
 import { loadConnectors } from "../../connectors/registry.ts";
-import { about, withWard } from "./doctor_fixture.ts";
+import { about, withFixture } from "./doctor_fixture.ts";
 
 const TROUBLE = { status: 500, headers: { "content-type": "text/plain" } };
 
@@ -60,7 +60,7 @@ const ANSWERS: readonly [string, string, () => Response, RegExp][] = [
 
 for (const [check, path, answer, expected] of ANSWERS) {
   Deno.test(`doctor's advice about ${check}: ${expected.source.slice(0, 70)}`, () =>
-    withWard({}, async ({ examine, served, folder }) => {
+    withFixture({}, async ({ examine, served, folder }) => {
       await Deno.writeTextFile(
         `${folder}/token`,
         JSON.stringify({ refresh_token: "secret-1" }),
@@ -75,7 +75,7 @@ for (const [check, path, answer, expected] of ANSWERS) {
 }
 
 Deno.test("doctor says which way the clock is wrong, and that a name is not known", () =>
-  withWard({}, async ({ examine }) => {
+  withFixture({}, async ({ examine }) => {
     const ahead = { ...systemClock, now: () => Date.now() + 7_200_000 };
     assertMatch(
       about("clock", await examine({ clock: ahead })),
@@ -104,7 +104,7 @@ Deno.test("doctor says which way the clock is wrong, and that a name is not know
   }));
 
 Deno.test("doctor says that a token file cannot be read, and by whom it has to be", () =>
-  withWard({}, async ({ examine, folder }) => {
+  withFixture({}, async ({ examine, folder }) => {
     await Deno.mkdir(`${folder}/token`);
     assertMatch(
       about("token", await examine()),
@@ -113,7 +113,7 @@ Deno.test("doctor says that a token file cannot be read, and by whom it has to b
   }));
 
 Deno.test("doctor says of a phase command's device configuration what check says", () =>
-  withWard({
+  withFixture({
     agent: "provision_command: testflinger-device-connector noprovision provision -c " +
       "DIR/device.yaml testflinger.json\n",
     files: { "device.yaml": "device_ip: [1]\n" },
@@ -125,7 +125,7 @@ Deno.test("doctor says of a phase command's device configuration what check says
   }));
 
 Deno.test("doctor looks at the limit on open files of the agent that runs", () =>
-  withWard({}, async ({ examine, folder }) => {
+  withFixture({}, async ({ examine, folder }) => {
     await Deno.mkdir(`${folder}/results/agent-rpi4-1`, { recursive: true });
     const lock = `${folder}/results/agent-rpi4-1/lock`;
     await Deno.writeTextFile(lock, "");
@@ -152,7 +152,7 @@ Deno.test("doctor looks at the limit on open files of the agent that runs", () =
 
 Deno.test("doctor lists the programs of every connector that a phase calls, with their versions", async () => {
   for (const { name: connector, programs } of await loadConnectors()) {
-    await withWard({
+    await withFixture({
       agent: `provision_command: testflinger-device-connector ${connector} provision -c ` +
         "DIR/device.yaml testflinger.json\n",
       files: { "device.yaml": "device_ip: 127.0.0.1\nssh_port: 1\n" },
@@ -185,7 +185,7 @@ Deno.test("doctor lists the programs of every connector that a phase calls, with
 });
 
 Deno.test("doctor suspects nobody else where an agent is about to start again, or a file keeps it offline", () =>
-  withWard({}, async ({ examine, served, folder }) => {
+  withFixture({}, async ({ examine, served, folder }) => {
     served.sandbox.setAgent("rpi4-1", { state: "restart", comment: "Restart marker file" });
     assertEquals(
       about("agent", await examine()),

@@ -2,7 +2,7 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { join } from "node:path";
 import { SSH_TOOLS, SshServer, testWithTools } from "../support/sshd.ts";
-import { about, withWard } from "./doctor_fixture.ts";
+import { about, withFixture } from "./doctor_fixture.ts";
 
 const CHECK = "control host programs";
 
@@ -22,7 +22,7 @@ async function bareServer(programs: readonly string[]): Promise<SshServer> {
 
 async function examine(server: SshServer, changes: Record<string, string> = {}): Promise<string> {
   let said = "";
-  await withWard({
+  await withFixture({
     agent: "provision_command: testflinger-device-connector muxpi provision -c DIR/device.yaml " +
       "testflinger.json\n",
     files: {

@@ -1,29 +1,29 @@
-/** Patients for `doctor`. */
+/** Agents and servers for `doctor` to look at. */
 import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
 import { agentUser } from "../../lib/cli/agents/agent_user.ts";
 import { diagnose } from "../../lib/cli/doctor/run_doctor.ts";
-import type { CheckResult, Patient } from "../../lib/cli/doctor/check_result.ts";
+import type { CheckResult, Examined } from "../../lib/cli/doctor/check_result.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { type ServedSandbox, type ServeOptions, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { AGENT, withFiles } from "./support.ts";
 
-/** A patient who is well, unless a test makes him ill. */
-export interface Ward {
+/** An agent that can work, unless a test changes that. */
+export interface Fixture {
   folder: string;
   served: ServedSandbox;
   /** What doctor says: `check: result: message -> advice`, by check. */
-  examine(changes?: Partial<Patient>): Promise<string[]>;
+  examine(changes?: Partial<Examined>): Promise<string[]>;
 }
 
-/** Examines a patient, and lets him go. */
-export async function withWard(
+/** Gives a test an agent with its configuration and server, and removes them afterwards. */
+export async function withFixture(
   { sandbox, agent = "", files = {} }: {
     sandbox?: ServeOptions;
     /** More lines of the agent's configuration. */
     agent?: string;
     files?: Record<string, string>;
   },
-  test: (ward: Ward) => Promise<void>,
+  test: (fixture: Fixture) => Promise<void>,
 ): Promise<void> {
   const served = serveSandbox(sandbox);
   try {
@@ -31,7 +31,7 @@ export async function withWard(
     await withFiles({ "a.conf": config, ...files }, async (folder) => {
       const read = await readAgentRef(`${folder}/a.conf`);
       if (!read.ok) throw new Error(read.message);
-      const patient: Patient = {
+      const examined: Examined = {
         agent: read.agent,
         user: await agentUser(read.agent),
         tokenFile: `${folder}/token`,
@@ -45,7 +45,7 @@ export async function withWard(
         async examine(changes = {}) {
           const checkResults: CheckResult[] = [];
           await diagnose(
-            { ...patient, ...changes },
+            { ...examined, ...changes },
             (checkResult) => void checkResults.push(checkResult),
           );
           return checkResults.map(({ check, result, message, advice }) =>

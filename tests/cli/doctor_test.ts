@@ -4,13 +4,13 @@ import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { systemClock } from "../../lib/clock.ts";
 import { certificates } from "../support/certificates.ts";
 import { TempFolder } from "../support/temp_folder.ts";
-import { about, withWard } from "./doctor_fixture.ts";
+import { about, withFixture } from "./doctor_fixture.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 
 Deno.test("doctor finds nothing wrong with an agent that could work, and takes no job", () =>
-  withWard({}, async ({ examine, served }) => {
+  withFixture({}, async ({ examine, served }) => {
     const jobId = served.sandbox.submit({ job_queue: "rpi4" });
     const lines = await examine();
     assertEquals(lines.filter((line) => !/^[a-z ]+: ok: /.test(line)), []);
@@ -21,7 +21,7 @@ Deno.test("doctor finds nothing wrong with an agent that could work, and takes n
   }));
 
 Deno.test("doctor says what is wrong with the configuration and with the folders", () =>
-  withWard(
+  withFixture(
     { agent: "test_command: no-such-program\n", files: { run: "a file" } },
     async ({ examine }) => {
       const lines = await examine();
@@ -38,7 +38,7 @@ Deno.test("doctor says what is wrong with the configuration and with the folders
   ));
 
 Deno.test("doctor says that the disk is fuller than min_free_space allows", () =>
-  withWard({ agent: "max_spool: 1 GiB\n" }, async ({ examine, folder }) => {
+  withFixture({ agent: "max_spool: 1 GiB\n" }, async ({ examine, folder }) => {
     await Deno.writeTextFile(
       `${folder}/full.conf`,
       (await Deno.readTextFile(`${folder}/a.conf`)).replace(
@@ -56,7 +56,7 @@ Deno.test("doctor says that the disk is fuller than min_free_space allows", () =
   }));
 
 Deno.test("doctor names the process that runs under the same agent_id with other folders", () =>
-  withWard({}, async ({ examine, folder }) => {
+  withFixture({}, async ({ examine, folder }) => {
     const lock = await Deno.open(`${folder}/testflinger-agent-rpi4-1.lock`, {
       write: true,
       create: true,
@@ -93,7 +93,7 @@ Deno.test("doctor names the process that runs under the same agent_id with other
   }));
 
 Deno.test("doctor says that too few files may be open", () =>
-  withWard({}, async ({ folder }) => {
+  withFixture({}, async ({ folder }) => {
     const { stdout } = await new Deno.Command("/bin/sh", {
       args: [
         "-c",
@@ -116,7 +116,7 @@ Deno.test("doctor says that too few files may be open", () =>
   }));
 
 Deno.test("doctor tells of markers that are ignored, and of one that keeps the agent offline", () =>
-  withWard({}, async ({ examine, folder }) => {
+  withFixture({}, async ({ examine, folder }) => {
     await Deno.writeTextFile(`${folder}/TESTFLINGER-DEVICE-OFFLINE-rpi41`, "");
     await Deno.symlink("/etc/passwd", `${folder}/TESTFLINGER-DEVICE-RESTART-rpi4-1`);
     assertEquals(about("requests", await examine()).split("\n"), [
@@ -128,7 +128,7 @@ Deno.test("doctor tells of markers that are ignored, and of one that keeps the a
   }));
 
 Deno.test("doctor says that nothing listens at the server's address, and skips what follows", () =>
-  withWard({}, async ({ examine, served }) => {
+  withFixture({}, async ({ examine, served }) => {
     await served.close();
     const lines = await examine();
     assertMatch(
@@ -141,7 +141,7 @@ Deno.test("doctor says that nothing listens at the server's address, and skips w
   }));
 
 Deno.test("doctor tells a server that is none of Testflinger's", () =>
-  withWard({}, async ({ examine, served }) => {
+  withFixture({}, async ({ examine, served }) => {
     served.sandbox.intercept(() => new Response("<html>Welcome to nginx", { status: 200 }));
     assertEquals(
       about("server", await examine()).replace(/http:\S+/, "URL"),
@@ -153,7 +153,7 @@ Deno.test("doctor tells a server that is none of Testflinger's", () =>
   }));
 
 Deno.test("doctor says by how much the clock is wrong", () =>
-  withWard({}, async ({ examine }) => {
+  withFixture({}, async ({ examine }) => {
     const clock = { ...systemClock, now: () => Date.now() - 3_600_000 };
     assertMatch(
       about("clock", await examine({ clock })),
@@ -162,7 +162,7 @@ Deno.test("doctor says by how much the clock is wrong", () =>
   }));
 
 Deno.test("doctor tells a missing token, a wrong file, a refused token and a wrong role apart", () =>
-  withWard({ sandbox: { tokens: true } }, async ({ examine, folder, served }) => {
+  withFixture({ sandbox: { tokens: true } }, async ({ examine, folder, served }) => {
     const none = await examine();
     assertEquals(
       about("token", none),
@@ -205,7 +205,7 @@ Deno.test("doctor tells a missing token, a wrong file, a refused token and a wro
   }));
 
 Deno.test("doctor says that an administrator has set the agent offline, and that another host may have its name", () =>
-  withWard({}, async ({ examine, served }) => {
+  withFixture({}, async ({ examine, served }) => {
     served.sandbox.setAgent("rpi4-1", { state: "maintenance", comment: "new switch" });
     const later = { ...systemClock, now: () => Date.now() + 600_000 };
     assertMatch(
@@ -225,7 +225,7 @@ const CONNECTOR = "provision_command: testflinger-device-connector noprovision p
 Deno.test("doctor looks for programs, an ssh key, the device and its control host", () => {
   const device =
     "device_ip: 127.0.0.1\nssh_port: 1\ncontrol_host: 127.0.0.1\ncontrol_host_port: 1\n";
-  return withWard(
+  return withFixture(
     { agent: CONNECTOR, files: { "device.yaml": device } },
     async ({ examine, folder }) => {
       const ill = await examine({ env: { PATH: "/nonexistent", HOME: folder } });
@@ -272,7 +272,7 @@ Deno.test("doctor finds nothing wrong with a device and a control host that answ
   const device = `device_ip: 127.0.0.1\nssh_port: ${port}\ncontrol_host: 127.0.0.1\n` +
     `control_host_port: ${port}\n`;
   try {
-    await withWard(
+    await withFixture(
       { agent: CONNECTOR, files: { "device.yaml": device } },
       async ({ examine, folder }) => {
         await Deno.mkdir(`${folder}/.ssh`);
@@ -320,7 +320,7 @@ Deno.test("doctor talks to a control host as connectors do: encrypted, with its 
       ["control_host_ca: /nowhere\n", /^control host: failed: Cannot read 'control_host_ca'/],
     ] as const
   ) {
-    await withWard(
+    await withFixture(
       { agent: CONNECTOR, files: { "device.yaml": base + more } },
       async ({ examine }) => assertMatch(about("control host", await examine()), says),
     );

@@ -6,7 +6,7 @@ import { readAgentRef } from "../../lib/cli/agents/agent_ref.ts";
 import { startProgram } from "../e2e/built_program.ts";
 import { giveAway, NOBODY } from "../packaging/support/command.ts";
 import { Lab } from "../support/lab.ts";
-import { about, withWard } from "./doctor_fixture.ts";
+import { about, withFixture } from "./doctor_fixture.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
 const isRoot = Deno.uid() === 0;
@@ -24,7 +24,7 @@ Deno.test({
   name: "root's doctor and check find nothing wrong with folders that belong to the agent's user",
   ignore: !isRoot,
   fn: () =>
-    withWard({}, async ({ examine, folder }) => {
+    withFixture({}, async ({ examine, folder }) => {
       await foldersOfNobody(folder);
       const read = await readAgentRef(`${folder}/a.conf`);
       if (!read.ok) throw new Error(read.message);
@@ -42,7 +42,7 @@ Deno.test({
   name: "what the agent's user may not write or read fails, also where root may, and is said once",
   ignore: !isRoot,
   fn: () =>
-    withWard({}, async ({ examine, folder }) => {
+    withFixture({}, async ({ examine, folder }) => {
       await foldersOfNobody(folder);
       await Deno.chown(`${folder}/run`, 0, 0);
       await Deno.writeTextFile(`${folder}/token`, '{"refresh_token":"x"}', { mode: 0o600 });

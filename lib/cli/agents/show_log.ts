@@ -10,21 +10,21 @@ import type { AgentRef } from "./agent_ref.ts";
 import { askAgent, fetchFrom } from "./ask_agent.ts";
 
 /** What to show. */
-interface LogWish {
+interface LogChoice {
   lines: number;
   follow: boolean;
   job: boolean;
 }
 
 /** Shows a log; resolves with the exit status. */
-export async function showLog(agent: AgentRef, io: Io, wish: LogWish): Promise<number> {
-  return wish.job ? await showJob(agent, io, wish) : await showAgent(agent, io, wish);
+export async function showLog(agent: AgentRef, io: Io, choice: LogChoice): Promise<number> {
+  return choice.job ? await showJob(agent, io, choice) : await showAgent(agent, io, choice);
 }
 
 async function showAgent(
   { logFile: path, id }: AgentRef,
   io: Io,
-  { lines, follow }: LogWish,
+  { lines, follow }: LogChoice,
 ): Promise<number> {
   if (path === undefined) {
     io.stderr(`Where ${id} has its log is not known: its configuration cannot be read\n`);
@@ -54,7 +54,7 @@ async function showAgent(
   }
 }
 
-async function showJob(agent: AgentRef, io: Io, { lines, follow }: LogWish): Promise<number> {
+async function showJob(agent: AgentRef, io: Io, { lines, follow }: LogChoice): Promise<number> {
   const answer = await askAgent(agent);
   if (answer.kind !== "running") {
     const why = answer.kind === "stopped" ? "does not run" : `does not say: ${answer.why}`;

@@ -16,7 +16,7 @@ export interface CheckResult {
 }
 
 /** What the checks look at, and with. */
-export interface Patient {
+export interface Examined {
   agent: ConfiguredAgent;
   /** As whom it runs, or would. */
   user: AgentUser;
@@ -28,7 +28,7 @@ export interface Patient {
 }
 
 /** One check; it changes nothing. */
-export type Check = (patient: Patient) => Promise<CheckResult[]>;
+export type Check = (examined: Examined) => Promise<CheckResult[]>;
 
 /** All is well. */
 export function ok(check: string, message: string): CheckResult {

@@ -18,9 +18,9 @@ import { findProgram } from "../agents/agent_user.ts";
 import {
   type Check,
   type CheckResult,
+  type Examined,
   failed,
   ok,
-  type Patient,
   skipped,
   warning,
 } from "./check_result.ts";
@@ -47,18 +47,18 @@ interface Device {
 }
 
 /** Everything about the devices that the agent's phases are for. */
-export const deviceChecks: Check = async (patient) => {
-  const devices = await devicesOf(patient);
-  const checkResults = await programVerdicts(patient);
+export const deviceChecks: Check = async (examined) => {
+  const devices = await devicesOf(examined);
+  const checkResults = await programResults(examined);
   if (devices.length === 0) {
     return [...checkResults, ok("device", "no phase calls a connector that has one")];
   }
   for (const device of devices) {
     checkResults.push(
-      await keyVerdict(patient, device),
-      await deviceVerdict(device),
-      ...await controlHostVerdict(patient, device),
-      ...await controlHostPrograms(patient, device),
+      await keyResult(examined, device),
+      await deviceResult(device),
+      ...await controlHostResult(examined, device),
+      ...await controlHostPrograms(examined, device),
     );
   }
   return [
@@ -67,7 +67,7 @@ export const deviceChecks: Check = async (patient) => {
   ];
 };
 
-async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]> {
+async function devicesOf({ agent: { config, file } }: Examined): Promise<Device[]> {
   const devices = new Map<string, Device>();
   for (const { connector, configFile } of connectorCalls(config, file)) {
     if (configFile === undefined || !isFixed(configFile) || WITHOUT_DEVICE.has(connector)) continue;
@@ -83,8 +83,8 @@ async function devicesOf({ agent: { config, file } }: Patient): Promise<Device[]
 }
 
 /** Whether the programs are there that the connectors call, of all connectors that phases call. */
-async function programVerdicts(
-  { env, user, agent: { config, file } }: Patient,
+async function programResults(
+  { env, user, agent: { config, file } }: Examined,
 ): Promise<CheckResult[]> {
   const names = new Set(connectorCalls(config, file).map(({ connector }) => connector));
   const loaded = await Promise.all([...names].map(loadConnector));
@@ -127,7 +127,7 @@ async function versionOf(path: string, args: readonly string[]): Promise<string 
   }
 }
 
-async function keyVerdict({ env, user }: Patient, { config }: Device): Promise<CheckResult> {
+async function keyResult({ env, user }: Examined, { config }: Device): Promise<CheckResult> {
   const own = textOf(config.ssh_public_key);
   const home = user.uid === Deno.uid() ? env.HOME : user.home;
   const folder = join(home ?? "/", ".ssh");
@@ -153,7 +153,7 @@ async function keyVerdict({ env, user }: Patient, { config }: Device): Promise<C
   );
 }
 
-async function deviceVerdict({ file, config }: Device): Promise<CheckResult> {
+async function deviceResult({ file, config }: Device): Promise<CheckResult> {
   const host = textOf(config.device_ip);
   if (host === undefined) return ok("device", `${file} names no device_ip`);
   const port = numberOf(config.ssh_port, 22);
@@ -186,7 +186,7 @@ async function whyNotReached(hostname: string, port: number): Promise<string | u
 }
 
 /** Asks the control host's REST service for its health, in the way that connectors talk to it. */
-async function controlHostVerdict({ clock }: Patient, { config }: Device): Promise<CheckResult[]> {
+async function controlHostResult({ clock }: Examined, { config }: Device): Promise<CheckResult[]> {
   const host = textOf(config.control_host);
   if (host === undefined) return [];
   const check = "control host";
@@ -215,7 +215,7 @@ async function controlHostVerdict({ clock }: Patient, { config }: Device): Promi
 
 /** Whether the control host has the programs that connectors run there, asked by ssh. */
 async function controlHostPrograms(
-  { env, user }: Patient,
+  { env, user }: Examined,
   { config, connectors }: Device,
 ): Promise<CheckResult[]> {
   const needs = mergePrograms(connectors.flatMap((one) => one.controlHostPrograms));

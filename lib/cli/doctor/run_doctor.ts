@@ -22,7 +22,7 @@ import {
   spaceCheck,
 } from "./host_checks.ts";
 import { serverChecks } from "./server_checks.ts";
-import { type Check, type CheckResult, failed, ok, type Patient } from "./check_result.ts";
+import { type Check, type CheckResult, type Examined, failed, ok } from "./check_result.ts";
 
 const CHECKS: readonly Check[] = [
   configurationCheck,
@@ -41,12 +41,12 @@ const CONFIG_STATUS = 2;
 
 /** Runs every check, and tells of each as soon as it has been made. */
 export async function diagnose(
-  patient: Patient,
+  examined: Examined,
   tell: (checkResult: CheckResult) => void,
 ): Promise<void> {
   for (const check of CHECKS) {
     try {
-      for (const checkResult of await check(patient)) tell(checkResult);
+      for (const checkResult of await check(examined)) tell(checkResult);
     } catch (error) {
       // One check that fails in a way that nobody thought of must not hide the others.
       const reason = messageOf(error);
@@ -97,12 +97,12 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
       checkResults.push(checkResult);
       const isShown = isOne || checkResult.result === "failed" || checkResult.result === "warning";
       if (format === "text" && isShown) {
-        io.stdout(`${isOne ? "" : "  "}${verdictLine(checkResult, isColoured)}`);
+        io.stdout(`${isOne ? "" : "  "}${resultLine(checkResult, isColoured)}`);
       }
     });
     const failed = checkResults.filter(({ result }) => result === "failed").length;
     if (format === "text" && !isOne && checkResults.every(({ result }) => result === "ok")) {
-      io.stdout(`  ${verdictLine(ok("all", `${checkResults.length} checks`), isColoured)}`);
+      io.stdout(`  ${resultLine(ok("all", `${checkResults.length} checks`), isColoured)}`);
     }
     reports.push({ agent_id, failed, checkResults });
   }
@@ -117,7 +117,7 @@ export async function runDoctor(line: CommandLine, io: Io): Promise<number> {
 const COLOURS = { ok: 32, warning: 33, failed: 31, skipped: 2 };
 
 /** `ok       server        ... ` with the advice behind an arrow. */
-function verdictLine({ check, result, message, advice }: CheckResult, isColoured: boolean): string {
+function resultLine({ check, result, message, advice }: CheckResult, isColoured: boolean): string {
   const word = result.padEnd(8);
   const shown = isColoured ? `\x1b[${COLOURS[result]}m${word}\x1b[0m` : word;
   const what = advice === undefined ? message : `${message} -> ${advice}`;

@@ -15,9 +15,9 @@ import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
 import {
   type Check,
   type CheckResult,
+  type Examined,
   failed,
   ok,
-  type Patient,
   skipped,
   warning,
 } from "./check_result.ts";
@@ -34,33 +34,33 @@ const FRESH_MS = 150_000;
 const silent: Log = { debug() {}, info() {}, warning() {}, error() {} };
 
 /** Everything about the server, in the order in which one thing needs the other. */
-export const serverChecks: Check = async (patient) => {
-  const { config } = patient.agent;
+export const serverChecks: Check = async (examined) => {
+  const { config } = examined.agent;
   // The runtime's certificates and proxies, as the agent has them.
-  const connections = new Connections(patient.clock);
+  const connections = new Connections(examined.clock);
   const transport = new Transport({
     connections,
     address: config.server_address,
     basic: undefined,
-    clock: patient.clock,
+    clock: examined.clock,
     log: silent,
     cookie: () => undefined,
     onContact: undefined,
   });
   try {
-    const reached = await reach(transport, patient);
+    const reached = await reach(transport, examined);
     const [first] = reached;
     if (first?.result === "failed") {
       return [...reached, ...["token", "role", "agent"].map(notAsked)];
     }
-    const token = await tokenOf(transport, patient);
+    const token = await tokenOf(transport, examined);
     if (token.checkResult.result === "failed") {
       return [...reached, token.checkResult, ...["role", "agent"].map(notAsked)];
     }
     const role = await roleOf(transport, token.text);
     const checkResults = [...reached, token.checkResult, role];
     if (role.result === "failed") return [...checkResults, notAsked("agent")];
-    return [...checkResults, await recordOf(transport, patient, token.text)];
+    return [...checkResults, await recordOf(transport, examined, token.text)];
   } finally {
     transport.close();
     connections.close();
@@ -71,7 +71,7 @@ function notAsked(check: string): CheckResult {
   return skipped(check, "not asked, because of what is above");
 }
 
-async function reach(transport: Transport, { agent, clock }: Patient): Promise<CheckResult[]> {
+async function reach(transport: Transport, { agent, clock }: Examined): Promise<CheckResult[]> {
   const { server_address: address } = agent.config;
   const answer = await transport.send({ method: "GET", path: "/v1/", limitMs: CALL_LIMIT_MS });
   if (!(answer instanceof Received)) {
@@ -135,7 +135,7 @@ function skewOf(ms: number): CheckResult {
 /** The access token, or undefined where there is none; and what to say about it. */
 async function tokenOf(
   transport: Transport,
-  { tokenFile, user }: Patient,
+  { tokenFile, user }: Examined,
 ): Promise<{ checkResult: CheckResult; text?: string }> {
   const issue = 'have one issued for an agent, and put {"refresh_token": "..."} into it';
   let text: string;
@@ -250,7 +250,7 @@ async function isAskedHere(agentId: string, sharedFolder: string): Promise<boole
 
 async function recordOf(
   transport: Transport,
-  { agent, clock, sharedFolder }: Patient,
+  { agent, clock, sharedFolder }: Examined,
   token: string | undefined,
 ): Promise<CheckResult> {
   const { agent_id: id } = agent.config;
