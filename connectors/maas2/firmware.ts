@@ -85,7 +85,9 @@ const CLEAR = "5";
  */
 export async function requestTpmClear(ctx: MaasContext): Promise<string | undefined> {
   const run = (command: string) =>
-    ssh(ctx, deviceTarget(ctx, { user: MACHINE_USER }), command, { timeoutMs: TPM_COMMAND_TIMEOUT_MS });
+    ssh(ctx, deviceTarget(ctx, { user: MACHINE_USER }), command, {
+      timeoutMs: TPM_COMMAND_TIMEOUT_MS,
+    });
   const written = await run(`echo ${CLEAR} | sudo tee ${REQUEST_FILE}`);
   if (!succeeded(written)) return failureText("ssh", written);
   const read = await run(`cat ${REQUEST_FILE}`);

@@ -154,7 +154,9 @@ function readMessage(text: string): { body: Required<CallFailure>["body"]; messa
   if (text.trim() === "") return { body: "empty", message: "" };
   if (isMarkup(text)) return { body: "markup", message: "answered HTML, not JSON" };
   const value = parseJson(text);
-  if (typeof value !== "object" || value === null) return { body: "words", message: foreignLine(text) };
+  if (typeof value !== "object" || value === null) {
+    return { body: "words", message: foreignLine(text) };
+  }
   const message = "message" in value && typeof value.message === "string" ? value.message : "";
   // What a 422 says of each field.
   const { detail: fields } = value as { detail?: unknown }; // an object, whatever it holds

@@ -14,7 +14,13 @@ import type {
 import { readJob } from "./answers.ts";
 import { ArtifactPosts } from "./artifact_posts.ts";
 import { Connections } from "./connections.ts";
-import { type CallFailure, isCookieMissing, isWrongRole, foreignLine, parseJson } from "./classify.ts";
+import {
+  type CallFailure,
+  foreignLine,
+  isCookieMissing,
+  isWrongRole,
+  parseJson,
+} from "./classify.ts";
 import { Received } from "./exchange.ts";
 import { LogPosts } from "./log_posts.ts";
 import { encode, jobPath, type NotAJob, notAsked, Results } from "./results.ts";

@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import { isJobId, readJobState, readView } from "./answers.ts";
 import type { Answer, Failure, ResultView, StateAnswer } from "./api.ts";
-import { type CallFailure, isAboutJob, foreignLine } from "./classify.ts";
+import { type CallFailure, foreignLine, isAboutJob } from "./classify.ts";
 import { Received } from "./exchange.ts";
 import type { LogPosts } from "./log_posts.ts";
 import { CALL_LIMIT_MS, type Session } from "./session.ts";

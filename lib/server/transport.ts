@@ -1,6 +1,13 @@
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { type CallFailure, classify, isFromServer, isMarkup, MARKUP, foreignLine } from "./classify.ts";
+import {
+  type CallFailure,
+  classify,
+  foreignLine,
+  isFromServer,
+  isMarkup,
+  MARKUP,
+} from "./classify.ts";
 import { noAnswer, raced, Received, TimeLimit } from "./exchange.ts";
 import type { Connections } from "./connections.ts";
 import { isBlockedPort } from "./node_http.ts";

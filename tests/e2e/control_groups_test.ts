@@ -1,7 +1,7 @@
 /** Jobs in control groups, with the program as a process: nothing outlives its job, however it hides. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { JournalFile, readRecord } from "../../lib/outbox/journal.ts";
+import { JournalFile, readJournal } from "../../lib/outbox/journal.ts";
 import { GROUPS, groupShell, groupsNamed, WHY_NO_GROUPS } from "../support/control_groups.ts";
 import { House } from "../support/house.ts";
 import { isRunning } from "../support/processes.ts";
@@ -198,7 +198,7 @@ Deno.test(
     const journal = join(results_basedir, `agent-${agent_id}`, "jobs", jobId, "record");
     const isUsed = (value: unknown) =>
       typeof value === "object" && value !== null && "t" in value && value.t === "used";
-    const used = readRecord(await Deno.readFile(journal)).values.filter(isUsed);
+    const used = readJournal(await Deno.readFile(journal)).values.filter(isUsed);
     assertEquals(used.length, 1);
     // As the kernel counts where it has controllers, which not every host of tests does.
     const { file } = JournalFile.open(journal);

@@ -119,7 +119,10 @@ async function fill(stage: string, { target, out, root, notices }: DebParts): Pr
     `${share}/bash-completion/completions/testflinger-agent`,
     completionScript("bash", ALL_COMMANDS),
   );
-  await write(`${share}/zsh/vendor-completions/_testflinger-agent`, completionScript("zsh", ALL_COMMANDS));
+  await write(
+    `${share}/zsh/vendor-completions/_testflinger-agent`,
+    completionScript("zsh", ALL_COMMANDS),
+  );
   await write(
     `${share}/fish/vendor_completions.d/testflinger-agent.fish`,
     completionScript("fish", ALL_COMMANDS),
