@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { systemClock } from "../clock.ts";
 import { exists } from "../exists.ts";
 import { messageOf } from "../message.ts";
+import { once } from "../once.ts";
 import { inOwnSession } from "../own_session.ts";
 import { shellCommand } from "../shell.ts";
 import { FolderWatch } from "./folder_watch.ts";
@@ -148,7 +149,7 @@ export async function makeReady(
     const token = crypto.randomUUID();
     // Before anything is waited for: the name is taken then.
     makeFolder(folder, token);
-    const shown = await awkShowing(env);
+    const shown = await awkShowing(env.PATH, env.POSIXLY_CORRECT);
     const keeper = inOwnSession("/bin/sh", {
       args: [
         ...["-c", RUN_WITHOUT_INHERITED, "sh", KEEPER],
@@ -235,27 +236,20 @@ export class ReadyCommand implements AsyncDisposable {
   }
 }
 
-/** By what decides which awk it is, and how that behaves. */
-const showings = new Map<string, Promise<string>>();
-
 /**
  * What awk's `system()` makes of a death by signal 9: asked once for all commands that find the same
- * awk, since dying takes longer than the rest of starting a keeper.
- *
- * @returns empty where there is no answer: the keeper then asks itself.
+ * awk, since dying takes longer than the rest of starting a keeper. The arguments decide which awk it is,
+ * and how that behaves. Empty where there is no answer: the keeper then asks itself.
  */
-function awkShowing({ PATH = "", POSIXLY_CORRECT }: Record<string, string>): Promise<string> {
-  const key = JSON.stringify([PATH, POSIXLY_CORRECT]);
-  const known = showings.get(key) ?? new Deno.Command("awk", {
+const awkShowing = once((PATH: string | undefined, POSIXLY_CORRECT: string | undefined) =>
+  new Deno.Command("awk", {
     args: [`BEGIN { print system("kill -9 $$") }`],
-    env: { PATH, ...(POSIXLY_CORRECT !== undefined && { POSIXLY_CORRECT }) },
+    env: { PATH: PATH ?? "", ...(POSIXLY_CORRECT !== undefined && { POSIXLY_CORRECT }) },
     clearEnv: true,
     stdin: "null",
     stderr: "null",
-  }).output().then(({ stdout }) => new TextDecoder().decode(stdout).trim(), () => "");
-  showings.set(key, known);
-  return known;
-}
+  }).output().then(({ stdout }) => new TextDecoder().decode(stdout).trim(), () => "")
+);
 
 function makeFolder(folder: string, token: string): void {
   Deno.mkdirSync(folder, { mode: 0o700 });
