@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import type { ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
-import type { EndReason } from "./end_reason.ts";
+import type { EndReason } from "./job_context.ts";
 
 /** People wait for a cancellation; the server must not be asked more often than this. */
 const ASK_EVERY_MS = 1000;

@@ -1,4 +1,4 @@
-/** What a job needs of its agent. */
+/** What a job needs of its agent, and why the agent ends a phase of it. */
 import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
@@ -38,4 +38,17 @@ export interface JobContext {
   forgetReceived(outbox: Outbox): void;
   /** Masks these secrets in the agent's own log, until the server has everything of the job. */
   keepSecret(outbox: Outbox, secrets: Secrets): void;
+}
+
+/** Why a running phase is ended from outside: the reason of the signal that ends it. */
+export type EndReason =
+  /** Somebody cancelled the job; `seenAt` in monotonic milliseconds. */
+  | { kind: "cancelled"; seenAt: number }
+  /** The agent is told to stop; `at` in monotonic milliseconds. */
+  | { kind: "stopped"; at: number };
+
+/** Narrows the reason of an abort signal. */
+export function isEndReason(reason: unknown): reason is EndReason {
+  return typeof reason === "object" && reason !== null && "kind" in reason &&
+    (reason.kind === "cancelled" || reason.kind === "stopped");
 }

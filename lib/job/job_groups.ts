@@ -10,7 +10,7 @@ import type { EndOptions } from "../process/grace.ts";
 import type { JobState } from "../outbox/job_state.ts";
 import { markOf } from "../process/mark.ts";
 import type { Survivor, SurvivorsEnd } from "../process/survivors.ts";
-import type { GroupUsage } from "../process/usage.ts";
+import type { GroupUsage } from "../process/exit.ts";
 
 /** More of an agent's name would leave no room for the job's. */
 const LONGEST_AGENT_NAME = 40;

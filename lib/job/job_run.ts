@@ -13,7 +13,7 @@ import { type Phase, PHASES } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { bringAttachments } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
-import { Events } from "./events.ts";
+import { Events } from "./webhook_events.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { type JobEnd, JobEnding } from "./job_ending.ts";

@@ -10,7 +10,7 @@ import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { PhaseState } from "../outbox/job_state.ts";
 import type { Phase } from "../phases.ts";
-import { statusOf } from "../process/exit.ts";
+import { type GroupUsage, statusOf } from "../process/exit.ts";
 import { attend, findKept, type KeptCommand } from "../process/keeper.ts";
 import {
   type KeepOptions,
@@ -21,8 +21,7 @@ import {
 import { OUTPUT_START } from "../process/kept_output.ts";
 import type { Secrets } from "../process/redactor.ts";
 import type { Cause, SuperviseResult } from "../process/run.ts";
-import type { GroupUsage } from "../process/usage.ts";
-import { isEndReason } from "./end_reason.ts";
+import { isEndReason } from "./job_context.ts";
 import type { PhaseLimits } from "./phase_limits.ts";
 import { PhaseLog } from "./phase_log.ts";
 import { tailSerial } from "./serial_tail.ts";

@@ -2,7 +2,7 @@
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Phase } from "../phases.ts";
-import { isEndReason } from "./end_reason.ts";
+import { isEndReason } from "./job_context.ts";
 import type { Job } from "./job.ts";
 
 /**

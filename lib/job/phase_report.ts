@@ -6,7 +6,7 @@ import { statusesOf } from "../outbox/job_state.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { readDeviceInfo, readFailure } from "./connector_files.ts";
-import type { EventName, Events } from "./events.ts";
+import type { EventName, Events } from "./webhook_events.ts";
 import { type Drafts, PhaseLog } from "./phase_log.ts";
 import type { PhaseEnd } from "./phase_command.ts";
 import { redactStrings } from "./secrets.ts";

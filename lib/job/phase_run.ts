@@ -6,14 +6,13 @@ import { type Phase, PHASES } from "../phases.ts";
 import { size } from "../observe/words.ts";
 import type { ReadyCommand } from "../process/keeper_start.ts";
 import type { Secrets } from "../process/redactor.ts";
-import { type GroupUsage, usageInAll } from "../process/usage.ts";
+import { type GroupUsage, usageInAll } from "../process/exit.ts";
 import { waitWhileAllocated } from "./allocation.ts";
 import { readDeviceInfo } from "./connector_files.ts";
-import { isEndReason } from "./end_reason.ts";
+import { isEndReason, type JobContext } from "./job_context.ts";
 import { withHooks } from "./hooks.ts";
 import { jobMark, phaseEnvironment } from "./environment.ts";
 import type { Job } from "./job.ts";
-import type { JobContext } from "./job_context.ts";
 import type { JobGroup } from "./job_groups.ts";
 import { readRelease } from "./os_release.ts";
 import {

@@ -18,7 +18,7 @@ const log = z.enum(LOG_NAMES);
 /** Counts the changes that an older agent would misunderstand. */
 export const JOURNAL_VERSION = 1;
 
-/** One process and its identity, as `lib/process/identity.ts` reads it. */
+/** One process and its identity, as `lib/process/proc.ts` reads it. */
 const Identity = z.object({ pid: z.int(), startTime: z.number(), bootId: z.string() });
 
 /** Something for the server, apart from the logs and the events. */
@@ -148,7 +148,7 @@ export const Entry = z.discriminatedUnion("t", [
   }),
   /**
    * The command of the phase is left to the next process, and has used so much until then: see
-   * `lib/process/usage.ts`, and `usageInAll()` there.
+   * `lib/process/exit.ts`, and `usageInAll()` there.
    */
   z.object({
     t: z.literal("used"),

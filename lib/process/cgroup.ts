@@ -16,12 +16,11 @@
  *
  * The runtime opens nothing under /sys, so shells do it on our behalf.
  */
-import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
+import { type EndOptions, Grace, KILL_LOOKS, lookUntil, signalProcess } from "./grace.ts";
 import { markOf } from "./mark.ts";
 import { ask } from "./proc.ts";
-import { signalProcess } from "./signal.ts";
 import type { Survivor, SurvivorsEnd } from "./survivors.ts";
-import { type GroupUsage, parseUsage, SAY_USAGE } from "./usage.ts";
+import { type GroupUsage, parseUsage, SAY_USAGE } from "./exit.ts";
 
 /** Where this process goes. */
 const LEAF = "main-process";

@@ -1,11 +1,15 @@
 import { systemClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Exit } from "./exit.ts";
-import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
-import { parseIdentity, type ProcessIdentity, SAY_IDENTITY } from "./identity.ts";
+import { type EndOptions, Grace, KILL_LOOKS, lookUntil, signalGroup } from "./grace.ts";
+import {
+  allProcesses,
+  parseIdentity,
+  type ProcessIdentity,
+  type ProcessStat,
+  SAY_IDENTITY,
+} from "./proc.ts";
 import { SET_MARK } from "./mark.ts";
-import { allProcesses, type ProcessStat } from "./proc.ts";
-import { signalGroup } from "./signal.ts";
 import { inOwnSession } from "../own_session.ts";
 
 /** How a command is started. */

@@ -15,7 +15,7 @@
  * | `trouble`  | the keeper  | a piece of the output could not be written; the rest is tried again  |
  * | `end`      | us          | what the keeper prints itself behind the output of the command       |
  * | `eof`      | the keeper  | nothing more is printed, by nobody                                   |
- * | `status`   | the keeper  | how the command ended: see `exitIn()`; what it has used: see usage.ts |
+ * | `status`   | the keeper  | how the command ended: see `exitIn()`; what it has used: see exit.ts |
  * | `wanted`   | us          | removed when nobody wants more of the output                         |
  *
  * `keeper`, `command`, `trouble` and `status` are made beforehand with room for their text, and
@@ -23,17 +23,14 @@
  */
 import { join } from "node:path";
 import { systemClock } from "../clock.ts";
-import type { Exit } from "./exit.ts";
-import type { EndOptions } from "./grace.ts";
+import { type Exit, type GroupUsage, parseUsage } from "./exit.ts";
+import { type EndOptions, signalProcess } from "./grace.ts";
 import { type GroupEnd, LeadingCommand } from "./group.ts";
 import { FolderWatch } from "./folder_watch.ts";
-import { bootId, parseIdentity, type ProcessIdentity } from "./identity.ts";
+import { bootId, parseIdentity, parseStat, processesOf, type ProcessIdentity } from "./proc.ts";
 import { discardOutput, KeptOutput, type OutputPlace } from "./kept_output.ts";
-import { parseStat, processesOf } from "./proc.ts";
 import { Pump } from "./pump.ts";
 import { supervise, type SuperviseOptions, type SuperviseResult } from "./run.ts";
-import { signalProcess } from "./signal.ts";
-import { type GroupUsage, parseUsage } from "./usage.ts";
 
 /** What has room for its text from the beginning. */
 export const ROOMS = ["keeper", "command", "trouble", "status"] as const;

@@ -12,11 +12,11 @@ import { inOwnSession } from "../own_session.ts";
 import { shellCommand } from "../shell.ts";
 import { FolderWatch } from "./folder_watch.ts";
 import { RUN_WITHOUT_INHERITED, whyNot } from "./group.ts";
-import { SAY_IDENTITY } from "./identity.ts";
+import { SAY_IDENTITY } from "./proc.ts";
 import { commandIn, hasEnded, type KeptCommand, ROOMS } from "./keeper.ts";
 import { OUTPUT_START } from "./kept_output.ts";
 import { SET_MARK } from "./mark.ts";
-import { SAY_USAGE } from "./usage.ts";
+import { SAY_USAGE } from "./exit.ts";
 
 /** How a command is started. */
 export interface KeepOptions {

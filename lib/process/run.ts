@@ -1,7 +1,7 @@
 import type { Clock } from "../clock.ts";
 import type { Exit } from "./exit.ts";
 import { type GroupOptions, type ProcessGroup, startGroup } from "./group.ts";
-import type { ProcessIdentity } from "./identity.ts";
+import type { ProcessIdentity } from "./proc.ts";
 import { Pump } from "./pump.ts";
 
 /** What all ways to run a command share. Times are in milliseconds. */

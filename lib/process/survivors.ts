@@ -1,8 +1,20 @@
-import { type EndOptions, Grace, KILL_LOOKS, lookUntil } from "./grace.ts";
-import { bootId, type ProcessIdentity } from "./identity.ts";
+import {
+  type EndOptions,
+  Grace,
+  KILL_LOOKS,
+  lookUntil,
+  signalGroup,
+  signalProcess,
+} from "./grace.ts";
+import {
+  allProcesses,
+  bootId,
+  processesWithOther,
+  type ProcessIdentity,
+  type ProcessStat,
+  searchProcesses,
+} from "./proc.ts";
 import { killNewest, markPattern } from "./mark.ts";
-import { allProcesses, processesWithOther, type ProcessStat, searchProcesses } from "./proc.ts";
-import { signalGroup, signalProcess } from "./signal.ts";
 
 /** By what a left-over process is known. */
 export interface SurvivorMark {

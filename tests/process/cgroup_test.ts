@@ -10,7 +10,7 @@ import {
 } from "../../lib/process/cgroup.ts";
 import { type KeptCommand } from "../../lib/process/keeper.ts";
 import { startKept } from "../../lib/process/keeper_start.ts";
-import type { GroupUsage } from "../../lib/process/usage.ts";
+import type { GroupUsage } from "../../lib/process/exit.ts";
 import {
   GROUPS as groups,
   groupShell as shell,

@@ -3,7 +3,7 @@ import { systemClock } from "../../lib/clock.ts";
 import { statusOf } from "../../lib/process/exit.ts";
 import { type GroupOptions, type ProcessGroup, startGroup } from "../../lib/process/group.ts";
 import { allProcesses } from "../../lib/process/proc.ts";
-import { signalGroup } from "../../lib/process/signal.ts";
+import { signalGroup } from "../../lib/process/grace.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { ENV, groupOf, until } from "./support.ts";
 

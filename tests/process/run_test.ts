@@ -1,6 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import type { ProcessIdentity } from "../../lib/process/identity.ts";
-import { allProcesses } from "../../lib/process/proc.ts";
+import { allProcesses, type ProcessIdentity } from "../../lib/process/proc.ts";
 import { capture, run, type RunOptions } from "../../lib/process/run.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { ENV, kill, Output, until } from "./support.ts";

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { systemClock } from "../../lib/clock.ts";
 import { startGroup } from "../../lib/process/group.ts";
-import type { ProcessIdentity } from "../../lib/process/identity.ts";
+import type { ProcessIdentity } from "../../lib/process/proc.ts";
 import { killNewest, markOf } from "../../lib/process/mark.ts";
 import { run } from "../../lib/process/run.ts";
 import { endSurvivors, findSurvivors, type SurvivorMark } from "../../lib/process/survivors.ts";

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { ControlGroup } from "../../lib/process/cgroup.ts";
-import { usageInAll } from "../../lib/process/usage.ts";
+import { usageInAll } from "../../lib/process/exit.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 
 /** Files as the kernel makes them for a group with all controllers. */

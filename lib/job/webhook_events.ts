@@ -1,8 +1,8 @@
 /** Events as the consumers of a job's webhook know them. */
 import type { Clock } from "../clock.ts";
-import type { Phase } from "../phases.ts";
 import type { Entry } from "../outbox/entries.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 
 /** The names of events. */
