@@ -230,6 +230,8 @@ export class JobRun {
   }
 
   #begin(): void {
+    // Needed soon, and made by a program.
+    void this.#group?.prepare();
     const { server } = this.#context;
     const detail = `${server.address}/jobs/${this.#job.jobId}`;
     this.#outbox.append(
@@ -246,6 +248,7 @@ export class JobRun {
     await this.#folder.make();
     const { broken } = this.#options;
     if (broken !== undefined) return await this.#failSetup(broken);
+    this.#phases.makeFirstReady();
     const refused = await bringAttachments(this.#job, {
       ...this.#context,
       outbox: this.#outbox,

@@ -196,6 +196,12 @@ export class PhaseRunner {
     this.makeNextReady(phase);
   }
 
+  /** The same for the first phase, while attachments are fetched. */
+  makeFirstReady(): void {
+    const first = PHASES.find((phase) => this.reasonToSkip(phase) === undefined);
+    if (first !== undefined) this.makeReady(first);
+  }
+
   /** The same for the phases after this one. */
   makeNextReady(phase: Phase): void {
     for (const next of PHASES.slice(PHASES.indexOf(phase) + 1)) {
