@@ -74,12 +74,13 @@ export class Delivery {
   /**
    * Goes through the steps of a lane.
    *
+   * @param options.ofLogs whether what it does depends on how long the logs are. @default false
    * @throws the signal's reason when it aborts.
    */
-  async runLane(next: () => NextStep): Promise<void> {
+  async runLane(next: () => NextStep, { ofLogs = false } = {}): Promise<void> {
     while (true) {
       this.signal.throwIfAborted();
-      const changed = this.outbox.changed(this.signal);
+      const changed = this.outbox.changed(this.signal, { ofLogs });
       changed.catch(() => {}); // Often nobody waits for it: there was something to do.
       const step = next();
       if (step === "over") return;

@@ -69,6 +69,8 @@ export const LogState = z.object({
   next: offset,
   /** Announced, and not known to have arrived. */
   inFlight: Piece.optional(),
+  /** The one that is in flight as soon as that is settled. */
+  ahead: Piece.optional(),
   /** Bytes of each phase that the server refused for good: it has that much less of the phase. */
   refused: z.partialRecord(phase, z.number()),
 });
@@ -196,7 +198,9 @@ export const Entry = z.discriminatedUnion("t", [
   /** The server says that the job was cancelled: no state but `complete` may be posted any more. */
   z.object({ t: z.literal("cancelled") }),
   /** A piece of a log is about to be posted. Only one is under way per log. */
-  z.object({ t: z.literal("fragment"), log, number: z.int(), phase, from: offset, to: offset }),
+  z.object({ t: z.literal("fragment"), log, ...Piece.shape }),
+  /** While one is under way: what is behind it will be posted when it is settled. */
+  z.object({ t: z.literal("fragment_ahead"), log, ...Piece.shape }),
   /** The server has the piece of this log that was under way, or will never take it. */
   z.object({ t: z.literal("fragment_settled"), log, ...Settled.shape }),
   /** What the server turned out to have of a log, when a damaged journal did not tell. */

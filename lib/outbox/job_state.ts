@@ -8,6 +8,7 @@ import {
   type LogState,
   type Message,
   type Milestone,
+  type Piece,
 } from "./entries.ts";
 
 /** A message that the server does not have yet. */
@@ -225,12 +226,14 @@ export function apply(state: JobState, entry: Entry): void {
       const log = state.logs[entry.log];
       log.settled = entry.from;
       log.next = entry.number + 1;
-      log.inFlight = {
-        number: entry.number,
-        phase: entry.phase,
-        from: entry.from,
-        to: entry.to,
-      };
+      log.inFlight = pieceOf(entry);
+      delete log.ahead;
+      break;
+    }
+    case "fragment_ahead": {
+      const log = state.logs[entry.log];
+      log.next = entry.number + 1;
+      log.ahead = pieceOf(entry);
       break;
     }
     case "fragment_settled": {
@@ -239,6 +242,8 @@ export function apply(state: JobState, entry: Entry): void {
       if (piece === undefined) break;
       log.settled = piece.to;
       delete log.inFlight;
+      if (log.ahead !== undefined) log.inFlight = log.ahead;
+      delete log.ahead;
       if (entry.how === "refused") {
         log.refused[piece.phase] = (log.refused[piece.phase] ?? 0) + piece.to - piece.from;
       }
@@ -247,6 +252,8 @@ export function apply(state: JobState, entry: Entry): void {
     case "resumed": {
       const log = state.logs[entry.log];
       if (log.inFlight !== undefined && log.inFlight.to <= entry.settled) delete log.inFlight;
+      // The server has it, or it was not posted yet.
+      delete log.ahead;
       log.settled = Math.max(log.settled, entry.settled);
       log.next = Math.max(log.next, entry.next);
       break;
@@ -273,6 +280,10 @@ export function apply(state: JobState, entry: Entry): void {
       state.finished = entry.folder === undefined ? {} : { folder: entry.folder };
       break;
   }
+}
+
+function pieceOf({ number, phase, from, to }: Piece): Piece {
+  return { number, phase, from, to };
 }
 
 function startedPhase(state: JobState, phase: Phase): PhaseState {
@@ -304,7 +315,8 @@ function isFurther(source: { total: number } | undefined, than: { total: number 
 
 /** Whether something is said of bytes that a log of `length` bytes does not have. */
 export function reachesBeyond(log: LogState, length: number): boolean {
-  return log.taken > length || log.settled > length || (log.inFlight?.to ?? 0) > length ||
+  return log.taken > length || log.settled > length ||
+    (log.ahead?.to ?? log.inFlight?.to ?? 0) > length ||
     (log.regions.at(-1)?.from ?? 0) > length;
 }
 
@@ -313,16 +325,18 @@ function cutLog(log: LogState, length: number): void {
   log.taken = Math.min(log.taken, length);
   log.settled = Math.min(log.settled, length);
   for (const region of log.regions) region.from = Math.min(region.from, length);
-  if (log.inFlight === undefined) return;
-  log.inFlight.from = Math.min(log.inFlight.from, length);
-  log.inFlight.to = Math.min(log.inFlight.to, length);
+  for (const piece of [log.inFlight, log.ahead]) {
+    if (piece === undefined) continue;
+    piece.from = Math.min(piece.from, length);
+    piece.to = Math.min(piece.to, length);
+  }
 }
 
 /** What is said of the logs entry by entry, most of all. */
 const LOG_ENTRIES: ReadonlySet<string> = new Set(
   [
     ...["region", "cut", "taken", "log", "resumed"] as const,
-    ...["fragment", "fragment_settled"] as const,
+    ...["fragment", "fragment_ahead", "fragment_settled"] as const,
   ] satisfies Entry["t"][],
 );
 

@@ -1,5 +1,6 @@
 /** Brings one log of a job to the server: in order, piece by piece, and no piece twice. */
 import { type Answer, isFinal } from "../server/api.ts";
+import { LogText } from "../server/log_text.ts";
 import type { Phase } from "../phases.ts";
 import { cutAtEnd } from "../bytes.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
@@ -13,6 +14,11 @@ const FULL_FRAGMENT_BYTES = 256 * 1024;
 /** Behind an outage, fewer and larger ones: readers cope with 1 MiB, the server's store with 16. */
 const LARGEST_FRAGMENT_BYTES = 512 * 1024;
 
+/** A piece that can be posted as soon as it is announced. */
+interface ReadyPiece extends Omit<Piece, "number"> {
+  text: LogText;
+}
+
 /** The lane of one log. */
 export class LogLane {
   readonly #delivery: Delivery;
@@ -22,16 +28,19 @@ export class LogLane {
   /** When the last fragment left; monotonic milliseconds. */
   #leftAt = -Infinity;
   #lastPhase: Phase | undefined;
-  /** Whether it is unknown what became of the piece in flight: always, of an earlier process's. */
-  #isDoubtful: boolean;
+  /** Up to this number, it is unknown what became of a piece: always, of an earlier process's. */
+  #doubtfulTo: number;
   #hasComplained = false;
+  /** The piece behind the one that is on its way, which is made ready and announced meanwhile. */
+  #ahead: Promise<ReadyPiece | undefined> | undefined;
 
   /** @param whatIsThere is awaited before the first piece leaves. */
   constructor(delivery: Delivery, log: LogName, whatIsThere: () => Promise<void>) {
     this.#delivery = delivery;
     this.#log = log;
     this.#whatIsThere = whatIsThere;
-    this.#isDoubtful = this.#state.inFlight !== undefined;
+    const { ahead, inFlight } = this.#state;
+    this.#doubtfulTo = ahead?.number ?? inFlight?.number ?? -1;
   }
 
   get #state(): LogState {
@@ -69,52 +78,93 @@ export class LogLane {
     const { outbox, options, signal } = this.#delivery;
     const log = this.#log;
     await this.#whatIsThere();
-    if (this.#state.inFlight === undefined) await this.#announcePiece();
+    const ready = await this.#ahead ??
+      (this.#state.inFlight === undefined ? await this.#announcePiece() : undefined);
+    this.#ahead = undefined;
     const piece = this.#state.inFlight;
     if (piece === undefined) return;
     this.#leftAt = options.clock.monotonic();
     this.#lastPhase = piece.phase;
-    const text = await outbox.readLog(log, piece.from, piece.to);
-    const outcome = await this.#delivery.persist(async (): Promise<Answer<void>> => {
-      if (this.#isDoubtful) {
-        const looked = await this.#hasArrived(piece);
-        if (!looked.ok) return looked;
-        if (looked.value) return { ok: true, value: undefined };
-      }
-      this.#isDoubtful = true;
-      return await options.server.postLog(outbox.jobId, log, {
-        fragment_number: piece.number,
-        timestamp: new Date(options.clock.now()).toISOString().replace("Z", "+00:00"),
-        phase: piece.phase,
-        log_data: text,
-      }, signal);
-    });
-    this.#isDoubtful = false;
+    const text = ready?.text ?? new LogText(await outbox.readLog(log, piece.from, piece.to));
+    let outcome: Answer<void>;
+    try {
+      outcome = await this.#delivery.persist(async (): Promise<Answer<void>> => {
+        if (piece.number <= this.#doubtfulTo) {
+          const looked = await this.#hasArrived(piece);
+          if (!looked.ok) return looked;
+          if (looked.value) return { ok: true, value: undefined };
+        }
+        // None behind it was posted before it.
+        this.#doubtfulTo = piece.number;
+        const posted = options.server.postLog(outbox.jobId, log, {
+          fragment_number: piece.number,
+          timestamp: new Date(options.clock.now()).toISOString().replace("Z", "+00:00"),
+          phase: piece.phase,
+          log_data: text,
+        }, signal);
+        this.#ahead ??= this.#lookAhead(piece).catch(() => undefined);
+        return await posted;
+      });
+    } finally {
+      await this.#ahead;
+    }
     if (outcome.ok) {
       outbox.append({ t: "fragment_settled", log, how: "delivered" });
       return;
     }
     const { message } = outcome;
     outbox.append({ t: "fragment_settled", log, how: "refused", message });
+    // Else a power cut might leave the next one without it, which would then be taken for this one.
+    await outbox.syncEntries().catch(() => {});
     if (this.#hasComplained) return;
     this.#hasComplained = true;
     this.#delivery.complain(`a piece of its ${log} log`, outcome);
   }
 
   /** Writes down which piece is about to be posted, before it is. */
-  async #announcePiece(): Promise<void> {
+  async #announcePiece(): Promise<ReadyPiece | undefined> {
+    const { outbox } = this.#delivery;
+    const { settled: from } = this.#state;
+    if (from >= outbox.length(this.#log)) return; // All of it is there already.
+    const ready = await this.#makeReady(from);
+    await this.#writeDown("fragment", ready);
+    return ready;
+  }
+
+  /**
+   * Makes ready what is behind `piece`, which is on its way, and announces it. Only what will not grow any
+   * more, as there is enough for it.
+   */
+  async #lookAhead({ to: from }: Piece): Promise<ReadyPiece | undefined> {
+    const { outbox, options: { server } } = this.#delivery;
+    if (this.#state.ahead !== undefined) return undefined; // An earlier process has announced it.
+    const { end } = regionAt(this.#state, from, outbox.length(this.#log));
+    if (end < from + LARGEST_FRAGMENT_BYTES) return undefined;
+    const ready = await this.#makeReady(from);
+    if (server.generation === "current") ready.text.prepareJson();
+    // It is under way still: that is settled when this is done.
+    await this.#writeDown("fragment_ahead", ready);
+    return ready;
+  }
+
+  /** The piece that begins at `from`, as large as can be. */
+  async #makeReady(from: number): Promise<ReadyPiece> {
+    const { outbox } = this.#delivery;
+    const { phase, end } = regionAt(this.#state, from, outbox.length(this.#log));
+    const most = Math.min(end, from + LARGEST_FRAGMENT_BYTES);
+    const bytes = await outbox.readLog(this.#log, from, most);
+    if (most === end) return { from, to: end, phase, text: new LogText(bytes) };
+    const whole = bytes.subarray(0, bytes.length - cutAtEnd(bytes));
+    return { from, to: from + whole.length, phase, text: new LogText(whole) };
+  }
+
+  async #writeDown(t: "fragment" | "fragment_ahead", piece: ReadyPiece): Promise<void> {
     const { outbox } = this.#delivery;
     const log = this.#log;
-    const { settled: from, next: number } = this.#state;
-    if (from >= outbox.length(log)) return; // All of it is there already.
-    const { phase, end } = regionAt(this.#state, from, outbox.length(log));
-    let to = Math.min(end, from + LARGEST_FRAGMENT_BYTES);
-    if (to < end) {
-      const bytes = await outbox.readLog(log, from, to);
-      to = from + bytes.length - cutAtEnd(bytes);
-    }
-    outbox.append({ t: "fragment", log, number, phase, from, to });
-    await outbox.sync().catch(() => {}); // A disk that cannot sync must not hold up the log.
+    const { phase, from, to } = piece;
+    outbox.append({ t, log, number: this.#state.next, phase, from, to });
+    // A disk that cannot sync must not hold up the log.
+    await Promise.allSettled([outbox.syncLog(log, to), outbox.syncEntries()]);
   }
 
   /**

@@ -33,11 +33,22 @@ const COMPACT_AFTER_BYTES = 256 * 1024;
 interface LogFile {
   /** Undefined while nothing is written to it. */
   file: Deno.FsFile | undefined;
+  /** Whether that stands at the end of the log. */
+  isAtEnd: boolean;
   length: number;
   /** What has been read of the command that runs to come as far as `length`. */
   source: Source | undefined;
   /** The end of the appends under way, so that they keep their order. */
   tail: Promise<void>;
+  /** What a power cut can no longer take of it, as far as this process knows; bytes. */
+  synced: number;
+}
+
+/** Who waits for a change. */
+interface Waiter {
+  wake: () => void;
+  /** Whether more of a log is of interest, or entries alone. */
+  ofLogs: boolean;
 }
 
 /** What `Outbox.open()` found out about a journal that an earlier process left. */
@@ -72,7 +83,7 @@ export class Outbox implements Disposable {
   readonly #log: Log;
   /** Bytes that the journal had when it was compacted, or opened. */
   #compactedLength = 0;
-  #waiters: (() => void)[] = [];
+  #waiters: Waiter[] = [];
   #recordComplained = false;
   #closed = false;
 
@@ -97,8 +108,8 @@ export class Outbox implements Disposable {
     const damage: Entry = { t: "damaged" };
     const { file, reading } = JournalFile.open(join(folder, "record"), { onAppend, damage });
     const logs: Record<LogName, LogFile> = {
-      output: { file: undefined, length: 0, source: undefined, tail: Promise.resolve() },
-      serial: { file: undefined, length: 0, source: undefined, tail: Promise.resolve() },
+      output: emptyLog(),
+      serial: emptyLog(),
     };
     const outbox = new Outbox(folder, file, logs, log);
     try {
@@ -143,6 +154,7 @@ export class Outbox implements Disposable {
     for (const log of LOG_NAMES) {
       this.#logs[log].file?.close();
       this.#logs[log].file = undefined;
+      this.#logs[log].isAtEnd = false;
     }
   }
 
@@ -231,7 +243,7 @@ export class Outbox implements Disposable {
       }
     }
     if (this.#journal.length > this.#compactedLength + COMPACT_AFTER_BYTES) this.#compact();
-    this.#wake();
+    this.#wake("entry");
   }
 
   #appendOrMakeRoom(line: unknown): void {
@@ -292,7 +304,7 @@ export class Outbox implements Disposable {
     if (bytes.length > 0) await this.#writeBytes(log, phase, bytes);
     if (source !== undefined) this.#logs[log].source = source;
     if (entries.length > 0) this.append(...entries);
-    else if (bytes.length > 0) this.#wake();
+    else if (bytes.length > 0) this.#wake("log");
   }
 
   async #writeBytes(log: LogName, phase: Phase, bytes: Uint8Array): Promise<void> {
@@ -302,10 +314,12 @@ export class Outbox implements Disposable {
     }
     const file = this.#opened(log);
     try {
-      await file.seek(target.length, Deno.SeekMode.Start);
+      if (!target.isAtEnd) file.seekSync(target.length, Deno.SeekMode.Start);
+      target.isAtEnd = false;
       for (let written = 0; written < bytes.length;) {
         written += await file.write(bytes.subarray(written));
       }
+      target.isAtEnd = true;
     } catch (error) {
       this.#releaseBallast();
       await file.truncate(target.length);
@@ -331,7 +345,7 @@ export class Outbox implements Disposable {
     }
     for (const log of LOG_NAMES) {
       await this.#opened(log).truncate(0);
-      this.#logs[log].length = 0;
+      Object.assign(this.#logs[log], { length: 0, synced: 0, isAtEnd: false });
     }
   }
 
@@ -339,12 +353,15 @@ export class Outbox implements Disposable {
   async readLog(log: LogName, from: number, to: number): Promise<Uint8Array<ArrayBuffer>> {
     let opened: Deno.FsFile;
     try {
-      opened = await Deno.open(join(this.folder, log), { read: true });
+      opened = Deno.openSync(join(this.folder, log), { read: true });
     } catch (error) {
       // The folder was removed under the job: what is open is there still, until it is closed.
       const { file, tail } = this.#logs[log];
       if (!isGone(error) || file === undefined) throw error;
-      const read = tail.then(() => readPart(file, from, to));
+      const read = tail.then(() => {
+        this.#logs[log].isAtEnd = false;
+        return readPart(file, from, to);
+      });
       this.#logs[log].tail = read.then(() => {}, () => {});
       return await read;
     }
@@ -354,31 +371,49 @@ export class Outbox implements Disposable {
 
   /** Resolves when a power cut can no longer take what has been written so far. */
   async sync(): Promise<void> {
-    for (const log of LOG_NAMES) {
-      // Also what an earlier process wrote: it may have had no time for this.
-      if (this.#logs[log].length > 0) await this.#opened(log).syncData();
-    }
+    for (const log of LOG_NAMES) await this.syncLog(log, this.length(log));
+    await this.#journal.sync();
+  }
+
+  /** Resolves when a power cut can no longer take the first `to` bytes of a log. */
+  async syncLog(log: LogName, to: number): Promise<void> {
+    const target = this.#logs[log];
+    // Nothing is known of what an earlier process wrote: it may have had no time for this.
+    if (target.synced >= to) return;
+    const { length } = target;
+    // Opened once more: what is written meanwhile would wait in the same queue.
+    using file = Deno.openSync(join(this.folder, log));
+    await file.syncData();
+    target.synced = Math.max(target.synced, length);
+  }
+
+  /** The same of all entries so far. */
+  async syncEntries(): Promise<void> {
     await this.#journal.sync();
   }
 
   /**
-   * Resolves at the next change: an entry, or more of a log.
+   * Resolves at the next entry.
    *
+   * @param options.ofLogs also when there is more of a log. @default false
    * @throws the signal's reason when it aborts.
    */
-  changed(signal?: AbortSignal): Promise<void> {
+  changed(signal?: AbortSignal, { ofLogs = false } = {}): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
+      const waiter: Waiter = {
+        ofLogs,
+        wake: () => {
+          signal?.removeEventListener("abort", abort);
+          resolve();
+        },
+      };
       const abort = () => {
-        this.#waiters = this.#waiters.filter((waiter) => waiter !== wake);
+        this.#waiters = this.#waiters.filter((each) => each !== waiter);
         reject(signal?.reason);
       };
-      const wake = () => {
-        signal?.removeEventListener("abort", abort);
-        resolve();
-      };
       signal?.addEventListener("abort", abort, { once: true });
-      this.#waiters.push(wake);
+      this.#waiters.push(waiter);
     });
   }
 
@@ -391,10 +426,13 @@ export class Outbox implements Disposable {
     while (this.state.pending.some((pending) => pending.n === n)) await this.changed(signal);
   }
 
-  #wake(): void {
-    const waiters = this.#waiters;
-    this.#waiters = [];
-    for (const wake of waiters) wake();
+  #wake(change: "entry" | "log"): void {
+    const { woken = [], waiting = [] } = Object.groupBy(
+      this.#waiters,
+      ({ ofLogs }) => change === "entry" || ofLogs ? "woken" : "waiting",
+    );
+    this.#waiters = waiting;
+    for (const { wake } of woken) wake();
   }
 
   #opened(log: LogName): Deno.FsFile {
@@ -425,8 +463,19 @@ export class Outbox implements Disposable {
     if (this.#closed) return;
     this.#closed = true;
     this.rest();
-    this.#wake();
+    this.#wake("entry");
   }
+}
+
+function emptyLog(): LogFile {
+  return {
+    file: undefined,
+    isAtEnd: false,
+    length: 0,
+    source: undefined,
+    tail: Promise.resolve(),
+    synced: 0,
+  };
 }
 
 async function readPart(
@@ -434,7 +483,7 @@ async function readPart(
   from: number,
   to: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  await file.seek(from, Deno.SeekMode.Start);
+  file.seekSync(from, Deno.SeekMode.Start);
   const bytes = new Uint8Array(to - from);
   let filled = 0;
   while (filled < bytes.length) {

@@ -30,7 +30,11 @@ export async function deliver(
 ): Promise<void> {
   const stopped = new AbortController();
   const delivery = new Delivery(outbox, options, AbortSignal.any([signal, stopped.signal]));
-  const lanes = new Uploader(delivery).lanes().map((next) => delivery.runLane(next));
+  const uploader = new Uploader(delivery);
+  const lanes = [
+    ...uploader.logLanes().map((next) => delivery.runLane(next, { ofLogs: true })),
+    ...uploader.lanes().map((next) => delivery.runLane(next)),
+  ];
   try {
     await Promise.all(lanes);
   } finally {
@@ -51,13 +55,17 @@ class Uploader {
     this.#results = new ResultLanes(delivery);
   }
 
+  logLanes(): (() => NextStep)[] {
+    return LOG_NAMES.map((log) => {
+      const whatIsThere = () => this.#whatIsThere ??= findWhatIsThere(this.#delivery);
+      const lane = new LogLane(this.#delivery, log, whatIsThere);
+      return () => lane.next();
+    });
+  }
+
   lanes(): (() => NextStep)[] {
     const results = this.#results;
-    const logs = LOG_NAMES.map((log) =>
-      new LogLane(this.#delivery, log, () => this.#whatIsThere ??= findWhatIsThere(this.#delivery))
-    );
     return [
-      ...logs.map((lane) => () => lane.next()),
       () => results.nextState(),
       () => results.nextFacts(),
       () => this.#nextOf("provision_log", (message) => this.#postProvisionLog(message)),

@@ -74,7 +74,7 @@ export class KeptCommand implements Disposable {
   readonly identity: ProcessIdentity;
   /** The end of the command itself; others of its group may live on. */
   readonly exit: Promise<Exit>;
-  /** What is printed, from where reading begins or goes on. */
+  /** What is printed, from where reading begins or goes on; each piece is good until the next is read. */
   readonly output: ReadableStream<Uint8Array>;
   /** Resolves when it has ended, and everything that it has printed itself was read from `output`. */
   readonly whole: Promise<void>;

@@ -4,6 +4,7 @@
  */
 import { Buffer } from "node:buffer";
 import { join } from "node:path";
+import { systemClock } from "../clock.ts";
 import { exists } from "../exists.ts";
 import type { FolderWatch } from "./folder_watch.ts";
 
@@ -22,7 +23,10 @@ export interface OutputPlace {
 /** Where reading begins. */
 export const OUTPUT_START: OutputPlace = { piece: 0, offset: 0, total: 0 };
 
-const BUFFER_BYTES = 256 * 1024;
+/** So much is read at once: most commands print little, and there may be a hundred of them. */
+const FIRST_BUFFER_BYTES = 32 * 1024;
+/** So much of a command that prints faster than that is taken. */
+const BUFFER_BYTES = 512 * 1024;
 
 /** The end mark begins with a byte that hardly anything prints, since what may begin it is held back. */
 const FIRST_OF_MARK = 0x01;
@@ -48,7 +52,7 @@ export class KeptOutput implements Disposable {
   #pieces: { piece: number; start: number }[];
   #offset: number;
   #file: Deno.FsFile | undefined;
-  #buffer = new Uint8Array(BUFFER_BYTES);
+  #buffer = new Uint8Array(FIRST_BUFFER_BYTES);
   #isOver = false;
 
   constructor(folder: string, from: OutputPlace) {
@@ -80,7 +84,7 @@ export class KeptOutput implements Disposable {
     return this.#pieces.at(-1)!;
   }
 
-  /** The bytes that come next; undefined when there are none now. */
+  /** The bytes that come next, good until the next call; undefined when there are none now. */
   async read(): Promise<Uint8Array<ArrayBuffer> | undefined> {
     if (this.#isPastEnd) this.#whole.resolve();
     while (true) {
@@ -93,7 +97,7 @@ export class KeptOutput implements Disposable {
 
   /** What was read, without the mark, or what may be the beginning of it. */
   #withoutMark(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
-    if (this.#held.length === 0 && !bytes.includes(FIRST_OF_MARK)) return bytes;
+    if (this.#held.length === 0 && !hasFirstOfMark(bytes)) return bytes;
     const text = Buffer.concat([this.#held, bytes]);
     const at = text.indexOf(this.#mark);
     if (at >= 0) {
@@ -116,7 +120,9 @@ export class KeptOutput implements Disposable {
 
   async #readRaw(): Promise<Uint8Array<ArrayBuffer> | undefined> {
     while (true) {
-      // Looked at before we read: what is read afterwards is then all of it.
+      const more = await this.#readOn();
+      if (more !== undefined) return more;
+      // Looked at before we read again: what is read then is all that there will be of this file.
       const next = this.#nextPiece();
       const bytes = await this.#readOn();
       if (bytes !== undefined || next === "none yet") return bytes;
@@ -148,15 +154,23 @@ export class KeptOutput implements Disposable {
     }
   }
 
-  /** What is read as it comes; the bytes that were handed out count as read. */
+  /**
+   * What is read as it comes; the bytes that were handed out count as read. Each piece is good until the
+   * next one is asked for.
+   */
   stream(watch: FolderWatch): ReadableStream<Uint8Array> {
     let isCancelled = false;
+    const pace = new Pace();
     return new ReadableStream({
       pull: async (controller) => {
         while (!isCancelled) {
+          if (pace.isQuick) await systemClock.sleep(GATHER_MS);
           const changed = watch.changed((name) => name.startsWith("output.") || name === "eof");
           const bytes = await this.read();
-          if (bytes !== undefined) return controller.enqueue(bytes);
+          if (bytes !== undefined) {
+            pace.note(bytes.length);
+            return controller.enqueue(bytes);
+          }
           if (this.#isOver) return controller.close();
           await changed;
         }
@@ -175,10 +189,14 @@ export class KeptOutput implements Disposable {
       await file.seek(this.#offset, Deno.SeekMode.Start);
       this.#file = file;
     }
-    const read = await this.#file.read(this.#buffer);
+    // It has been written a moment ago: getting it takes less than having another thread get it.
+    const read = this.#file.readSync(this.#buffer);
     if (read === null) return undefined;
     this.#offset += read;
-    return this.#buffer.slice(0, read);
+    const bytes = this.#buffer.subarray(0, read);
+    const isFull = read === this.#buffer.length;
+    if (isFull && read < BUFFER_BYTES) this.#buffer = new Uint8Array(4 * read);
+    return bytes;
   }
 
   /** Of the file behind the one that is read: whether it is there, or will be. */
@@ -205,6 +223,22 @@ export class KeptOutput implements Disposable {
   }
 }
 
+/** Output that comes in small pieces, each so soon after the one before, is gathered for a moment. */
+const QUICK_MS = 20;
+const GATHER_MS = 5;
+
+/** Whether each piece of output costs more than what is in it. */
+class Pace {
+  isQuick = false;
+  #notedAt = -Infinity;
+
+  note(bytes: number): void {
+    const now = systemClock.monotonic();
+    this.isQuick = bytes < BUFFER_BYTES / 2 && now < this.#notedAt + QUICK_MS;
+    this.#notedAt = now;
+  }
+}
+
 /** What the keeper of a folder puts behind the output of its command. */
 export function endMark(folder: string): Uint8Array {
   try {
@@ -213,6 +247,18 @@ export function endMark(folder: string): Uint8Array {
   } catch {
     return new Uint8Array([FIRST_OF_MARK]);
   }
+}
+
+/** Looking at a string is what the runtime does fastest, as long as that fits into a processor's cache. */
+const LOOK_BYTES = 64 * 1024;
+
+function hasFirstOfMark(bytes: Uint8Array<ArrayBuffer>): boolean {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  const first = String.fromCharCode(FIRST_OF_MARK);
+  for (let at = 0; at < buffer.length; at += LOOK_BYTES) {
+    if (buffer.toString("latin1", at, at + LOOK_BYTES).includes(first)) return true;
+  }
+  return false;
 }
 
 /** The length of the longest end of `text` that begins `mark`. */

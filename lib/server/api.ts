@@ -11,6 +11,7 @@ import type {
   ProvisionLogEntry,
   ResultUpdate,
 } from "./schema.ts";
+import type { LogText } from "./log_text.ts";
 import type { Phase } from "../phases.ts";
 
 /** Which of the two generations of servers in the field this one is. */
@@ -90,10 +91,8 @@ export type StateAnswer =
   /** `bytes`: how large the answer was, which tells what it costs the server to be asked. */
   { ok: true; value: string | undefined; bytes: number } | Failure;
 
-/** A piece of a log; its text may come as the bytes of valid UTF-8, which saves turning it around. */
-export type LogPiece = Omit<LogFragment, "log_data"> & {
-  log_data: string | Uint8Array<ArrayBuffer>;
-};
+/** A piece of a log; its text may come in the form in which it leaves. */
+export type LogPiece = Omit<LogFragment, "log_data"> & { log_data: string | LogText };
 
 /** A source of an upload that can be started again from the beginning. */
 export interface Upload {

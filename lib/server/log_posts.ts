@@ -3,7 +3,6 @@ import type { Log } from "../log.ts";
 import { type Answer, type Failure, type Generation, isFinal, type LogPiece } from "./api.ts";
 import { type CallFailure, isAboutJob } from "./classify.ts";
 import { Received } from "./exchange.ts";
-import { jsonWithText } from "./request_body.ts";
 import type { Session } from "./session.ts";
 import type { RequestBody } from "./transport.ts";
 
@@ -130,7 +129,7 @@ export class LogPosts {
     const { log_data, ...head } = fragment;
     const content = typeof log_data === "string"
       ? JSON.stringify(fragment)
-      : jsonWithText(head, "log_data", log_data);
+      : log_data.jsonWith(head, "log_data");
     const body = { type: "application/json", content };
     return await this.#send(`/v1/result/${jobId}/log/${log}`, body, signal);
   }
@@ -138,7 +137,9 @@ export class LogPosts {
   async #postText(post: LogPost): Promise<Answer<void>> {
     const { jobId, log, fragment, signal } = post;
     const path = `/v1/result/${jobId}/${log === "output" ? "output" : "serial_output"}`;
-    const body = { type: "text/plain; charset=utf-8", content: fragment.log_data };
+    const { log_data } = fragment;
+    const content = typeof log_data === "string" ? log_data : log_data.utf8;
+    const body = { type: "text/plain; charset=utf-8", content };
     const answer = await this.#send(path, body, signal);
     if (answer.ok || answer.kind !== "missing") return answer;
     // Older servers have no place for the serial log; the final result carries it.

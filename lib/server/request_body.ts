@@ -1,4 +1,4 @@
-/** Bodies of requests: streams whose movement is known, forms, and JSON that is made of bytes. */
+/** Bodies of requests: streams whose movement is known, and forms. */
 
 /** The bytes of a request's body on their way, so that their movement and their end are known. */
 export class Outgoing {
@@ -126,21 +126,4 @@ export async function countBytes(
     bytes += chunk.length;
   }
   return bytes;
-}
-
-/**
- * The JSON object `head` with one more member: `name`, whose value is the text in `utf8`. The runtime's own
- * way through a string is six times as fast as escaping the bytes here.
- *
- * @param head an object with at least one member.
- * @param utf8 valid UTF-8.
- */
-export function jsonWithText(
-  head: Record<string, unknown>,
-  name: string,
-  utf8: Uint8Array,
-): Uint8Array<ArrayBuffer> {
-  const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(utf8);
-  const member = `${JSON.stringify(name)}:${JSON.stringify(text)}`;
-  return new TextEncoder().encode(`${JSON.stringify(head).slice(0, -1)},${member}}`);
 }

@@ -144,7 +144,8 @@ export class AccessTokens {
     const { file = "", clock } = this.#options;
     let signature: string;
     try {
-      const info = await Deno.stat(file);
+      // Of a file of this host that is looked at before each request: not worth a thread.
+      const info = Deno.statSync(file);
       signature = [info.ino, info.size, info.mtime?.getTime(), info.ctime?.getTime()].join(":");
       if (!info.isFile) throw new Error("it is not a regular file");
       if (info.size > FILE_BYTES) throw new Error("it is too large to be one");

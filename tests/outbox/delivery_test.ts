@@ -128,6 +128,25 @@ Deno.test("after an outage a long log catches up in large pieces", async () => {
   assertEquals(lengths.length < 15, true, `${lengths.length} pieces`);
 });
 
+Deno.test("a long log is cut between characters, and arrives once and in order though every other answer is lost", async () => {
+  const line = "Größe: ☃ und 𝄞\n";
+  const bytes = new TextEncoder().encode(line).length * 120_000;
+  await using lab = await Lab.open({
+    config: { test_command: `yes '${line.trimEnd()}' | head -c ${bytes}` },
+  });
+  let posts = 0;
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (!isLogPost(request)) return undefined;
+    await proceed();
+    return ++posts % 2 === 0 ? new Response("gateway trouble", { status: 502 }) : undefined;
+  });
+  const jobId = await lab.run({ test_data: { a: 1 } });
+  assertEquals(lab.output(jobId, "test") === line.repeat(120_000), true);
+  const numbers = fragmentNumbers(lab, jobId);
+  assertEquals(numbers, numbers.map((_, index) => index));
+  assert(numbers.length > 5, `${numbers.length} pieces`);
+});
+
 Deno.test("a chatty test makes few requests: at most one piece in 200 ms", async () => {
   await using lab = await Lab.open({
     config: { test_command: 'i=0; while [ $i -lt 400 ]; do i=$((i + 1)); echo "$i"; done' },

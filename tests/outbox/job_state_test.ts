@@ -44,6 +44,21 @@ Deno.test("that the next piece of a log was announced says that the one before i
   assertEquals(state.logs.output.inFlight?.number, 1);
 });
 
+Deno.test("a piece that was announced ahead is in flight once the one before it is settled", () => {
+  const pieces = [
+    region("test", 0),
+    { t: "fragment", log: "output", number: 0, phase: "test", from: 0, to: 10 },
+    { t: "fragment_ahead", log: "output", number: 1, phase: "test", from: 10, to: 15 },
+  ] as const;
+  const before = standingOf(...pieces).logs.output;
+  assertEquals([before.settled, before.inFlight?.number, before.next], [0, 0, 2]);
+  const { output } = standingOf(
+    ...pieces,
+    { t: "fragment_settled", log: "output", how: "delivered" },
+  ).logs;
+  assertEquals([output.settled, output.inFlight?.number, output.ahead], [10, 1, undefined]);
+});
+
 Deno.test("bytes that the server refused are not expected to be there", () => {
   const state = standingOf(
     region("test", 0),

@@ -162,13 +162,13 @@ Deno.test("a place some bytes back may be in an earlier file", async () => {
   await command.exit;
   using reader = place.find();
   const all: Uint8Array[] = [];
-  for await (const chunk of reader.output) all.push(chunk);
+  for await (const chunk of reader.output) all.push(chunk.slice());
   const text = new TextDecoder().decode(joined(all));
   assertEquals(text, Array.from({ length: 1500 }, (_, i) => `${i}\n`).join(""));
   for (const back of [0, 1, 999, 2600, text.length]) {
     using again = place.find(reader.place(back));
     const rest: Uint8Array[] = [];
-    for await (const chunk of again.output) rest.push(chunk);
+    for await (const chunk of again.output) rest.push(chunk.slice());
     assertEquals(new TextDecoder().decode(joined(rest)), text.slice(text.length - back));
   }
 });
@@ -182,7 +182,7 @@ Deno.test("what is before the place of the last release is not needed to go on",
   using found = place.find(command.place(1));
   await Deno.writeTextFile(place.path("go"), "");
   const rest: Uint8Array[] = [];
-  for await (const chunk of found.output) rest.push(chunk);
+  for await (const chunk of found.output) rest.push(chunk.slice());
   assertEquals(new TextDecoder().decode(joined(rest)), "cdef");
 });
 
