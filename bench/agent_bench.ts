@@ -4,20 +4,25 @@
  */
 import { type BenchRun, type Figure, figure } from "./figures.ts";
 import { type BenchLab, startBenchLab } from "./lab.ts";
-import { milliseconds, shell } from "./program.ts";
+import { milliseconds, output, shell } from "./program.ts";
 
 const MEGABYTE = 1e6;
 
 /** All of them, one after the other. */
 export async function bench(run: BenchRun): Promise<Figure[]> {
   const figures: Figure[] = [];
-  for (const answerMs of [0, 20, 100]) figures.push(await emptyJob(run, answerMs));
+  for (const answerMs of ANSWERS_MS) figures.push(await emptyJob(run, answerMs));
+  figures.push(roundTrips(figures));
   figures.push(await lineLatency(run));
-  figures.push(...await flood(run, run.quick ? 100 : 1000));
+  for (const megabytes of run.quick ? [100] : [100, 1000]) {
+    figures.push(...await flood(run, megabytes));
+  }
   figures.push(await cancellation(run));
-  figures.push(...await idle(run));
   return figures;
 }
+
+/** What the server takes for each answer to an empty job. */
+const ANSWERS_MS = [0, 20, 100];
 
 const FOUR_PHASES = {
   setup_command: "true",
@@ -65,9 +70,18 @@ async function emptyJob({ quick, program }: BenchRun, answerMs: number): Promise
   }, times);
 }
 
+/** How often an empty job waits for the server: what its answers add to a job, by what each takes. */
+function roundTrips(jobs: readonly Figure[]): Figure {
+  const added = (jobs.at(-1)?.median ?? NaN) - (jobs[0]?.median ?? NaN);
+  const answerMs = ANSWERS_MS.at(-1) ?? NaN;
+  return figure({ what: "  round trips of an empty job", unit: "", target: "5" }, [
+    added / answerMs,
+  ]);
+}
+
 /** From a line's being printed to its being readable on the server. */
 async function lineLatency({ quick, program }: BenchRun): Promise<Figure> {
-  const lines = quick ? 10 : 30;
+  const lines = quick ? 5 : 30;
   await using lab = await startBenchLab({
     program,
     config: {
@@ -149,31 +163,36 @@ async function postAgain(
   }
 }
 
-/** From the cancellation to the end of the last process. */
+/**
+ * From the cancellation to the end of the last process that the job had then, at moments that are spread
+ * over the second in which the agent asks once: people cancel at any time.
+ */
 async function cancellation({ quick, program }: BenchRun): Promise<Figure> {
   const times: number[] = [];
-  for (let i = 0; i < (quick ? 3 : 10); i++) {
-    const marker = `bench-${crypto.randomUUID()}`;
-    await using lab = await startBenchLab({
-      program,
-      config: {
-        polling_interval: 1,
-        test_command: `sh -c 'sleep 1000; : ${marker}' & (sleep 1000; : ${marker}) & echo ready; ` +
-          `sleep 1000; : ${marker}`,
-        cleanup_command: "echo cleaned",
-      },
-    });
-    const { sandbox } = lab.served;
+  const count = quick ? 5 : 20;
+  await using lab = await startBenchLab({
+    program,
+    config: {
+      polling_interval: 1,
+      test_command: "sh -c 'sleep 1000; :' & (sleep 1000; :) & echo ready; sleep 1000; :",
+      cleanup_command: "echo cleaned",
+    },
+  });
+  const { sandbox } = lab.served;
+  await lab.ready();
+  for (let i = 0; i < count; i++) {
     const jobId = sandbox.submit({ job_queue: "bench", test_data: { test_cmds: "x" } });
     await sandbox.waitFor(() => sandbox.log(jobId, "output", "test").includes("ready"));
+    await new Promise((resolve) => setTimeout(resolve, (i + 0.5) / count * 1000));
+    const all = await environments(jobId, "/proc/[0-9]*/environ");
+    if (all.length < 5) throw new Error(`only ${all.length} processes of the job were found`);
     sandbox.cancel(jobId);
     const begun = performance.now();
-    while (await anyAlive(jobId)) await new Promise((resolve) => setTimeout(resolve, 10));
-    times.push(performance.now() - begun);
-    await sandbox.waitFor(() => sandbox.state(jobId) === "complete");
-    if (!sandbox.log(jobId, "output", "cleanup").includes("cleaned")) {
-      throw new Error("the cleanup of a cancelled job did not run");
+    while ((await environments(jobId, all.join(" "))).length > 0) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
     }
+    times.push(performance.now() - begun);
+    await sandbox.waitFor(() => sandbox.log(jobId, "output", "cleanup").includes("cleaned"));
   }
   return figure({
     what: "cancelled to all processes dead",
@@ -183,30 +202,8 @@ async function cancellation({ quick, program }: BenchRun): Promise<Figure> {
   }, times);
 }
 
-async function anyAlive(jobId: string): Promise<boolean> {
-  const { stdout } = await new Deno.Command("/bin/sh", {
-    args: ["-c", `grep -lszxF "TESTFLINGER_JOB_ID=${jobId}" /proc/[0-9]*/environ`],
-    stderr: "null",
-  }).output();
-  return stdout.length > 0;
-}
-
-/** An agent that has nothing to do. */
-async function idle({ quick, program }: BenchRun): Promise<Figure[]> {
-  const seconds = quick ? 30 : 180;
-  await using lab = await startBenchLab({ program, config: { polling_interval: 10 } });
-  const { sandbox } = lab.served;
-  await lab.ready();
-  const before = sandbox.requestCount;
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-  const requests = (sandbox.requestCount - before) * 60 / seconds;
-  return [
-    figure({
-      what: "requests a minute when idle",
-      unit: "",
-      target: "12",
-      established: "36 to 42",
-    }, [requests]),
-    figure({ what: "  memory when idle", unit: "MiB" }, [await lab.memory()]),
-  ];
+/** Those of the files that are environments of the job's processes, its keepers included. */
+async function environments(jobId: string, files: string): Promise<string[]> {
+  const found = await output("sh", "-c", `grep -lszxF "TESTFLINGER_JOB_ID=${jobId}" ${files}`);
+  return found.split("\n").filter((file) => file !== "");
 }

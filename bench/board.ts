@@ -51,14 +51,20 @@ export function contextFor(
 export function limitedLink(
   port: number,
   bytesPerSecond: number,
-): AsyncDisposable & { port: number } {
+): AsyncDisposable & {
+  readonly port: number;
+  /** Bytes that have gone to the port so far. */
+  readonly sent: number;
+} {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const open = new Set<Deno.Conn>();
   const freeAt = { there: 0, back: 0 };
+  let sent = 0;
   const carry = async (from: Deno.Conn, to: Deno.Conn, way: keyof typeof freeAt) => {
     const buffer = new Uint8Array(64 * 1024);
     try {
       for (let read = await from.read(buffer); read !== null; read = await from.read(buffer)) {
+        if (way === "there") sent += read;
         const now = performance.now();
         freeAt[way] = Math.max(now, freeAt[way]) + read / bytesPerSecond * 1000;
         if (freeAt[way] > now) await systemClock.sleep(freeAt[way] - now);
@@ -88,6 +94,9 @@ export function limitedLink(
   })();
   return {
     port: listener.addr.port,
+    get sent() {
+      return sent;
+    },
     async [Symbol.asyncDispose]() {
       listener.close();
       await accepting;

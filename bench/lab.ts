@@ -17,6 +17,8 @@ export interface BenchLab extends AsyncDisposable {
   cpuSeconds(): Promise<number>;
   /** Has the process hand over, and starts the next one when it has ended, as a supervisor does. */
   handOver(): Promise<void>;
+  /** Kills the process: what it has not delivered is not waited for. */
+  kill(): Promise<void>;
 }
 
 /** What {@linkcode startBenchLab} can be given. */
@@ -31,12 +33,19 @@ export interface BenchLabOptions {
   agents?: number;
 }
 
+/**
+ * Becomes the program `$@` with nothing open but the three standard streams: what the runtime of the
+ * benchmarks has open would be handed on, and the agent would have to close it before each command.
+ */
+const WITHOUT_INHERITED =
+  'for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ "$fd" -le 2 ] || eval "exec $fd>&-"; done; exec "$@"';
+
 /** Of a second of a processor, as the kernel counts it for people. */
 const TICKS_PER_SECOND = 100;
 
 /** Starts a lab. */
 export async function startBenchLab(
-  { program: [command = "", ...args], config, answerMs = 0, agents = 1 }: BenchLabOptions,
+  { program, config, answerMs = 0, agents = 1 }: BenchLabOptions,
 ): Promise<BenchLab> {
   const folder = await Deno.makeTempDir({ prefix: "bench-" });
   const served = serveSandbox();
@@ -69,13 +78,14 @@ export async function startBenchLab(
     ? ["-c", join(configs, `${agentIds[0]}.conf`)]
     : ["run", "--config-dir", configs];
   const start = () =>
-    new Deno.Command(command, {
-      args: [...args, ...which],
+    new Deno.Command("/bin/bash", {
+      args: ["-c", WITHOUT_INHERITED, "bash", ...program, ...which],
       stdin: "null",
       stdout: "null",
       stderr: "null",
     }).spawn();
   let child = start();
+  let isKilled = false;
   const status = async (field: string) => {
     const text = await output("cat", `/proc/${child.pid}/status`);
     return Number(new RegExp(`^${field}:\\s*(\\d+)`, "m").exec(text)?.[1] ?? 0) / 1024;
@@ -101,8 +111,13 @@ export async function startBenchLab(
       await child.status;
       child = start();
     },
+    async kill() {
+      child.kill("SIGKILL");
+      await child.status;
+      isKilled = true;
+    },
     async [Symbol.asyncDispose]() {
-      child.kill("SIGTERM");
+      if (!isKilled) child.kill("SIGTERM");
       await child.status;
       await served.close();
       await Deno.remove(folder, { recursive: true });

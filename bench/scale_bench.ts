@@ -1,27 +1,59 @@
-/** What many agents in one process cost, and how fast one process takes over from another. */
+/** What agents cost that do nothing or much, and how fast one process takes over from another. */
+import { shellCommand } from "../lib/shell.ts";
 import { type BenchRun, type Figure, figure } from "./figures.ts";
 import { startBenchLab } from "./lab.ts";
 
 /** All of them, one after the other. */
 export async function bench(run: BenchRun): Promise<Figure[]> {
+  // Both do next to nothing, and take long.
+  const idle = await Promise.all([idleAgent(run), idleHost(run)]);
   return [
-    ...await idleHost(run),
+    ...idle.flat(),
     ...await manyJobs(run),
+    ...await chattyJobs(run),
     await handover(run),
   ];
 }
 
+/** What is done once after the start is no part of idling. */
+const SETTLE_MS = 10_000;
+
+function idleSeconds({ quick }: BenchRun): number {
+  return quick ? 20 : 180;
+}
+
+/** An agent that has nothing to do. */
+async function idleAgent(run: BenchRun): Promise<Figure[]> {
+  const { program } = run;
+  await using lab = await startBenchLab({ program, config: { polling_interval: 10 } });
+  const { sandbox } = lab.served;
+  await lab.ready();
+  await sleep(SETTLE_MS);
+  const before = sandbox.requestCount;
+  await sleep(idleSeconds(run) * 1000);
+  const perMinute = (sandbox.requestCount - before) * 60 / idleSeconds(run);
+  return [
+    figure({
+      what: "requests a minute when idle",
+      unit: "",
+      target: "12",
+      established: "36 to 42",
+    }, [perMinute]),
+    figure({ what: "  memory when idle", unit: "MiB" }, [await lab.memory()]),
+  ];
+}
+
 /** Thirty agents that have nothing to do. */
-async function idleHost({ quick, program }: BenchRun): Promise<Figure[]> {
+async function idleHost(run: BenchRun): Promise<Figure[]> {
+  const { program } = run;
   const agents = 30;
-  const seconds = quick ? 30 : 180;
+  const seconds = idleSeconds(run);
   await using lab = await startBenchLab({ program, agents, config: { polling_interval: 10 } });
   const { sandbox } = lab.served;
   await sandbox.waitFor(() => lab.agentIds.every((id) => sandbox.agent(id)?.state === "waiting"));
-  // What is done once after the start is no part of idling.
-  await new Promise((resolve) => setTimeout(resolve, 20_000));
+  await sleep(SETTLE_MS);
   const [requests, cpu] = [sandbox.requestCount, await lab.cpuSeconds()];
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  await sleep(seconds * 1000);
   const perMinute = (sandbox.requestCount - requests) * 60 / seconds / agents;
   const busy = (await lab.cpuSeconds() - cpu) / seconds * 100;
   return [
@@ -82,6 +114,70 @@ async function manyJobs({ quick, program }: BenchRun): Promise<Figure[]> {
     ),
     figure({ what: "  memory at most", unit: "MiB", target: "381" }, [await lab.peakMemory()]),
   ];
+}
+
+/** Bytes that a chatty job prints in a second, and how often. */
+const CHATTY_BYTES = 1e6;
+const CHATTY_LINES = 10;
+
+/**
+ * Thirty jobs at once that each print 1 MB/s in ten pieces a second, each of which ends with the time.
+ * The server takes everything and keeps nothing.
+ */
+async function chattyJobs({ quick, program }: BenchRun): Promise<Figure[]> {
+  const agents = 30;
+  const seconds = quick ? 15 : 600;
+  // bash has both the time and a way to wait without starting a program, of which there would be 600 a second.
+  const print = `exec 9<> <(:)
+    piece=$(yes 'a line of output as long as lines of output usually are' | head -c ${
+    CHATTY_BYTES / CHATTY_LINES - 20
+  })
+    for ((i = 0; i < ${seconds * CHATTY_LINES}; i++)); do
+      printf '%s\\n%s\\n' "$piece" "$EPOCHREALTIME"
+      read -rt ${1 / CHATTY_LINES} -u 9
+    done`;
+  await using lab = await startBenchLab({
+    program,
+    agents,
+    config: { polling_interval: 2, test_command: shellCommand(["bash", "-c", print]) },
+  });
+  const { sandbox } = lab.served;
+  const delays: number[] = [];
+  let bytes = 0;
+  sandbox.intercept(async (request) => {
+    if (!/\/log\/output$/.test(request.url)) return undefined;
+    const text = await request.text();
+    const now = Date.now();
+    bytes += text.length;
+    for (const [, stamp] of text.matchAll(/\\n(\d{10}[.,]\d{6})\\n/g)) {
+      delays.push(now - Number(stamp?.replace(",", ".")) * 1000);
+    }
+    return new Response("OK");
+  });
+  await sandbox.waitFor(() => lab.agentIds.every((id) => sandbox.agent(id)?.state === "waiting"));
+  const cpu = await lab.cpuSeconds();
+  const begun = performance.now();
+  const jobs = lab.agentIds.map((job_queue) =>
+    sandbox.submit({ job_queue, test_data: { test_cmds: "x" } })
+  );
+  await sandbox.waitFor(() => jobs.every((jobId) => sandbox.state(jobId) === "complete"));
+  const took = (performance.now() - begun) / 1000;
+  const busy = (await lab.cpuSeconds() - cpu) / took * 100;
+  const printed = agents * seconds * CHATTY_BYTES;
+  if (bytes < 0.99 * printed) throw new Error(`${bytes} of ${printed} bytes arrived`);
+  return [
+    figure(
+      { what: `${agents} jobs that print 1 MB/s: a line, printed to readable`, unit: "ms" },
+      delays,
+    ),
+    figure({ what: "  from all of them", unit: "MB/s" }, [bytes / 1e6 / took]),
+    figure({ what: "  memory at most", unit: "MiB", target: "381" }, [await lab.peakMemory()]),
+    figure({ what: "  one core", unit: "%" }, [busy]),
+  ];
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** From the request to hand over until the next process asks for a job. */
