@@ -374,6 +374,21 @@ Deno.test("an agent that is told to stop between looking and asking takes no job
   assertEquals(lab.sandbox.state(next), "waiting");
 });
 
+Deno.test("an agent that is told to stop while the server wants to know who asks takes no job", async () => {
+  await using lab = await Lab.open();
+  const agent = lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+  let asked = 0;
+  lab.sandbox.intercept((request) => {
+    if (!request.url.includes("/v1/job?") || ++asked > 1) return undefined;
+    agent.stop();
+    return Response.json({ message: "Agent not identified" }, { status: 401 });
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  assertEquals(await agent.ended, { ended: "stopped" });
+  assertEquals([asked, lab.sandbox.state(jobId)], [1, "waiting"]);
+});
+
 Deno.test("a job that is not what it should be is ended as failed, and the agent goes on", async () => {
   await using lab = await Lab.open({ config: { test_command: "true" } });
   const jobId = crypto.randomUUID();
