@@ -8,21 +8,13 @@ const SECRET = "sesame-open-the-door";
 
 Deno.test("a server that quotes a secret when the job has ended does not bring it into the agent's log", async () => {
   await using lab = await Lab.open({ config: { agent_id: `late-${crypto.randomUUID()}` } });
-  const file = join(lab.folder, "agent.conf");
-  const { agent_id, server_address, job_queues, execution_basedir } = lab.config;
-  const { logging_basedir, results_basedir } = lab.config;
-  const folders = { execution_basedir, logging_basedir, results_basedir };
-  await Deno.writeTextFile(
-    file,
-    JSON.stringify({
-      ...{ agent_id, server_address, job_queues, ...folders, min_free_space: 0 },
-      polling_interval: 0.2,
-      test_command: "mkdir artifacts; echo x > artifacts/file",
-    }),
-  );
+  const file = await lab.writeConfig({
+    polling_interval: 0.2,
+    test_command: "mkdir artifacts; echo x > artifacts/file",
+  });
   // Delivered last of all, and long after the job has ended: only then the server speaks.
   const jobEnded = () => Deno.readTextFileSync(log).includes(`Job ${jobId} ended`);
-  const log = join(logging_basedir, "testflinger-agent.log");
+  const log = join(lab.config.logging_basedir, "testflinger-agent.log");
   let refused = 0;
   lab.sandbox.intercept(async (request) => {
     if (!request.url.endsWith("/artifact")) return undefined;

@@ -17,24 +17,15 @@ async function withDisk(test: (ground: Ground) => Promise<void>): Promise<void> 
   await using lab = await Lab.open({ config: { agent_id: `disk-${crypto.randomUUID()}` } });
   const disk = join(lab.folder, "disk");
   await Deno.mkdir(disk);
-  const config = join(lab.folder, "agent.conf");
-  const { agent_id, server_address, job_queues } = lab.config;
-  await Deno.writeTextFile(
-    config,
-    JSON.stringify({
-      agent_id,
-      server_address,
-      job_queues,
-      execution_basedir: join(disk, "run"),
-      results_basedir: join(disk, "results"),
-      logging_basedir: join(lab.folder, "logs"),
-      polling_interval: 0.2,
-      min_free_space: 0,
-      test_command: `disk=${disk}; eval "$(sed -n 's/.*"do": *"\\([^"]*\\)".*/\\1/p' ` +
-        'testflinger.json)"; echo last line',
-      cleanup_command: "echo cleaned",
-    }),
-  );
+  const config = await lab.writeConfig({
+    execution_basedir: join(disk, "run"),
+    results_basedir: join(disk, "results"),
+    logging_basedir: join(lab.folder, "logs"),
+    polling_interval: 0.2,
+    test_command: `disk=${disk}; eval "$(sed -n 's/.*"do": *"\\([^"]*\\)".*/\\1/p' ` +
+      'testflinger.json)"; echo last line',
+    cleanup_command: "echo cleaned",
+  });
   await using agent = startProgram(["-c", config], {
     through: [...onOwnDisk("size=64m,nr_inodes=400"), disk],
   });

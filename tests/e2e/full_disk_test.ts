@@ -13,24 +13,15 @@ Deno.test({
     await using lab = await Lab.open({ config: { agent_id: `full-${crypto.randomUUID()}` } });
     const disk = join(lab.folder, "disk");
     await Deno.mkdir(disk);
-    const config = join(lab.folder, "agent.conf");
-    const { agent_id, server_address, job_queues } = lab.config;
-    await Deno.writeTextFile(
-      config,
-      JSON.stringify({
-        agent_id,
-        server_address,
-        job_queues,
-        execution_basedir: join(disk, "run"),
-        results_basedir: join(disk, "results"),
-        logging_basedir: join(lab.folder, "logs"),
-        polling_interval: 0.2,
-        min_free_space: 0,
-        test_command: `if grep -q '"flood"' testflinger.json; then echo first line; ` +
-          "yes 'a line of output' | head -c 20000000; else echo fine; fi",
-        cleanup_command: "echo cleaned",
-      }),
-    );
+    const config = await lab.writeConfig({
+      execution_basedir: join(disk, "run"),
+      results_basedir: join(disk, "results"),
+      logging_basedir: join(lab.folder, "logs"),
+      polling_interval: 0.2,
+      test_command: `if grep -q '"flood"' testflinger.json; then echo first line; ` +
+        "yes 'a line of output' | head -c 20000000; else echo fine; fi",
+      cleanup_command: "echo cleaned",
+    });
     const flood = lab.submit({ test_data: { flood: true } });
     await using agent = startProgram(["-c", config], { through: [...onOwnDisk("size=3m"), disk] });
     await lab.complete(flood);

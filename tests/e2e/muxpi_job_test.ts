@@ -58,24 +58,12 @@ async function world(): Promise<World> {
       env: { DEVICE_IP: "127.0.0.1" },
     }),
   );
-  const { config } = lab;
-  const agentFile = join(lab.folder, "agent.conf");
-  await Deno.writeTextFile(
-    agentFile,
-    JSON.stringify({
-      agent_id: agentId,
-      server_address: config.server_address,
-      job_queues: config.job_queues,
-      execution_basedir: config.execution_basedir,
-      logging_basedir: config.logging_basedir,
-      results_basedir: config.results_basedir,
-      polling_interval: 0.2,
-      min_free_space: 0,
-      cancel_grace: 5,
-      connector: "muxpi",
-      connector_config: "device.yaml",
-    }),
-  );
+  const agentFile = await lab.writeConfig({
+    polling_interval: 0.2,
+    cancel_grace: 5,
+    connector: "muxpi",
+    connector_config: "device.yaml",
+  });
   const folder = join(lab.folder, "to-attach");
   for (const phase of ["provision", "test"]) {
     await Deno.mkdir(join(folder, phase), { recursive: true });

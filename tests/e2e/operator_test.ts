@@ -30,27 +30,14 @@ async function tarGz(files: Record<string, string>): Promise<Uint8Array> {
 /** A lab with the agent's configuration in a file, its page on a port. */
 async function labWithPage(): Promise<{ lab: Lab; file: string; page: string }> {
   const lab = await Lab.open({ config: { agent_id: `operator-${crypto.randomUUID()}` } });
-  const file = join(lab.folder, "agent.conf");
   const port = freePort();
-  const { agent_id, server_address, job_queues } = lab.config;
-  const { execution_basedir, logging_basedir, results_basedir } = lab.config;
   await Deno.writeTextFile(join(lab.folder, "device.yaml"), "agent_name: rpi4\n");
-  await Deno.writeTextFile(
-    file,
-    JSON.stringify({
-      agent_id,
-      server_address,
-      job_queues,
-      execution_basedir,
-      logging_basedir,
-      results_basedir,
-      polling_interval: 0.2,
-      min_free_space: 0,
-      metrics_port: port,
-      connector: "fake_connector",
-      connector_config: "device.yaml",
-    }),
-  );
+  const file = await lab.writeConfig({
+    polling_interval: 0.2,
+    metrics_port: port,
+    connector: "fake_connector",
+    connector_config: "device.yaml",
+  });
   return { lab, file, page: `http://127.0.0.1:${port}` };
 }
 

@@ -8,25 +8,7 @@ const FOREVER = "sleep 1000";
 
 /** The configuration of a lab as a file. */
 async function configFile(lab: Lab, more: Record<string, unknown> = {}): Promise<string> {
-  const file = join(lab.folder, "agent.conf");
-  const { agent_id, server_address, job_queues, execution_basedir, logging_basedir } = lab.config;
-  const { results_basedir } = lab.config;
-  await Deno.writeTextFile(
-    file,
-    JSON.stringify({
-      agent_id,
-      server_address,
-      job_queues,
-      execution_basedir,
-      logging_basedir,
-      results_basedir,
-      polling_interval: 0.2,
-      min_free_space: 0,
-      cancel_grace: 1,
-      ...more,
-    }),
-  );
-  return file;
+  return await lab.writeConfig({ polling_interval: 0.2, cancel_grace: 1, ...more });
 }
 
 /** Ids of agents whose markers and locks lie in the real /tmp must be nobody else's. */

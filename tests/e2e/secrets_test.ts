@@ -12,12 +12,7 @@ const NUMBER = "7194386520";
 /** A lab, and the configuration of its agent as a file. */
 async function labWith(config: Record<string, unknown>): Promise<{ lab: Lab; file: string }> {
   const lab = await Lab.open({ config: { agent_id: `secrets-${crypto.randomUUID()}` } });
-  const file = join(lab.folder, "agent.conf");
-  const { agent_id, server_address, job_queues, execution_basedir } = lab.config;
-  const { logging_basedir, results_basedir } = lab.config;
-  const folders = { execution_basedir, logging_basedir, results_basedir };
-  const base = { agent_id, server_address, job_queues, ...folders, polling_interval: 0.2 };
-  await Deno.writeTextFile(file, JSON.stringify({ ...base, min_free_space: 0, ...config }));
+  const file = await lab.writeConfig({ polling_interval: 0.2, ...config });
   // What to look for, where no command line shows it.
   await Deno.writeTextFile(join(lab.folder, "pattern"), SECRET);
   return { lab, file };

@@ -11,20 +11,10 @@ const RUNTIME_TRIED = /^(Debugger listening on|Failed to start inspector server)
 
 Deno.test("SIGUSR1 opens no debugger in an agent that runs a job, and the restart waits for the job", async () => {
   await using lab = await Lab.open({ config: { agent_id: `usr1-${crypto.randomUUID()}` } });
-  const file = join(lab.folder, "agent.conf");
-  const { agent_id, server_address, job_queues, execution_basedir } = lab.config;
-  const { logging_basedir, results_basedir } = lab.config;
-  const config = {
-    agent_id,
-    server_address,
-    job_queues,
-    execution_basedir,
-    logging_basedir,
-    results_basedir,
-    min_free_space: 0,
+  const { agent_id, execution_basedir } = lab.config;
+  const file = await lab.writeConfig({
     test_command: "echo ready; until [ -e ../go ]; do sleep 0.02; done",
-  };
-  await Deno.writeTextFile(file, JSON.stringify(config));
+  });
   await using agent = startProgram(["-c", file], { env: { NO_COLOR: "1" } });
   const jobId = lab.submit({ test_data: { a: 1 } });
   await lab.until(() => lab.output(jobId, "test").includes("ready"), "the test runs");
@@ -52,23 +42,8 @@ const FACTOR = 4;
 
 Deno.test("an agent that is stopped while a slow server hands it a job takes the job, and brings it to its end", async () => {
   await using lab = await Lab.open({ config: { agent_id: `slow-${crypto.randomUUID()}` } });
-  const file = join(lab.folder, "agent.conf");
-  const { agent_id, server_address, job_queues, execution_basedir } = lab.config;
-  const { logging_basedir, results_basedir } = lab.config;
   const cleanup_command = "echo cleaned";
-  await Deno.writeTextFile(
-    file,
-    JSON.stringify({
-      agent_id,
-      server_address,
-      job_queues,
-      execution_basedir,
-      logging_basedir,
-      results_basedir,
-      min_free_space: 0,
-      cleanup_command,
-    }),
-  );
+  const file = await lab.writeConfig({ cleanup_command });
   const jobId = lab.submit({ test_data: { a: 1 } });
   const asked = Promise.withResolvers<void>();
   const stopped = Promise.withResolvers<void>();

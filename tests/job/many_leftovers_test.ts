@@ -13,7 +13,7 @@ const FEW_FILES = ["/bin/sh", "-c", 'ulimit -n 100 && exec "$@"', "sh"];
 
 Deno.test("more jobs than the agent may open files are all delivered after a start", async () => {
   await using lab = await Lab.open({ config: { agent_id: `many-${crypto.randomUUID()}` } });
-  const { agent_id, server_address, job_queues, execution_basedir, logging_basedir } = lab.config;
+  const { agent_id } = lab.config;
   const { results_basedir } = lab.config;
   const own = join(results_basedir, `agent-${agent_id}`);
   const store = new JobStore(own, recordingLog());
@@ -28,19 +28,7 @@ Deno.test("more jobs than the agent may open files are all delivered after a sta
     outbox.send({ kind: "outcome", status: { test: 0 } });
     outbox.append({ t: "finished", at: i });
   }
-  const config = join(lab.folder, "agent.conf");
-  await Deno.writeTextFile(
-    config,
-    JSON.stringify({
-      agent_id,
-      server_address,
-      job_queues,
-      execution_basedir,
-      logging_basedir,
-      results_basedir,
-      min_free_space: 0,
-    }),
-  );
+  const config = await lab.writeConfig();
   await using agent = startProgram(["-c", config], { through: FEW_FILES });
   for (const [i, jobId] of jobIds.entries()) {
     await lab.complete(jobId);

@@ -172,20 +172,11 @@ Deno.test("a server that has no file left for a connection says so once, and goe
 
 Deno.test("400 half-open connections to the metrics port of an agent with few files harm neither it nor its job", async () => {
   await using lab = await Lab.open({ config: { agent_id: `half-${crypto.randomUUID()}` } });
-  const { agent_id, server_address, job_queues, execution_basedir } = lab.config;
-  const { logging_basedir, results_basedir } = lab.config;
-  const config = join(lab.folder, "agent.conf");
   const port = freePort();
-  await Deno.writeTextFile(
-    config,
-    JSON.stringify({
-      ...{ agent_id, server_address, job_queues, execution_basedir, logging_basedir },
-      results_basedir,
-      metrics_port: port,
-      min_free_space: 0,
-      test_command: "echo tested; while [ ! -e ../go ]; do sleep 0.02; done; echo done",
-    }),
-  );
+  const config = await lab.writeConfig({
+    metrics_port: port,
+    test_command: "echo tested; while [ ! -e ../go ]; do sleep 0.02; done; echo done",
+  });
   const jobId = lab.submit({ test_data: { a: 1 } });
   await using agent = startProgram(["-c", config], { through: FEW_FILES });
   await lab.until(() => lab.output(jobId, "test").includes("tested"), "the test runs");
@@ -195,7 +186,7 @@ Deno.test("400 half-open connections to the metrics port of an agent with few fi
     await (await fetch(`http://127.0.0.1:${port}/metrics`)).text(),
     "jobs_total",
   );
-  await Deno.writeTextFile(join(execution_basedir, "go"), "");
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
   await lab.complete(jobId);
   assertEquals(lab.statuses(jobId), { test: 0 });
   for (const conn of conns) conn.close();

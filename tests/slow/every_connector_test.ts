@@ -297,23 +297,12 @@ for (const scene of SCENES) {
         ...config?.(world),
       }),
     );
-    const { config: agent } = lab;
-    await Deno.writeTextFile(
-      join(lab.folder, "agent.conf"),
-      JSON.stringify({
-        agent_id: agentId,
-        server_address: agent.server_address,
-        job_queues: agent.job_queues,
-        execution_basedir: agent.execution_basedir,
-        logging_basedir: agent.logging_basedir,
-        results_basedir: agent.results_basedir,
-        polling_interval: 0.2,
-        min_free_space: 0,
-        connector,
-        connector_config: "device.yaml",
-      }),
-    );
-    await using _agent = startProgram(["-c", join(lab.folder, "agent.conf")], {
+    const file = await lab.writeConfig({
+      polling_interval: 0.2,
+      connector,
+      connector_config: "device.yaml",
+    });
+    await using _agent = startProgram(["-c", file], {
       env: {
         ...server.env,
         PATH: `${join(lab.folder, "bin")}:${server.env.PATH}`,

@@ -43,27 +43,16 @@ interface Kill {
 /** Kills the agent at one append to a journal, lets the next one go on, and checks what the server has. */
 async function killAt({ moment, step, otherDisk }: Kill): Promise<"killed" | "not reached"> {
   await using lab = await Lab.open({ config: { agent_id: `step-${crypto.randomUUID()}` } });
-  const config = join(lab.folder, "agent.conf");
-  const { agent_id, server_address, job_queues, execution_basedir, logging_basedir } = lab.config;
+  const { agent_id, execution_basedir } = lab.config;
   const truth = join(lab.folder, "truth");
-  await Deno.writeTextFile(
-    config,
-    JSON.stringify({
-      agent_id,
-      server_address,
-      job_queues,
-      execution_basedir,
-      logging_basedir,
-      results_basedir: lab.config.results_basedir,
-      polling_interval: 1,
-      cancel_grace: 1,
-      min_free_space: 0,
-      provision_command: `echo provision >>${truth}; echo provisioned`,
-      test_command: `echo test >>${truth}; echo "one $KEY"; sleep 0.2; echo two; ` +
-        "mkdir -p artifacts; echo x > artifacts/x; exit 3",
-      cleanup_command: `echo cleanup >>${truth}; echo cleaned`,
-    }),
-  );
+  const config = await lab.writeConfig({
+    polling_interval: 1,
+    cancel_grace: 1,
+    provision_command: `echo provision >>${truth}; echo provisioned`,
+    test_command: `echo test >>${truth}; echo "one $KEY"; sleep 0.2; echo two; ` +
+      "mkdir -p artifacts; echo x > artifacts/x; exit 3",
+    cleanup_command: `echo cleanup >>${truth}; echo cleaned`,
+  });
   const jobId = lab.submit({
     provision_data: { url: "x" },
     test_data: { secrets: { KEY: SECRET } },

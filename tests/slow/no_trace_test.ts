@@ -30,19 +30,6 @@ async function shell(
   return { code, text };
 }
 
-/** A lab's agent in a file. */
-async function configOf(lab: Lab, changes: Record<string, string> = {}): Promise<string> {
-  const file = join(lab.folder, "agent.conf");
-  const { agent_id, execution_basedir, logging_basedir, results_basedir } = lab.config;
-  const keys = { agent_id, server_address: lab.served.url, job_queues: ["queue-1"] };
-  const folders = { execution_basedir, logging_basedir, results_basedir };
-  await Deno.writeTextFile(
-    file,
-    JSON.stringify({ ...keys, ...folders, min_free_space: 0, ...changes }),
-  );
-  return file;
-}
-
 function uniqueLab(): Promise<Lab> {
   return Lab.open({ config: { agent_id: `trace-${crypto.randomUUID().slice(0, 8)}` } });
 }
@@ -72,7 +59,7 @@ function printing(file: string): string[] {
 
 Deno.test("nobody reads the output, or its disk is full: no trace, and a status", async () => {
   await using lab = await uniqueLab();
-  const file = await configOf(lab);
+  const file = await lab.writeConfig();
   for (const line of printing(file)) {
     const full = await shell(`$P ${line} > /dev/full`);
     assertEquals(
@@ -110,7 +97,7 @@ Deno.test("the folder that a command is started in is gone: a line and status 1"
 
 Deno.test("without HOME and with an empty environment commands work, and a job runs", async () => {
   await using lab = await uniqueLab();
-  const file = await configOf(lab, { test_command: "echo tested" });
+  const file = await lab.writeConfig({ test_command: "echo tested" });
   assertMatch((await shell(`env -i "$P" version`)).text, /^testflinger-agent \d/);
   assertEquals((await shell(`$P check ${file}`)).code, 0);
   assertEquals((await shell(`$P doctor -c ${file} --token-file none`)).code, 0);
@@ -149,7 +136,7 @@ for (const [what, script] of [["full", FULL], ["mounted without writing", READ_O
       const disk = join(lab.folder, "disk");
       await Deno.mkdir(disk);
       const results = join(disk, "results");
-      const file = await configOf(lab, { results_basedir: results });
+      const file = await lab.writeConfig({ results_basedir: results });
       const through = ["unshare", "--mount", "/bin/sh", "-c", script, "sh", disk];
       // Before its first start, and when its folder is there.
       for (const isThere of [false, true]) {

@@ -14,19 +14,8 @@ export class House implements AsyncDisposable {
   /** Makes one; no agent runs yet. */
   static async open(config: Record<string, unknown>): Promise<House> {
     const lab = await Lab.open({ config: { agent_id: `takeover-${crypto.randomUUID()}` } });
-    const file = join(lab.folder, "agent.conf");
-    const { agent_id, server_address, job_queues, ...folders } = lab.config;
-    const { execution_basedir, logging_basedir, results_basedir } = folders;
-    await Deno.mkdir(execution_basedir);
-    await Deno.writeTextFile(
-      file,
-      JSON.stringify({
-        ...{ agent_id, server_address, job_queues },
-        ...{ execution_basedir, logging_basedir, results_basedir },
-        ...{ polling_interval: 1, cancel_grace: 1, min_free_space: 0 },
-        ...config,
-      }),
-    );
+    await Deno.mkdir(lab.config.execution_basedir);
+    const file = await lab.writeConfig({ polling_interval: 1, cancel_grace: 1, ...config });
     return new House(lab, file);
   }
 

@@ -93,6 +93,22 @@ export class Lab implements AsyncDisposable {
     return this.served.sandbox;
   }
 
+  /**
+   * Writes the configuration for an agent that is a process of its own.
+   *
+   * @param more keys besides those of the lab.
+   * @returns the file.
+   */
+  async writeConfig(more: Record<string, unknown> = {}): Promise<string> {
+    const { agent_id, server_address, job_queues, min_free_space } = this.config;
+    const { execution_basedir, logging_basedir, results_basedir } = this.config;
+    const file = join(this.folder, "agent.conf");
+    const own = { agent_id, server_address, job_queues, min_free_space };
+    const folders = { execution_basedir, logging_basedir, results_basedir };
+    await Deno.writeTextFile(file, JSON.stringify({ ...own, ...folders, ...more }));
+    return file;
+  }
+
   /** Starts the agent, in this process. */
   start(): RunningAgent {
     const { clock = scaledClock(CLOCK_FACTOR) } = this.#options;
