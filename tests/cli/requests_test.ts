@@ -10,23 +10,13 @@ import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { type AgentProcess, type ProgramOptions, startProgram } from "../support/agent_process.ts";
 import { sharedBuild } from "../packaging/support/built.ts";
 import { FakeClock } from "../support/fake_clock.ts";
+import { AS_NOBODY } from "../support/processes.ts";
+import { NOBODY } from "../support/temp_folder.ts";
 import { run } from "./support.ts";
 
 /** A wait for another process has failed when it takes longer than this; real milliseconds. */
 const PATIENCE_MS = 60_000;
 
-/** The user whom nothing belongs to. */
-const NOBODY = 65_534;
-/** Runs a program as that user; it may still read the program and what it imports, wherever they are. */
-const AS_NOBODY = [
-  "setpriv",
-  `--reuid=${NOBODY}`,
-  `--regid=${NOBODY}`,
-  "--clear-groups",
-  "--inh-caps=+dac_read_search",
-  "--ambient-caps=+dac_read_search",
-  "--",
-];
 const mayChangeUser = Deno.uid() === 0;
 
 const REQUESTS = { restart: requestRestart, offline: requestOffline, online: requestOnline };

@@ -27,6 +27,15 @@ async function openCache(lab: Lab, limits = GENEROUS, name = "cache"): Promise<I
   return opened.cache;
 }
 
+/** The image, of which the rest comes when it may. */
+function inTwoParts(bytes: number, mayGoOn: Promise<void>): ReadableStream<Uint8Array> {
+  return ReadableStream.from((async function* () {
+    yield IMAGE.subarray(0, bytes);
+    await mayGoOn;
+    yield IMAGE.subarray(bytes);
+  })());
+}
+
 async function bytesOf(image: ArrivingImage): Promise<Uint8Array> {
   return new Uint8Array(await new Response(image.stream()).arrayBuffer());
 }
@@ -84,14 +93,7 @@ Deno.test("an image can be read while it arrives", async () => {
   const rest = Promise.withResolvers<void>();
   await using server = httpStub(() =>
     new Response(
-      new ReadableStream({
-        async start(controller) {
-          controller.enqueue(IMAGE.subarray(0, 2_500_000));
-          await rest.promise;
-          controller.enqueue(IMAGE.subarray(2_500_000));
-          controller.close();
-        },
-      }),
+      inTwoParts(2_500_000, rest.promise),
     )
   );
   await inStage(lab, async (ctx) => {
@@ -139,14 +141,7 @@ Deno.test("a job that wants another checksum does not spoil the image for those 
   await using server = httpStub(() => {
     asked++;
     return new Response(
-      new ReadableStream({
-        async start(controller) {
-          controller.enqueue(IMAGE.subarray(0, 1_000_000));
-          await rest.promise;
-          controller.enqueue(IMAGE.subarray(1_000_000));
-          controller.close();
-        },
-      }),
+      inTwoParts(1_000_000, rest.promise),
     );
   });
   const cache = await openCache(lab);
@@ -218,14 +213,7 @@ Deno.test("jobs that want one image at the same time download it once", async ()
   await using server = httpStub(() => {
     asked++;
     return new Response(
-      new ReadableStream({
-        async start(controller) {
-          controller.enqueue(IMAGE.subarray(0, 1_000_000));
-          await go.promise;
-          controller.enqueue(IMAGE.subarray(1_000_000));
-          controller.close();
-        },
-      }),
+      inTwoParts(1_000_000, go.promise),
       { headers: { "content-length": String(IMAGE.length), etag: '"x"' } },
     );
   });

@@ -2,20 +2,8 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { sharedBuild } from "../packaging/support/built.ts";
 import { House } from "../support/house.ts";
-import { isRunning } from "../support/processes.ts";
-
-/** The user whom nothing belongs to. */
-const NOBODY = 65_534;
-/** Runs a program as that user; it may still read the program and what it imports, wherever they are. */
-const AS_NOBODY = [
-  "setpriv",
-  `--reuid=${NOBODY}`,
-  `--regid=${NOBODY}`,
-  "--clear-groups",
-  "--inh-caps=+dac_read_search",
-  "--ambient-caps=+dac_read_search",
-  "--",
-];
+import { AS_NOBODY, isRunning } from "../support/processes.ts";
+import { NOBODY } from "../support/temp_folder.ts";
 
 Deno.test({
   name: "a process that the agent may not end is named in its log, with what to do about it",

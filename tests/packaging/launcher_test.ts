@@ -8,13 +8,13 @@ import {
   exists,
   giveAway,
   inFolder,
-  NOBODY,
   runUnprivileged,
   SHELLS,
   startUnprivileged,
   until,
   writeScript,
 } from "./support/command.ts";
+import { NOBODY } from "../support/temp_folder.ts";
 import { hostTarget, otherTarget } from "./support/targets.ts";
 
 const AS_ROOT = Deno.uid() === 0;

@@ -11,14 +11,8 @@ import { sha256 } from "../../tools/build/digest.ts";
 import { portable } from "../../tools/build/portable.ts";
 import { denoFor } from "../../tools/build/runtime.ts";
 import { ROOT } from "../packaging/support/built.ts";
-import {
-  commandLineOf,
-  ended,
-  exists,
-  NOBODY,
-  type Ran,
-  until,
-} from "../packaging/support/command.ts";
+import { commandLineOf, ended, exists, type Ran, until } from "../packaging/support/command.ts";
+import { NOBODY } from "../support/temp_folder.ts";
 import { OwnRoot, whyNoNamespaces } from "../packaging/support/systemd.ts";
 import { hostTarget } from "../packaging/support/targets.ts";
 

@@ -1,5 +1,6 @@
 /** Processes that tests have started, or that have been started by what they test. */
 import { allProcesses, processesWith } from "../../lib/process/proc.ts";
+import { NOBODY } from "./temp_folder.ts";
 
 /** Whether a process runs; a zombie does not. */
 export async function isRunning(pid: number): Promise<boolean> {
@@ -24,3 +25,14 @@ export async function killAll(entry: string): Promise<void> {
     }
   }
 }
+
+/** Runs a program as that user; it may still read the program and what it imports, wherever they are. */
+export const AS_NOBODY = [
+  "setpriv",
+  `--reuid=${NOBODY}`,
+  `--regid=${NOBODY}`,
+  "--clear-groups",
+  "--inh-caps=+dac_read_search",
+  "--ambient-caps=+dac_read_search",
+  "--",
+];

@@ -1,7 +1,6 @@
 /** Commands as a user without rights runs them, also where the tests run as root (as in CI). */
 
-/** Nobody, and nobody's group. */
-export const NOBODY = 65534;
+import { NOBODY } from "../../support/temp_folder.ts";
 
 const IS_ROOT = Deno.uid() === 0;
 
