@@ -84,9 +84,14 @@ function circleAmong(files: readonly string[]): string[] | undefined {
   return undefined;
 }
 
-Deno.test("no two files need each other", () => {
-  const files = ["lib", "connectors"].flatMap((folder) => [...sourceFiles(join(ROOT, folder))])
+/** All files of a folder, by paths from the root. */
+function filesOf(...folders: string[]): string[] {
+  return folders.flatMap((folder) => [...sourceFiles(join(ROOT, folder))])
     .map((file) => relative(ROOT, file));
+}
+
+Deno.test("no two files need each other", () => {
+  const files = filesOf("lib", "connectors");
   assertEquals(circleAmong(files), undefined);
 });
 
@@ -106,3 +111,32 @@ for (const [room, allowed] of Object.entries(ALLOWED)) {
     assertEquals(wrong, []);
   });
 }
+
+/** The script of the pages is text in its module, and its state is the page's. */
+const PAGE_SCRIPT = "lib/observe/page/script.ts";
+
+/** At the beginning of a line: a variable, or a constant that begins empty and so is to be filled. */
+const CHANGES =
+  /^(?:export )?(?:let |var |const \w+(?:: [^=\n]+)? = (?:\[\]|\{\}|new (?:Map|Set|WeakMap|WeakSet)(?:<.*>)?\(\));)/m;
+
+Deno.test("no module keeps anything that changes: what does is handed down", () => {
+  const keeping = filesOf("lib", "connectors").filter((file) =>
+    file !== PAGE_SCRIPT && CHANGES.test(Deno.readTextFileSync(join(ROOT, file)))
+  );
+  assertEquals(keeping, []);
+});
+
+const EXPORTED =
+  /^export (?:async )?(?:abstract )?(?:function\*?|const|class|type|interface) (\w+)/gm;
+
+Deno.test("no name that files of lib export means two things", () => {
+  const places = new Map<string, Set<string>>();
+  for (const file of filesOf("lib")) {
+    for (const [, name = ""] of Deno.readTextFileSync(join(ROOT, file)).matchAll(EXPORTED)) {
+      places.set(name, (places.get(name) ?? new Set()).add(file));
+    }
+  }
+  const doubled = [...places].filter(([, files]) => files.size > 1)
+    .map(([name, files]) => `${name}: ${[...files].join(", ")}`);
+  assertEquals(doubled, []);
+});

@@ -49,7 +49,7 @@ export function readDeviceInfo(folder: string): JsonObject | undefined {
  * What `device-connector-error.json` says of a phase: `Name: message`, with ` caused by ...` where
  * there is a cause; empty when it says nothing.
  */
-export function readFailure(folder: string, phase: Phase): string {
+export function readStageFailure(folder: string, phase: Phase): string {
   const content = readObject(join(folder, "device-connector-error.json"));
   const info = content?.[`${phase}_exception_info`];
   if (!isObject(info)) return "";

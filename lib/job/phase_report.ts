@@ -5,7 +5,7 @@ import type { Outbox } from "../outbox/outbox.ts";
 import { statusesOf } from "../outbox/job_state.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
-import { readDeviceInfo, readFailure } from "./connector_files.ts";
+import { readDeviceInfo, readStageFailure } from "./connector_files.ts";
 import type { EventName, Events } from "./webhook_events.ts";
 import { type Drafts, PhaseLog } from "./phase_log.ts";
 import type { PhaseEnd } from "./phase_command.ts";
@@ -86,7 +86,7 @@ export class PhaseReport {
     const { event, detail, status } = end;
     const outcome = outcomeOf(phase, status);
     if (outcome === "recovery_fail") emit({ type: "recovery_failed", job: outbox.jobId });
-    const failure = status === 0 || phase === "cleanup" ? "" : readFailure(folder, phase);
+    const failure = status === 0 || phase === "cleanup" ? "" : readStageFailure(folder, phase);
     const statuses = { ...statusesOf(outbox.state), [phase]: status };
     this.#rewriteOutcome(statuses);
     const drafts: Drafts = [

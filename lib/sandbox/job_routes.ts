@@ -10,7 +10,7 @@ import {
   check,
   checkJobId,
   dateOf,
-  isJobId,
+  isUuid,
   json,
   malformedDate,
   nothing,
@@ -106,14 +106,14 @@ export function jobRoutes(world: World): Hono {
   app.post("/job/:id/action", auth.only(PEOPLE), async (c) => {
     await readBody(c, JobAction);
     const jobId = c.req.param("id");
-    if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+    if (!isUuid(jobId)) return words(c, "Invalid job id\n", 400);
     if (!jobs.cancel(jobId)) return words(c, "The job is already completed or cancelled", 400);
     return words(c, "OK");
   });
 
   app.post("/job/:id/attachments", auth.only(PEOPLE), async (c) => {
     const jobId = c.req.param("id");
-    if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+    if (!isUuid(jobId)) return words(c, "Invalid job id\n", 400);
     const job = jobs.get(jobId);
     if (job?.result.job_state !== "waiting") {
       return words(c, `Job ${jobId} is not valid\n`, 422);
@@ -128,7 +128,7 @@ export function jobRoutes(world: World): Hono {
 
   app.get("/job/:id/attachments", auth.only(["agent"]), (c) => {
     const jobId = c.req.param("id");
-    if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+    if (!isUuid(jobId)) return words(c, "Invalid job id\n", 400);
     const file = jobs.attachments(jobId);
     if (file === undefined) return nothing(c);
     return c.body(streamFile(file), 200, {

@@ -6,7 +6,7 @@ import { LogFragment, ResultUpdate } from "../server/schema.ts";
 import {
   checkJobId,
   describeIssues,
-  isJobId,
+  isUuid,
   json,
   nothing,
   readBody,
@@ -68,14 +68,14 @@ export function resultRoutes(world: World): Hono {
 
   app.post("/result/:id/artifact", auth.only(["agent"]), async (c) => {
     const jobId = c.req.param("id");
-    if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+    if (!isUuid(jobId)) return words(c, "Invalid job id\n", 400);
     jobs.keepArtifact(jobId, await readUpload(c.req.raw));
     return words(c, "OK");
   });
 
   app.get("/result/:id/artifact", auth.only(PEOPLE), (c) => {
     const jobId = c.req.param("id");
-    if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+    if (!isUuid(jobId)) return words(c, "Invalid job id\n", 400);
     const file = jobs.artifact(jobId);
     if (file === undefined) return nothing(c);
     return c.body(streamFile(file), 200, {
@@ -138,7 +138,7 @@ function addLegacyLogs(app: Hono, { auth, jobs }: World): void {
 
     app.get(`/result/:id/${path}`, auth.only(PEOPLE), (c) => {
       const jobId = c.req.param("id");
-      if (!isJobId(jobId)) return words(c, "Invalid job id\n", 400);
+      if (!isUuid(jobId)) return words(c, "Invalid job id\n", 400);
       const unread = jobs.drain(jobId, type);
       return unread.length === 0 ? nothing(c) : words(c, unread.join("\n"));
     });

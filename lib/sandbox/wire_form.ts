@@ -138,13 +138,13 @@ function tooLarge(): RefusedRequest {
 const HEX_ID = /^[0-9a-f]{32}$/i;
 
 /** Whether the server takes this for a job id: any way of writing a UUID. */
-export function isJobId(text: string): boolean {
+export function isUuid(text: string): boolean {
   return HEX_ID.test(text.replace(/^urn:uuid:/, "").replace(/[{}-]/g, ""));
 }
 
 /** @throws RefusedRequest 400 when `jobId` is not a UUID. */
 export function checkJobId(jobId: string): string {
-  if (!isJobId(jobId)) throw new RefusedRequest(400, "Invalid job_id specified");
+  if (!isUuid(jobId)) throw new RefusedRequest(400, "Invalid job_id specified");
   return jobId;
 }
 

@@ -1,7 +1,7 @@
 import { assert } from "@std/assert";
 import fc from "fast-check";
 import { crc32 } from "node:zlib";
-import { readDeviceInfo, readFailure } from "../../lib/job/connector_files.ts";
+import { readDeviceInfo, readStageFailure } from "../../lib/job/connector_files.ts";
 import { releaseOf } from "../../lib/job/os_release.ts";
 import { redactStrings } from "../../lib/job/secrets.ts";
 import { Entry } from "../../lib/outbox/entries.ts";
@@ -124,7 +124,7 @@ function open(): OpenTarget {
       const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
       replaceIn(target, bytes);
       const info = readDeviceInfo(folder.path);
-      const failure = readFailure(folder.path, "test");
+      const failure = readStageFailure(folder.path, "test");
       if (failure !== "") said++;
       if (info !== undefined) {
         said++;
