@@ -65,7 +65,7 @@ function summaryOf(
 ): AgentSummary {
   const status = board?.snapshot();
   const why = trouble ?? status?.trouble;
-  const reason = why ?? status?.not_ready_because ?? (status ? undefined : "it is about to begin");
+  const reason = why ?? status?.not_ready_because ?? (status ? undefined : "it is starting");
   const attention = why ?? (status && whyAttention(status));
   const { job, server, undelivered, recent_jobs: [last] = [] } = status ?? {};
   const { job_queues: queues } = configuration;
@@ -90,6 +90,7 @@ function summaryOf(
     undelivered_bytes: undelivered?.bytes ?? 0,
     undelivered_jobs: undelivered?.jobs ?? 0,
     ...(status?.free_bytes !== undefined && { free_bytes: status.free_bytes }),
+    ...(status !== undefined && { version: status.version }),
   };
 }
 

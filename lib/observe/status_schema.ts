@@ -150,6 +150,8 @@ export const AgentSummary = z.object({
   undelivered_jobs: z.int().describe("of which the server does not have everything"),
   free_bytes: z.number().optional()
     .describe("on the fullest of the disks that its jobs use, as last looked at"),
+  version: z.string().optional()
+    .describe("of the program that runs it; absent while it does not run"),
 });
 export type AgentSummary = z.infer<typeof AgentSummary>;
 
@@ -167,7 +169,9 @@ export const HostStatus = z.object({
   broken_configurations: z.array(z.object({
     file: z.string().describe("which"),
     mistakes: z.array(z.string()).describe("each with its place"),
-    agent_id: z.string().optional().describe("of the agent that runs on as the file was before"),
+    agent_id: z.string().optional().describe(
+      "of the agent that keeps running with the previous configuration",
+    ),
   })).describe("configurations that cannot be used"),
 });
 export type HostStatus = z.infer<typeof HostStatus>;

@@ -46,6 +46,9 @@ Deno.test("thirty agents fit one screen, those that need a person first", () =>
     const job = page.locator("#agents tr", { hasText: "dell-xps-001" });
     assertMatch(await job.textContent() ?? "", /kernel-sru-6\.8.*3[67] min.*[45] min.*xps/s);
     assertEquals(await job.locator(".bar rect").count(), 2);
+    // Of each agent that runs.
+    const versions = await page.locator('#agents [data-label="version"]').allTextContents();
+    assertEquals(versions.filter((version) => version === "1.4.0").length, 29);
     await look(browser, url, { name: "host", views: ALL_VIEWS });
   }));
 

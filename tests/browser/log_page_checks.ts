@@ -43,6 +43,15 @@ const isAtEnd = (page: Page) =>
     return log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   })()`);
 
+/** The highlighted words of the log, in its order. */
+const highlighted = (page: Page) =>
+  page.evaluate(`[...CSS.highlights.get("found")].map((found) => {
+    const range = new Range();
+    range.setStart(found.startContainer, found.startOffset);
+    range.setEnd(found.endContainer, found.endOffset);
+    return range.toString();
+  })`);
+
 /** A frame, so that what was asked of the page is done. */
 const frame = (page: Page) =>
   page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))");
@@ -174,6 +183,28 @@ Deno.test("the log is searched, back and forth, also in what comes later", () =>
     await shows(page, "#hits", "none");
     await find.fill("");
     assertEquals(await page.locator("#log .hit").count(), 0);
+  }));
+
+Deno.test("the words that the log is searched for are highlighted, across colours and in what comes later", () =>
+  withLog(async ({ page, emit }) => {
+    const find = page.getByRole("searchbox", { name: "Search the log" });
+    emit({ type: "output", job: "j", bytes: text("a.b? \x1b[31mA.\x1b[0mB? axb?\na.b") });
+    await shows(page, "#log .l:last-child", "a.b");
+    await find.fill("a.b?");
+    assertEquals(await highlighted(page), ["a.b?", "A.B?"]);
+    const colours = await page.evaluate(`["", "::highlight(found)"].map((part) =>
+      getComputedStyle(document.querySelector("#log .hit"), part).backgroundColor)`) as string[];
+    assertEquals(new Set(colours).size, 2);
+    emit({ type: "output", job: "j", bytes: text("? a.b? again\n") });
+    await shows(page, "#hits", "1 of 2");
+    assertEquals(await highlighted(page), ["a.b?", "A.B?", "a.b?", "a.b?"]);
+    // What is cut off at the front is not kept for that.
+    emit({ type: "output", job: "j", bytes: text("\n".repeat(6000)) });
+    await shows(page, "#hits", "none");
+    assertEquals(await highlighted(page), []);
+    await find.fill("FAIL");
+    await find.fill("");
+    assertEquals(await highlighted(page), []);
   }));
 
 Deno.test("one jumps to where a phase begins, by keyboard too", () =>

@@ -16,6 +16,9 @@ const folder = Deno.env.get("SCREENSHOTS") ??
 await Deno.mkdir(folder, { recursive: true });
 console.log(`screenshots: ${folder}`);
 
+/** The file of a picture. */
+export const pictureOf = (name: string) => join(folder, `${name}.png`);
+
 /** Waits until a part of the page has this text in it. */
 export async function shows(page: Page, selector: string, text: string | RegExp): Promise<void> {
   await page.locator(selector, { hasText: text }).first().waitFor();
@@ -69,7 +72,7 @@ export async function look(
 
 /** The same of a page that is open; its context has to pass over the page's policy. */
 export async function lookAt(page: Page, name: string): Promise<void> {
-  await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
+  await page.screenshot({ path: pictureOf(name), fullPage: true });
   const isWide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
   assertEquals(await page.evaluate(isWide), false, `${name} scrolls sideways`);
   await page.addScriptTag({ content: axe.source });

@@ -23,7 +23,7 @@ const NO_AGENTS = "Agents will be listed here, one a row. None runs in this proc
 
 /** What comes after its job, in a word and whole. */
 const LEAVES = {
-  changed: ["restart", "begins again as its configuration is now"],
+  changed: ["restart", "starts again with its changed configuration"],
   removed: ["end", "ends: its configuration was removed"],
   drained: ["restart", "restarts with its process"],
 } as const;
@@ -91,9 +91,8 @@ function renderBroken({ file, mistakes, agent_id }: HostStatus["broken_configura
     <div
       class="notice bad"><p><strong>${show(file)} cannot be used</strong>${agent_id === undefined
         ? ""
-        : html`; ${show(agent_id)} runs on as it was before`}:</p>${mistakes.map((mistake) =>
-          html`<p>${show(mistake)}</p>`
-        )}</div>
+        : html`; ${show(agent_id)} keeps running with the previous configuration`}:</p>${mistakes
+        .map((mistake) => html`<p>${show(mistake)}</p>`)}</div>
   `;
 }
 
@@ -110,7 +109,7 @@ function renderTable(agents: readonly AgentSummary[], now: number): Markup {
             "n",
           )}
           ${column("Queue")} ${column("To deliver", "n")} ${column("Free", "n")}
-          ${column("Last contact", "n")}
+          ${column("Last contact", "n")} ${column("Version", "n")}
         </tr>
       </thead>
       <tbody role="rowgroup" id="agents">${agents.map((agent) => renderAgent(agent, now))}</tbody>
@@ -144,6 +143,9 @@ function renderAgent(agent: AgentSummary, now: number): Markup {
       <td role="cell" class="n contact${agent.reachable
         ? ""
         : " bad"}" data-label="last contact">${ago(agent.last_contact_at, now)}</td>
+      <td role="cell" class="n" data-label="version">${agent.version === undefined
+        ? NOTHING
+        : show(agent.version)}</td>
     </tr>
   `;
 }

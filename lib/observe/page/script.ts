@@ -13,6 +13,7 @@ const MAX_LINES = 5000;
 const MAX_CHARS = 512 * 1024;
 const MAX_LINE_CHARS = 8192;
 const NEAR_END_PX = 40;
+const MAX_FOUND = 5000;
 
 const body = document.body;
 const byId = (id) => document.getElementById(id);
@@ -341,16 +342,47 @@ function agentPage() {
     });
   };
 
-  // The search: lines that have the words in them
+  // The search: lines that have the words in them, and in browsers that can do it, the words themselves
   let hits = [];
   let at = -1;
-  const wanted = () => byId("find").value.toLowerCase();
-  const isHit = (line) => wanted() !== "" && line.textContent.toLowerCase().includes(wanted());
+  let wanted;
+  const found = globalThis.Highlight && new Highlight();
+  if (found) CSS.highlights.set("found", found);
+  const foundIn = new Map();
   const sayHits = () => {
-    byId("hits").textContent = wanted() === "" ? "" : hits.length === 0 ? "none" : (at + 1) + " of " + hits.length;
+    byId("hits").textContent = !wanted ? "" : hits.length === 0 ? "none" : (at + 1) + " of " + hits.length;
+  };
+  const unmark = (line) => {
+    for (const range of foundIn.get(line) ?? []) found.delete(range);
+    foundIn.delete(line);
+  };
+  const markWords = (line) => {
+    unmark(line);
+    if (!found || found.size > MAX_FOUND) return;
+    const parts = [];
+    let end = 0;
+    const walker = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      parts.push({ node: walker.currentNode, from: end });
+      end += walker.currentNode.length;
+    }
+    const ranges = [...line.textContent.matchAll(wanted)].map(({ 0: words, index }) => {
+      const first = parts.findLast(({ from }) => from <= index);
+      const last = parts.findLast(({ from }) => from < index + words.length);
+      return new StaticRange({
+        startContainer: first.node,
+        startOffset: index - first.from,
+        endContainer: last.node,
+        endOffset: index + words.length - last.from,
+      });
+    });
+    for (const range of ranges) found.add(range);
+    foundIn.set(line, ranges);
   };
   const noteLine = (line) => {
-    if (line.classList.contains("hit") || !isHit(line)) return;
+    if (!wanted || line.textContent.search(wanted) < 0) return;
+    markWords(line);
+    if (line.classList.contains("hit")) return;
     line.classList.add("hit");
     hits.push(line);
     sayHits();
@@ -369,6 +401,7 @@ function agentPage() {
     onMark: showMarks,
     onTrim() {
       const here = hits[at];
+      for (const line of hits) if (!line.isConnected) unmark(line);
       hits = hits.filter((line) => line.isConnected);
       at = hits.indexOf(here);
       sayHits();
@@ -376,8 +409,12 @@ function agentPage() {
   });
   byId("find").addEventListener("input", () => {
     for (const line of hits) line.classList.remove("hit", "here");
+    found?.clear();
+    foundIn.clear();
     hits = [];
     at = -1;
+    const words = byId("find").value;
+    wanted = words && new RegExp(words.replaceAll(/[^\w\s]/g, "\\$&"), "gi");
     for (const line of pane.children) noteLine(line);
     sayHits();
     // The last one is what is mostly looked for: it is where things went wrong.

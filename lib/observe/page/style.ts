@@ -13,7 +13,7 @@ export const PAGE_CSS = `
   --s1: 0.25rem; --s2: 0.5rem; --s3: 0.75rem; --s4: 1rem; --s6: 1.5rem; --round: 6px;
   --back: #ffffff; --raised: #f6f7f9; --text: #1a1d21; --quiet: #59616b; --line: #e1e5ea;
   --track: #e4e8ee; --accent: #2456d6; --good: #137333; --bad: #b3181f; --warn: #875000;
-  --goodbar: #4ea06a; --busybar: #3f6fe8; --badbar: #d1434a; --warnbar: #c98a1b; --hit: #ffe58a;
+  --goodbar: #4ea06a; --busybar: #3f6fe8; --badbar: #d1434a; --warnbar: #c98a1b; --hit: #fff6d6; --found: #ffd24d;
   --a0: #24292f; --a1: #b3181f; --a2: #116329; --a3: #7a5200; --a4: #0a55b8; --a5: #7d2ec2;
   --a6: #0c626e; --a7: #57606a; --a8: #59616b; --a9: #b81d26; --a10: #176a30; --a11: #7d5500;
   --a12: #125cc4; --a13: #8534cb; --a14: #0e6673; --a15: #1a1d21;
@@ -22,7 +22,7 @@ export const PAGE_CSS = `
   :root {
     --back: #0f1115; --raised: #171a20; --text: #e6e9ee; --quiet: #9da5b0; --line: #2a2f38;
     --track: #262b34; --accent: #82b1ff; --good: #6bd287; --bad: #ff9191; --warn: #edbb5a;
-    --goodbar: #3f9a5b; --busybar: #5b8def; --badbar: #e0565c; --warnbar: #d39a33; --hit: #5c4a00;
+    --goodbar: #3f9a5b; --busybar: #5b8def; --badbar: #e0565c; --warnbar: #d39a33; --hit: #2e2600; --found: #6b5600;
     --a0: #9098a3; --a1: #ff8a8a; --a2: #6fd68a; --a3: #e6b450; --a4: #79b8ff; --a5: #d2a8ff;
     --a6: #63d3e0; --a7: #c9d1d9; --a8: #9aa3ad; --a9: #ffa3a3; --a10: #8ee6a4; --a11: #f0cb70;
     --a12: #9bcbff; --a13: #dfc2ff; --a14: #8be4ee; --a15: #ffffff;
@@ -134,6 +134,7 @@ pre {
 body:has(#wrap:not(:checked)) pre { white-space: pre; overflow-wrap: normal; }
 body:has(#wrap:not(:checked)) .l { width: max-content; min-width: 100%; }
 .l { padding: 0 var(--s3); } .l.hit { background: var(--hit); }
+::highlight(found) { color: var(--text); background-color: var(--found); }
 .l.here { outline: 2px solid var(--accent); outline-offset: -2px; }
 .mark, .gap {
   padding: 0 var(--s3); margin: var(--s1) 0; border-bottom: 1px solid var(--line);
@@ -159,14 +160,15 @@ summary { cursor: pointer; } details dl { margin-top: var(--s2); font-size: var(
   .agents th:nth-child(1) { width: 11%; }
   .agents th:nth-child(2) { width: 8%; }
   .agents th:nth-child(3) { width: 7%; }
-  .agents th:nth-child(4) { width: 17%; }
-  .agents th:nth-child(5) { width: 13%; }
-  .agents th:nth-child(6) { width: 7%; }
-  .agents th:nth-child(7) { width: 8%; }
-  .agents th:nth-child(8) { width: 8%; }
-  .agents th:nth-child(9) { width: 7%; }
+  .agents th:nth-child(4) { width: 16%; }
+  .agents th:nth-child(5) { width: 11%; }
+  .agents th:nth-child(6) { width: 6.5%; }
+  .agents th:nth-child(7) { width: 7.5%; }
+  .agents th:nth-child(8) { width: 7.5%; }
+  .agents th:nth-child(9) { width: 6.5%; }
   .agents th:nth-child(10) { width: 6.5%; }
   .agents th:nth-child(11) { width: 7.5%; }
+  .agents th:nth-child(12) { width: 5%; }
   .recent { table-layout: fixed; } .recent .n + td:not(.n), .recent .n + th:not(.n) { padding-left: var(--s4); } .recent th:nth-child(1) { width: 26%; }
   .recent th:nth-child(2) { width: 28%; } .recent th:nth-child(4) { width: 5.5rem; }
   .recent th:nth-child(5) { width: 6.5rem; } .recent th:nth-child(6) { width: 12%; }
