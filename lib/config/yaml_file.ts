@@ -10,10 +10,10 @@ import { expectation, remarksOf } from "./schema_issues.ts";
 import { syntaxMistake } from "./syntax_mistake.ts";
 import { findPlaced, type Placed, placeTree, type Remark } from "./yaml_tree.ts";
 
-/** Either the value, and what is odd about the file, or all that is wrong with it. */
+/** Either the value or all that is wrong with the file; and what is odd about its other keys. */
 export type YamlResult<T> =
   & (
-    | { ok: true; value: T; warnings: Mistake[] }
+    | { ok: true; value: T }
     | {
       ok: false;
       mistakes: Mistake[];
@@ -24,6 +24,7 @@ export type YamlResult<T> =
   & {
     /** The keys that stand in the file and are not empty: what is left out has its default. */
     given: ReadonlySet<string>;
+    warnings: Mistake[];
     placeOf: PlaceOf;
   };
 
@@ -38,7 +39,7 @@ export interface YamlOptions {
    * @default numbers stay numbers
    */
   numbersAsText?: (path: Path) => boolean;
-  /** Looks at the value as it was written, once it is valid, and may warn about it. */
+  /** Looks at the value as it was written, and may warn about keys that are valid. */
   review?: (written: unknown, warn: (path: Path, message: string) => void) => void;
 }
 
@@ -100,14 +101,17 @@ export function readYaml<S extends z.ZodType>(
   const given = keysIn(written);
   const values = withoutNulls(written, schema);
   const result = schema.safeParse(values, { error: expectation });
-  if (!result.success) {
-    const remarks = result.error.issues.flatMap((issue) => remarksOf(issue, tree));
-    const valid = validKeys(values, schema);
-    return { ok: false, mistakes: inFile(remarks), valid, given, placeOf };
-  }
+  const remarks = result.error?.issues.flatMap((issue) => remarksOf(issue, tree)) ?? [];
+  const wrong = new Set(remarks.map(({ path }) => path[0]));
   review?.(written, (path, message) => {
+    if (wrong.has(path[0])) return;
     warnings.push({ offset: findPlaced(tree, path).offset, path, message });
   });
+  if (!result.success) {
+    const valid = validKeys(values, schema);
+    const [mistakes, odd] = [inFile(remarks), inFile(warnings)];
+    return { ok: false, mistakes, valid, given, warnings: odd, placeOf };
+  }
   return {
     ok: true,
     value: result.data,
@@ -227,5 +231,5 @@ function wrongFile<T>(file: string, message: string): YamlResult<T> {
 const NOWHERE: Place = { line: 0, column: 0 };
 
 function unusable<T>(mistakes: Mistake[]): YamlResult<T> {
-  return { ok: false, mistakes, valid: {}, given: new Set(), placeOf: () => NOWHERE };
+  return { ok: false, mistakes, valid: {}, given: new Set(), warnings: [], placeOf: () => NOWHERE };
 }

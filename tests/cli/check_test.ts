@@ -111,6 +111,23 @@ Deno.test("check judges the other keys while one is wrong", async () => {
   ]);
 });
 
+Deno.test("check warns about the other keys while one is wrong, and says of that one only what is wrong", async () => {
+  const { status, lines } = await check({
+    "a.conf": "agent_id: a\nserver_address: ftp://x/agents\njob_queues: [q]\n" +
+      "execution_basedir: /tmp\nlogging_basedir: logs\n",
+  }, (folder) => [`${folder}/a.conf`]);
+  assertEquals(status, 2);
+  assertEquals(lines.filter((line) => !line.startsWith(" ")), [
+    "a.conf:2:17: server_address: is the text 'ftp://x/agents', must be an http or https URL, such as " +
+    "'https://testflinger.example.com'",
+    "a.conf:4:20: warning: execution_basedir: is '/tmp', which others use too: give the agents a " +
+    "folder of their own, such as '/tmp/testflinger/execution'",
+    "a.conf:5:18: warning: logging_basedir: is 'logs', in the folder that the agent is started in: " +
+    "write the absolute path",
+    "1 file: 1 mistake, 2 warnings",
+  ]);
+});
+
 Deno.test("check says what is allowed and hardly meant: an address with a path, shared and relative folders", async () => {
   const { status, lines } = await check({
     "a.conf": "agent_id: a\nserver_address: https://host.example/agents/\njob_queues: [q]\n" +

@@ -143,11 +143,15 @@ Deno.test({
       assertEquals(await doctor.exited, 1);
       assertStringIncludes(
         doctor.output(),
-        `folders        results_basedir: ${disk} is on a file system that cannot be written -> `,
+        `folders        results_basedir: ${disk} is on a file system that is mounted read-only -> ` +
+          "mount it for writing, or configure another results_basedir\n",
       );
-      assertEquals(doctor.output().split("cannot be written").length, 2, "it is said once");
+      assertEquals(doctor.output().split("read-only").length, 2, "it is said once");
       await using check = startProgram(["check", "--strict", `${folder}/a.conf`], { through });
       assertEquals(await check.exited, 1);
-      assertStringIncludes(check.output(), `${disk} is on a file system that cannot be written: `);
+      assertStringIncludes(
+        check.output(),
+        `${disk} is on a file system that is mounted read-only: mount it`,
+      );
     }),
 });

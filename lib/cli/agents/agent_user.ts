@@ -224,24 +224,32 @@ export async function findProgram(
 export async function whyNotWritable(
   folder: string,
   user: AgentUser,
-): Promise<string | undefined> {
+): Promise<{ why: string; isReadOnly: boolean } | undefined> {
   let existing = resolve(folder);
   while (true) {
     try {
       const { isDirectory } = await Deno.stat(existing);
-      if (!isDirectory) return `${existing} is not a folder`;
+      if (!isDirectory) return { why: `${existing} is not a folder`, isReadOnly: false };
       break;
     } catch (error) {
-      if (!isMissing(error)) return `${existing} cannot be looked at from this account`;
+      if (!isMissing(error)) {
+        return { why: `${existing} cannot be looked at from this account`, isReadOnly: false };
+      }
       const parent = dirname(existing);
-      if (parent === existing) return "there is no such folder";
+      if (parent === existing) return { why: "there is no such folder", isReadOnly: false };
       existing = parent;
     }
   }
-  if (await isReadOnly(existing)) return `${existing} is on a file system that cannot be written`;
-  return await canWriteIn(existing, user)
-    ? undefined
-    : `${existing} cannot be written by ${user.name}, as whom the agent runs`;
+  if (await isReadOnly(existing)) {
+    return {
+      why: `${existing} is on a file system that is mounted read-only`,
+      isReadOnly: true,
+    };
+  }
+  return await canWriteIn(existing, user) ? undefined : {
+    why: `${existing} cannot be written by ${user.name}, as whom the agent runs`,
+    isReadOnly: false,
+  };
 }
 
 /** Also below something that is no folder: the loop says so when it gets there. */

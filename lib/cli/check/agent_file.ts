@@ -51,10 +51,12 @@ export async function checkAgent(
   for (const key of withFolders ? FOLDER_KEYS : []) {
     const folder = config[key];
     if (folder === undefined) continue;
-    const why = await whyNotWritable(folder, user);
-    if (why !== undefined) {
-      say("warning", [key], `${why}: make it by hand, owned by the agent's user`);
-    }
+    const trouble = await whyNotWritable(folder, user);
+    if (trouble === undefined) continue;
+    const advice = trouble.isReadOnly
+      ? "mount it for writing"
+      : "make it by hand, owned by the agent's user";
+    say("warning", [key], `${trouble.why}: ${advice}`);
   }
 }
 

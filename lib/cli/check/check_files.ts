@@ -145,9 +145,8 @@ async function readAgent(
   const result = await loadAgentConfig(file);
   const config = await withDeviceFile(result.ok ? result.value : result.valid, file);
   findings.push(
-    ...result.ok
-      ? result.warnings.map((one) => ({ severity: "warning" as const, ...one }))
-      : result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })),
+    ...result.ok ? [] : result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })),
+    ...result.warnings.map((one) => ({ severity: "warning" as const, ...one })),
   );
   agents.push({ file, config, say: sayer(findings, file, result.placeOf) });
   return config.agent_id === undefined ? {} : { agent_id: config.agent_id };

@@ -45,9 +45,10 @@ export async function checkDevice(
   { connector, provisions, updatesFirmware = false }: DeviceCalls,
 ): Promise<Finding[]> {
   const result = await readDeviceConfig(file, connector);
-  const findings: Finding[] = result.ok
-    ? result.warnings.map((one) => ({ severity: "warning", ...one }))
-    : result.mistakes.map((one) => ({ severity: "mistake", ...one }));
+  const findings: Finding[] = [
+    ...result.ok ? [] : result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })),
+    ...result.warnings.map((one) => ({ severity: "warning" as const, ...one })),
+  ];
   // What cannot be read at all has been told of.
   if (!result.ok && result.given.size === 0) return findings;
   const values = result.ok ? result.value : result.valid;

@@ -31,7 +31,7 @@ export const configurationCheck: Check = async ({ agent: { file }, user }) => {
       : warning(
         "configuration",
         formatFinding(finding),
-        "correct it, unless it is meant so",
+        "correct it, unless it is intended",
       )
   );
 };
@@ -40,13 +40,15 @@ export const configurationCheck: Check = async ({ agent: { file }, user }) => {
 export const foldersCheck: Check = async ({ agent: { config }, user }) => {
   const checkResults = [];
   for (const key of FOLDER_KEYS) {
-    const why = await whyNotWritable(config[key], user);
-    if (why === undefined) continue;
+    const trouble = await whyNotWritable(config[key], user);
+    if (trouble === undefined) continue;
     checkResults.push(
       failed(
         "folders",
-        `${key}: ${why}`,
-        `make ${config[key]} by hand, owned by ${user.name}, or configure another ${key}`,
+        `${key}: ${trouble.why}`,
+        (trouble.isReadOnly
+          ? "mount it for writing"
+          : `make ${config[key]} by hand, owned by ${user.name}`) + `, or configure another ${key}`,
       ),
     );
   }
@@ -157,14 +159,14 @@ export const groupsCheck: Check = async ({ agent: { config, folder }, user }) =>
       : `the controllers that can be used are ${controllers.join(", ") || "none"}`;
     return [warning(
       check,
-      `nobody keeps ${unkept.join(" and ")}: ${why}`,
+      `${unkept.join(" and ")} cannot be enforced: ${why}`,
       "have the agent started by systemd from a unit with Delegate=yes, on a host with control " +
-        "groups of version 2; or remove what cannot be kept",
+        "groups of version 2; or remove these keys",
     )];
   }
   if (controllers === undefined) return [ok(check, `jobs have none: ${reason}; ${WITHOUT_GROUPS}`)];
   if (!given?.ok) {
-    return [ok(check, "this host has them; when the agent runs it is seen whether jobs do")];
+    return [ok(check, "this host has them; whether jobs have them is known once the agent runs")];
   }
   const counted = ["CPU time", ...controllers].join(", ");
   return [ok(check, `each job has one, below ${given.folder}, which counts ${counted}`)];
