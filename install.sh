@@ -93,7 +93,7 @@ esac
 case $config_dir in
   '') ;;
   /*[!A-Za-z0-9/._-]*) misused "--config-dir has characters that a unit file cannot take: '$config_dir'" ;;
-  /?*) [ -z "$per_agent" ] || misused "--config-dir and --per-agent are two ways of which one can be gone" ;;
+  /?*) [ -z "$per_agent" ] || misused "--config-dir and --per-agent exclude each other" ;;
   *) misused "--config-dir must be an absolute path: '$config_dir'" ;;
 esac
 case $agent in
@@ -184,6 +184,17 @@ add --stop to have them stopped and disabled first, or stop them yourself. Nothi
     "$bin/snappy-device-agent" "$sysusers" "$tmpfiles" "$page" "$bash_completion" "$zsh_completion" \
     "$fish_completion"
   rm -rf -- "$lib" "$cache"
+  # What root's own commands have unpacked: the agents' copy is their user's, whom root does not trust.
+  if [ -z "$root" ]; then
+    for folder in "${XDG_CACHE_HOME-}" "${HOME-}/.cache"; do
+      case $folder in /*) rm -rf -- "$folder/testflinger-agent" ;; esac
+    done
+  fi
+  for folder in man/man1 bash-completion/completions bash-completion zsh/site-functions zsh \
+    fish/vendor_completions.d fish; do
+    # Only if nothing of others is in it.
+    rmdir -- "$share/$folder" 2>/dev/null || :
+  done
   ! systemd_runs || systemctl daemon-reload
   if [ -z "$purge" ]; then
     say "Removed. Left in place: $etc, $state and the user (--purge removes them, too)."
@@ -293,7 +304,7 @@ stage() { # PLACE MODE, content on standard input (redirected, not piped: $stage
 fetch() { # URL FILE
   case $1 in
     https://*) ;;
-    http://*) [ -n "$sha256" ] || fail "give --sha256 for $1: over http anybody may have changed it" ;;
+    http://*) [ -n "$sha256" ] || fail "give --sha256 for $1: http does not protect it against changes" ;;
     *) fail "only https and http addresses can be fetched: $1" ;;
   esac
   if command -v curl >/dev/null; then

@@ -177,7 +177,7 @@ function waitForLogin(
   limitMs: number,
 ): Promise<string | undefined> {
   return pollUntil(ctx, {
-    waitingFor: "the test image to let the agent's key in",
+    waitingFor: "the test image to accept the agent's key",
     limitMs,
     pauseMs: PROBE_PAUSE_MS,
     look: () => tryLogin(ctx, device),

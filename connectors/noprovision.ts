@@ -64,16 +64,16 @@ export const noprovision = defineConnector({
 
     if (!ctx.config.reboot_script?.length) {
       throw new ProvisioningError(
-        `The device does not let us in, and no 'reboot_script' is set to reset it: ` +
+        `Cannot log in to the device, and no 'reboot_script' is set to reset it: ` +
           last.why + alsoWrong,
       );
     }
-    ctx.log.warning(`The device does not let us in: ${last.why}${alsoWrong}`);
+    ctx.log.warning(`Cannot log in to the device: ${last.why}${alsoWrong}`);
     await hardReset(ctx);
     await ctx.clock.sleep(FIRST_PAUSE_MS, ctx.signal);
     let why = last.why;
     const missing = await pollUntil(ctx, {
-      waitingFor: "the device to let us in after its reset",
+      waitingFor: "the device to accept the agent's key after its reset",
       limitMs: BOOT_LIMIT_MS,
       pauseMs: PROBE_PAUSE_MS,
       async look(leftMs) {
@@ -87,7 +87,7 @@ export const noprovision = defineConnector({
     if (missing === undefined) return;
     const ErrorClass = ctx.config.unreachable_is_recovery_error ? RecoveryError : ProvisioningError;
     throw new ErrorClass(
-      `The device does not let us in ${
+      `Cannot log in to the device ${
         (FIRST_PAUSE_MS + BOOT_LIMIT_MS) / 1000
       } s after its reset: ${missing}${alsoWrong}`,
     );

@@ -32,8 +32,8 @@ export const oemrecovery = defineConnector({
       "The last recovery command may lose the connection, as the device goes away.",
     ),
     recovery_reboots: z.boolean().default(true).describe(
-      "The recovery boots the device again: as long as the old system answers, it is not complete. " +
-        "Not looked at where ready_cmd is set.",
+      "The recovery reboots the device: as long as the old system answers, it is not complete. " +
+        "Ignored if ready_cmd is set.",
     ),
     ready_cmd: z.string().optional().describe(
       "Command on the device whose exit status 0 says that recovery is complete; unset: asks snapd.",

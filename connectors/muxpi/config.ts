@@ -67,7 +67,7 @@ export const muxpiProvisionShape = {
   ),
   boot_check_url: z.string().optional().describe(
     "The device is ready when this URL answers with status 200; $DEVICE_IP stands for its address. " +
-      "Unset: when it lets the agent's ssh key in.",
+      "Unset: when it accepts the agent's ssh key.",
   ),
 };
 

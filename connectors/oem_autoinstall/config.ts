@@ -27,8 +27,8 @@ export const autoinstallProvisionShape = {
   token_file: attachment(
     "credentials for the download: an rclone configuration, or username: and token:",
   ),
-  user_data: attachment("cloud-init user data; one of ours without it."),
-  redeploy_cfg: attachment("configuration of GRUB; one of ours without it."),
+  user_data: attachment("cloud-init user data; absent: the one included in this program."),
+  redeploy_cfg: attachment("configuration of GRUB; absent: the one included in this program."),
   authorized_keys: attachment("public keys that may log in on the installed system."),
 };
 

@@ -151,7 +151,7 @@ async function injectKey(ctx: OemContext): Promise<void> {
   const keyFile = await publicKeyFile(ctx);
   const target = deviceTarget(ctx, { user: OEM_USER, password: FRESH_PASSWORD });
   const missing = await pollUntil(ctx, {
-    waitingFor: "the fresh system to take the agent's key",
+    waitingFor: "the fresh system to accept the agent's key",
     limitMs: KEY_LIMIT_MS,
     pauseMs: POLL_PAUSE_MS,
     lookFirst: true,

@@ -192,8 +192,8 @@ class Agent {
       return { cause: "folders", message: messageOf(error) };
     }
     log.error(
-      "Folders of this agent were removed while it ran, and have been made again. What the server " +
-        "did not have yet may be lost: find out who cleans up there",
+      "Folders of this agent were removed while it ran, and were created again. What the server " +
+        "did not have yet may be lost: find out what removes files there",
       { results_basedir: config.results_basedir, execution_basedir: config.execution_basedir },
     );
     return undefined;

@@ -67,7 +67,7 @@ export class Control implements AgentControl {
 
   /** Passes on what is asked by a person, who is told when it could not be. */
   async askNow(ask: (requests: AgentRequests) => Promise<string>): Promise<string> {
-    if (this.#requests === undefined) return "The agent is about to begin; try again in a moment.";
+    if (this.#requests === undefined) return "The agent is starting; try again in a moment.";
     return await ask(this.#requests);
   }
 

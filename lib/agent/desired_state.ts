@@ -122,7 +122,7 @@ export class DesiredState {
     const state = this.#hasMode ? "maintenance" : "offline";
     this.#file.update({ wish: { state, comment, posted: false, own: true } });
     this.#log.error(
-      `${comment} Mend the device, then set the agent online: on the server, or by ` +
+      `${comment} Repair the device, then set the agent online: on the server, or by ` +
         "'testflinger-agent online' on this host",
     );
   }

@@ -225,7 +225,7 @@ export const offlineCommand: Command = {
   flags: [
     ...CONFIG_FLAGS,
     ALL_FLAG,
-    { name: "comment", value: "TEXT", help: "why, for whoever looks at the agent on the server" },
+    { name: "comment", value: "TEXT", help: "reason, shown with the agent on the server" },
     ...WAIT_FLAGS,
   ],
   examples: [{

@@ -151,6 +151,6 @@ async function verify(cache: Cache, io: Io): Promise<boolean> {
     io.stderr(`${path} was damaged, and has been removed\n`);
   }
   const whole = contents.length - damaged;
-  io.stdout(`${cache.folder}: ${whole} of ${contents.length} images are as they should be\n`);
+  io.stdout(`${cache.folder}: ${whole} of ${contents.length} images are intact\n`);
   return damaged === 0;
 }

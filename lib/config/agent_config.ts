@@ -216,7 +216,7 @@ const newKeys = {
   secret_names_allowed: z.array(filledText(), { error: "must be a list of names of variables" })
     .default([]).describe(
       "Names of variables that a job's secrets may set although they change which programs run " +
-        "on the host, such as `PATH` or `LD_PRELOAD`. Whoever may submit jobs can then run code " +
+        "on the host, such as `PATH` or `LD_PRELOAD`. Anyone who may submit jobs can then run code " +
         "of their own in every phase that has secrets.",
     ),
   metrics_port: z.int().min(1).max(HIGHEST_PORT).optional().describe(
@@ -227,7 +227,7 @@ const newKeys = {
   ),
   page_actions: z.boolean().default(false).describe(
     "Whether this agent can be taken offline and online, restarted and handed over from its page, by " +
-      "whoever has the token of `page_token_file`.",
+      "anyone who has the token of `page_token_file`.",
   ),
   page_token_file: filledText().optional().describe(
     "File whose first line is that token: 16 characters or more. It is read at each action.",

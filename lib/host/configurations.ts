@@ -32,7 +32,7 @@ export interface BrokenFile {
   file: string;
   /** Each on one line, with file, line and column. */
   mistakes: readonly string[];
-  /** The agent that runs on as the file was before. */
+  /** The agent that keeps running with the previous configuration. */
   agentId?: string;
 }
 

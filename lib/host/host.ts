@@ -187,7 +187,7 @@ class Host {
       // What goes wrong for one agent must not end the others.
       onUncaught((error) =>
         log.error(
-          "Something went wrong in this process that nothing deals with; please report this",
+          "Unexpected error in this process; please report this",
           {
             error: error instanceof Error ? error.stack ?? error.message : String(error),
           },
@@ -246,7 +246,7 @@ class Host {
       this.#said.set(file, text);
       const then = agentId === undefined
         ? "No agent runs for it"
-        : `Agent ${agentId} runs on as the file was before`;
+        : `Agent ${agentId} keeps running with the previous configuration`;
       this.#log.error(`A configuration cannot be used. ${then}: ${mistakes.join("; ")}`);
     }
     for (const file of this.#said.keys()) {

@@ -39,14 +39,14 @@ export class DamagedJobs {
     if (unknown > 0) {
       this.#log.warning(
         `The journal of job ${jobId} has ${unknown} entries of a newer version of the agent. The job ` +
-          "is brought to an end without them; they are kept in a copy.",
+          "is ended without them; they are kept in a copy.",
         { journal: path, copy },
       );
     }
     if (damaged > 0) {
       this.#log.error(
         `The journal of job ${jobId} is damaged: ${damaged} of its entries cannot be read. ` +
-          "The job is brought to an end with what can be; look for a failing disk.",
+          "The job is ended with the rest; check the disk for errors.",
         { journal: path, copy },
       );
     }

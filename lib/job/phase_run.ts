@@ -269,8 +269,8 @@ export class PhaseRunner {
     if (group !== undefined && folder === undefined && !this.#isTold) {
       this.#isTold = true;
       log.warning(
-        `No control group could be made for job ${job.jobId}: its limits are not kept, and what ` +
-          "hides well may outlive it",
+        `No control group could be made for job ${job.jobId}: its limits are not enforced, and processes that ` +
+          "hide may outlive it",
       );
     }
     return folder;

@@ -223,7 +223,7 @@ export class JobStore {
         `Cannot end job ${jobId}, whose journal cannot be read: ${
           messageOf(error)
         }. Cancel it on ` +
-          "the server: nobody else will end it.",
+          "the server: the agent cannot end it.",
       );
       return undefined;
     }

@@ -210,7 +210,7 @@ function fileWriter(
     onRotationFailed: (reason) =>
       say(
         "WARNING",
-        "Cannot move yesterday's log file aside; lines go on into the same file. Mend the " +
+        "Cannot move yesterday's log file aside; further lines go into the same file. Correct the " +
           "permissions of logging_basedir",
         { reason },
       ),
@@ -226,7 +226,7 @@ function fileWriter(
         if (lost > 1) return;
         say(
           "ERROR",
-          "Cannot write the agent's log file; jobs are not affected. Make room or mend the " +
+          "Cannot write the agent's log file; jobs are not affected. Make room or correct the " +
             "permissions of logging_basedir; writing is tried again with each line",
           { reason: messageOf(error) },
         );

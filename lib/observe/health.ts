@@ -297,7 +297,7 @@ function createHealthApp(
   return app;
 }
 
-const NOT_RUNNING = "There is no such agent that runs.\n";
+const NOT_RUNNING = "No such agent is running.\n";
 
 /** The page of one agent; of one that does not run all that is known is why. */
 function renderOneAgent(
@@ -306,7 +306,7 @@ function renderOneAgent(
   { version, now }: { version: string; now: number },
 ) {
   if (board === undefined) {
-    return renderDownPage(agentId, { why: trouble ?? "it is about to begin", version, now });
+    return renderDownPage(agentId, { why: trouble ?? "it is starting", version, now });
   }
   const { job_queues: queues } = configuration;
   const log = board.tail();

@@ -135,7 +135,7 @@ export class HttpServer {
     const { head } = read;
     const request = parseRequest(read);
     const response = request === undefined
-      ? new Response("This is no request.\n", { status: 400 })
+      ? new Response("This is not an HTTP request.\n", { status: 400 })
       : await this.#options.answer(request);
     await this.#send(response, conn, {
       hasBody: request?.method !== "HEAD",

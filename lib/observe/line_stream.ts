@@ -30,7 +30,9 @@ export function createLineStream(
     // Lines that are written in the same breath go out together.
     await Promise.resolve();
     while (lines.length > 0) {
-      if (dropped > 0) lines.push(`(${dropped} lines are not shown here: nobody has read them)`);
+      if (dropped > 0) {
+        lines.push(`(${dropped} lines are left out here: they were not read in time)`);
+      }
       const text = lines.map((line) => `${line}\n`).join("");
       lines = [];
       dropped = 0;

@@ -166,7 +166,7 @@ export class Session {
     const kind = `${call.method} ${area}`;
     if (answer instanceof Received) {
       if (!this.#closed.delete(kind) || this.#closed.size > 0) return;
-      log.info("The server lets this agent in again");
+      log.info("The server accepts this agent again");
       return onAccess?.(undefined);
     }
     // At events it may be about the webhook.
@@ -182,7 +182,7 @@ export class Session {
       log.error(
         `The server turns this agent away: ${answer.message}. An administrator must issue a refresh ` +
           `token of the role 'agent' and put it into ${tokenFile}. Until then no job is taken, and ` +
-          "what jobs have made is kept and offered again now and then",
+          "results are kept and delivered later",
       );
     }
     onAccess?.(answer.message);

@@ -45,7 +45,7 @@ Deno.test(
       const doctor = await withoutGroups("doctor", "-c", `${folder}/a.conf`);
       assertMatch(
         doctor,
-        /^warning +control groups +nobody keeps job_memory_max and job_pids_max: jobs have no control groups: this host .* -> have the agent started by systemd /m,
+        /^warning +control groups +job_memory_max and job_pids_max cannot be enforced: jobs have no control groups: this host .* -> have the agent started by systemd /m,
       );
       assertEquals(doctor.split("job_memory_max").length, 2, doctor);
       const check = await withoutGroups("check", `${folder}/a.conf`);
@@ -65,7 +65,7 @@ Deno.test("doctor says that each job of an agent that runs has a control group" 
   withFixture({}, async ({ examine, folder }) => {
     assertMatch(
       about("control groups", await examine()),
-      /^control groups: ok: this host has them; when the agent runs it is seen whether jobs do$/,
+      /^control groups: ok: this host has them; whether jobs have them is known once the agent runs$/,
     );
     await Deno.mkdir(`${folder}/results/agent-rpi4-1`, { recursive: true });
     using lock = await Deno.open(`${folder}/results/agent-rpi4-1/lock`, {

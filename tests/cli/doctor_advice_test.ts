@@ -42,19 +42,19 @@ const ANSWERS: readonly [string, string, () => Response, RegExp][] = [
     "role",
     "/v1/job",
     () => new Response("database gone", TROUBLE),
-    /^role: failed: .*500.* -> the server itself is in trouble: ask whoever runs it$/,
+    /^role: failed: .*500.* -> the server itself has a problem: contact its administrator$/,
   ],
   [
     "agent",
     "/v1/agents/data/rpi4-1",
     () => new Response("database gone", TROUBLE),
-    /^agent: failed: .*500.* -> the server itself is in trouble: ask whoever runs it$/,
+    /^agent: failed: .*500.* -> the server itself has a problem: contact its administrator$/,
   ],
   [
     "agent",
     "/v1/agents/data/rpi4-1",
     () => Response.json(["what?"]),
-    /^agent: failed: the server's answer makes no sense -> is it a Testflinger server\?$/,
+    /^agent: failed: the server's answer is not valid -> is it a Testflinger server\?$/,
   ],
 ];
 
@@ -192,7 +192,7 @@ Deno.test("doctor suspects nobody else where an agent is about to start again, o
       "agent: ok: the server has 'rpi4-1' as restart: Restart marker file",
     );
     served.sandbox.setAgent("rpi4-1", { state: "offline", comment: "new card" });
-    assertMatch(about("agent", await examine()), /^agent: warning: .* somebody sets it online on/);
+    assertMatch(about("agent", await examine()), /^agent: warning: .* it is set online on/);
     await Deno.writeTextFile(`${folder}/TESTFLINGER-DEVICE-OFFLINE-rpi4-1`, "new card");
     const lines = await examine();
     assertEquals(

@@ -210,7 +210,7 @@ Deno.test("doctor says that an administrator has set the agent offline, and that
     const later = { ...systemClock, now: () => Date.now() + 600_000 };
     assertMatch(
       about("agent", await examine({ clock: later })),
-      /^agent: warning: the server has 'rpi4-1' as maintenance: new switch -> it takes no job until/,
+      /^agent: warning: the server has 'rpi4-1' as maintenance: new switch -> it takes no jobs until/,
     );
     served.sandbox.setAgent("rpi4-1", { state: "waiting", comment: "" });
     assertMatch(

@@ -34,7 +34,7 @@ Deno.test("reload has a host take up what was added, changed and removed, and sa
     new RegExp(
       `^A configuration cannot be used, and agent ${
         lab.id("a")
-      } runs on as the file was before: ${broken}:.*poling_int`,
+      } keeps running with the previous configuration: ${broken}:.*poling_int`,
     ),
   );
   assertEquals(lab.sandbox.state(job), "test");

@@ -68,7 +68,7 @@ Deno.test("nobody but the device gets the file", async () => {
     await assertRejects(
       () => server.sent(),
       ProvisioningError,
-      "Nobody requested the file within 120 s",
+      "The file was not requested within 120 s",
     );
   });
   assert(lab.log.some((line) => line.includes("127.0.0.1 asked for a file that is not for it")));

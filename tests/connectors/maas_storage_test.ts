@@ -159,7 +159,7 @@ Deno.test("04-maas-storage 6: a layout that is too large for the machine is refu
   );
   await assertRefused(
     { disks: twoDisks(["200G", "200G"]) },
-    "The machine has not disks enough for 'A', 'B': free are 11 (100000000000 bytes), 12",
+    "The machine does not have enough disks for 'A', 'B': free are 11 (100000000000 bytes), 12",
   );
 });
 

@@ -221,7 +221,7 @@ Deno.test("an imager that answers 200 and speaks of an error, or did not fetch a
   assertEquals((await lazy.lab.stage("netboot", "provision")).code, 1);
   assertStringIncludes(
     (await lazy.lab.failure("provision")).exception_message ?? "",
-    "Nobody requested the file within 120 s",
+    "The file was not requested within 120 s",
   );
 });
 

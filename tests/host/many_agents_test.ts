@@ -147,7 +147,10 @@ Deno.test("a broken configuration is in log, health, status and page, and its ag
     [[file, lab.id("a")], [join(lab.configs, "z.conf"), undefined]],
   );
   assertStringIncludes((await lab.get("/")).text, "poling_interval");
-  assertStringIncludes(lab.process.output(), `Agent ${lab.id("a")} runs on as the file was before`);
+  assertStringIncludes(
+    lab.process.output(),
+    `Agent ${lab.id("a")} keeps running with the previous configuration`,
+  );
   await lab.go("a");
   await lab.complete(lab.submit("a"));
 

@@ -161,7 +161,7 @@ const REFUSED: readonly [string, (host: Host) => Promise<string[]> | string[], R
     () => ["--config-dir", "/none"],
     /there is no folder .*none/,
   ],
-  ["two kinds of service", () => ["--config-dir", "/etc", "--per-agent"], /two ways/],
+  ["two kinds of service", () => ["--config-dir", "/etc", "--per-agent"], /exclude each other/],
   ["purge without uninstall", () => ["--purge"], /--purge needs --uninstall/],
   ["stop without uninstall", () => ["--stop"], /--stop needs --uninstall/],
   ["force without a configuration", () => ["--force"], /--force needs --config/],

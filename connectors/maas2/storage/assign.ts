@@ -95,7 +95,9 @@ function noChoiceText(
         `(${largest.id}, ${largest.size} bytes) ${fit.why}`;
     }
   }
-  return `The machine has not disks enough for ${disks.map(({ id }) => `'${id}'`).join(", ")}: ` +
+  return `The machine does not have enough disks for ${
+    disks.map(({ id }) => `'${id}'`).join(", ")
+  }: ` +
     `free are ${devices.map(({ id, size }) => `${id} (${size} bytes)`).join(", ") || "none"}`;
 }
 

@@ -75,7 +75,7 @@ export async function restService(
   if (scheme === "https" && !trust.verify) {
     log.warning(
       `The certificate of the control host ${host} is not checked, as 'control_host_verify_tls' is ` +
-        `false: passwords go to whoever answers in its place`,
+        `false: passwords are sent to any host that answers in its place`,
     );
   }
 

@@ -54,7 +54,7 @@ export async function serveOnce(
   })();
   const close = async () => {
     // What still waits for a client would wait for the whole of its time.
-    giveUp(new Error("The server of the file was closed before anybody requested it"));
+    giveUp(new Error("The server of the file was closed before the file was requested"));
     listener.close();
     await listening;
     closeQuietly(taken);
@@ -66,7 +66,7 @@ export async function serveOnce(
     async sent() {
       using limit = timeLimit(ctx, {
         ms: ACCEPT_TIMEOUT_MS,
-        message: `Nobody requested the file within ${ACCEPT_TIMEOUT_MS / 1000} s`,
+        message: `The file was not requested within ${ACCEPT_TIMEOUT_MS / 1000} s`,
       });
       const client = await unlessAborted(accepted, limit.signal).catch((error) => {
         ctx.signal.throwIfAborted();

@@ -58,7 +58,7 @@ export function parseBmap(text: string, name: string): Bmap {
     return Number(value);
   };
   const digest = (element("ChecksumType") ?? "sha1").toLowerCase();
-  if (!getHashes().includes(digest)) throw fail(`nobody here knows its ChecksumType '${digest}'`);
+  if (!getHashes().includes(digest)) throw fail(`its ChecksumType '${digest}' is not supported`);
   const own = element("BmapFileChecksum") ?? element("BmapFileSHA1");
   if (own !== undefined) {
     const found = checksumOfFile(text, { own, digest });

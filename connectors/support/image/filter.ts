@@ -47,7 +47,7 @@ export function filtered(ctx: ConnectorContext, filter: Filter): Filtered {
           }, { highWaterMark: 0 }),
           async onStdout(bytes) {
             await wanted.promise;
-            if (isStopped) throw new Error("Nobody wants the rest");
+            if (isStopped) throw new Error("The rest is not needed");
             const ready = held;
             held = bytes;
             if (ready === undefined) return;
@@ -55,7 +55,7 @@ export function filtered(ctx: ConnectorContext, filter: Filter): Filtered {
             controller.enqueue(ready);
           },
         });
-        if (isStopped) throw new Error("Nobody wants the rest");
+        if (isStopped) throw new Error("The rest is not needed");
         filter.check(result);
         if (held !== undefined) controller.enqueue(held);
         controller.close();

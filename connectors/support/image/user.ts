@@ -25,7 +25,7 @@ const READ_BY_CLOUD_INIT = /^(?:R|RANDOM)$|^\$(?:1|2a|2y|5|6)(?:\$.+){2}/;
 export async function loginFor(ctx: PrepareContext, job: Job): Promise<Login> {
   const { user, password } = credentials(job);
   if (UNPRINTABLE.test(password)) {
-    throw new JobError("The job's 'test_password' has control characters, which nobody can type");
+    throw new JobError("The job's 'test_password' has control characters, which cannot be typed");
   }
   if (READ_BY_CLOUD_INIT.test(password)) {
     throw new JobError(

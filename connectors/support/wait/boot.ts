@@ -95,7 +95,7 @@ const BOOT_PAUSE_MS = 90_000;
  */
 export async function letIn(ctx: ConnectorContext, login: Credentials): Promise<boolean> {
   if ((await copyKey(ctx, login)).ok) return false;
-  ctx.log.warning("The device does not let the agent in, it is reset");
+  ctx.log.warning("Cannot log in to the device; it is reset");
   await hardReset(ctx);
   await waitUntilBooted(ctx, { login, before: undefined });
   return true;

@@ -192,7 +192,7 @@ class Reload {
     for (const { mistakes, agent_id: id } of host?.broken_configurations ?? []) {
       const then = id === undefined
         ? "no agent runs for it"
-        : `agent ${id} runs on as the file was before`;
+        : `agent ${id} keeps running with the previous configuration`;
       const what = showText(mistakes.join("; ")).replaceAll("\n", " ");
       this.#io.stdout(`A configuration cannot be used, and ${then}: ${what}\n`);
     }

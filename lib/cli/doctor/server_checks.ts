@@ -236,7 +236,7 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
         : "the token has another role: have one of the role 'agent' issued",
     );
   }
-  return failed("role", message, "the server itself is in trouble: ask whoever runs it");
+  return failed("role", message, "the server itself has a problem: contact its administrator");
 }
 
 /** Whether a marker file asks for it: then the server only shows what the check of those tells of. */
@@ -269,12 +269,16 @@ async function recordOf(
           "see the agent's log: testflinger-agent logs",
         );
     }
-    return failed("agent", answer.message, "the server itself is in trouble: ask whoever runs it");
+    return failed(
+      "agent",
+      answer.message,
+      "the server itself has a problem: contact its administrator",
+    );
   }
   const { bytes } = await answer.readAll(ANSWER_BYTES);
   const record = AgentRecord.safeParse(parsed(new TextDecoder().decode(bytes)));
   if (!record.success) {
-    return failed("agent", "the server's answer makes no sense", "is it a Testflinger server?");
+    return failed("agent", "the server's answer is not valid", "is it a Testflinger server?");
   }
   const { state, comment, updated_at } = record.data;
   const because = comment ? `: ${showText(comment).replaceAll("\n", " ")}` : "";
@@ -297,7 +301,7 @@ async function recordOf(
     return warning(
       "agent",
       `the server has '${id}' as ${state}${because}`,
-      "it takes no job until somebody sets it online on the server",
+      "it takes no jobs until it is set online on the server",
     );
   }
   return ok("agent", `the server has '${id}' as ${state ?? "unknown"}${because}`);

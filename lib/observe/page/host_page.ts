@@ -104,7 +104,7 @@ function renderTable(agents: readonly AgentSummary[], now: number): Markup {
       <thead role="rowgroup">
         <tr role="row">
           ${column("Agent")} ${column("State")} ${column("For", "n")} ${column("Job")}
-          ${column("Time used of its limit")} ${column("Time left", "n")} ${column(
+          ${column("Time used")} ${column("Time left", "n")} ${column(
             "Silence left",
             "n",
           )}
