@@ -69,12 +69,24 @@ function put(file: string, token: string): Promise<void> {
   return Deno.writeTextFile(file, JSON.stringify({ refresh_token: token }));
 }
 
-Deno.test("requests carry a token, which is asked for without one", () =>
-  inFolder(async (tokenFile) => {
+/** An agent's client of a server that demands tokens, with a refresh token that is good. */
+function withToken(
+  test: (
+    parts: ReturnType<typeof connect> & { server: Guarded; tokenFile: string },
+  ) => Promise<void>,
+): Promise<void> {
+  return inFolder(async (tokenFile) => {
     await put(tokenFile, "refresh-1");
     await using server = guarded();
     using link = connect({ ...server, tokenFile });
-    const { client, log } = link;
+    await test({ ...link, server, tokenFile });
+  });
+}
+
+type Guarded = ReturnType<typeof guarded>;
+
+Deno.test("requests carry a token, which is asked for without one", () =>
+  withToken(async ({ client, log, server }) => {
     succeeded(await client.postAgent({}));
     succeeded(await client.postResult(JOB_ID, {}));
     assertEquals(server.asked(), [
@@ -86,11 +98,7 @@ Deno.test("requests carry a token, which is asked for without one", () =>
   }));
 
 Deno.test("a token is replaced ahead of its end, without a request that meets a 401", () =>
-  inFolder(async (tokenFile) => {
-    await put(tokenFile, "refresh-1");
-    await using server = guarded();
-    using link = connect({ ...server, tokenFile });
-    const { client, clock } = link;
+  withToken(async ({ client, clock, server }) => {
     succeeded(await client.postAgent({}));
     await clock.advance(479_000);
     succeeded(await client.postAgent({}));
@@ -106,11 +114,7 @@ Deno.test("a token is replaced ahead of its end, without a request that meets a 
   }));
 
 Deno.test("requests at the same time share one refresh, also after a 401", () =>
-  inFolder(async (tokenFile) => {
-    await put(tokenFile, "refresh-1");
-    await using server = guarded();
-    using link = connect({ ...server, tokenFile });
-    const { client } = link;
+  withToken(async ({ client, server }) => {
     const five = () => Promise.all(Array.from({ length: 5 }, () => client.postAgent({})));
     (await five()).forEach(succeeded);
     assertEquals(server.now.given, 1);
@@ -143,11 +147,7 @@ Deno.test("one request's giving up does not take the token from the others", () 
   }));
 
 Deno.test("a 401 renews the token and repeats the request once", () =>
-  inFolder(async (tokenFile) => {
-    await put(tokenFile, "refresh-1");
-    await using server = guarded();
-    using link = connect({ ...server, tokenFile });
-    const { client } = link;
+  withToken(async ({ client, server }) => {
     succeeded(await client.postAgent({}));
     server.now.valid.clear();
     succeeded(await client.postResult(JOB_ID, { job_state: "test" }));
@@ -165,11 +165,7 @@ Deno.test("a 401 renews the token and repeats the request once", () =>
   }));
 
 Deno.test("the file is read again at each refresh: a rotated token is taken up", () =>
-  inFolder(async (tokenFile) => {
-    await put(tokenFile, "refresh-1");
-    await using server = guarded();
-    using link = connect({ ...server, tokenFile });
-    const { client } = link;
+  withToken(async ({ client, server, tokenFile }) => {
     succeeded(await client.postAgent({}));
     server.now.refreshToken = "refresh-2";
     server.now.valid.clear();
@@ -218,11 +214,7 @@ Deno.test("an agent that starts before its server gets its token once the server
   }));
 
 Deno.test("a token serves to its end while no successor is to be had, and that is not asked for all the time", () =>
-  inFolder(async (tokenFile) => {
-    await put(tokenFile, "refresh-1");
-    await using server = guarded();
-    using link = connect({ ...server, tokenFile });
-    const { client, clock } = link;
+  withToken(async ({ client, clock, server }) => {
     succeeded(await client.postAgent({}));
     server.now.refresh = () => new Response(null, { status: 500 });
     await clock.advance(500_000);
@@ -304,11 +296,7 @@ Deno.test("a server from before tokens is served without one, whatever file ther
   }));
 
 Deno.test("a refresh that brings no token is tried again, and never looks like an answer to the request", () =>
-  inFolder(async (tokenFile) => {
-    await put(tokenFile, "refresh-1");
-    await using server = guarded();
-    using link = connect({ ...server, tokenFile });
-    const { client } = link;
+  withToken(async ({ client, server }) => {
     const replies = [
       () => new Response("<html>Log in</html>"),
       () => json({ access_token: "" }),
