@@ -1,7 +1,7 @@
 /** What `doctor` and `check` say of control groups, on a host as it is and on one that shows none. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { PERMISSIONS } from "../../lib/cli/command.ts";
-import { GROUPS, groupShell, WHY_NO_GROUPS } from "../support/control_groups.ts";
+import { GROUPS, groupShell, testWithGroups } from "../support/control_groups.ts";
 import { about, withFixture } from "./doctor_fixture.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
@@ -45,7 +45,7 @@ Deno.test(
       const doctor = await withoutGroups("doctor", "-c", `${folder}/a.conf`);
       assertMatch(
         doctor,
-        /^warning +control groups +job_memory_max and job_pids_max cannot be enforced: jobs have no control groups: this host .* -> have the agent started by systemd /m,
+        /^warning +control groups +nobody keeps job_memory_max and job_pids_max: jobs have no control groups: this host .* -> have the agent started by systemd /m,
       );
       assertEquals(doctor.split("job_memory_max").length, 2, doctor);
       const check = await withoutGroups("check", `${folder}/a.conf`);
@@ -59,35 +59,36 @@ Deno.test(
     }),
 );
 
-Deno.test("doctor says that each job of an agent that runs has a control group" + WHY_NO_GROUPS, {
-  ignore: GROUPS === undefined,
-}, () =>
-  withFixture({}, async ({ examine, folder }) => {
-    assertMatch(
-      about("control groups", await examine()),
-      /^control groups: ok: this host has them; whether jobs have them is known once the agent runs$/,
-    );
-    await Deno.mkdir(`${folder}/results/agent-rpi4-1`, { recursive: true });
-    using lock = await Deno.open(`${folder}/results/agent-rpi4-1/lock`, {
-      write: true,
-      create: true,
-    });
-    await lock.lock(true);
-    const counted = ["CPU time", ...GROUPS!.controllers].join(", ");
-    assertEquals(
-      about("control groups", await examine()),
-      `control groups: ok: each job has one, below ${GROUPS!.folder}, which counts ${counted}`,
-    );
-    const user = {
-      uid: 65_534,
-      gid: 65_534,
-      groups: [],
-      name: "nobody",
-      home: undefined,
-      path: "",
-    };
-    assertMatch(
-      about("control groups", await examine({ user })),
-      /^control groups: ok: jobs have none: \S+ belongs to another user; what a job leaves /,
-    );
-  }));
+testWithGroups(
+  "doctor says that each job of an agent that runs has a control group",
+  () =>
+    withFixture({}, async ({ examine, folder }) => {
+      assertMatch(
+        about("control groups", await examine()),
+        /^control groups: ok: this host has them; whether jobs have them is known once the agent runs$/,
+      );
+      await Deno.mkdir(`${folder}/results/agent-rpi4-1`, { recursive: true });
+      using lock = await Deno.open(`${folder}/results/agent-rpi4-1/lock`, {
+        write: true,
+        create: true,
+      });
+      await lock.lock(true);
+      const counted = ["CPU time", ...GROUPS!.controllers].join(", ");
+      assertEquals(
+        about("control groups", await examine()),
+        `control groups: ok: each job has one, below ${GROUPS!.folder}, which counts ${counted}`,
+      );
+      const user = {
+        uid: 65_534,
+        gid: 65_534,
+        groups: [],
+        name: "nobody",
+        home: undefined,
+        path: "",
+      };
+      assertMatch(
+        about("control groups", await examine({ user })),
+        /^control groups: ok: jobs have none: \S+ belongs to another user; what a job leaves /,
+      );
+    }),
+);

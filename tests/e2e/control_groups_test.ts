@@ -2,11 +2,11 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { JournalFile, readJournal } from "../../lib/outbox/journal.ts";
-import { GROUPS, groupShell, groupsNamed, WHY_NO_GROUPS } from "../support/control_groups.ts";
+import { GROUPS, groupShell, groupsNamed, testWithGroups } from "../support/control_groups.ts";
 import { House } from "../support/house.ts";
+import type { TestHost } from "../support/injected_main.ts";
 import { isRunning } from "../support/processes.ts";
 
-const ignore = WHY_NO_GROUPS !== "";
 /** To become another user takes the superuser. */
 const isRoot = Deno.uid() === 0;
 
@@ -18,8 +18,11 @@ const isRoot = Deno.uid() === 0;
 function hidden(file: string): string {
   const user = isRoot ? "setpriv --reuid 65534 --clear-groups " : "";
   const script = `ulimit -w 7 || ulimit -x 7; echo $$ >>${file}; exec ${user}sleep 1000`;
-  return `(env -i PATH="$PATH" setsid sh -c '${script}' </dev/null >/dev/null 2>&1 &) ; ` +
-    `until [ "$(cat /proc/$(tail -n 1 ${file})/comm)" = sleep ]; do sleep 0.02; done 2>/dev/null`;
+  const isThere = `[ "$(wc -l <${file})" -gt "$before" ]`;
+  return `touch ${file}; before=$(wc -l <${file}); ` +
+    `(env -i PATH="$PATH" setsid sh -c '${script}' </dev/null >/dev/null 2>&1 &) ; ` +
+    `until ${isThere} && [ "$(cat /proc/$(tail -n 1 ${file})/comm)" = sleep ]; do ` +
+    "sleep 0.02; done 2>/dev/null";
 }
 
 /** Whether it is gone, or dead and nobody has asked how it ended. */
@@ -36,11 +39,17 @@ async function groupsOf({ lab }: House): Promise<string[]> {
   return await groupsNamed(`job-${lab.config.agent_id.slice(0, 40)}`);
 }
 
-Deno.test(
-  "what a job hides is alive until the job ends, and then gone with its group" + WHY_NO_GROUPS,
-  {
-    ignore,
-  },
+/** Submits a job, and starts an agent that takes it; until its test has printed its first line. */
+async function startTest(house: House, host: TestHost = {}): Promise<string> {
+  const { lab } = house;
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  house.start(host);
+  await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+  return jobId;
+}
+
+testWithGroups(
+  "what a job hides is alive until the job ends, and then gone with its group",
   async () => {
     await using house = await House.open({});
     const { lab } = house;
@@ -64,11 +73,8 @@ Deno.test(
   },
 );
 
-Deno.test(
-  "each phase runs in a group of its own, and the log says what it has used" + WHY_NO_GROUPS,
-  {
-    ignore,
-  },
+testWithGroups(
+  "each phase runs in a group of its own, and the log says what it has used",
   async () => {
     await using house = await House.open({});
     const { lab } = house;
@@ -89,11 +95,8 @@ Deno.test(
 );
 
 for (const signal of ["SIGKILL", "SIGHUP"] as const) {
-  Deno.test(
-    `after ${signal} the next process finds the group of a job that runs on` + WHY_NO_GROUPS,
-    {
-      ignore,
-    },
+  testWithGroups(
+    `after ${signal} the next process finds the group of a job that runs on`,
     async () => {
       await using house = await House.open({});
       const { lab } = house;
@@ -127,10 +130,8 @@ for (const signal of ["SIGKILL", "SIGHUP"] as const) {
 /** Runs a program in a control group of its own, as a service is. */
 const IN_GROUP = 'mkdir -p "$1" && echo 0 >"$1/cgroup.procs" && shift && exec "$@"';
 
-Deno.test(
-  "a job outlives that its agent moves to another service, and nothing in the old one's group outlives it" +
-    WHY_NO_GROUPS,
-  { ignore },
+testWithGroups(
+  "a job outlives that its agent moves to another service, and nothing in the old one's group outlives it",
   async () => {
     await using house = await House.open({});
     const { lab } = house;
@@ -181,50 +182,41 @@ Deno.test(
   },
 );
 
-Deno.test(
-  "what a phase has used counts from its start, over a handover" + WHY_NO_GROUPS,
-  { ignore },
-  async () => {
-    await using house = await House.open({});
-    const { lab } = house;
-    await house.configure({
-      test_command: `echo one; until [ -e ${house.at("go")} ]; do sleep 0.02; done`,
-    });
-    const jobId = lab.submit({ test_data: { a: 1 } });
-    house.start();
-    await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
-    await house.end("SIGHUP");
-    const { agent_id, results_basedir } = lab.config;
-    const journal = join(results_basedir, `agent-${agent_id}`, "jobs", jobId, "record");
-    const isUsed = (value: unknown) =>
-      typeof value === "object" && value !== null && "t" in value && value.t === "used";
-    const used = readJournal(await Deno.readFile(journal)).values.filter(isUsed);
-    assertEquals(used.length, 1);
-    // As the kernel counts where it has controllers, which not every host of tests does.
-    const { file } = JournalFile.open(journal);
-    const counted = { memoryPeak: 2 ** 30, read: 3 * 2 ** 30, written: 5 * 2 ** 30, killed: 1 };
-    file.append({ t: "used", phase: "test", ...counted });
-    file.close();
-    house.start();
-    await house.touch("go");
-    await lab.complete(jobId);
-    assertStringIncludes(
-      lab.output(jobId, "test"),
-      "WARNING: Memory ran out, and the kernel killed a process of this phase",
-    );
-    await house.end("SIGTERM");
-    assertMatch(
-      house.said,
-      /Phase test ended .*cpu_seconds=\S+ memory_peak="1\.0 GiB" disk_read="3\.0 GiB" disk_written="5\.0 GiB"/,
-    );
-  },
-);
+testWithGroups("what a phase has used counts from its start, over a handover", async () => {
+  await using house = await House.open({});
+  const { lab } = house;
+  await house.configure({
+    test_command: `echo one; until [ -e ${house.at("go")} ]; do sleep 0.02; done`,
+  });
+  const jobId = await startTest(house);
+  await house.end("SIGHUP");
+  const { agent_id, results_basedir } = lab.config;
+  const journal = join(results_basedir, `agent-${agent_id}`, "jobs", jobId, "record");
+  const isUsed = (value: unknown) =>
+    typeof value === "object" && value !== null && "t" in value && value.t === "used";
+  const used = readJournal(await Deno.readFile(journal)).values.filter(isUsed);
+  assertEquals(used.length, 1);
+  // As the kernel counts where it has controllers, which not every host of tests does.
+  const { file } = JournalFile.open(journal);
+  const counted = { memoryPeak: 2 ** 30, read: 3 * 2 ** 30, written: 5 * 2 ** 30, killed: 1 };
+  file.append({ t: "used", phase: "test", ...counted });
+  file.close();
+  house.start();
+  await house.touch("go");
+  await lab.complete(jobId);
+  assertStringIncludes(
+    lab.output(jobId, "test"),
+    "WARNING: Memory ran out, and the kernel killed a process of this phase",
+  );
+  await house.end("SIGTERM");
+  assertMatch(
+    house.said,
+    /Phase test ended .*cpu_seconds=\S+ memory_peak="1\.0 GiB" disk_read="3\.0 GiB" disk_written="5\.0 GiB"/,
+  );
+});
 
-Deno.test(
-  "a job that is interrupted has nothing left running when it is cleaned up" + WHY_NO_GROUPS,
-  {
-    ignore,
-  },
+testWithGroups(
+  "a job that is interrupted has nothing left running when it is cleaned up",
   async () => {
     await using house = await House.open({});
     const { lab } = house;
@@ -245,16 +237,12 @@ Deno.test(
   },
 );
 
-Deno.test("what is left of a job that is gone is ended when the agent starts" + WHY_NO_GROUPS, {
-  ignore,
-}, async () => {
+testWithGroups("what is left of a job that is gone is ended when the agent starts", async () => {
   await using house = await House.open({});
   const { lab } = house;
   const file = house.at("hidden");
   await house.configure({ test_command: `${hidden(file)}; echo one; sleep 1000` });
-  const jobId = lab.submit({ test_data: { a: 1 } });
-  house.start();
-  await lab.until(() => lab.output(jobId, "test") === "one\n", "the test runs");
+  const jobId = await startTest(house);
   await house.end("SIGKILL");
   // Somebody cleans up the wrong folder.
   const { agent_id, results_basedir } = lab.config;

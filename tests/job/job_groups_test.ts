@@ -2,10 +2,9 @@
 import { assertEquals } from "@std/assert";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { JobGroups, unkeptLimits } from "../../lib/job/job_groups.ts";
-import { GROUPS, groupShell, WHY_NO_GROUPS } from "../support/control_groups.ts";
+import { GROUPS, groupShell, testWithGroups } from "../support/control_groups.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 
-const ignore = GROUPS === undefined;
 const JOB = "3d2d431b-1706-43dd-823f-90d53b5b1ef6";
 const OTHER_JOB = "64cd6feb-2c30-4255-a3d7-d80574c5bd18";
 
@@ -39,11 +38,8 @@ async function signalOf(child: Deno.ChildProcess): Promise<string | null> {
   return (await child.status).signal;
 }
 
-Deno.test(
-  "a job of two agents has a group of each, whatever the agents are called" + WHY_NO_GROUPS,
-  {
-    ignore,
-  },
+testWithGroups(
+  "a job of two agents has a group of each, whatever the agents are called",
   async () => {
     const agents = [
       groupsOf("board 1 ä.é"),
@@ -59,11 +55,8 @@ Deno.test(
   },
 );
 
-Deno.test(
-  "what is left of an agent's other jobs is ended, and nothing of another agent's" + WHY_NO_GROUPS,
-  {
-    ignore,
-  },
+testWithGroups(
+  "what is left of an agent's other jobs is ended, and nothing of another agent's",
   async () => {
     const folder = `/${crypto.randomUUID()}`;
     const [before, other] = [groupsOf("😀 board", folder), groupsOf("😀 board")];
@@ -82,9 +75,7 @@ Deno.test(
   },
 );
 
-Deno.test("a group that was ended can be made again, and joined" + WHY_NO_GROUPS, {
-  ignore,
-}, async () => {
+testWithGroups("a group that was ended can be made again, and joined", async () => {
   const group = groupsOf("board").of(JOB);
   const folder = await group.folderOf("cleanup");
   await group.end(now());

@@ -17,6 +17,11 @@ if (!opened.ok) {
   );
 }
 
+/** A test that needs control groups. Where there are none it is left out, and its name says why. */
+export function testWithGroups(name: string, test: () => Promise<void>): void {
+  Deno.test(name + WHY_NO_GROUPS, { ignore: GROUPS === undefined }, test);
+}
+
 /** What a shell prints that looks at groups, which the runtime may not. */
 export async function groupShell(script: string, ...args: string[]): Promise<string> {
   const { stdout } = await new Deno.Command("/bin/sh", { args: ["-c", script, "sh", ...args] })
