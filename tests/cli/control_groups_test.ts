@@ -45,7 +45,7 @@ Deno.test(
       const doctor = await withoutGroups("doctor", "-c", `${folder}/a.conf`);
       assertMatch(
         doctor,
-        /^warning +control groups +nobody keeps job_memory_max and job_pids_max: jobs have no control groups: this host .* -> have the agent started by systemd /m,
+        /^warning +control groups +job_memory_max and job_pids_max cannot be enforced: jobs have no control groups: this host .* -> have the agent started by systemd /m,
       );
       assertEquals(doctor.split("job_memory_max").length, 2, doctor);
       const check = await withoutGroups("check", `${folder}/a.conf`);
