@@ -102,6 +102,11 @@ export class JobGroup {
     return await this.prepare() ? this.#group.folderOf(commandOf(phase)) : undefined;
   }
 
+  /** Whether there are controllers, which are taken from it when its agent hands over: they then count anew. */
+  get isCountedAnew(): boolean {
+    return this.#controllers.length > 0;
+  }
+
   /** What the command of a phase has used so far. */
   async usage(phase: Phase): Promise<GroupUsage> {
     return await this.#group.usage(commandOf(phase));

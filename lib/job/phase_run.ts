@@ -30,6 +30,9 @@ import type { WorkingFolder } from "./working_folder.ts";
 /** The label of the metrics when nobody knows what runs on the device. */
 const UNKNOWN_RELEASE = "unknown";
 
+/** Handing over takes 2 s at most, with a hundred jobs, too. */
+const USAGE_LIMIT_MS = 500;
+
 /** What phases are run with. */
 export interface PhaseRunnerOptions {
   job: Job;
@@ -278,8 +281,14 @@ export class PhaseRunner {
 
   /** The next process is started where controllers are off, and counts from nothing. */
   async #noteUsage(phase: Phase): Promise<void> {
-    const { group, outbox } = this.#options;
-    const now = await group?.usage(phase).catch(() => undefined);
+    const { group, outbox, context: { clock } } = this.#options;
+    if (!group?.isCountedAnew) return;
+    const over = new AbortController();
+    const now = await Promise.race([
+      group.usage(phase).catch(() => undefined),
+      clock.sleep(USAGE_LIMIT_MS, over.signal).catch(() => undefined),
+    ]);
+    over.abort();
     if (now === undefined) return;
     const { used } = outbox.state.phases.get(phase) ?? {};
     outbox.append({ ...usageInAll(used, now), t: "used", phase });

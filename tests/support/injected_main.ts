@@ -4,6 +4,7 @@
  */
 import { catchSignals } from "../../lib/host/signals.ts";
 import { scaledClock } from "../../lib/clock.ts";
+import { ControlGroups } from "../../lib/process/cgroup.ts";
 import type { JournalHook } from "../../lib/outbox/journal.ts";
 
 /** What a test can decide of the host of an agent that is a process of its own. */
@@ -12,8 +13,8 @@ export interface TestHost {
   clockFactor?: number;
   /** Another one than the kernel's: the host was started anew since. */
   bootId?: string;
-  /** It has no control groups. */
-  controlGroups?: "none";
+  /** It has no control groups, or others of their controllers are wanted than those of use. */
+  controlGroups?: "none" | string[];
   /** The process kills itself right before or after it writes into a journal for this time. */
   crashAt?: { moment: "before" | "after"; append: number };
 }
@@ -42,9 +43,11 @@ if (import.meta.main) {
       clock: scaledClock(clockFactor),
       bootId,
       onJournal: crashAt && crash(crashAt),
-      ...(controlGroups === "none" && {
+      ...(controlGroups !== undefined && {
         openControlGroups: () =>
-          Promise.resolve({ ok: false as const, reason: "a test wants none" }),
+          controlGroups === "none"
+            ? Promise.resolve({ ok: false as const, reason: "a test wants none" })
+            : ControlGroups.open(controlGroups),
       }),
     },
   };
