@@ -6,15 +6,11 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { VERSION } from "../../lib/version.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
-import { bundle, stampBundle } from "../../tools/build/bundle.ts";
-import { sha256 } from "../../tools/build/digest.ts";
-import { portable } from "../../tools/build/portable.ts";
-import { denoFor } from "../../tools/build/runtime.ts";
 import { ROOT } from "../packaging/support/built.ts";
 import { commandLineOf, ended, exists, type Ran, until } from "../packaging/support/command.ts";
 import { NOBODY } from "../support/temp_folder.ts";
+import { NEXT_VERSION, writeRelease } from "../packaging/support/release.ts";
 import { OwnRoot, whyNoNamespaces } from "../packaging/support/systemd.ts";
-import { hostTarget } from "../packaging/support/targets.ts";
 
 /** What the test would overwrite, and therefore must not be there. */
 const TAKEN = [
@@ -23,39 +19,11 @@ const TAKEN = [
   "/var/lib/testflinger-agent",
 ];
 
-const NEXT_VERSION = "99.0.0";
-
 async function whyNot(): Promise<string | undefined> {
   for (const path of TAKEN) {
     if (await exists(path)) return `there is a ${path}`;
   }
   return await whyNoNamespaces();
-}
-
-/** This checkout's program in two versions, as a lab downloads them. */
-async function writeReleases(folder: string): Promise<void> {
-  const target = hostTarget();
-  const deno = await denoFor(target);
-  const bundled = await bundle(join(ROOT, "main.ts"), ROOT);
-  let sums = "";
-  for (const version of [VERSION, NEXT_VERSION]) {
-    const other = Object.fromEntries(
-      Object.entries(bundled).map((
-        [name, text],
-      ) => [name, text.replaceAll(`"${VERSION}"`, `"${version}"`)]),
-    );
-    const program = stampBundle(other, {
-      commit: "of-the-test",
-      target,
-      packaging: "portable",
-      notices: "",
-    });
-    const bytes = await portable({ version, target, deno, program });
-    const name = `testflinger-agent-${version}-${target.arch}`;
-    await Deno.writeFile(join(folder, name), bytes);
-    sums += `${await sha256(bytes)}  ${name}\n`;
-  }
-  await Deno.writeTextFile(join(folder, "SHA256SUMS"), sums);
 }
 
 const reason = await whyNot();
@@ -70,7 +38,7 @@ Deno.test({
     const folder = await Deno.makeTempDir({ dir: "/var/tmp", prefix: "testflinger-real-" });
     await Deno.chmod(folder, 0o755);
     await Deno.mkdir(join(folder, "releases"));
-    await writeReleases(join(folder, "releases"));
+    await writeRelease(join(folder, "releases"), [VERSION, NEXT_VERSION]);
     await Deno.copyFile(join(ROOT, "install.sh"), join(folder, "install.sh"));
     await using own = await OwnRoot.open();
     const root = (argv: string[], env: Record<string, string> = {}) => {
