@@ -78,7 +78,7 @@ async function compare(
   });
   const { sandbox, url } = lab.served;
   await lab.ready();
-  for (let i = 0; i < (quick ? 2 : 5); i++) {
+  for (let i = 0; i < (quick ? 1 : 3); i++) {
     const jobId = sandbox.submit({ job_queue: "bench", test_data: { test_cmds: "x" } });
     const arrived = await sandbox.waitFor(() =>
       sandbox.artifact(jobId) === undefined ? undefined : Date.now()

@@ -55,7 +55,7 @@ export async function bench({ quick }: BenchRun): Promise<Figure[]> {
       };
       const plain: number[] = [];
       const flashed: number[] = [];
-      for (let pair = 0; pair < (quick ? 3 : 9); pair++) {
+      for (let pair = 0; pair < (quick ? 2 : 9); pair++) {
         plain.push(await milliseconds(() => sendPlainly(server, raw, join(folder, "copy"))));
         flashed.push(
           await milliseconds(() => writeImage(ctx, { image, device: medium, verify: false })),

@@ -5,6 +5,7 @@ import { buildProgram, milliseconds, output } from "./program.ts";
 
 /** What an agent that waits for jobs has settled to. */
 const IDLE_MS = 10_000;
+const IDLE_QUICK_MS = 3_000;
 
 interface Started {
   child: Deno.ChildProcess;
@@ -132,7 +133,7 @@ export async function bench({ quick, program }: BenchRun): Promise<Figure[]> {
       await stop(later.child);
     }
     const idle = await start(parts);
-    await new Promise((resolve) => setTimeout(resolve, IDLE_MS));
+    await new Promise((resolve) => setTimeout(resolve, quick ? IDLE_QUICK_MS : IDLE_MS));
     const { rss, pss } = await memory(idle.child.pid);
     await stop(idle.child);
     return [

@@ -17,9 +17,10 @@ export async function bench(run: BenchRun): Promise<Figure[]> {
 
 /** What is done once after the start is no part of idling. */
 const SETTLE_MS = 10_000;
+const SETTLE_QUICK_MS = 5_000;
 
 function idleSeconds({ quick }: BenchRun): number {
-  return quick ? 20 : 180;
+  return quick ? 15 : 120;
 }
 
 /** An agent that has nothing to do. */
@@ -28,7 +29,7 @@ async function idleAgent(run: BenchRun): Promise<Figure[]> {
   await using lab = await startBenchLab({ program, config: { polling_interval: 10 } });
   const { sandbox } = lab.served;
   await lab.ready();
-  await sleep(SETTLE_MS);
+  await sleep(run.quick ? SETTLE_QUICK_MS : SETTLE_MS);
   const before = sandbox.requestCount;
   await sleep(idleSeconds(run) * 1000);
   const perMinute = (sandbox.requestCount - before) * 60 / idleSeconds(run);
@@ -51,7 +52,7 @@ async function idleHost(run: BenchRun): Promise<Figure[]> {
   await using lab = await startBenchLab({ program, agents, config: { polling_interval: 10 } });
   const { sandbox } = lab.served;
   await sandbox.waitFor(() => lab.agentIds.every((id) => sandbox.agent(id)?.state === "waiting"));
-  await sleep(SETTLE_MS);
+  await sleep(run.quick ? SETTLE_QUICK_MS : SETTLE_MS);
   const [requests, cpu] = [sandbox.requestCount, await lab.cpuSeconds()];
   await sleep(seconds * 1000);
   const perMinute = (sandbox.requestCount - requests) * 60 / seconds / agents;
@@ -126,7 +127,7 @@ const CHATTY_LINES = 10;
  */
 async function chattyJobs({ quick, program }: BenchRun): Promise<Figure[]> {
   const agents = 30;
-  const seconds = quick ? 15 : 600;
+  const seconds = quick ? 8 : 300;
   // bash has both the time and a way to wait without starting a program, of which there would be 600 a second.
   const print = `exec 9<> <(:)
     piece=$(yes 'a line of output as long as lines of output usually are' | head -c ${

@@ -70,7 +70,7 @@ function slowDown({ served: { sandbox } }: BenchLab): void {
     if (request.method !== "POST" || !request.url.includes("/log/")) return undefined;
     const { byteLength } = await request.clone().arrayBuffer();
     free = Math.max(free, performance.now()) + byteLength / BYTES_PER_SECOND * 1000;
-    await new Promise((resolve) => setTimeout(resolve, free - performance.now()));
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, free - performance.now())));
     return undefined;
   });
 }
