@@ -160,6 +160,26 @@ Deno.test("a broken configuration is in log, health, status and page, and its ag
   await lab.until(async () => (await lab.get("/healthz")).status === 200, "all is well again");
 });
 
+Deno.test("each agent of a process has the token of its own token_file", async () => {
+  await using lab = await HostLab.open({ tokens: true });
+  lab.sandbox.addRefreshToken("good");
+  for (const [name, token] of [["a", "good"], ["b", "wrong"]] as const) {
+    const token_file = join(lab.folder, `token-${name}`);
+    await Deno.writeTextFile(token_file, JSON.stringify({ refresh_token: token }));
+    await lab.configure(name, { token_file });
+  }
+  lab.start();
+  await lab.waiting("a");
+  await lab.go("a");
+  const job = lab.submit("a");
+  await lab.complete(job);
+  await lab.until(
+    () => /\[b-\S+\] .*refresh token/.test(lab.process.output()),
+    "b says that its token is refused",
+  );
+  assertEquals(lab.sandbox.agent(lab.id("b")), undefined);
+});
+
 Deno.test("a restart of one agent is carried out inside; the others and their jobs do not notice", async () => {
   await using lab = await HostLab.open();
   await lab.configure("a");

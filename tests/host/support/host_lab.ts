@@ -1,6 +1,6 @@
 /** A sandbox, a folder of configurations, and the real program that runs the agents in it. */
 import { join } from "node:path";
-import { type ServedSandbox, serveSandbox } from "../../../lib/sandbox/serve.ts";
+import { type ServedSandbox, type ServeOptions, serveSandbox } from "../../../lib/sandbox/serve.ts";
 import type { Sandbox } from "../../../lib/sandbox/sandbox.ts";
 import { type AgentProcess, startProgram } from "../../support/agent_process.ts";
 import { freePort } from "../../support/free_port.ts";
@@ -28,16 +28,16 @@ export class HostLab implements AsyncDisposable {
   readonly #started: AgentProcess[] = [];
   #process: AgentProcess | undefined;
 
-  private constructor(folder: string, port: number) {
+  private constructor(folder: string, port: number, sandbox: ServeOptions) {
     this.folder = folder;
     this.configs = join(folder, "etc");
-    this.served = serveSandbox();
+    this.served = serveSandbox(sandbox);
     this.port = port;
   }
 
-  static async open(): Promise<HostLab> {
+  static async open(sandbox: ServeOptions = {}): Promise<HostLab> {
     const folder = await Deno.makeTempDir({ prefix: "host-" });
-    const lab = new HostLab(folder, await freePort());
+    const lab = new HostLab(folder, await freePort(), sandbox);
     await Deno.mkdir(lab.configs);
     return lab;
   }
