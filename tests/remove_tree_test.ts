@@ -63,10 +63,11 @@ Deno.test("what is mounted below many folders is not removed with them", {
 Deno.test(`a job that leaves ${DEPTH} folders in one another takes nothing down, now or at the next start`, async () => {
   await using lab = await Lab.open({
     config: {
-      test_command: `perl -e '${NEST}'; mkdir artifacts; cd artifacts; perl -e '${NEST}'`,
+      test_command: "grep -q nested testflinger.json || exit 0; " +
+        `perl -e '${NEST}'; mkdir artifacts; cd artifacts; perl -e '${NEST}'`,
     },
   });
-  const jobId = await lab.run({ test_data: { a: 1 } });
+  const jobId = await lab.run({ name: "nested", test_data: { a: 1 } });
   assertEquals(lab.statuses(jobId), { test: 0 });
   const kept = join(lab.config.results_basedir, "agent-agent-1", "jobs", jobId);
   await lab.eventually(async () => !await isThere(kept), "what was kept of the job is removed");

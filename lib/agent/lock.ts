@@ -46,7 +46,7 @@ export function takeLock(options: LockOptions): LockResult {
   if (!own.held) return { held: false, path: ownPath, owner: own.owner };
   const shared = takeShared(sharedPath, options);
   if (shared !== undefined && !shared.held) {
-    own.file.close();
+    letGo(own.file);
     return { held: false, path: sharedPath, owner: shared.owner };
   }
   let [ownFile, sharedFile] = [own.file, shared?.file];
@@ -64,15 +64,15 @@ export function takeLock(options: LockOptions): LockResult {
         // As long as it is locked: later it may be another one's. Files of agents that are no more
         // would pile up in a folder that each look at all agents reads.
         if (isAt(sharedPath, sharedFile)) removeQuietly(sharedPath);
-        sharedFile.close();
+        letGo(sharedFile);
       }
-      ownFile.close();
+      letGo(ownFile);
     },
   };
 }
 
 function replaced(before: Deno.FsFile, after: Deno.FsFile): Deno.FsFile {
-  before.close();
+  letGo(before);
   return after;
 }
 
@@ -94,8 +94,14 @@ function takeShared(path: string, { log, uid = Deno.uid() ?? 0 }: LockOptions): 
     if (!shared.held) return shared;
     // Whoever had it may have removed it since it was opened: then it keeps nobody out.
     if (isAt(path, shared.file) || tries >= MOST_TRIES) return shared;
-    shared.file.close();
+    letGo(shared.file);
   }
+}
+
+/** A program that is just being started has the open file for a moment, too: closing it alone is not enough. */
+function letGo(file: Deno.FsFile): void {
+  file.unlockSync();
+  file.close();
 }
 
 /** Whether this very file has the name. */

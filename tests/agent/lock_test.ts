@@ -146,3 +146,24 @@ Deno.test("however many agents take and release a lock at the same time, only on
     assertEquals(Number(new TextDecoder().decode(stdout)) > 0, true);
   }
 });
+
+Deno.test("a lock that was released can be taken at once, whatever programs are started meanwhile", async () => {
+  await using folders = await places();
+  // In another thread: in this one nothing happens until a program has been started.
+  const source = `for (let n = 0; n < 150; n++) {
+    await new Deno.Command("true", { stdin: "null", stdout: "null", stderr: "null" }).output();
+  }
+  self.postMessage("started");`;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const worker = new Worker(url, { type: "module" });
+  let isOver = false;
+  const over = new Promise<void>((resolve) => worker.onmessage = () => resolve())
+    .then(() => void (isOver = true));
+  while (!isOver) {
+    for (let n = 0; n < 50; n++) held(take(folders).result).release();
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  await over;
+  worker.terminate();
+  URL.revokeObjectURL(url);
+});

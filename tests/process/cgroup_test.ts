@@ -73,6 +73,11 @@ class Fixture implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.group.end({ graceMs: 0, clock: systemClock });
     for (const command of this.#commands) command[Symbol.dispose]();
+    // Their keepers put a last file there.
+    for (const keeper of Deno.readDirSync(this.#folder.path)) {
+      const eof = this.#folder.at(keeper.name, "eof");
+      await until("a keeper has ended", () => Deno.lstat(eof).then(() => true, () => false));
+    }
     await this.#folder[Symbol.asyncDispose]();
   }
 }
