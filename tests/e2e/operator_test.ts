@@ -80,6 +80,14 @@ Deno.test("a job with an attachment, a secret and an artifact; page, metrics, ch
   assertMatch(html, /^200\s+<!doctype html>/i);
   assertStringIncludes(html, jobId);
 
+  // As docs/operations.md has it: the process says what it is, its version and its configuration.
+  const ps = await new Deno.Command("ps", { args: ["-o", "args=", "-C", "testflinger-agent"] })
+    .output();
+  assertMatch(
+    new TextDecoder().decode(ps.stdout),
+    new RegExp(`^/\\S+/${VERSION}-\\S+/testflinger-agent .* -c ${file}( |$)`, "m"),
+  );
+
   assertMatch((await run(["check", file])).output, /0 mistakes, 0 warnings\n/);
   const doctor = await run(["doctor", "-c", file, ...token]);
   assertEquals(doctor.code, 0, doctor.output);
