@@ -97,14 +97,17 @@ Deno.test("the generation can be asked for before anything is posted", async () 
 
 Deno.test("a current server that has forgotten one job is no legacy server: the log of another goes the right way", async () => {
   await using server = changing();
-  Object.assign(server.now, { fragments: unknownJob, probe: invalid });
+  // It looks at the body first, or at the job.
+  for (const probe of [invalid, unknownJob]) {
+    using asking = connect(server);
+    for (const answer of [unknownJob, notFound]) {
+      Object.assign(server.now, { fragments: answer, probe });
+      assertFalse(isFinal(failed(await asking.client.postLog(JOB_ID, "output", fragment))));
+      assertEquals(asking.client.generation, "current");
+    }
+  }
   using link = connect(server);
   const { client } = link;
-  for (const answer of [unknownJob, notFound]) {
-    server.now.fragments = answer;
-    assertFalse(isFinal(failed(await client.postLog(JOB_ID, "output", fragment))));
-    assertEquals(client.generation, "current");
-  }
   server.paths();
   server.now.fragments = () => "OK";
   succeeded(await client.postLog(JOB_ID, "output", fragment));
