@@ -1,6 +1,6 @@
 /** Brings one log of a job to the server: in order, piece by piece, and no piece twice. */
 import { type Answer, isFinal } from "../server/api.ts";
-import { LogText } from "../server/log_text.ts";
+import { LogText, type TextMemory, textMemory } from "../server/log_text.ts";
 import type { Phase } from "../phases.ts";
 import { cutAtEnd } from "../bytes.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
@@ -33,6 +33,8 @@ export class LogLane {
   #hasComplained = false;
   /** The piece behind the one that is on its way, which is made ready and announced meanwhile. */
   #ahead: Promise<ReadyPiece | undefined> | undefined;
+  /** Of pieces that were made ready ahead and have arrived. */
+  #memory: TextMemory | undefined;
 
   /** @param whatIsThere is awaited before the first piece leaves. */
   constructor(delivery: Delivery, log: LogName, whatIsThere: () => Promise<void>) {
@@ -87,8 +89,10 @@ export class LogLane {
     this.#lastPhase = piece.phase;
     const text = ready?.text ?? new LogText(await outbox.readLog(log, piece.from, piece.to));
     let outcome: Answer<void>;
+    let tries = 0;
     try {
       outcome = await this.#delivery.persist(async (): Promise<Answer<void>> => {
+        tries++;
         if (piece.number <= this.#doubtfulTo) {
           const looked = await this.#hasArrived(piece);
           if (!looked.ok) return looked;
@@ -110,6 +114,9 @@ export class LogLane {
     }
     if (outcome.ok) {
       outbox.append({ t: "fragment_settled", log, how: "delivered" });
+      // As long as there is more to be made ready, and nobody can have it but who has answered.
+      const isFree = tries === 1 && this.#state.inFlight !== undefined;
+      this.#memory = isFree ? text.memory : undefined;
       return;
     }
     const { message } = outcome;
@@ -140,7 +147,9 @@ export class LogLane {
     if (this.#state.ahead !== undefined) return undefined; // An earlier process has announced it.
     const { end } = regionAt(this.#state, from, outbox.length(this.#log));
     if (end < from + LARGEST_FRAGMENT_BYTES) return undefined;
-    const ready = await this.#makeReady(from);
+    const memory = this.#memory ?? textMemory(LARGEST_FRAGMENT_BYTES);
+    this.#memory = undefined;
+    const ready = await this.#makeReady(from, memory);
     if (server.generation === "current") ready.text.prepareJson();
     // It is under way still: that is settled when this is done.
     await this.#writeDown("fragment_ahead", ready);
@@ -148,14 +157,14 @@ export class LogLane {
   }
 
   /** The piece that begins at `from`, as large as can be. */
-  async #makeReady(from: number): Promise<ReadyPiece> {
+  async #makeReady(from: number, memory?: TextMemory): Promise<ReadyPiece> {
     const { outbox } = this.#delivery;
     const { phase, end } = regionAt(this.#state, from, outbox.length(this.#log));
     const most = Math.min(end, from + LARGEST_FRAGMENT_BYTES);
-    const bytes = await outbox.readLog(this.#log, from, most);
-    if (most === end) return { from, to: end, phase, text: new LogText(bytes) };
+    const bytes = await outbox.readLog(this.#log, from, most, memory?.utf8);
+    if (most === end) return { from, to: end, phase, text: new LogText(bytes, memory) };
     const whole = bytes.subarray(0, bytes.length - cutAtEnd(bytes));
-    return { from, to: from + whole.length, phase, text: new LogText(whole) };
+    return { from, to: from + whole.length, phase, text: new LogText(whole, memory) };
   }
 
   async #writeDown(t: "fragment" | "fragment_ahead", piece: ReadyPiece): Promise<void> {

@@ -349,8 +349,18 @@ export class Outbox implements Disposable {
     }
   }
 
-  /** Reads bytes `from` to `to` of a log. */
-  async readLog(log: LogName, from: number, to: number): Promise<Uint8Array<ArrayBuffer>> {
+  /**
+   * Reads bytes `from` to `to` of a log.
+   *
+   * @param into where they are put; it has room for all of them.
+   */
+  async readLog(
+    log: LogName,
+    from: number,
+    to: number,
+    into: Uint8Array<ArrayBuffer> = new Uint8Array(to - from),
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    const bytes = into.subarray(0, to - from);
     let opened: Deno.FsFile;
     try {
       opened = Deno.openSync(join(this.folder, log), { read: true });
@@ -360,13 +370,13 @@ export class Outbox implements Disposable {
       if (!isGone(error) || file === undefined) throw error;
       const read = tail.then(() => {
         this.#logs[log].isAtEnd = false;
-        return readPart(file, from, to);
+        return readPart(file, from, bytes);
       });
       this.#logs[log].tail = read.then(() => {}, () => {});
       return await read;
     }
     using file = opened;
-    return await readPart(file, from, to);
+    return await readPart(file, from, bytes);
   }
 
   /** Resolves when a power cut can no longer take what has been written so far. */
@@ -478,13 +488,13 @@ function emptyLog(): LogFile {
   };
 }
 
+/** Fills `bytes` from a place in a file. @returns as much of them as there was. */
 async function readPart(
   file: Deno.FsFile,
   from: number,
-  to: number,
+  bytes: Uint8Array<ArrayBuffer>,
 ): Promise<Uint8Array<ArrayBuffer>> {
   file.seekSync(from, Deno.SeekMode.Start);
-  const bytes = new Uint8Array(to - from);
   let filled = 0;
   while (filled < bytes.length) {
     const read = await file.read(bytes.subarray(filled));

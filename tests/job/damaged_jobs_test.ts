@@ -133,7 +133,7 @@ for (const [what, kept] of Object.entries({ "the last entry": 4, "all entries of
     lab.start();
     await lab.complete(left.jobId);
     assertEquals(printed(lab, left), wholeLog(left));
-    assertStringIncludes(lab.logged("error").join("\n"), "look for a failing disk");
+    assertStringIncludes(lab.logged("error").join("\n"), "check the disk for errors");
   });
 }
 

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { LogText } from "../../lib/server/log_text.ts";
+import { LogText, textMemory } from "../../lib/server/log_text.ts";
 
 function roundTrip(text: string): unknown {
   const json = new LogText(new TextEncoder().encode(text)).jsonWith({ a: 1 }, "text");
@@ -30,4 +30,24 @@ Deno.test("a text can be had again, with another head and without touching what 
     { n: 1, text: "Grüße\n" },
     { n: 22, text: "Grüße\n" },
   ]);
+});
+
+Deno.test("texts that share memory one after the other are each as they were, however much is escaped", () => {
+  const memory = textMemory(1000);
+  for (const text of ["Grüße\n".repeat(100), "\x01".repeat(1000), "short"]) {
+    const { written } = new TextEncoder().encodeInto(text, memory.utf8);
+    const piece = new LogText(memory.utf8.subarray(0, written), memory);
+    const [first, again] = [1, 2].map((n) => piece.jsonWith({ n }, "text"));
+    for (const [n, body] of [[1, first], [2, again]] as const) {
+      assertEquals(JSON.parse(new TextDecoder().decode(body)), { n, text });
+    }
+  }
+});
+
+Deno.test("a text of many steps is cut nowhere that can be seen", () => {
+  for (const shift of [0, 1, 2, 3]) {
+    const text = "x".repeat(shift) + "𝄞☃ü\n".repeat(50_000);
+    const json = new LogText(new TextEncoder().encode(text)).jsonWith({ a: 1 }, "text");
+    assertEquals(JSON.parse(new TextDecoder().decode(json)).text === text, true);
+  }
 });
