@@ -15,6 +15,16 @@ const unitOf = (agent: string) => `testflinger-agent@${agent}.service`;
 /** Starts what nothing but its control group gives away. */
 const HIDING = "(env -i setsid sh -c 'ulimit -w 7; exec sleep 4712' >/dev/null 2>&1 &)";
 
+const OPERATIONS = await Deno.readTextFile(join(ROOT, "docs/operations.md"));
+
+/** The commands of docs/operations.md that move agents by hand, with other units where these are named. */
+function documentedMove({ from = "", to = "" }): string {
+  const [, commands = ""] = /^```sh\n(from=[^]*?)^```$/m.exec(OPERATIONS) ?? [];
+  return commands
+    .replace(/^from=.*$/m, (line) => from === "" ? line : `from=${from}`)
+    .replace(/^to=.*$/m, (line) => to === "" ? line : `to=${to}`);
+}
+
 const reason = await whyNoSystemd();
 
 Deno.test({
@@ -114,6 +124,8 @@ Deno.test({
       assertEquals(refused.code, 1);
       assertStringIncludes(refused.stderr, "move /etc/testflinger-agent/c.conf to ");
       await systemd.sure("rm", "/etc/testflinger-agent/c.conf");
+      const unit = `/etc/systemd/system/${HOST}`;
+      await systemd.sure("cp", unit, "/tmp/unit");
       const back = await systemd.sure(...install, "--per-agent");
       assertMatch(
         back,
@@ -124,7 +136,17 @@ Deno.test({
         return /\na +test .*\nb +waiting /.test(stdout);
       });
       assertEquals(sandbox.state(job), "test");
-      await systemd.sure(...install, "--config-dir", "/etc/testflinger-agent");
+      // Again, as it is documented for hosts where a package has brought both kinds of units; and back.
+      await systemd.sure("cp", "/tmp/unit", unit);
+      const agents = `"${unitOf("a")} ${unitOf("b")}"`;
+      for (const [from, to] of [["", ""], [HOST, agents], ["", ""]]) {
+        await systemd.sure("sh", "-ec", documentedMove({ from, to }));
+        await until("both are there again", async () => {
+          const { stdout } = await status();
+          return /\na +test .*\nb +waiting /.test(stdout);
+        });
+      }
+      assertEquals((await systemd.unit(HOST)).ActiveState, "active");
       assertEquals(sandbox.state(job), "test");
       assertMatch(await groupOfHiding(), /\/testflinger-agent@a\.service\/job-a-/);
       await systemd.sure("touch", "/tmp/go");
