@@ -251,6 +251,19 @@ Deno.test("the page of an agent that does nothing says so, and why", () =>
     assertStringIncludes(text, "None yet.");
   }));
 
+Deno.test("what a job has just printed is no backlog, unless it is much or the server is away", () =>
+  withHealth(async ({ url, emit }) => {
+    const isSaid = async () => (await get(`${url}/`)).text.includes("Not delivered yet");
+    emit({ type: "contact", ok: true, message: "" });
+    emit({ type: "undelivered", bytes: 340, fragments: 1, jobs: 0 });
+    assertEquals(await isSaid(), false);
+    emit({ type: "undelivered", bytes: 100_000, fragments: 5, jobs: 0 });
+    assertEquals(await isSaid(), true);
+    emit({ type: "undelivered", bytes: 340, fragments: 1, jobs: 0 });
+    emit({ type: "contact", ok: false, message: "refused" });
+    assertEquals(await isSaid(), true);
+  }));
+
 const HOSTILE =
   `</pre></title><script>alert(1)</script><img src=x onerror="alert(1)">'"&\x1b[2J\u202e`;
 

@@ -202,11 +202,19 @@ function renderNotices(status: AgentStatus): Markup {
         show(server.turned_away),
     )
   }${
-    undelivered.bytes === 0 && undelivered.jobs === 0 ? NOTHING : notice(
+    !isBacklog(status) ? NOTHING : notice(
       "warn",
       `Not delivered yet: ${backlog(undelivered)}. It is kept on disk and delivered by itself.`,
     )
   }`;
+}
+
+/** More than a job prints while a post is on its way. */
+const LARGE_BACKLOG_BYTES = 64 * 1024;
+
+/** Whether more waits to be delivered than what a running job has just printed. */
+function isBacklog({ server, undelivered: { bytes, jobs } }: AgentStatus): boolean {
+  return jobs > 0 || bytes >= (server.reachable === false ? 1 : LARGE_BACKLOG_BYTES);
 }
 
 function renderJob({ status, queues, jobPage }: AgentPageContent, now: number): Markup {
