@@ -33,8 +33,8 @@ export class LogLane {
   #hasComplained = false;
   /** The piece behind the one that is on its way, which is made ready and announced meanwhile. */
   #ahead: Promise<ReadyPiece | undefined> | undefined;
-  /** Of pieces that were made ready ahead and have arrived. */
-  #memory: TextMemory | undefined;
+  /** Of large pieces that have arrived, for the next ones. */
+  #memories: TextMemory[] = [];
 
   /** @param whatIsThere is awaited before the first piece leaves. */
   constructor(delivery: Delivery, log: LogName, whatIsThere: () => Promise<void>) {
@@ -114,9 +114,8 @@ export class LogLane {
     }
     if (outcome.ok) {
       outbox.append({ t: "fragment_settled", log, how: "delivered" });
-      // As long as there is more to be made ready, and nobody can have it but who has answered.
-      const isFree = tries === 1 && this.#state.inFlight !== undefined;
-      this.#memory = isFree ? text.memory : undefined;
+      // Of a try that has failed some may still be on its way.
+      if (tries === 1 && text.memory !== undefined) this.#memories.push(text.memory);
       return;
     }
     const { message } = outcome;
@@ -147,9 +146,7 @@ export class LogLane {
     if (this.#state.ahead !== undefined) return undefined; // An earlier process has announced it.
     const { end } = regionAt(this.#state, from, outbox.length(this.#log));
     if (end < from + LARGEST_FRAGMENT_BYTES) return undefined;
-    const memory = this.#memory ?? textMemory(LARGEST_FRAGMENT_BYTES);
-    this.#memory = undefined;
-    const ready = await this.#makeReady(from, memory);
+    const ready = await this.#makeReady(from);
     if (server.generation === "current") ready.text.prepareJson();
     // It is under way still: that is settled when this is done.
     await this.#writeDown("fragment_ahead", ready);
@@ -157,10 +154,13 @@ export class LogLane {
   }
 
   /** The piece that begins at `from`, as large as can be. */
-  async #makeReady(from: number, memory?: TextMemory): Promise<ReadyPiece> {
+  async #makeReady(from: number): Promise<ReadyPiece> {
     const { outbox } = this.#delivery;
     const { phase, end } = regionAt(this.#state, from, outbox.length(this.#log));
     const most = Math.min(end, from + LARGEST_FRAGMENT_BYTES);
+    const isLarge = most - from >= FULL_FRAGMENT_BYTES;
+    if (!isLarge) this.#memories = [];
+    const memory = isLarge ? this.#memories.pop() ?? textMemory(LARGEST_FRAGMENT_BYTES) : undefined;
     const bytes = await outbox.readLog(this.#log, from, most, memory?.utf8);
     if (most === end) return { from, to: end, phase, text: new LogText(bytes, memory) };
     const whole = bytes.subarray(0, bytes.length - cutAtEnd(bytes));
