@@ -245,7 +245,8 @@ Deno.test("who leaves the block of a running command ends it, and spares what an
     ended = group;
     await group.exit;
   }
-  assertEquals(await members(ended), ["sleep"]);
+  // It may not have become one yet.
+  await until("it sleeps", async () => `${await members(ended)}` === "sleep");
   await ended.end({ graceMs: 0, clock: systemClock });
 });
 

@@ -206,12 +206,13 @@ Deno.test("a program of which the first thread has ended is found by its mark", 
 Deno.test("a program that goes into another session, starts itself again and ends, without end, is ended", async () => {
   const again = 'while (1) { exit if fork; setsid(); $SIG{TERM} = "IGNORE"; %ENV = (); }';
   await using left = await leftBy(`setsid perl -e 'use POSIX; ${again}' &`);
-  const { fleeting, left: alive } = await endSurvivors({
+  const { ended, fleeting, left: alive } = await endSurvivors({
     ...left.mark,
     graceMs: 0,
     clock: systemClock,
   });
-  assert(fleeting > 0);
+  // On a machine under load one of them may live long enough to be looked at.
+  assert(ended.length + fleeting > 0);
   assertEquals(alive, []);
   assertEquals(await killNewest(left.mark.mark!, 200), 0);
 });
