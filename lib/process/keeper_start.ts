@@ -3,7 +3,7 @@
  * control group, a wait of the kernel's. So it can be done ahead: the command is then ready but for its last
  * step, and takes that when it is told to.
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { systemClock } from "../clock.ts";
 import { exists } from "../exists.ts";
 import { messageOf } from "../message.ts";
@@ -164,7 +164,12 @@ export async function makeReady(
     }).spawn();
     return { ready: true, command: new ReadyCommand(keeper, argv, options) };
   } catch (error) {
-    return { ready: false, message: `Cannot start ${argv[0]}: ${messageOf(error)}` };
+    // The runtime puts what it was doing behind the reason.
+    const reason = messageOf(error).replace(/: (mkdir|open|write)\b.*$/, "");
+    const why = exists(join(folder, "never"))
+      ? messageOf(error)
+      : `nothing can be kept in ${dirname(folder)}: ${reason}`;
+    return { ready: false, message: `Cannot start ${argv[0]}: ${why}` };
   }
 }
 
