@@ -90,7 +90,7 @@ Deno.test({
       assertEquals(await versionOf(), `testflinger-agent ${VERSION}`);
       assertMatch((await run(["id", "-un", user])).stdout, new RegExp(`^${user}\n`));
       const installed = "/etc/testflinger-agent/real/testflinger-agent.conf";
-      assertEquals(((await Deno.stat(own.path(installed))).mode ?? 0) & 0o777, 0o640);
+      assertEquals(await own.sure("stat", "-c", "%a", installed), "640\n");
       // Where man and the shells look.
       const share = [
         "man/man1/testflinger-agent.1",
@@ -99,21 +99,19 @@ Deno.test({
         "fish/vendor_completions.d/testflinger-agent.fish",
       ].map((name) => join(prefix, "share", name));
       for (const path of share) {
-        assertStringIncludes(await Deno.readTextFile(own.path(path)), "testflinger", path);
-        assertEquals(((await Deno.stat(own.path(path))).mode ?? 0) & 0o777, 0o644);
+        assertStringIncludes(await own.sure("cat", path), "testflinger", path);
+        assertEquals(await own.sure("stat", "-c", "%a", path), "644\n");
       }
       // It was unpacked as the user that agents run as, for their first start.
       const cache = "/var/cache/testflinger-agent";
       const owner = (await run(["stat", "-c", "%U", cache])).stdout.trim();
       assertEquals(owner, user);
       // Also after an installation for another user, who could have put something else there.
-      await Deno.mkdir(own.path(`${cache}/theirs`));
-      for (const path of [cache, `${cache}/theirs`]) {
-        await Deno.chown(own.path(path), NOBODY, NOBODY);
-      }
+      await own.sure("mkdir", `${cache}/theirs`);
+      await own.sure("chown", "-R", `${NOBODY}:${NOBODY}`, cache);
       assertEquals((await install("--version", VERSION)).stderr, "");
       assertEquals((await run(["stat", "-c", "%U", cache])).stdout.trim(), user);
-      assertEquals(await exists(own.path(`${cache}/theirs`)), false);
+      assertEquals(await own.has(`${cache}/theirs`), false);
       // Again.
       const again = await install("--version", VERSION, "--agent", "real", "--config", config);
       assertEquals([again.code, again.stdout], [0, fresh.stdout]);
@@ -148,7 +146,7 @@ Deno.test({
       assertStringIncludes(upgrade.stdout, "systemctl reload 'testflinger-agent*'");
       assertEquals(await versionOf(), `testflinger-agent ${NEXT_VERSION}`);
       first.kill("SIGUSR1");
-      await Deno.writeTextFile(own.path(goOn), "");
+      await own.sure("touch", goOn);
       assertEquals((await ended(first)).code, 1);
       assertEquals(sandbox.sandbox.state(jobId), "complete");
       assertStringIncludes(sandbox.sandbox.log(jobId, "output"), "undisturbed");
@@ -170,12 +168,12 @@ Deno.test({
       assertEquals(await versionOf(), `testflinger-agent ${VERSION}`);
       const uninstall = ["sh", join(folder, "install.sh"), "--prefix", prefix, "--user", user];
       assertEquals((await run([...uninstall, "--uninstall"])).code, 0);
-      assertEquals(await exists(own.path(program)), false);
-      for (const path of share) assertEquals(await exists(own.path(path)), false, path);
-      assertEquals(await exists(own.path(installed)), true);
-      assertEquals(await exists(own.path(home)), true);
+      assertEquals(await own.has(program), false);
+      for (const path of share) assertEquals(await own.has(path), false, path);
+      assertEquals(await own.has(installed), true);
+      assertEquals(await own.has(home), true);
       assertEquals((await run([...uninstall, "--uninstall", "--purge"])).code, 0);
-      for (const path of TAKEN) assertEquals(await exists(own.path(path)), false, path);
+      for (const path of TAKEN) assertEquals(await own.has(path), false, path);
       assertEquals((await run(["id", user])).code, 1);
     } finally {
       for (const agent of agents) {

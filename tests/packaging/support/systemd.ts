@@ -65,9 +65,16 @@ export class OwnRoot implements AsyncDisposable {
     return ["nsenter", "-t", `${this.#holder.pid}`, "-m", "-r", "-w", ...argv];
   }
 
-  /** Where a file of that root is to be found from here. */
-  path(path: string): string {
-    return `/proc/${this.#holder.pid}/root${path}`;
+  /** Runs a command there that has to succeed; its output. The runtime itself may look into no other root. */
+  async sure(...argv: string[]): Promise<string> {
+    const { code, stdout, stderr } = await ended(start(this.entering(argv)));
+    assertEquals(code, 0, `${argv.join(" ")}: ${stderr}`);
+    return stdout;
+  }
+
+  /** Whether there is something of this name there. */
+  async has(path: string): Promise<boolean> {
+    return (await ended(start(this.entering(["test", "-e", path])))).code === 0;
   }
 
   async [Symbol.asyncDispose]() {
