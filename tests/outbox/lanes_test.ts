@@ -167,6 +167,11 @@ Deno.test("a state that had to wait is not posted over a cancellation", async ()
   const jobId = lab.submit({ provision_data: { url: "x" }, test_data: { a: 1 } });
   lab.start();
   await ran(lab, "provisioning");
+  // What is posted from now on had to wait.
+  await lab.eventually(
+    () => lab.logged("warning").some((line) => line.includes("The server cannot be reached")),
+    "the agent knows of the outage",
+  );
   lab.sandbox.cancel(jobId);
   const before = statesIn(posted).length;
   isBusy = false;
