@@ -1,5 +1,11 @@
 /** Contents of the files that create a user at an image's first boot. */
-import { stringify } from "yaml";
+import { parse, stringify } from "yaml";
+import anotherUser from "./templates/another-user.yaml" with { type: "text" };
+import coreCloud from "./templates/core-cloud.cfg" with { type: "text" };
+import coreUser from "./templates/core-user.yaml" with { type: "text" };
+import defaultUser from "./templates/default-user.yaml" with { type: "text" };
+import desktopUser from "./templates/desktop-user.yaml" with { type: "text" };
+import iotUser from "./templates/iot-user.yaml" with { type: "text" };
 import oemConfigService from "./templates/oem-config.service" with { type: "text" };
 import preseedTemplate from "./templates/preseed.cfg" with { type: "text" };
 
@@ -14,71 +20,33 @@ export interface Login {
 /** The user that Ubuntu's images create by themselves. */
 const DEFAULT_USER = "ubuntu";
 
-const SUDO_RULE = "ALL=(ALL) NOPASSWD:ALL";
-
-/** What the default user of Ubuntu's own images may use. */
-const GROUPS = [
-  "adm",
-  "dialout",
-  "cdrom",
-  "floppy",
-  "sudo",
-  "audio",
-  "dip",
-  "video",
-  "plugdev",
-  "lxd",
-  "netdev",
-  "render",
-];
-
 /** cloud-init does its work once for each instance id. */
 export const META_DATA = stringify({ "instance-id": "testflinger" });
 
 /** User data for images whose cloud-init creates a default user. */
 export function classicUserData(login: Login): string {
-  if (login.user !== DEFAULT_USER) return cloudConfig(withUsers(login, ["default", person(login)]));
-  return cloudConfig({
-    password: login.password,
-    chpasswd: { expire: false },
-    ssh_pwauth: true,
-    ...authorized(login),
-  });
+  return userData(login.user === DEFAULT_USER ? defaultUser : anotherUser, login);
 }
 
 /** User data for IoT images, which have no default user. */
 export function iotUserData(login: Login): string {
-  return cloudConfig(withUsers(login, [{ ...person(login), uid: 1000 }]));
+  return userData(iotUser, login);
 }
 
 /** User data for desktops whose first boot is cloud-init's business. */
 export function desktopUserData(login: Login): string {
-  return cloudConfig({
-    ...withUsers(login, [person(login)]),
-    packages: ["openssh-server"],
-    write_files: [{
-      path: "/etc/gdm3/custom.conf",
-      content: `[daemon]\nAutomaticLoginEnable=true\nAutomaticLogin=${login.user}\n`,
-    }],
-  });
+  return userData(desktopUser, login);
 }
 
 /** Configuration of cloud-init for Ubuntu Core 20 and later, data source included. */
 export function coreCloudConfig(login: Login): string {
-  return stringify({
-    datasource_list: ["NoCloud", "None"],
-    datasource: {
-      NoCloud: {
-        "user-data": cloudConfig({ users: [person(login)], ssh_pwauth: true }),
-        "meta-data": META_DATA,
-      },
-    },
-  });
+  const values = { "@USER_DATA@": userData(coreUser, login), "@META_DATA@": META_DATA };
+  return stringify(filled(parse(coreCloud), { ...values, "@KEYS@": [] }));
 }
 
 /** A sudoers file that asks the user for nothing. */
 export function sudoers({ user }: Login): string {
-  return `${user.replaceAll("@", "\\@")} ${SUDO_RULE}\n`;
+  return `${user.replaceAll("@", "\\@")} ALL=(ALL) NOPASSWD:ALL\n`;
 }
 
 /** Unit that answers the questions of a desktop's first boot from /preseed.cfg. */
@@ -86,35 +54,39 @@ export const OEM_CONFIG_SERVICE: string = oemConfigService;
 
 /** Answers to the questions of a desktop's first boot. */
 export function preseed({ user, password }: Login): string {
-  const values: Readonly<Record<string, string>> = { "@USER@": user, "@PASSWORD@": password };
-  return preseedTemplate.replaceAll(/@[A-Z]+@/g, (mark) => values[mark] ?? mark);
+  return withValues(preseedTemplate, { "@USER@": user, "@PASSWORD@": password });
 }
 
-function cloudConfig(content: Record<string, unknown>): string {
-  return `#cloud-config\n${stringify(content, { lineWidth: 0 })}`;
+/** What stands for a mark in a template. A list of nothing but `@KEYS@` is that list. */
+interface Values {
+  readonly [mark: string]: string | readonly string[];
+  readonly "@KEYS@": readonly string[];
 }
 
-function withUsers(login: Login, users: readonly unknown[]): Record<string, unknown> {
-  return {
-    users,
-    // Also where the user is there already, when cloud-init leaves it as it is.
-    chpasswd: { expire: false, list: [`${login.user}:${login.password}`] },
-    ssh_pwauth: true,
-  };
+/** The values are put into what the template says, not into its text: any of them is just a value. */
+function userData(template: string, { user, password, keys }: Login): string {
+  const values = { "@USER@": user, "@PASSWORD@": password, "@KEYS@": keys };
+  return `#cloud-config\n${stringify(filled(parse(template), values), { lineWidth: 0 })}`;
 }
 
-function person(login: Login): Record<string, unknown> {
-  return {
-    name: login.user,
-    shell: "/bin/bash",
-    groups: GROUPS,
-    sudo: SUDO_RULE,
-    lock_passwd: false,
-    plain_text_passwd: login.password,
-    ...authorized(login),
-  };
+/** A part of a template with its values; a list of keys that there are none of is left out. */
+function filled(part: unknown, values: Values): unknown {
+  if (typeof part === "string") return withValues(part, values);
+  if (Array.isArray(part)) {
+    return part.flatMap((each): unknown[] =>
+      each === "@KEYS@" ? [...values["@KEYS@"]] : [filled(each, values)]
+    );
+  }
+  if (typeof part !== "object" || part === null) return part;
+  const entries = Object.entries(part).map(([key, value]) => [key, filled(value, values)] as const);
+  return Object.fromEntries(
+    entries.filter(([, value]) => !(Array.isArray(value) && value.length === 0)),
+  );
 }
 
-function authorized({ keys }: Login): Record<string, unknown> {
-  return keys.length === 0 ? {} : { ssh_authorized_keys: keys };
+function withValues(text: string, values: Readonly<Record<string, unknown>>): string {
+  return text.replaceAll(/@[A-Z_]+@/g, (mark) => {
+    const value = values[mark];
+    return typeof value === "string" ? value : mark;
+  });
 }
