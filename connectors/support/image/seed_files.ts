@@ -1,7 +1,7 @@
 /** Contents of the files that create a user at an image's first boot. */
 import { parse, stringify } from "yaml";
 import anotherUser from "./templates/another-user.yaml" with { type: "text" };
-import coreCloud from "./templates/core-cloud.cfg" with { type: "text" };
+import coreCloud from "./templates/core-cloud.yaml" with { type: "text" };
 import coreUser from "./templates/core-user.yaml" with { type: "text" };
 import defaultUser from "./templates/default-user.yaml" with { type: "text" };
 import desktopUser from "./templates/desktop-user.yaml" with { type: "text" };
