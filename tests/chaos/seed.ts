@@ -305,11 +305,16 @@ async function settled(sandbox: Sandbox, isDone: () => boolean): Promise<void> {
   await sandbox.waitFor(isDone, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
 }
 
-/** Waits until all agents say that they wait for jobs: SIGTERM then finds them ready to stop in order. */
+/**
+ * Waits until all agents say that they wait for jobs: SIGTERM then finds them ready to stop in order. One that
+ * the server has forgotten registers again when it looks at its record the next time.
+ */
 async function idle(sandbox: Sandbox, agentIds: readonly string[]): Promise<void> {
   const requests = sandbox.requestCount;
   const isIdle = () =>
-    agentIds.every((id) => sandbox.agent(id)?.state === "waiting") &&
+    agentIds.map((id) => sandbox.agent(id)).every((record) =>
+      record?.state === "waiting" && record.queues !== undefined
+    ) &&
     sandbox.requestCount > requests + 2;
   await sandbox.waitFor(isIdle, { signal: AbortSignal.timeout(CALM_MS) }).catch(() => {});
 }
