@@ -712,7 +712,7 @@ ask() { # FILE COMMAND...
 }
 # Not for an image, whose programs may be for another machine.
 if [ -z "$root" ]; then
-  # Of the user of an earlier installation: what is in there is not trusted, and unpacked anew.
+  # It belongs to the user of an earlier installation: it is not trusted, and unpacked again.
   if [ -e "$cache" ]; then
     owner=$(stat -c %u -- "$cache")
     [ "$owner" = 0 ] || [ "$owner" = "$(id -u "$user")" ] || rm -rf -- "$cache"

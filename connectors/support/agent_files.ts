@@ -61,7 +61,7 @@ async function existing(path: string): Promise<Record<string, unknown>> {
     const value: unknown = JSON.parse(await Deno.readTextFile(path));
     return typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : {};
   } catch {
-    // Absent, empty (as the agent makes it), or written by somebody else: start again.
+    // Absent, empty (as the agent makes it), or written by another program: start again.
     return {};
   }
 }

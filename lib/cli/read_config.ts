@@ -114,7 +114,7 @@ export async function connectorMistake(
  * Fills in the commands that the file does not give, for a connector that exists.
  *
  * @param file the configuration file: `connector_config` is looked for next to it.
- * @param given the keys that stand in the file; an empty command there still skips its phase.
+ * @param given the keys that the file has; an empty command there still skips its phase.
  */
 function withConnectorCommands(
   config: AgentConfig,

@@ -42,7 +42,7 @@ export interface JobContext {
 
 /** Why a running phase is ended from outside: the reason of the signal that ends it. */
 export type EndReason =
-  /** Somebody cancelled the job; `seenAt` in monotonic milliseconds. */
+  /** The job was cancelled on the server; `seenAt` in monotonic milliseconds. */
   | { kind: "cancelled"; seenAt: number }
   /** The agent is told to stop; `at` in monotonic milliseconds. */
   | { kind: "stopped"; at: number };

@@ -189,8 +189,6 @@ export class PhaseRunner {
   /**
    * Makes the commands of this phase and of the next ones ready, while something else takes time: that a
    * phase runs, or asking whether the job was cancelled. One that cannot be made ready says so when it is to begin.
-   *
-   * @param isNext nothing of the job runs that could look at the secrets of this phase.
    */
   makeReady(phase: Phase): void {
     const { context: { signals } } = this.#options;

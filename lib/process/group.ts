@@ -102,7 +102,7 @@ ${RUN_WITHOUT_INHERITED}`;
 /**
  * Starts a command.
  *
- * The launcher is /bin/sh: as any shell, it may set `PWD`, and drops from the environment what has
+ * The launcher is /bin/sh: like every shell, it may set `PWD`, and drops from the environment what has
  * no valid variable name.
  *
  * @param argv program and arguments; a program without a slash is looked for in `env.PATH`.

@@ -35,7 +35,7 @@ Deno.test("the list of ports is that of the runtime", async () => {
   }
 });
 
-Deno.test("a server on such a port is served as any other: a job, its log, its artifact, its outcome", async () => {
+Deno.test("a server on such a port is served like every other: a job, its log, its artifact, its outcome", async () => {
   await using server = sandbox();
   const inside = server.sandbox;
   using link = connect(server);

@@ -129,7 +129,7 @@ export class Ilorest implements AsyncDisposable {
     if (!verify) {
       ctx.log.warning(
         "The certificate of the BMC is not checked, as 'bmc_verify_tls' is false: its password goes " +
-          "to whoever answers in its place",
+          "to any host that answers in its place",
       );
     }
     const folder = await temporaryFolder({ prefix: "ilorest-" });

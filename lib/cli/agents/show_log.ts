@@ -176,7 +176,7 @@ export async function* followFile(
         file = undefined;
         file = await open(path, true);
       } else if ((await file.stat()).size < await file.seek(0, Deno.SeekMode.Current)) {
-        // Somebody has emptied it.
+        // It was truncated.
         await file.seek(0, Deno.SeekMode.Start);
       }
     }

@@ -82,7 +82,7 @@ export class TrialProgress {
 
 type Row = PhaseEnded | { skipped: string };
 
-/** Keeps what becomes of each phase. */
+/** Keeps the result of each phase. */
 export class PhaseTable {
   readonly #rows = new Map<Phase, Row>();
   readonly #unconfigured: ReadonlySet<Phase>;
