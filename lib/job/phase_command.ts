@@ -40,6 +40,8 @@ export interface CommandStart {
   mark: number;
   /** The folder of its control group. */
   cgroup: string | undefined;
+  /** Whose it is, for `ps`. */
+  label: string;
 }
 
 /** Everything a phase needs to run. */
@@ -199,10 +201,10 @@ export async function makeCommandReady(
 }
 
 function keptStart(
-  { command, folder: cwd, env, mark, cgroup }: CommandStart,
+  { command, folder: cwd, env, mark, cgroup, label }: CommandStart,
   folder: string,
 ): [string[], KeepOptions] {
-  return [["/bin/sh", "-c", command], { folder, cwd, env, mark, cgroup }];
+  return [["/bin/sh", "-c", command], { folder, cwd, env, mark, cgroup, label }];
 }
 
 async function attendTo(

@@ -183,6 +183,7 @@ export class PhaseRunner {
       env: phaseEnvironment({ jobId: job.jobId, secrets, config }).env,
       mark: jobMark(job.jobId, config.agent_id),
       cgroup: await this.#cgroupOf(phase),
+      label: `${config.agent_id}, job ${job.jobId}, ${phase}`,
     };
   }
 

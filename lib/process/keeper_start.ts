@@ -30,6 +30,8 @@ export interface KeepOptions {
   cgroup?: string | undefined;
   /** Carried by everything that the command starts: see mark.ts. */
   mark?: number | undefined;
+  /** What `ps` shows of the programs that keep it: whose they are. */
+  label?: string | undefined;
 }
 
 /** What starting a command comes to. */
@@ -57,9 +59,10 @@ const WORDS_MS = 1_000;
  * piece: so the output is in files of which we remove those that we have read, without stopping
  * anything. With 256 MiB unread the command has to wait.
  */
-const KEEPER = `
+const keeperScript = (remark: string) =>
+  `${remark}
 (${SAY_IDENTITY}) 1<>"$1/keeper" || exit 125
-exec awk '${SAY_USAGE}
+exec awk '${remark}${SAY_USAGE}
 BEGIN {
   shown = ARGV[4] == "" ? system("kill -9 $$") : ARGV[4]
   print shown, shown ? system("exec " ARGV[1]) : system("(exec " ARGV[1] "); exit $?")
@@ -107,6 +110,11 @@ ${SET_MARK}
 shift
 exec "$@" </dev/null`;
 
+/** The label as the first line of a script, for shells and awk alike, also within single quotes. */
+function remarkOf(label: string): string {
+  return `# testflinger-agent: ${label.replaceAll(/[^\p{L}\p{N} .,:@%+=~_-]/gu, "?")}\n`;
+}
+
 /** What making a command ready comes to. */
 export type KeptReadiness = { ready: true; command: ReadyCommand } | {
   ready: false;
@@ -140,9 +148,10 @@ export async function makeReady(
   argv: readonly string[],
   options: KeepOptions,
 ): Promise<KeptReadiness> {
-  const { folder, cwd, env, cgroup = "", mark = "" } = options;
+  const { folder, cwd, env, cgroup = "", mark = "", label = "" } = options;
+  const remark = remarkOf(label);
   const launch = [
-    ...["setsid", "/bin/sh", "-c", LAUNCH, "sh"],
+    ...["setsid", "/bin/sh", "-c", `${remark}${LAUNCH}`, "sh"],
     ...[folder, cgroup, cwd, `${mark}`, ...argv],
   ];
   try {
@@ -152,7 +161,7 @@ export async function makeReady(
     const shown = await awkShowing(env.PATH, env.POSIXLY_CORRECT);
     const keeper = inOwnSession("/bin/sh", {
       args: [
-        ...["-c", RUN_WITHOUT_INHERITED, "sh", KEEPER],
+        ...["-c", `${remark}${RUN_WITHOUT_INHERITED}`, "sh", keeperScript(remark)],
         ...[folder, `${shellCommand(launch)} >&3 2>&1 3>&-`, token, cgroup, shown],
       ],
       cwd,

@@ -654,6 +654,27 @@ for (const awk of AWKS) {
   });
 }
 
+for (const awk of AWKS) {
+  Deno.test(`with ${awk} as awk a label of any characters is only a remark`, async () => {
+    await using place = await Place.make();
+    await Deno.mkdir(place.path("bin"));
+    await Deno.symlink(`/usr/bin/${awk}`, place.path("bin/awk"));
+    const started = await startKept(["/bin/sh", "-c", "echo out; exit 3"], {
+      folder: place.keeper,
+      cwd: place.folder,
+      env: { PATH: `${place.path("bin")}:/usr/bin:/bin` },
+      label: `labor-süd's "job" $(touch a) \`touch b\` \\\n' }; touch c; #`,
+    });
+    if (!started.started) throw new Error(started.message);
+    const output = new Output();
+    const result = await watch(started.command, output);
+    assertEquals(result, { ended: "exited", exit: { kind: "code", code: 3 } });
+    assertEquals(output.text, "out\n");
+    const made = [...Deno.readDirSync(place.folder)].map(({ name }) => name).sort();
+    assertEquals(made, ["bin", "keeper"]);
+  });
+}
+
 Deno.test("a keeper takes no more than 5 MB", async () => {
   await using place = await Place.make();
   const output = new Output();
