@@ -72,9 +72,24 @@ export const statusCommand: Command = {
     const { findAgents } = await import("./agents/agent_ref.ts");
     const { askAgents } = await import("./agents/ask_agent.ts");
     const { statusLines, statusTable } = await import("./agents/show_status.ts");
-    const chosen = await chooseAgents(line, io, { manyByDefault: true });
+    const complaints: string[] = [];
+    const stderr = (text: string) => void complaints.push(text);
+    const chosen = await chooseAgents(line, { ...io, stderr }, { manyByDefault: true });
+    const entries = await askAgents(
+      chosen?.agents ?? [],
+      async () => (await findAgents()).agents,
+    );
+    // What an agent says itself of its configuration is not said twice.
+    const said = entries.flatMap(({ agent, answer }) =>
+      answer.kind === "running" && answer.status.broken_configuration !== undefined &&
+        format !== "json"
+        ? [`${agent.file} cannot be used: `]
+        : []
+    );
+    for (const complaint of complaints) {
+      if (!said.some((start) => complaint.startsWith(start))) io.stderr(complaint);
+    }
     if (chosen === undefined) return 1;
-    const entries = await askAgents(chosen.agents, async () => (await findAgents()).agents);
     const [only] = entries;
     if (format === "json") {
       const plain = entries.map(({ agent, answer: { kind, ...more } }) => ({
@@ -90,7 +105,10 @@ export const statusCommand: Command = {
       io.stdout(statusTable(entries));
     }
     const isWell = chosen.isComplete && !chosen.isBroken &&
-      entries.every(({ answer }) => answer.kind === "running" && answer.status.healthy);
+      entries.every(({ answer }) =>
+        answer.kind === "running" && answer.status.healthy &&
+        answer.status.broken_configuration === undefined
+      );
     return isWell ? 0 : 1;
   },
 };

@@ -144,7 +144,13 @@ async function readerOf(
   const { readConfig, readForHost } = await import("./read_config.ts");
   if (!("files" in source) || source.files.length !== 1) return readForHost;
   const config = await readConfig(source.files[0] ?? "", io);
-  return config && (() => Promise.resolve({ ok: true, config, warnings: [] }));
+  if (config === undefined) return undefined;
+  let isRead = false;
+  return (file) => {
+    if (isRead) return readForHost(file);
+    isRead = true;
+    return Promise.resolve({ ok: true, config, warnings: [] });
+  };
 }
 
 function numberOf(

@@ -3,6 +3,7 @@
  * has changed there since the last look.
  */
 import { join } from "node:path";
+import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
 
@@ -32,6 +33,8 @@ export interface BrokenFile {
   file: string;
   /** Each on one line, with file, line and column. */
   mistakes: readonly string[];
+  /** When that was noticed; milliseconds since 1970. */
+  since: number;
   /** The agent that keeps running with the previous configuration. */
   agentId?: string;
 }
@@ -56,17 +59,22 @@ interface Known {
 export class Configurations {
   readonly #source: ConfigurationSource;
   readonly #read: (file: string) => Promise<ConfigurationRead>;
+  readonly #clock: Pick<Clock, "now">;
   #known = new Map<string, Known>();
   #wanted: ReadonlyMap<string, Wanted> = new Map();
+  /** Since when each broken file has been so. */
+  #brokenSince = new Map<string, number>();
   /** Why the folder could not be listed, as it was last said. */
   #listingFailure: string | undefined;
 
   constructor(
     source: ConfigurationSource,
     read: (file: string) => Promise<ConfigurationRead>,
+    clock: Pick<Clock, "now">,
   ) {
     this.#source = source;
     this.#read = read;
+    this.#clock = clock;
   }
 
   /**
@@ -106,7 +114,12 @@ export class Configurations {
     this.#known = known;
     const { wanted, broken } = sortOut(known, this.#wanted);
     this.#wanted = wanted;
-    return { wanted, broken, warnings };
+    const now = this.#clock.now();
+    this.#brokenSince = new Map(
+      broken.map(({ file }) => [file, this.#brokenSince.get(file) ?? now]),
+    );
+    const dated = broken.map((one) => ({ ...one, since: this.#brokenSince.get(one.file) ?? now }));
+    return { wanted, broken: dated, warnings };
   }
 
   /** Whatever goes wrong with one file is that file's. */
@@ -126,9 +139,9 @@ export class Configurations {
 function sortOut(
   known: ReadonlyMap<string, Known>,
   before: ReadonlyMap<string, Wanted>,
-): Pick<Look, "wanted" | "broken"> {
+): { wanted: Look["wanted"]; broken: Omit<BrokenFile, "since">[] } {
   const wanted = new Map<string, Wanted>();
-  const broken: BrokenFile[] = [];
+  const broken: Omit<BrokenFile, "since">[] = [];
   const had = ([file, { good }]: [string, Known]) =>
     good !== undefined && before.get(good.agent_id)?.file === file;
   const files = [...known];

@@ -20,6 +20,7 @@ import {
   stderrIsJournal,
 } from "../observe/agent_log.ts";
 import type { PageActions } from "../observe/page_actions.ts";
+import type { BrokenConfiguration } from "../observe/status_schema.ts";
 import { createSystemd } from "../observe/systemd.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import { Connections } from "../server/connections.ts";
@@ -31,6 +32,7 @@ import {
   Configurations,
   type ConfigurationSource,
   type Look,
+  type Wanted,
 } from "./configurations.ts";
 import type { HostedAgent } from "./hosted_agent.ts";
 import { type Endpoint, openEndpoint } from "./endpoint.ts";
@@ -39,6 +41,9 @@ import type { Signals } from "./signals.ts";
 
 /** How often the configurations are looked at. */
 const LOOK_EVERY_MS = 10_000;
+
+/** How long handing over waits for that. */
+const LOOK_LIMIT_MS = 500;
 
 /** Between an answer that says what comes, and that. */
 const ANSWER_MS = 500;
@@ -110,7 +115,7 @@ class Host {
     this.#options = options;
     this.#isOne = isOne;
     this.#console = console;
-    this.#configurations = new Configurations(options.source, options.read);
+    this.#configurations = new Configurations(options.source, options.read, options.clock);
     this.#log = this.#consoleLog();
     this.#startedAt = options.clock.now();
   }
@@ -143,6 +148,7 @@ class Host {
         tokenFile,
         wantsRelease: () => this.#endpoint !== undefined,
         host: () => hostStatus(this.#view(), clock.now()),
+        broken: (wanted) => this.#brokenOf(wanted),
         bootId: this.#options.bootId,
         onJournal: this.#options.onJournal,
         deviceTrouble: this.#options.deviceTrouble,
@@ -179,8 +185,14 @@ class Host {
           log.info("SIGHUP: the configurations are read again");
           return void this.#look({ all: true }).then(() => this.#reloads++);
         }
-        log.info("SIGHUP: the agent hands over to the next process, and jobs go on");
-        this.#handOver();
+        void this.#whyNotHandOver().then((why) => {
+          if (why !== undefined) {
+            this.#reloads++;
+            return log.error(`SIGHUP: the agent does not hand over: ${why}`);
+          }
+          log.info("SIGHUP: the agent hands over to the next process, and jobs go on");
+          this.#handOver();
+        });
       },
     });
     if (!this.#isOne) {
@@ -196,7 +208,7 @@ class Host {
     }
     this.#take(look);
     if (!this.#isOne) systemd?.ready();
-    const watching = this.#isOne ? undefined : this.#watch();
+    const watching = this.#watch();
     try {
       return await pool.ended;
     } finally {
@@ -227,6 +239,8 @@ class Host {
   #look(options?: { all: boolean }): Promise<void> {
     const look = async () => {
       const found = await this.#configurations.look(options);
+      // One agent's process takes up what has changed when it starts again, and not before.
+      if (this.#isOne) return this.#takeBroken(found.broken);
       this.#take(found);
       await this.#openEndpoint(found);
     };
@@ -237,9 +251,25 @@ class Host {
     );
   }
 
+  /** Of one agent's process: without its file the next one cannot start. What cannot be read in time holds up nothing. */
+  async #whyNotHandOver(): Promise<string | undefined> {
+    if (!this.#isOne) return undefined;
+    const over = new AbortController();
+    const late = this.#options.clock.sleep(LOOK_LIMIT_MS, over.signal).catch(() => {});
+    await Promise.race([this.#look({ all: true }), late]);
+    over.abort();
+    const [broken] = this.#broken;
+    return broken && `the next process could not start with ${broken.file} as it is now`;
+  }
+
   #take({ wanted, broken, warnings }: Look): void {
-    this.#broken = broken;
     for (const warning of warnings) this.#log.warning(warning);
+    this.#takeBroken(broken);
+    this.#pool?.want(wanted);
+  }
+
+  #takeBroken(broken: readonly BrokenFile[]): void {
+    this.#broken = broken;
     for (const { file, mistakes, agentId } of broken) {
       const text = mistakes.join("\n");
       if (this.#said.get(file) === text) continue;
@@ -254,7 +284,6 @@ class Host {
       this.#said.delete(file);
       this.#log.info(`The configuration ${file} is no longer in the way`);
     }
-    this.#pool?.want(wanted);
   }
 
   /** At the first port that is named, as soon as one is: one endpoint serves all. */
@@ -291,6 +320,7 @@ class Host {
     const viewOf = ({ wanted, hosted, trouble }: PoolMember) => ({
       agentId: wanted.config.agent_id,
       file: wanted.file,
+      broken: this.#brokenOf(wanted),
       configuration: hosted?.config ?? wanted.config,
       defaults,
       board: hosted?.board,
@@ -309,12 +339,18 @@ class Host {
         return member && viewOf(member);
       },
       broken: () =>
-        this.#broken.map(({ file, mistakes, agentId }) => ({
-          file,
-          mistakes: [...mistakes],
+        this.#broken.map(({ agentId, ...one }) => ({
+          file: one.file,
+          ...inJson(one),
           ...(agentId !== undefined && { agent_id: agentId }),
         })),
     };
+  }
+
+  /** What is wrong by now with the file of an agent that runs on with its previous configuration. */
+  #brokenOf({ file, config }: Wanted): BrokenConfiguration | undefined {
+    const broken = this.#broken.find((one) => one.file === file && one.agentId === config.agent_id);
+    return broken && inJson(broken);
   }
 
   #actionsOf(hosted: HostedAgent): PageActions | undefined {
@@ -325,6 +361,8 @@ class Host {
       act: async (asked) => {
         if (asked.action !== "hand-over") return await hosted.act(asked);
         hosted.log.info("Asked for on the page: hand over");
+        const why = await this.#whyNotHandOver();
+        if (why !== undefined) throw new Error(why);
         // The answer is to be read before the process ends.
         this.#options.clock.sleep(ANSWER_MS).then(this.#handOver);
         return "The process hands over to the next one, which its supervisor starts; jobs go on.";
@@ -355,6 +393,10 @@ class Host {
     };
     return createLog({ emit: emitterOf("", { clock: this.#options.clock, sink }), level: "INFO" });
   }
+}
+
+function inJson({ since, mistakes }: BrokenFile): BrokenConfiguration {
+  return { since: new Date(since).toISOString(), mistakes: [...mistakes] };
 }
 
 /** Another one for another file, or when it was written again. */

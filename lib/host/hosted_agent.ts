@@ -20,7 +20,7 @@ import {
 } from "../observe/agent_log.ts";
 import type { PageAction } from "../observe/page_actions.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
-import type { HostStatus } from "../observe/status_schema.ts";
+import type { BrokenConfiguration, HostStatus } from "../observe/status_schema.ts";
 import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
 import { Connectivity } from "../outbox/connectivity.ts";
 import type { JournalHook } from "../outbox/journal.ts";
@@ -44,6 +44,8 @@ export interface SharedByAgents {
   wantsRelease(): boolean;
   /** The process and all its agents, for who asks one of them. */
   host(): HostStatus;
+  /** What is wrong by now with the configuration of an agent that runs on with its previous one. */
+  broken(wanted: Wanted): BrokenConfiguration | undefined;
   /** Changes with each start of the host. @default the kernel's */
   bootId?: string | undefined;
   /** Told of what is written into the journals of jobs. */
@@ -58,7 +60,7 @@ export interface SharedByAgents {
 export class HostedAgent {
   readonly config: AgentConfig;
   readonly log: AgentLog;
-  readonly #file: string;
+  readonly #wanted: Wanted;
   readonly #prepared: ReturnType<typeof prepareFolders>;
   readonly #shared: SharedByAgents;
   readonly #control = new Control();
@@ -71,9 +73,10 @@ export class HostedAgent {
   #socket: StatusSocket | undefined;
   #leaves: LeaveReason | undefined;
 
-  constructor({ config, file }: Wanted, shared: SharedByAgents) {
+  constructor(wanted: Wanted, shared: SharedByAgents) {
+    const { config } = wanted;
     this.config = config;
-    this.#file = file;
+    this.#wanted = wanted;
     this.#shared = shared;
     const { clock, console } = shared;
     const agentId = config.agent_id;
@@ -180,7 +183,8 @@ export class HostedAgent {
       agentId: config.agent_id,
       version: VERSION,
       serverAddress: withoutUserinfo(config.server_address),
-      configurationFile: resolve(this.#file),
+      configurationFile: resolve(this.#wanted.file),
+      brokenConfiguration: () => this.#shared.broken(this.#wanted),
       logFile: resolve(config.logging_basedir, LOG_FILE_NAME),
       folder,
       clock,

@@ -202,7 +202,11 @@ function createHealthApp(
   );
   const status = () => hostStatus(view, clock.now());
   /** Of one agent there is nothing to say but its own words. */
-  const isAlone = () => view.agents().length === 1 && view.broken().length === 0;
+  const isAlone = () => {
+    const [only, ...others] = view.agents();
+    return only !== undefined && others.length === 0 &&
+      view.broken().every(({ agent_id }) => agent_id === only.agentId);
+  };
   app.get("/healthz", (c) => {
     const { troubles, agents } = status();
     const words = isAlone() ? agents.flatMap(({ trouble }) => trouble ?? []) : troubles;

@@ -1,7 +1,13 @@
 /** A host as those see it who ask over HTTP: its agents, and what is wrong with its configurations. */
 import { DEVICE_UNUSABLE, resultOf } from "./words.ts";
 import type { PageActions } from "./page_actions.ts";
-import type { AgentStatus, AgentSummary, HostStatus, PastJob } from "./status_schema.ts";
+import type {
+  AgentStatus,
+  AgentSummary,
+  BrokenConfiguration,
+  HostStatus,
+  PastJob,
+} from "./status_schema.ts";
 import type { StatusBoard } from "./status.ts";
 
 /** An agent of the host. */
@@ -20,6 +26,8 @@ export interface AgentView {
   board: StatusBoard | undefined;
   /** Why it does not run, or is thought to hang. */
   trouble: string | undefined;
+  /** What is wrong by now with its file. */
+  broken?: BrokenConfiguration | undefined;
   /** Why it is to end after its job. */
   leaves?: AgentSummary["leaves"];
 }
@@ -61,7 +69,7 @@ export function hostStatus(view: HostView, now: number): HostStatus {
 }
 
 function summaryOf(
-  { agentId, file, board, trouble, leaves, configuration }: AgentView,
+  { agentId, file, board, trouble, leaves, configuration, broken }: AgentView,
 ): AgentSummary {
   const status = board?.snapshot();
   const why = trouble ?? status?.trouble;
@@ -72,6 +80,7 @@ function summaryOf(
   return {
     agent_id: agentId,
     file,
+    ...(broken !== undefined && { broken_configuration: broken }),
     state: status === undefined ? "not running" : stateOf(status),
     comment: status?.mode?.comment ?? "",
     healthy: why === undefined,

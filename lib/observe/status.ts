@@ -12,7 +12,7 @@ import {
 import type { Liveness } from "./liveness.ts";
 import type { Phase } from "../phases.ts";
 import { openRecentJobs } from "./recent_jobs.ts";
-import type { AgentStatus, CurrentJob, PhaseStatus } from "./status_schema.ts";
+import type { AgentStatus, BrokenConfiguration, CurrentJob, PhaseStatus } from "./status_schema.ts";
 import { createTail } from "./output_text.ts";
 
 /** Enough to see what went wrong, little enough for a browser to lay out at once. */
@@ -35,6 +35,8 @@ export interface StatusOptions {
   /** Whole paths, for those who ask where it has its things from. */
   configurationFile?: string;
   logFile?: string;
+  /** What is wrong with that configuration by now. @default nobody looks */
+  brokenConfiguration?: () => BrokenConfiguration | undefined;
   /** Where the recent jobs are kept: an existing folder of this agent alone. */
   folder: string;
   clock: Clock;
@@ -295,12 +297,14 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
           ? whyNotReady(mode, server)
           : `job ${recovering.jobId} of an earlier process is brought to its end first`);
       const current = jobNow();
+      const broken = options.brokenConfiguration?.();
       return {
         agent_id: options.agentId,
         version: options.version,
         ...(options.configurationFile === undefined
           ? {}
           : { configuration_file: options.configurationFile }),
+        ...(broken === undefined ? {} : { broken_configuration: broken }),
         ...(options.logFile === undefined ? {} : { log_file: options.logFile }),
         now: iso(),
         started_at: startedAt,

@@ -71,11 +71,21 @@ const PendingRequests = z.object({
   restart: PendingRequest.optional().describe("to restart"),
 });
 
+/** A configuration that cannot be used while its agent runs on with what it has read before. */
+const BrokenConfiguration = z.object({
+  since: z.string().describe("when that was noticed"),
+  mistakes: z.array(z.string()).describe("each with its place"),
+});
+export type BrokenConfiguration = z.infer<typeof BrokenConfiguration>;
+
 /** `GET /v1/agents/<id>`. */
 export const AgentStatus = z.object({
   agent_id: z.string().describe("as the configuration has it"),
   version: z.string().describe("of the program that runs"),
   configuration_file: z.string().optional().describe("which it was started with"),
+  broken_configuration: BrokenConfiguration.optional().describe(
+    "that file cannot be used as it is now: the agent keeps running with the previous configuration",
+  ),
   log_file: z.string().optional().describe("its own log"),
   now: z.string().describe("the host's time"),
   started_at: z.string().describe("when the process started"),
@@ -122,6 +132,9 @@ export type AgentStatus = z.infer<typeof AgentStatus>;
 export const AgentSummary = z.object({
   agent_id: z.string().describe("as its configuration has it"),
   file: z.string().describe("its configuration"),
+  broken_configuration: BrokenConfiguration.optional().describe(
+    "it cannot be used as it is now: the agent keeps running with the previous one",
+  ),
   state: z.string().describe("its mode's state; starting, recovering or not running"),
   comment: z.string().describe("why, or empty"),
   healthy: z.boolean().describe("whether it runs, and its loop turns"),
@@ -168,7 +181,7 @@ export const HostStatus = z.object({
   agents: z.array(AgentSummary).describe("in the order of their names"),
   broken_configurations: z.array(z.object({
     file: z.string().describe("which"),
-    mistakes: z.array(z.string()).describe("each with its place"),
+    ...BrokenConfiguration.shape,
     agent_id: z.string().optional().describe(
       "of the agent that keeps running with the previous configuration",
     ),

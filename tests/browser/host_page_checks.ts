@@ -129,7 +129,12 @@ Deno.test("three hundred agents are searched and scrolled through", () =>
 Deno.test("a host without agents says what will be there, and which configuration is broken", () =>
   withHost(serveHost, async (scene, browser) => {
     scene.clock.before = 0;
-    scene.broken.push({ file: "/etc/a.conf", mistakes: ["/etc/a.conf:3:1: unknown key 'quues'"] });
+    const since = new Date(scene.clock.now() - 120_000).toISOString();
+    scene.broken.push({
+      file: "/etc/a.conf",
+      since,
+      mistakes: ["/etc/a.conf:3:1: unknown key 'quues'"],
+    });
     const page = await open(browser, scene.url);
     await page.getByText("Agents will be listed here").waitFor();
     await page.getByText("/etc/a.conf:3:1: unknown key 'quues'").waitFor();

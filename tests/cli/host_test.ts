@@ -40,8 +40,14 @@ Deno.test("reload has a host take up what was added, changed and removed, and sa
   assertEquals(lab.sandbox.state(job), "test");
   const withBroken = await run("status", ...on);
   assertEquals(withBroken.status, 1);
-  assertStringIncludes(withBroken.stderr, `${broken} cannot be used: `);
-  assertMatch(withBroken.stdout, new RegExp(`\n${lab.id("a")} +waiting `));
+  // What the agent says itself is not said a second time.
+  assertEquals(withBroken.stderr, "");
+  assertMatch(
+    withBroken.stdout,
+    new RegExp(
+      `\n${lab.id("a")} +waiting .*runs with its previous configuration: ${broken}:1:.*poling_int`,
+    ),
+  );
   assertEquals((await run("status", lab.id("b"), ...on)).status, 0);
   await lab.until(() => lab.sandbox.agent(lab.id("c"))?.location === "rack 8", "c has changed");
   assertEquals(lab.shown("d"), ["offline", "Agent removed from its host"]);
@@ -99,6 +105,49 @@ Deno.test("reload of one agent's process hands over; of one that does not run it
   await supervised;
   assertEquals(status, 0, stdout);
   assertStringIncludes(stdout, `${lab.id("a")}: runs on in process ${lab.process.pid}, version `);
+});
+
+Deno.test("an agent whose configuration was broken goes on, does not hand over, and status and page say so", async () => {
+  await using lab = await HostLab.open();
+  const file = await lab.configure("a");
+  const process = lab.start("-c", file);
+  await lab.waiting("a");
+  const good = await Deno.readTextFile(file);
+  await lab.writeFile(file, good.replace('"polling_interval"', '"poling_interval"'));
+  const reload = await run("reload", "-c", file);
+  assertEquals(reload.status, 1);
+  assertStringIncludes(
+    reload.stdout,
+    `A configuration cannot be used, and agent ${
+      lab.id("a")
+    } keeps running with the previous configuration: ${file}:1:`,
+  );
+
+  const { status, stdout, stderr } = await run("status", "-c", file);
+  assertEquals([status, stderr], [1, ""]);
+  assertMatch(
+    stdout,
+    new RegExp(
+      `\n  Configuration  ${file}\n +cannot be used as it is now, noticed \\d+ s ago \\(\\d{4}-\\d\\d-.* UTC\\):` +
+        `\n +${file}:1:\\d+: poling_interval: .*did you mean.*` +
+        "\n +the agent goes on with the configuration that it had before\n$",
+    ),
+  );
+  const json = JSON.parse((await run("status", "-c", file, "--format", "json")).stdout)[0];
+  const { since, mistakes } = json.status.broken_configuration;
+  assert(Date.parse(since) <= Date.now());
+  assertMatch(mistakes.join(), /poling_interval/);
+  const page = (await lab.get("/")).text;
+  assertMatch(page, /data-page="agent"/);
+  assertMatch(page, /cannot be used<\/strong> as it is now, noticed .*ago[^]*poling_interval/);
+  assertEquals((await lab.get("/healthz")).status, 200, "a supervisor must not end it");
+
+  await lab.writeFile(file, good);
+  const supervised = process.exited.then(() => void lab.start("-c", file));
+  const mended = await run("reload", "-c", file);
+  await supervised;
+  assertEquals([mended.status, mended.stderr], [0, ""]);
+  assertEquals((await run("status", "-c", file)).status, 0);
 });
 
 Deno.test("the folder of an installed host is found in its unit, wherever it is", async () => {

@@ -1,5 +1,7 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
+import { systemClock } from "../../lib/clock.ts";
 import { readForHost } from "../../lib/cli/read_config.ts";
+import { FakeClock } from "../support/fake_clock.ts";
 import { Configurations, type ConfigurationSource } from "../../lib/host/configurations.ts";
 
 interface Ground {
@@ -17,7 +19,11 @@ async function inFolder(
     await Deno.mkdir(`${folder}/${name.split("/").slice(0, -1).join("/")}`, { recursive: true });
     await Deno.writeTextFile(`${folder}/${name}`, text);
   };
-  const configurations = new Configurations(source?.(folder) ?? { folder }, readForHost);
+  const configurations = new Configurations(
+    source?.(folder) ?? { folder },
+    readForHost,
+    systemClock,
+  );
   try {
     await test({ folder, write, configurations });
   } finally {
@@ -72,6 +78,30 @@ Deno.test("a file that cannot be used any more leaves its agent as it was before
     const mended = await configurations.look();
     assertEquals([mended.wanted.get("a")?.config.location, mended.broken], ["rack 2", []]);
   }));
+
+Deno.test("of a file that cannot be used it is known since when, whatever is wrong with it meanwhile", async () => {
+  const clock = new FakeClock();
+  const folder = await Deno.makeTempDir();
+  const write = (text: string) => Deno.writeTextFile(`${folder}/a.conf`, text);
+  const configurations = new Configurations({ folder }, readForHost, clock);
+  const since = async () => (await configurations.look()).broken.map((one) => one.since);
+  try {
+    await write(agent("a"));
+    assertEquals(await since(), []);
+    await write(agent("a", "locaton: x\n"));
+    const first = clock.now();
+    assertEquals(await since(), [first]);
+    await clock.advance(60_000);
+    await write(agent("a", "lction: x\n"));
+    assertEquals(await since(), [first]);
+    await write(agent("a"));
+    assertEquals(await since(), []);
+    await write(agent("a", "locaton: x\n"));
+    assertEquals(await since(), [first + 60_000]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
 
 Deno.test("an id that two files have is the first one's, and becomes the other's when that is gone", () =>
   inFolder(async ({ folder, write, configurations }) => {

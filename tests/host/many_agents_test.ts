@@ -1,5 +1,6 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { HostStatus } from "../../lib/observe/status_schema.ts";
 import { HostLab } from "./support/host_lab.ts";
 
 Deno.test("one process carries several agents, each with its folders and its jobs, on one endpoint", async () => {
@@ -147,6 +148,10 @@ Deno.test("a broken configuration is in log, health, status and page, and its ag
     [[file, lab.id("a")], [join(lab.configs, "z.conf"), undefined]],
   );
   assertStringIncludes((await lab.get("/")).text, "poling_interval");
+  const [a, b] = HostStatus.parse(status).agents;
+  assertMatch(a?.broken_configuration?.mistakes.join() ?? "", /a\.conf:1:\d+: poling_interval/);
+  assertEquals(b?.broken_configuration, undefined);
+  assertStringIncludes((await lab.get(`/agents/${lab.id("a")}`)).text, "poling_interval");
   assertStringIncludes(
     lab.process.output(),
     `Agent ${lab.id("a")} keeps running with the previous configuration`,

@@ -178,7 +178,12 @@ Deno.test("of several agents health and readiness name the one with trouble; the
 
 Deno.test("a configuration that cannot be used is in health, status and page", () =>
   withHealth(async ({ url, view }) => {
-    view.broken.push({ file: "/etc/c.conf", mistakes: ["/etc/c.conf:3:1: nope"], agent_id: "c" });
+    view.broken.push({
+      file: "/etc/c.conf",
+      since: "2026-01-01T00:00:00.000Z",
+      mistakes: ["/etc/c.conf:3:1: nope"],
+      agent_id: "c",
+    });
     assertEquals(await get(`${url}/healthz`).then(({ status, text }) => [status, text]), [
       503,
       "/etc/c.conf:3:1: nope\n",

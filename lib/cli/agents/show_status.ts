@@ -58,8 +58,26 @@ export function statusLines({ id, file }: AgentRef, answer: AgentAnswer): string
     ),
     row("Version", `${status.version}, running for ${ago(status.started_at)}`),
     row("Configuration", file),
+    ...brokenLines(status),
   ];
   return lines.join("");
+}
+
+/** What has become of the file that the agent was started with. */
+function brokenLines({ broken_configuration: broken, now }: AgentStatus): string[] {
+  if (broken === undefined) return [];
+  const { since, mistakes } = broken;
+  const ago = duration(secondsBetween(since, now));
+  return [
+    row("", `cannot be used as it is now, noticed ${ago} ago (${absolute(since)}):`),
+    ...mistakes.map((mistake) => row("", `  ${text(mistake)}`)),
+    row("", "the agent goes on with the configuration that it had before"),
+  ];
+}
+
+/** `2026-11-29 12:00:00 UTC`. */
+function absolute(iso: string): string {
+  return `${iso.slice(0, 19).replace("T", " ")} UTC`;
 }
 
 function jobLines(job: CurrentJob): string[] {
@@ -119,6 +137,7 @@ function summary(answer: AgentAnswer): string[] {
   }
   if (answer.kind === "silent") return ["silent", "", "", "", "", "", answer.why];
   const { mode, job, server, undelivered, trouble, now, recovering } = answer.status;
+  const [broken] = answer.status.broken_configuration?.mistakes ?? [];
   return [
     stateOf(answer.status),
     recovering !== undefined
@@ -130,7 +149,10 @@ function summary(answer: AgentAnswer): string[] {
     serverInOneWord(server),
     undelivered.bytes === 0 && undelivered.jobs === 0 ? "-" : size(undelivered.bytes),
     answer.status.version,
-    trouble === undefined ? text(mode?.comment ?? "") : `seems to hang: ${text(trouble)}`,
+    [
+      trouble === undefined ? text(mode?.comment ?? "") : `seems to hang: ${text(trouble)}`,
+      broken === undefined ? "" : `runs with its previous configuration: ${text(broken)}`,
+    ].filter((part) => part !== "").join("; "),
   ];
 }
 

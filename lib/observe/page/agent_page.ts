@@ -21,6 +21,7 @@ import {
   absolute,
   ago,
   badge,
+  brokenNotice,
   footLine,
   jsonOf,
   type Kind,
@@ -182,10 +183,15 @@ function renderState({ mode }: AgentStatus, kind: Kind, state: string): Markup {
 }
 
 function renderNotices(status: AgentStatus): Markup {
-  const { server, undelivered, trouble } = status;
+  const { server, undelivered, trouble, broken_configuration: broken } = status;
   const notice = (kind: Kind, words: string) => html`<p class="notice ${kind}">${words}</p>`;
   return html`${
     trouble === undefined ? NOTHING : notice("bad", `The agent seems to hang: ${show(trouble)}.`)
+  }${
+    broken === undefined ? NOTHING : brokenNotice(
+      html`The configuration of this agent`,
+      { ...broken, now: Date.parse(status.now), then: "The agent goes on with the one before." },
+    )
   }${
     requestWords(status.requests).map((words) =>
       notice("warn", `${status.job === undefined ? "Soon it" : "After its job it"} ${words}.`)

@@ -76,6 +76,25 @@ export function badge(kind: Kind, words: string): Markup {
   `;
 }
 
+/** Of a configuration that cannot be used any more: which, since when, what is wrong, and what then. */
+export function brokenNotice(
+  file: Markup,
+  { since: at, mistakes, now, then }: {
+    since: string;
+    mistakes: readonly string[];
+    now: number;
+    then: Markup | string;
+  },
+): Markup {
+  return html`
+    <div
+      class="notice bad"><p>${file} <strong>cannot be used</strong> as it is now, noticed ${ago(
+        at,
+        now,
+      )}. ${then}</p>${mistakes.map((mistake) => html`<p><code>${show(mistake)}</code></p>`)}</div>
+  `;
+}
+
 /** A name or a comment from outside; `html` escapes the markup in it. */
 export function show(text: string): string {
   return showText(text).replaceAll("\n", " ");

@@ -6,6 +6,7 @@ import { horizon, jobBar } from "./bars.ts";
 import {
   ago,
   badge,
+  brokenNotice,
   footLine,
   type Kind,
   type Markup,
@@ -41,7 +42,8 @@ export function renderHostPage(status: HostStatus, query = ""): Markup {
   const { agents, broken_configurations: broken } = status;
   const sorted = agents.toSorted((a, b) => rank(a) - rank(b));
   const found = sorted.filter((agent) => isFound(agent, query));
-  const needing = agents.filter(({ attention }) => attention !== undefined).length + broken.length;
+  const needing = agents.filter((agent) => standingOf(agent) === "attention").length +
+    broken.filter(({ agent_id }) => agent_id === undefined).length;
   const busy = agents.filter(({ job }) => job !== undefined).length;
   return renderFrame({
     title: [
@@ -65,7 +67,7 @@ export function renderHostPage(status: HostStatus, query = ""): Markup {
       <p class="version"><span class="long">testflinger-agent </span>${show(status.version)}</p>
     `,
     main: html`
-      <div data-part="broken">${broken.map(renderBroken)}</div>
+      <div data-part="broken">${broken.map((one) => renderBroken(one, now))}</div>
       ${agents.length === 0 ? html`<p class="empty">${NO_AGENTS}</p>` : renderTable(found, now)}
       <p class="empty" id="none" ${found.length > 0 || agents.length === 0 ? " hidden" : ""}>
         No agent matches the search.</p>
@@ -86,14 +88,14 @@ function renderCounts(agents: readonly AgentSummary[], needing: number): Markup 
   }${one("warn", of("away"), "not taking jobs")}${one("good", of("waiting"), "waiting")}`;
 }
 
-function renderBroken({ file, mistakes, agent_id }: HostStatus["broken_configurations"][number]) {
-  return html`
-    <div
-      class="notice bad"><p><strong>${show(file)} cannot be used</strong>${agent_id === undefined
-        ? ""
-        : html`; ${show(agent_id)} keeps running with the previous configuration`}:</p>${mistakes
-        .map((mistake) => html`<p>${show(mistake)}</p>`)}</div>
-  `;
+function renderBroken(
+  { file, since, mistakes, agent_id: id }: HostStatus["broken_configurations"][number],
+  now: number,
+): Markup {
+  const then = id === undefined
+    ? "No agent runs for it."
+    : html`<a href="${pathOf(id)}">${show(id)}</a> goes on with the configuration before.`;
+  return brokenNotice(html`<code>${show(file)}</code>`, { since, mistakes, now, then });
 }
 
 function renderTable(agents: readonly AgentSummary[], now: number): Markup {
@@ -130,7 +132,7 @@ function renderAgent(agent: AgentSummary, now: number): Markup {
       ${job === undefined
         ? html`
           <td role="cell" class="remark ${attention === undefined ? "quiet" : "bad"}"
-            colspan="4">${renderRemark(agent, now)}</td>
+            colspan="4">${brokenMark(agent)}${renderRemark(agent, now)}</td>
         `
         : renderJob(job, { ...agent, now })}
       <td role="cell" class="queue" data-label="queue">${show(
@@ -161,6 +163,16 @@ function whatComes(
   ];
 }
 
+/** That its file cannot be used by now; what is wrong there is said above all agents. */
+function brokenMark(
+  { broken_configuration: broken }: Pick<AgentSummary, "broken_configuration">,
+): Markup | string {
+  if (broken === undefined) return NOTHING;
+  return html`
+    <span class="warn" title="${broken.mistakes.map(show).join("; ")}">▲ configuration broken</span>
+  `;
+}
+
 /** What there is to say of an agent without a job. */
 function renderRemark(agent: AgentSummary, now: number): Markup | string {
   const { attention, comment, not_ready_because: because, last_job: last } = agent;
@@ -174,16 +186,16 @@ function renderRemark(agent: AgentSummary, now: number): Markup | string {
 
 function renderJob(
   job: CurrentJob,
-  { now, attention, leaves, requests }:
+  { now, attention, leaves, requests, broken_configuration }:
     & { now: number }
-    & Pick<AgentSummary, "attention" | "leaves" | "requests">,
+    & Pick<AgentSummary, "attention" | "leaves" | "requests" | "broken_configuration">,
 ): Markup {
   const { limits = {} } = job;
   const [brief, whole] = whatComes({ leaves, requests });
   return html`
     <td role="cell" class="job" title="${[show(job.job_id), ...whole].join(
       "; then ",
-    )}">${brief.length === 0 ? NOTHING : html`
+    )}">${brokenMark({ broken_configuration })}${brief.length === 0 ? NOTHING : html`
       <span class="warn">▲ then ${brief.join(", ")}</span>
     `}${attention === undefined
       ? show(job.name ?? job.job_id)
@@ -218,8 +230,10 @@ type Standing = "attention" | "away" | "busy" | "other" | "waiting";
 
 const ORDER: readonly Standing[] = ["attention", "away", "busy", "other", "waiting"];
 
-function standingOf({ attention, job, state }: AgentSummary): Standing {
-  if (attention !== undefined) return "attention";
+function standingOf(
+  { attention, broken_configuration: broken, job, state }: AgentSummary,
+): Standing {
+  if (attention !== undefined || broken !== undefined) return "attention";
   if (job !== undefined) return "busy";
   if (state === "waiting") return "waiting";
   return ["offline", "maintenance"].includes(state) ? "away" : "other";
