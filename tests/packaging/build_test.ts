@@ -13,6 +13,7 @@ import { bundle, MAIN_FILE, type Program, stampBundle } from "../../tools/build/
 import { compile, runtimeMissing } from "../../tools/build/compile.ts";
 import { elfMachine } from "../../tools/build/elf.ts";
 import { collectNotices, packagesIn } from "../../tools/build/notices.ts";
+import { withoutForesight } from "../../tools/build/portable.ts";
 import { BuildError, type Target } from "../../tools/build/targets.ts";
 import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
 import { PERMISSIONS } from "../../lib/cli/command.ts";
@@ -193,6 +194,33 @@ Deno.test("the bundle has every connector, and a command loads only the one that
     assertEquals(chapters, [...CONNECTOR_NAMES], stderr);
   });
 });
+
+Deno.test("a start reads no file of the program that it may not need, and loads it when it does", () =>
+  inTemp(async (folder) => {
+    const main = join(folder, MAIN_FILE);
+    await Deno.writeTextFile(
+      main,
+      withoutForesight(
+        `import "./now.js";\nconst later = () => import("./later-1.js");\nlater();\n`,
+      ),
+    );
+    await Deno.writeTextFile(join(folder, "now.js"), 'console.log("now");\n');
+    await Deno.writeTextFile(join(folder, "later-1.js"), 'console.log("later");\n');
+    const deno = (...args: string[]) =>
+      ended(
+        new Deno.Command(Deno.execPath(), {
+          args: [...args, "--no-config", main],
+          env: { NO_COLOR: "1" },
+          stdin: "null",
+          stdout: "piped",
+          stderr: "piped",
+        }).spawn(),
+      );
+    const { stdout: graph } = await deno("info");
+    assertStringIncludes(graph, "now.js");
+    assert(!graph.includes("later"), graph);
+    assertEquals((await deno("run", "--allow-read")).stdout, "now\nlater\n");
+  }));
 
 Deno.test("the licence of everything inside is in the notices", async () => {
   const program = await bundled();
