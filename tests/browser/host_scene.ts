@@ -5,14 +5,14 @@
 import { defaultConfig } from "../../lib/config/agent_config.ts";
 import { combineSinks, type Emit, emitterOf, type Happening } from "../../lib/observe/events.ts";
 import { serveHealth } from "../../lib/observe/health.ts";
-import type { AgentView, HostView } from "../../lib/observe/host_view.ts";
+import type { AgentView } from "../../lib/observe/host_view.ts";
 import { createLiveness } from "../../lib/observe/liveness.ts";
 import { createMetrics } from "../../lib/observe/metrics.ts";
-import type { PageActions } from "../../lib/observe/page_actions.ts";
 import { createStatus } from "../../lib/observe/status.ts";
 import type { Phase } from "../../lib/phases.ts";
 import { type Clock, systemClock } from "../../lib/clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
+import { PROVISION_OUTPUT, TEST_OUTPUT } from "./outputs.ts";
 
 const MINUTE = 60_000;
 const GIB = 1024 ** 3;
@@ -40,11 +40,8 @@ export interface HostScene extends AsyncDisposable {
   /** Without a slash at the end. */
   readonly url: string;
   readonly clock: SceneClock;
-  readonly broken: ReturnType<HostView["broken"]>;
   /** A new agent; what happens to it is told to the result. */
   add(agentId: string, options?: AgentOptions): Promise<Emit>;
-  /** From now on nobody answers. */
-  close(): Promise<void>;
 }
 
 /** What an agent is, besides its name. */
@@ -52,17 +49,15 @@ interface AgentOptions {
   queues?: string[];
   /** Why it does not run. */
   trouble?: string;
-  actions?: PageActions;
 }
 
 /** Serves a host without agents. */
-export async function serveHost(): Promise<HostScene> {
+async function serveHost(): Promise<HostScene> {
   const folder = await Deno.makeTempDir();
   const clock = new SceneClock();
   const log = recordingLog();
   const metrics = await createMetrics({ version: "1.4.0", clock });
   const agents: AgentView[] = [];
-  const broken: ReturnType<HostView["broken"]> = [];
   const health = serveHealth({
     host: "127.0.0.1",
     port: 0,
@@ -71,24 +66,17 @@ export async function serveHost(): Promise<HostScene> {
       startedAt: clock.now(),
       agents: () => agents,
       agent: (id) => agents.find(({ agentId }) => agentId === id),
-      broken: () => broken,
+      broken: () => [],
       reloads: () => 0,
     },
     metrics,
     clock,
     log,
   });
-  let isClosed = false;
-  const close = async () => {
-    if (isClosed) return;
-    isClosed = true;
-    await health.close();
-  };
   return {
     url: (health.url ?? "").replace(/\/$/, ""),
     clock,
-    broken,
-    async add(agentId, { queues = ["rpi4"], trouble, actions } = {}) {
+    async add(agentId, { queues = ["rpi4"], trouble } = {}) {
       const own = `${folder}/${encodeURIComponent(agentId)}`;
       await Deno.mkdir(own);
       const board = trouble !== undefined ? undefined : await createStatus({
@@ -117,16 +105,14 @@ export async function serveHost(): Promise<HostScene> {
         defaults,
         board,
         trouble,
-        actions,
         jobPage: (jobId) => `https://testflinger.example.com/jobs/${jobId}`,
       });
       metrics.add(agentId, "", "");
       const sink = combineSinks([...(board === undefined ? [] : [board.sink]), metrics.sink], log);
       return emitterOf(agentId, { clock, sink });
     },
-    close,
     async [Symbol.asyncDispose]() {
-      await close();
+      await health.close();
       await Promise.all(agents.map(({ board }) => board?.close()));
       await Deno.remove(folder, { recursive: true });
     },
@@ -136,7 +122,7 @@ export async function serveHost(): Promise<HostScene> {
 const text = (words: string) => new TextEncoder().encode(words);
 
 /** What happens to agents, each thing so many minutes before now. */
-export class Plan {
+class Plan {
   readonly #steps: { before: number; emit: Emit; event: Happening }[] = [];
 
   at(before: number, emit: Emit, ...events: Happening[]): void {
@@ -154,7 +140,7 @@ export class Plan {
 }
 
 /** An agent that waits for jobs and is in contact. */
-export function waits(freeGib = 212): Happening[] {
+function waits(freeGib = 212): Happening[] {
   return [
     { type: "mode", state: "waiting", comment: "" },
     { type: "contact", ok: true },
@@ -205,7 +191,7 @@ function pastJob(
 }
 
 /** A job that runs: provisioned for nine minutes, and in its test since then. */
-export function running(
+function running(
   plan: Plan,
   emit: Emit,
   { minutes = 31, silentFor = 1, ...job }: PlannedJob & { minutes?: number; silentFor?: number },
@@ -230,17 +216,6 @@ export function running(
   );
   plan.at(silentFor, emit, { type: "output", job: job.id, bytes: text(TEST_OUTPUT) });
 }
-
-const PROVISION_OUTPUT = "Writing the image to the card\r\n" +
-  [25, 50, 75, 100].map((n) => `\x1b[36m${n} %\x1b[0m written\n`).join("");
-
-const TEST_OUTPUT = Array.from({ length: 40 }, (_, n) => {
-  const took = `\x1b[2m${((n * 37 % 90) / 10).toFixed(1)} s\x1b[0m`;
-  return n === 29
-    ? `\x1b[1;31mFAIL\x1b[0m  tests/usb/hotplug_${n}.sh ${took}\n` +
-      "      expected 4 devices below \x1b[33m/sys/bus/usb\x1b[0m, found 3\n"
-    : `\x1b[32mok\x1b[0m    tests/network/throughput_${n}.sh ${took}\n`;
-}).join("") + "\x1b[44m 40 tests \x1b[0m \x1b[7m 1 failed \x1b[0m\n";
 
 const SERIAL_OUTPUT = Array.from(
   { length: 30 },

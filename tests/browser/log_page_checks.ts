@@ -1,31 +1,35 @@
 import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import type { Browser, Page } from "playwright-core";
-import type { Emit } from "../../lib/observe/events.ts";
-import { startBrowser } from "./browser.ts";
-import { type HostScene, Plan, running, serveHost, serveLab, waits } from "./host_scene.ts";
-import { ALL_VIEWS, look, open, shows } from "./look.ts";
+import { AgentStatus } from "../../lib/observe/status_schema.ts";
+import type { HostLab } from "../host/support/host_lab.ts";
+import { agentUrlOf, Script, submit, urlOf, withLab } from "./built_lab.ts";
+import { look, open, shows } from "./look.ts";
+import { PROVISION_OUTPUT, TEST_OUTPUT } from "./outputs.ts";
 
-const text = (words: string) => new TextEncoder().encode(words);
+/** An agent of the built file whose job prints what the test wants, and its page. */
+interface Scene {
+  lab: HostLab;
+  browser: Browser;
+  page: Page;
+  script: Script;
+  jobId: string;
+}
 
-/** An agent whose job prints what the test wants, and its page. */
-async function withLog(
-  test: (made: { page: Page; emit: Emit; scene: HostScene; browser: Browser }) => Promise<void>,
-): Promise<void> {
-  const browser = await startBrowser();
-  if (browser === undefined) return;
-  try {
-    await using scene = await serveHost();
-    const emit = await scene.add("rpi4-001");
-    const plan = new Plan();
-    plan.at(60, emit, ...waits());
-    running(plan, emit, { id: "job-1", name: "smoke" });
-    plan.run(scene);
-    const page = await open(browser, `${scene.url}/agents/rpi4-001`);
+/** Runs a test with a job that has been provisioned, and is in its test. */
+function withLog(test: (scene: Scene) => Promise<void>): Promise<void> {
+  return withLab(async (lab, browser) => {
+    const script = new Script(lab, "rpi4");
+    await script.prepare(PROVISION_OUTPUT);
+    await script.print("test", TEST_OUTPUT);
+    await lab.configure("rpi4", { ...script.commands, location: "rack 7" });
+    lab.start();
+    await lab.waiting("rpi4");
+    const jobId = submit(lab, "rpi4", "smoke");
+    const page = await open(browser, agentUrlOf(lab, "rpi4"));
     await shows(page, "#live", /^Live$/);
-    await test({ page, emit, scene, browser });
-  } finally {
-    await browser.close();
-  }
+    await shows(page, "#log", "1 failed");
+    await test({ lab, browser, page, script, jobId });
+  });
 }
 
 /** The first line of the log that is seen. */
@@ -56,60 +60,65 @@ const highlighted = (page: Page) =>
 const frame = (page: Page) =>
   page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))");
 
-function numbered(count: number): Uint8Array {
+function numbered(count: number): string {
   const lines = Array.from({ length: count }, (_, n) => `line ${n} ${"word ".repeat(n % 60)}\n`);
-  return text(lines.join(""));
+  return lines.join("");
 }
 
-Deno.test("an agent's page shows its job to scale, its limits, its logs and its recent jobs", async () => {
-  const browser = await startBrowser();
-  if (browser === undefined) return;
-  try {
-    await using scene = await serveLab();
-    const url = `${scene.url}/agents/rpi4-001`;
-    const page = await open(browser, url);
-    await shows(page, "#live", /^Live$/);
-    // 9 of 12 minutes, and the 3 after them.
-    const width = async (kind: string) =>
-      Number(await page.locator(`.timeline .bar .${kind}`).getAttribute("width"));
-    assertAlmostEquals(await width("good") / 1000, 9 / 12, 0.05);
-    assertAlmostEquals(await width("busy") / 1000, 3 / 12, 0.05);
-    await shows(page, ".limits", /5[67] min left of 1 h 0 min/);
-    await shows(page, '[data-part="recent"]', "test failed after 21 min 0 s with status 3");
-    assertEquals(await page.locator('[data-part="recent"] .bar').count(), 5);
-    const ended = page.locator('[data-part="recent"] time').first();
-    assertMatch(await ended.textContent() ?? "", /^1 h 1[67] min ago$/);
-    assertMatch(await ended.getAttribute("title") ?? "", /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$/);
-    assert(await page.locator("#serial").isVisible());
+Deno.test("an agent's page shows its job to scale, its limits and its configuration", () =>
+  withLog(async ({ lab, browser, page, script, jobId }) => {
+    const url = agentUrlOf(lab, "rpi4");
+    await script.print("serial", "[    0.173000] usb 1-1: new high-speed USB device\r\n");
+    await shows(page, "#serial", "high-speed");
     const [log, serial] = [
       await page.locator("#log").boundingBox(),
       await page.locator("#serial").boundingBox(),
     ];
     assert(log !== null && serial !== null && serial.x > log.x + log.width);
-    assertEquals(await page.getByRole("link", { name: "on the server" }).count(), 1);
-    const links = page.locator('[data-part="recent"]').getByRole("link");
-    assertEquals(await links.count(), 5);
-    assertMatch(
-      await links.first().getAttribute("href") ?? "",
-      /^https:\/\/testflinger\.example\.com\/jobs\/7c9e6679-/,
-    );
+    await shows(page, ".limits", "59 min left of 1 h 0 min");
+    await shows(page, ".limits", "14 min left of 15 min");
+    await shows(page, ".jobline", "smoke");
+    await look(browser, url, { name: "agent-built" });
     await page.getByText("settings that differ from the default").click();
-    await shows(page, "details dd", "1800");
-    assertEquals(await page.getByText("cancel_grace").isVisible(), false);
-    await look(browser, url, { name: "agent-job", views: ALL_VIEWS });
-    await look(browser, `${scene.url}/agents/rpi4-004`, { name: "agent-empty" });
-    await look(browser, `${scene.url}/agents/dell-xps-010`, { name: "agent-down" });
-    await look(browser, `${scene.url}/agents/dell-xps-002`, { name: "agent-unreachable" });
-  } finally {
-    await browser.close();
-  }
-});
+    await shows(page, "details dd", "rack 7");
+    assertEquals(await page.getByText("cancel_grace", { exact: true }).count(), 1);
+    assertEquals(await page.getByText("max_spool", { exact: true }).isVisible(), false);
+
+    await script.end("test");
+    await shows(page, ".timeline li.busy", "cleanup");
+    await script.print("cleanup", "switched off\n");
+    await shows(page, "#log", "switched off");
+    // The job as the agent has it as data, and what is drawn of it.
+    const drawn = await page.evaluate(`(async () => {
+      const answer = await fetch("${urlOf(lab)}/v1/agents/${lab.id("rpi4")}");
+      return await answer.text();
+    })()`) as string;
+    const { job } = AgentStatus.parse(JSON.parse(drawn));
+    const past = job?.phases.find(({ phase }) => phase === "test");
+    const tested = page.locator(".timeline li", { hasText: /^test/ }).locator("rect");
+    const begun = Date.parse(past?.started_at ?? "") - Date.parse(job?.started_at ?? "");
+    const [x, width] = [await tested.getAttribute("x"), await tested.getAttribute("width")];
+    assertAlmostEquals(
+      Number(x) / Number(width),
+      begun / 1000 / (past?.seconds ?? 0),
+      0.1,
+      "where it begins, and how long it is, are drawn to the same scale",
+    );
+    await script.end("cleanup");
+    await shows(page, '[data-part="recent"]', "passed");
+    const ended = page.locator('[data-part="recent"] time').first();
+    assertMatch(await ended.textContent() ?? "", /^\d+ s ago$/);
+    assertMatch(await ended.getAttribute("title") ?? "", /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$/);
+    const link = page.locator('[data-part="recent"]').getByRole("link");
+    assertEquals(await link.getAttribute("href"), `${lab.served.url}/jobs/${jobId}`);
+    await look(browser, url, { name: "agent-built-idle" });
+  }));
 
 Deno.test("colours are shown as such, and come as they are printed", () =>
-  withLog(async ({ page, emit }) => {
+  withLog(async ({ page, script }) => {
     await shows(page, "#log .fg1.bold", "FAIL");
-    emit({ type: "output", job: "j", bytes: text("\x1b[3") });
-    emit({ type: "output", job: "j", bytes: text("5mpurple\x1b[0m plain\n") });
+    await script.print("test", "\x1b[3");
+    await script.print("test", "5mpurple\x1b[0m plain\n");
     await shows(page, "#log .fg5", /^purple$/);
     const colours = await page.evaluate(
       '[".fg5", ".fg1", ".l"].map((one) => getComputedStyle(document.querySelector("#log " + one)).color)',
@@ -118,8 +127,8 @@ Deno.test("colours are shown as such, and come as they are printed", () =>
   }));
 
 Deno.test("the log is followed until one scrolls up, and again from its end", () =>
-  withLog(async ({ page, emit }) => {
-    emit({ type: "output", job: "j", bytes: numbered(300) });
+  withLog(async ({ page, script }) => {
+    await script.print("test", numbered(300));
     await shows(page, "#log", "line 299");
     await frame(page);
     assertEquals(await isAtEnd(page), true);
@@ -127,7 +136,7 @@ Deno.test("the log is followed until one scrolls up, and again from its end", ()
     await page.mouse.wheel(0, -2000);
     await page.locator("#follow:not(:checked)").waitFor();
     const seen = await firstSeen(page);
-    emit({ type: "output", job: "j", bytes: text("one more\n") });
+    await script.print("test", "one more\n");
     await shows(page, "#log", "one more");
     await frame(page);
     assertEquals(await firstSeen(page), seen);
@@ -137,8 +146,8 @@ Deno.test("the log is followed until one scrolls up, and again from its end", ()
   }));
 
 Deno.test("the log keeps its place when the window or the wrapping changes", () =>
-  withLog(async ({ page, emit }) => {
-    emit({ type: "output", job: "j", bytes: numbered(400) });
+  withLog(async ({ page, script }) => {
+    await script.print("test", numbered(400));
     await shows(page, "#log", "line 399");
     await page.locator("#log").hover();
     await page.mouse.wheel(0, -4000);
@@ -164,7 +173,7 @@ Deno.test("the log keeps its place when the window or the wrapping changes", () 
   }));
 
 Deno.test("the log is searched, back and forth, also in what comes later", () =>
-  withLog(async ({ page, emit }) => {
+  withLog(async ({ page, script }) => {
     const find = page.getByRole("searchbox", { name: "Search the log" });
     await find.fill("THROUGHPUT_1");
     await shows(page, "#hits", "11 of 11");
@@ -177,7 +186,7 @@ Deno.test("the log is searched, back and forth, also in what comes later", () =>
     assertEquals(await page.locator("#log .here").isVisible(), true);
     await page.getByRole("button", { name: "Previous hit" }).click();
     await shows(page, "#hits", "11 of 11");
-    emit({ type: "output", job: "j", bytes: text("throughput_1 again\n") });
+    await script.print("test", "throughput_1 again\n");
     await shows(page, "#hits", "11 of 12");
     await find.fill("no such thing");
     await shows(page, "#hits", "none");
@@ -186,20 +195,20 @@ Deno.test("the log is searched, back and forth, also in what comes later", () =>
   }));
 
 Deno.test("the words that the log is searched for are highlighted, across colours and in what comes later", () =>
-  withLog(async ({ page, emit }) => {
+  withLog(async ({ page, script }) => {
     const find = page.getByRole("searchbox", { name: "Search the log" });
-    emit({ type: "output", job: "j", bytes: text("a.b? \x1b[31mA.\x1b[0mB? axb?\na.b") });
+    await script.print("test", "a.b? \x1b[31mA.\x1b[0mB? axb?\na.b");
     await shows(page, "#log .l:last-child", "a.b");
     await find.fill("a.b?");
     assertEquals(await highlighted(page), ["a.b?", "A.B?"]);
     const colours = await page.evaluate(`["", "::highlight(found)"].map((part) =>
       getComputedStyle(document.querySelector("#log .hit"), part).backgroundColor)`) as string[];
     assertEquals(new Set(colours).size, 2);
-    emit({ type: "output", job: "j", bytes: text("? a.b? again\n") });
+    await script.print("test", "? a.b? again\n");
     await shows(page, "#hits", "1 of 2");
     assertEquals(await highlighted(page), ["a.b?", "A.B?", "a.b?", "a.b?"]);
     // What is cut off at the front is not kept for that.
-    emit({ type: "output", job: "j", bytes: text("\n".repeat(6000)) });
+    await script.print("test", "\n".repeat(6000));
     await shows(page, "#hits", "none");
     assertEquals(await highlighted(page), []);
     await find.fill("FAIL");
@@ -208,10 +217,12 @@ Deno.test("the words that the log is searched for are highlighted, across colour
   }));
 
 Deno.test("one jumps to where a phase begins, by keyboard too", () =>
-  withLog(async ({ page, emit }) => {
-    emit({ type: "output", job: "j", bytes: numbered(300) });
-    emit({ type: "phase_began", job: "j", phase: "cleanup", limits: {} });
-    emit({ type: "output", job: "j", bytes: numbered(100) });
+  withLog(async ({ page, script }) => {
+    await script.print("test", numbered(300));
+    await shows(page, "#log", "line 299");
+    await script.end("test");
+    await script.print("cleanup", numbered(100));
+    await shows(page, "#log .l:last-child", "line 99");
     const jumps = page.getByRole("navigation", { name: "Jump to a phase" });
     await jumps.getByRole("link", { name: "cleanup" }).waitFor();
     assertEquals(await jumps.getByRole("link").allTextContents(), ["provision", "test", "cleanup"]);
@@ -230,27 +241,32 @@ Deno.test("one jumps to where a phase begins, by keyboard too", () =>
   }));
 
 Deno.test("the log and the serial log are downloaded as text, named after agent and job", () =>
-  withLog(async ({ page, emit }) => {
+  withLog(async ({ lab, page, script, jobId }) => {
     assertEquals(await page.locator("#serial").isVisible(), false);
-    emit({ type: "serial", job: "j", bytes: text("login: \x1b[2J\r\n") });
+    await script.print("serial", "login: \x1b[2J\r\n");
     await shows(page, "#serial", "login: ␛[2J");
     for (const [name, words] of [["log", "FAIL"], ["serial", "login: ␛[2J"]] as const) {
       const link = page.locator(`a[href$="${name}.txt"]`);
       const [download] = await Promise.all([page.waitForEvent("download"), link.click()]);
-      assertEquals(download.suggestedFilename(), `rpi4-001-job-1-${name}.txt`);
+      assertEquals(download.suggestedFilename(), `${lab.id("rpi4")}-${jobId}-${name}.txt`);
       assert((await Deno.readTextFile(await download.path())).includes(words));
     }
   }));
 
 Deno.test("a new job begins a new log", () =>
-  withLog(async ({ page, emit }) => {
-    emit({ type: "job_ended", job: "job-1", reason: "normal_exit" });
+  withLog(async ({ lab, page, script }) => {
+    await script.end("test");
+    await script.end("cleanup");
     await shows(page, '[data-part="recent"]', "passed");
     await shows(page, "#log", "FAIL");
-    emit({ type: "job_began", job: "job-2", queue: "q" });
-    await page.getByText("What the next job prints will be shown here").waitFor();
-    emit({ type: "output", job: "job-2", bytes: text("hello\n") });
+    await lab.waiting("rpi4");
+    await script.prepare();
+    submit(lab, "rpi4", "second");
+    await shows(page, ".jobline", "second");
+    await page.getByText("What the next job prints will be shown here").waitFor({
+      state: "hidden",
+    });
+    await script.print("test", "hello\n");
     await shows(page, "#log", "hello");
-    assertEquals(await page.locator("#log").textContent(), "hello\n");
-    assertEquals(await page.getByText("What the next job prints").isVisible(), false);
+    assertEquals((await page.locator("#log").textContent() ?? "").includes("FAIL"), false);
   }));

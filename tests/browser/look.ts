@@ -24,6 +24,15 @@ export async function shows(page: Page, selector: string, text: string | RegExp)
   await page.locator(selector, { hasText: text }).first().waitFor();
 }
 
+/** Waits until an expression holds in a page, whose policy forbids the browser's own way to wait for one. */
+export async function holds(page: Page, expression: string): Promise<void> {
+  const limit = AbortSignal.timeout(PATIENCE_MS);
+  while (await page.evaluate(expression) !== true) {
+    if (limit.aborted) throw new Error(`Gave up waiting: ${expression}`);
+    await page.waitForTimeout(50);
+  }
+}
+
 /** A new page that has loaded. */
 export async function open(browser: Browser, url: string): Promise<Page> {
   const page = await browser.newPage({ viewport: DESK });

@@ -4,7 +4,12 @@ import { join } from "node:path";
 const PERMISSIONS = ["env", "net", "read", "run", "sys", "write"].map((one) => `--allow-${one}`);
 
 /** One test after the other, each with a browser of its own. */
-const CHECKS = ["status_page_checks.ts", "host_page_checks.ts", "log_page_checks.ts"];
+const CHECKS = [
+  "status_page_checks.ts",
+  "host_page_checks.ts",
+  "log_page_checks.ts",
+  "lab_checks.ts",
+];
 
 for (const file of CHECKS) {
   Deno.test(`the pages do what they should in a real browser: see ${file}`, () => run(file));

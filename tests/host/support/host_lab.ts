@@ -26,18 +26,28 @@ export class HostLab implements AsyncDisposable {
   readonly #mark = crypto.randomUUID().slice(0, 8);
   readonly #ids: string[] = [];
   readonly #started: AgentProcess[] = [];
+  readonly #startProgram: typeof startProgram;
   #process: AgentProcess | undefined;
 
-  private constructor(folder: string, port: number, sandbox: ServeOptions) {
+  private constructor(
+    folder: string,
+    { port, sandbox, start }: {
+      port: number;
+      sandbox: ServeOptions;
+      start: typeof startProgram;
+    },
+  ) {
+    this.#startProgram = start;
     this.folder = folder;
     this.configs = join(folder, "etc");
     this.served = serveSandbox(sandbox);
     this.port = port;
   }
 
-  static async open(sandbox: ServeOptions = {}): Promise<HostLab> {
+  /** @param start starts the program. @default that of the checkout's modules */
+  static async open(sandbox: ServeOptions = {}, start = startProgram): Promise<HostLab> {
     const folder = await Deno.makeTempDir({ prefix: "host-" });
-    const lab = new HostLab(folder, await freePort(), sandbox);
+    const lab = new HostLab(folder, { port: await freePort(), sandbox, start });
     await Deno.mkdir(lab.configs);
     return lab;
   }
@@ -93,7 +103,7 @@ export class HostLab implements AsyncDisposable {
     const token = ["--token-file", join(this.folder, "none")];
     if (this.namesPort) token.push("-p", `${this.port}`);
     const env = { TESTFLINGER_AGENT_PROGRAM: this.program };
-    this.#process = startProgram([...source, ...token], { env, through: this.through });
+    this.#process = this.#startProgram([...source, ...token], { env, through: this.through });
     this.#started.push(this.#process);
     return this.#process;
   }
