@@ -2,8 +2,8 @@
  * DragonBoard 410c: a fixed master image on USB writes the test image on the SD card. The board falls
  * back to the master image where the card has no partition table.
  */
-import { join } from "node:path";
 import * as z from "zod";
+import { join } from "../lib/path.ts";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type CommonConfig, need, script, type ShapeOutput } from "./support/config.ts";

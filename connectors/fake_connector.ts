@@ -1,5 +1,5 @@
-import { join } from "node:path";
 import * as z from "zod";
+import { join } from "../lib/path.ts";
 import { defineConnector } from "./define.ts";
 import { directOnly } from "./support/config.ts";
 import { ProvisioningError, RecoveryError } from "./support/errors.ts";

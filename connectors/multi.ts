@@ -1,5 +1,5 @@
-import { join } from "node:path";
 import * as z from "zod";
+import { join } from "../lib/path.ts";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type ChildJobServer, childJobServer, type JobResult } from "./multi/server.ts";

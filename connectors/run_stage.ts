@@ -1,6 +1,6 @@
-import { isAbsolute, join } from "node:path";
 import * as z from "zod";
 import type { Clock } from "../lib/clock.ts";
+import { isAbsolute, join } from "../lib/path.ts";
 import type { ProgressView } from "../lib/progress.ts";
 import { formatMistake, type Mistake } from "../lib/config/mistake.ts";
 import type { Connector, Stage } from "./context.ts";

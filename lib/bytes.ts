@@ -1,5 +1,4 @@
 /** Text as bytes on their way: put together, cut anywhere, and made valid UTF-8. */
-import { isUtf8 } from "node:buffer";
 
 /** One step in the way of a stream of bytes. */
 export interface ByteStage {
@@ -72,6 +71,11 @@ export function utf8Cleaner(): ByteStage & { readonly held: number } {
       return cleanUtf8(rest);
     },
   };
+}
+
+/** Whether it is UTF-8, from its first byte to its last. */
+export function isUtf8(bytes: Uint8Array): boolean {
+  return process.getBuiltinModule("node:buffer").isUtf8(bytes);
 }
 
 /** A text that is complete, with U+FFFD in place of what is not UTF-8; not copied where it is. */

@@ -2,9 +2,9 @@
  * Removes a folder with everything that a job may have put into it: closed folders, names that are
  * no text, folders inside one another without end.
  */
-import { join } from "node:path";
 import { messageOf } from "./message.ts";
 import { inOwnSession } from "./own_session.ts";
+import { join } from "./path.ts";
 
 /**
  * The runtime removes folders by calling itself for each folder in a folder, and some ten thousand

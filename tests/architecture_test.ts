@@ -38,6 +38,7 @@ const LEAVES = [
   "lib/message.ts",
   "lib/once.ts",
   "lib/own_session.ts",
+  "lib/path.ts",
   "lib/phases.ts",
   "lib/progress.ts",
   "lib/remove_tree.ts",

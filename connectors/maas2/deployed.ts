@@ -1,5 +1,5 @@
-import { join } from "node:path";
 import * as z from "zod";
+import { join } from "../../lib/path.ts";
 import { need } from "../support/config.ts";
 import { messageOf, ProvisioningError } from "../support/errors.ts";
 import { writeFile } from "../support/files.ts";

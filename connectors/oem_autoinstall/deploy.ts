@@ -1,5 +1,5 @@
 /** Writing an OEM ISO to the device's reset partition, and installing from it. */
-import { basename, join } from "node:path";
+import { basename, join } from "../../lib/path.ts";
 import type { PrepareContext } from "../context.ts";
 import { attachmentPath } from "../support/attachments.ts";
 import { ProvisioningError } from "../support/errors.ts";

@@ -1,5 +1,5 @@
-import { basename } from "node:path";
 import * as z from "zod";
+import { basename } from "../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../context.ts";
 import { checksumKey, type CommonConfig, directOnly, type ShapeOutput } from "../support/config.ts";
 import { JobError, ProvisioningError } from "../support/errors.ts";

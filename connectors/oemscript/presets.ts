@@ -1,5 +1,5 @@
 /** What makes the installation go on without anybody: presets, put onto the recovery partition. */
-import { dirname, join } from "node:path";
+import { dirname, join } from "../../lib/path.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { makeFolder, temporaryFolder, writeFile } from "../support/files.ts";
 import { expectSuccess } from "../support/process/runner.ts";

@@ -1,6 +1,6 @@
 /** The files by which a stage speaks to the agent: what is known of the device, and why the stage failed. */
-import { join } from "node:path";
 import type { Log } from "../../lib/log.ts";
+import { join } from "../../lib/path.ts";
 import type { ConnectorContext, Stage } from "../context.ts";
 import { messageOf } from "./errors.ts";
 import { rewriteFile } from "./files.ts";

@@ -1,4 +1,4 @@
-import { join, sep } from "node:path";
+import { join } from "../../lib/path.ts";
 import type { PrepareContext } from "../context.ts";
 import { ProvisioningError } from "./errors.ts";
 
@@ -26,7 +26,7 @@ export async function attachmentPath(
   } catch {
     throw fail(`there is no such file in attachments/${phase}`);
   }
-  if (!path.startsWith(root + sep)) throw fail(`it is not inside of attachments/${phase}`);
+  if (!path.startsWith(`${root}/`)) throw fail(`it is not inside of attachments/${phase}`);
   if (!(await Deno.stat(path)).isFile) throw fail("it is not a file");
   return path;
 }

@@ -1,5 +1,5 @@
 /** Files and folders that a stage writes on this host. What cannot be written is named. */
-import { basename } from "node:path";
+import { basename } from "../../lib/path.ts";
 import { messageOf } from "./errors.ts";
 
 /**

@@ -1,6 +1,6 @@
-import { resolve } from "node:path";
 import * as z from "zod";
 import { readFailure } from "../../lib/config/source_text.ts";
+import { resolve } from "../../lib/path.ts";
 import { JobError, messageOf } from "./errors.ts";
 
 /** Local user names, and the addresses that single sign-on accounts have. Never an option. */

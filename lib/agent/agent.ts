@@ -1,5 +1,4 @@
 /** The life of an agent: start, poll loop, stop; and the jobs that it runs meanwhile. */
-import { join, resolve } from "node:path";
 import { importLegacyResults } from "../job/legacy_results.ts";
 import { artifactUpload } from "../job/transfer.ts";
 import { UploadQueue } from "../job/upload_queue.ts";
@@ -16,8 +15,10 @@ import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import { join, resolve } from "../path.ts";
 import { bootId } from "../process/proc.ts";
 import type { AgentContext, AgentControl, ControlGroupsResult, LeaveReason } from "./context.ts";
+import type { LookAtDisk } from "./disks.ts";
 import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
 import { type HostTrouble, removeProbes } from "./host_check.ts";
 import { KeptSecrets } from "../job/secrets.ts";
@@ -54,6 +55,8 @@ export interface AgentOptions extends AgentContext {
   onJournal?: JournalHook | undefined;
   /** The control groups of this process. @default none are used */
   controlGroups?: ControlGroupsResult | undefined;
+  /** @default what the kernel says now */
+  lookAtDisk?: LookAtDisk | undefined;
   /** Why the device cannot be worked with as it is configured, on one line. @default nobody looks */
   deviceTrouble?(): Promise<string | undefined>;
 }

@@ -1,10 +1,10 @@
 /** The folders in which an agent keeps what it has: made at start, and trusted only if nobody else owns them. */
-import { dirname, resolve } from "node:path";
 import type { AgentConfig } from "../config/agent_config.ts";
-import { agentFolder } from "../job/store.ts";
+import { agentFolder, jobsFolderIn } from "../job/store.ts";
 import { examineFolder } from "../job/trusted_folder.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { dirname, resolve } from "../path.ts";
 
 /** Administrators look into these. */
 const BASE_FOLDER_MODE = 0o755;
@@ -23,6 +23,12 @@ export function prepareFolders(
     ["results_basedir", folder, OWN_FOLDER_MODE],
   ]) ?? whyNotOwn(folder);
   return message === undefined ? { ok: true, folder } : { ok: false, message };
+}
+
+/** In which a job keeps what it has, whether or not they are there. */
+export function foldersOfJobs(config: AgentConfig): string[] {
+  const own = agentFolder(config.results_basedir, config.agent_id);
+  return [config.execution_basedir, own, jobsFolderIn(own)];
 }
 
 /** Whether folders are there still: what is in /tmp may be cleaned up under an agent. */

@@ -1,7 +1,8 @@
 /** Whether the host can take another job: there is room, and the agent can write where it has to. */
-import { join } from "node:path";
+import { type LookAtDisk, lookAtDisk } from "./disks.ts";
 import { size } from "../observe/words.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 
 /** A file of this size must fit: a full disk still takes empty ones. */
 const PROBE_BYTES = 4096;
@@ -22,14 +23,16 @@ export interface HostCheckOptions {
   /** Bytes. */
   leastFree: number;
   agentId: string;
+  /** @default what the kernel says now */
+  lookAt?: LookAtDisk | undefined;
 }
 
 /** Looks at the folders in which a job keeps what it has; the first trouble counts. */
 export async function troubleWith(
   folders: readonly string[],
-  { leastFree, agentId }: HostCheckOptions,
+  { leastFree, agentId, lookAt = lookAtDisk }: HostCheckOptions,
 ): Promise<HostTrouble | undefined> {
-  const lack = await lackOfSpace(folders, leastFree);
+  const lack = await lackOfSpace(folders, leastFree, lookAt);
   if (lack !== undefined) return lack;
   for (const folder of folders) {
     const trouble = await whyNotWritable(folder, agentId);
@@ -42,18 +45,18 @@ export async function troubleWith(
 export async function lackOfSpace(
   folders: readonly string[],
   least: number,
+  lookAt: LookAtDisk = lookAtDisk,
 ): Promise<HostTrouble | undefined> {
-  const { statfs } = await import("node:fs/promises");
   for (const folder of folders) {
-    const disk = await statfs(folder).catch(() => undefined);
+    const disk = await lookAt(folder);
     if (disk === undefined) continue; // What is wrong, if anything is, shows when a file is made.
     // Some file systems make inodes as they are needed, and say that there are none.
-    if (disk.files > 0 && disk.ffree < FEWEST_INODES) {
+    if (disk.inodes > 0 && disk.freeInodes < FEWEST_INODES) {
       const message =
-        `${folder} has ${disk.ffree} inodes free, and a job may need ${FEWEST_INODES}`;
+        `${folder} has ${disk.freeInodes} inodes free, and a job may need ${FEWEST_INODES}`;
       return { cause: `inodes ${folder}`, message };
     }
-    const free = disk.bavail * disk.bsize;
+    const free = disk.freeBytes;
     if (free >= least) continue;
     const message = `${folder} has ${size(free)} free, and min_free_space is ${size(least)}`;
     return { cause: `space ${folder}`, message };

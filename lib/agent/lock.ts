@@ -3,10 +3,10 @@
  * which nobody else can touch, and one in /tmp, which also catches a second copy that was given
  * other folders.
  */
-import { join } from "node:path";
 import { NotRegular, openForWriting } from "../job/regular_file.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 
 const LOCK_MODE = 0o600;
 

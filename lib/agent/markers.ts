@@ -2,10 +2,10 @@
  * The files by which an administrator on the host asks an agent to restart or to go offline. `/tmp`
  * is everybody's: a marker counts only if it is a regular file of root's or of the agent's own user.
  */
-import { join } from "node:path";
 import { NotRegular, openForReading } from "../job/regular_file.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 
 /** More of an offline marker's first line than this is nobody's comment. */
 const LONGEST_COMMENT_BYTES = 1024;

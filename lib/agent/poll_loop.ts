@@ -11,6 +11,7 @@ import type { AgentRecord } from "../server/schema.ts";
 import { askForJob } from "./ask_for_job.ts";
 import type { AgentContext } from "./context.ts";
 import { type DesiredState, isForgotten, NO_JOB } from "./desired_state.ts";
+import type { LookAtDisk } from "./disks.ts";
 import { type HostTrouble, troubleWith } from "./host_check.ts";
 import type { Markers } from "./markers.ts";
 import { LAST_STATE_MS, type Reporter } from "./reporter.ts";
@@ -36,6 +37,8 @@ export interface PollLoopOptions extends AgentContext {
   isLeaving(): boolean;
   /** Where jobs are written down. */
   jobsFolder: string;
+  /** @default what the kernel says now */
+  lookAtDisk?: LookAtDisk | undefined;
   /** Makes the agent's folders again where they are gone; says why it cannot. */
   restoreFolders(): HostTrouble | undefined;
   /** Why the device cannot be worked with as it is configured, on one line. */
@@ -154,6 +157,7 @@ export class PollLoop {
       await troubleWith([config.execution_basedir, jobsFolder], {
         leastFree: config.min_free_space,
         agentId: config.agent_id,
+        lookAt: this.#options.lookAtDisk,
       });
     this.#noteTrouble(trouble);
     reporter.showIdle(trouble === undefined ? "" : `${NO_JOB}${trouble.message}`);

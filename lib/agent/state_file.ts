@@ -1,8 +1,8 @@
 /** What an agent has to remember over a restart, in one small file. */
-import { join } from "node:path";
 import * as z from "zod";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 
 /** A reason not to take jobs that outlives the process. */
 const DesiredMode = z.object({

@@ -2,11 +2,11 @@
  * An agent's configuration as it is run: with the connector's commands, and the device's file next to it,
  * which can be used or not.
  */
-import { basename, dirname, join, resolve } from "node:path";
 import type { Stage } from "../../connectors/context.ts";
 import { type AgentConfig, loadAgentConfig } from "../config/agent_config.ts";
 import { didYouMean, formatMistake, type Mistake, quoted, sourceLines } from "../config/mistake.ts";
 import type { ConfigurationRead } from "../host/configurations.ts";
+import { basename, dirname, join, resolve } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import { shellCommand } from "../shell.ts";
 import { connectorCalls } from "./check/phase_commands.ts";

@@ -1,6 +1,6 @@
 /** The agent's configuration file: its keys, what they may be, and what they mean. */
-import { isAbsolute, join, normalize } from "node:path";
 import * as z from "zod";
+import { isAbsolute, join, normalize } from "../path.ts";
 import { didYouMean, quoted } from "./mistake.ts";
 import { parseSize } from "./sizes.ts";
 import { readYamlFile, type YamlResult } from "./yaml_file.ts";

@@ -2,10 +2,10 @@
  * Which agents a host has: every configuration file in a folder, or those that were named; and what
  * has changed there since the last look.
  */
-import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 
 /** In a folder of its own for each agent, as the established host charm lays them out. */
 const FILE_NAME = "testflinger-agent.conf";

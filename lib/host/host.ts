@@ -3,7 +3,8 @@
  * console, systemd, InfluxDB, one endpoint. `testflinger-agent -c FILE` is a host with one agent.
  */
 import type { ControlGroupsResult } from "../agent/context.ts";
-import { prepareFolders } from "../agent/folders.ts";
+import { disksAtStart } from "../agent/disks.ts";
+import { foldersOfJobs, prepareFolders } from "../agent/folders.ts";
 import { type HostClock, systemClock } from "../clock.ts";
 import { type AgentConfig, defaultConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
@@ -152,6 +153,10 @@ class Host {
         bootId: this.#options.bootId,
         onJournal: this.#options.onJournal,
         deviceTrouble: this.#options.deviceTrouble,
+        lookAtDisk: disksAtStart(
+          [...look.wanted.values()].flatMap(({ config }) => foldersOfJobs(config)),
+          clock,
+        ),
         controlGroups,
       },
       log,

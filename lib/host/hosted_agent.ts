@@ -1,6 +1,6 @@
 /** One life of one agent in this process: what is its own, from its log to its socket. */
-import { resolve } from "node:path";
 import { type AgentEnd, runAgent } from "../agent/agent.ts";
+import type { LookAtDisk } from "../agent/disks.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import { Control, type ControlGroupsResult, type LeaveReason } from "../agent/context.ts";
 import type { HostClock } from "../clock.ts";
@@ -24,6 +24,7 @@ import type { BrokenConfiguration, HostStatus } from "../observe/status_schema.t
 import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
 import { Connectivity } from "../outbox/connectivity.ts";
 import type { JournalHook } from "../outbox/journal.ts";
+import { resolve } from "../path.ts";
 import { createServerClient } from "../server/client.ts";
 import type { Connections } from "../server/connections.ts";
 import { VERSION } from "../version.ts";
@@ -52,6 +53,8 @@ export interface SharedByAgents {
   onJournal?: JournalHook | undefined;
   /** Why an agent's device configuration cannot be used, on one line. @default nobody looks */
   deviceTrouble?: ((config: AgentConfig) => Promise<string | undefined>) | undefined;
+  /** Looks at the file system of a folder. */
+  lookAtDisk: LookAtDisk;
   /** In which jobs may have some of their own. */
   controlGroups: ControlGroupsResult;
 }
@@ -211,6 +214,7 @@ export class HostedAgent {
     });
     const over = new AbortController();
     watchFreeSpace([config.execution_basedir, folder], {
+      lookAt: this.#shared.lookAtDisk,
       clock,
       emit: this.#emit,
       signal: over.signal,
@@ -235,6 +239,7 @@ export class HostedAgent {
         bootId,
         onJournal,
         controlGroups,
+        lookAtDisk: this.#shared.lookAtDisk,
         deviceTrouble: async () => await this.#shared.deviceTrouble?.(config),
       });
     } finally {

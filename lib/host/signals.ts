@@ -67,6 +67,9 @@ export function catchSignals(): Signals {
 /** Where the runtime opens its debugger: fixed in the runtime, not configurable. */
 const DEBUGGER_ADDRESS = { hostname: "127.0.0.1", port: 9229 } as const;
 
+/** After so long a start has asked for a job; loading what closes a debugger takes 8 ms. */
+const LOAD_AFTER_MS = 1_000;
+
 /** How often the guard looks again after a signal, and how often in all: 50 ms on an idle loop. */
 const LOOK_INTERVAL_MS = 5;
 
@@ -96,10 +99,12 @@ export function onRestartSignal(onRequest: () => void): Disposable {
   let timer: ReturnType<typeof setInterval> | undefined;
   let looksLeft = 0;
 
-  // Not a static import: it costs milliseconds, and nobody can open a debugger before it is there.
-  import("node:inspector").then((module) => {
-    inspector = module.default;
-  });
+  const load = async () => {
+    inspector = (await import("node:inspector")).default;
+  };
+  // A start does not wait for it. A signal that comes earlier does not either.
+  const loading = setTimeout(load, LOAD_AFTER_MS);
+  Deno.unrefTimer(loading);
 
   const look = () => {
     port ??= takePort();
@@ -115,6 +120,7 @@ export function onRestartSignal(onRequest: () => void): Disposable {
   };
 
   const handler = () => {
+    if (inspector === undefined) void load();
     look();
     looksLeft = LOOKS;
     timer ??= setInterval(() => {
@@ -128,6 +134,7 @@ export function onRestartSignal(onRequest: () => void): Disposable {
   return {
     [Symbol.dispose]() {
       Deno.removeSignalListener("SIGUSR1", handler);
+      clearTimeout(loading);
       release();
     },
   };

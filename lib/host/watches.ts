@@ -1,4 +1,5 @@
 /** What is looked at now and then for an agent: the space on its disks, and what has been asked of it. */
+import { type LookAtDisk, lookAtDisk } from "../agent/disks.ts";
 import { Markers } from "../agent/markers.ts";
 import { StateFile } from "../agent/state_file.ts";
 import type { Clock } from "../clock.ts";
@@ -11,17 +12,18 @@ interface FreeSpaceOptions {
   clock: Clock;
   emit: Emit;
   signal: AbortSignal;
+  /** @default what the kernel says now */
+  lookAt?: LookAtDisk;
 }
 
 /** Tells at once and then every 30 s, until the signal aborts. A disk that does not answer is waited for. */
 export async function watchFreeSpace(
   folders: readonly string[],
-  { clock, emit, signal }: FreeSpaceOptions,
+  { clock, emit, signal, lookAt = lookAtDisk }: FreeSpaceOptions,
 ): Promise<void> {
-  const { statfs } = await import("node:fs/promises");
   while (!signal.aborted) {
-    const disks = await Promise.all(folders.map((folder) => statfs(folder).catch(() => undefined)));
-    const free = disks.flatMap((disk) => disk === undefined ? [] : disk.bavail * disk.bsize);
+    const disks = await Promise.all(folders.map(lookAt));
+    const free = disks.flatMap((disk) => disk === undefined ? [] : disk.freeBytes);
     if (free.length > 0 && !signal.aborted) {
       emit({ type: "free_space", bytes: Math.min(...free) });
     }

@@ -1,11 +1,11 @@
 /** A job's attachments: fetched to the outbox, then unpacked into the working folder. */
-import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import { join } from "../path.ts";
 import { watched } from "../progress.ts";
 import { type Failure, isFinal, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";

@@ -2,7 +2,7 @@
  * The files through which a device connector speaks to the agent. A job's own commands can write
  * them too, so they are read with care: regular files only, and no more than is reasonable.
  */
-import { join } from "node:path";
+import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import { readSmallFile } from "./regular_file.ts";
 

@@ -1,7 +1,7 @@
 /** What of the jobs on disk cannot be read: put where a person can look at it, and said. */
-import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { basename, join } from "../path.ts";
 
 /** What was found when a journal was opened. */
 export interface JournalFault {

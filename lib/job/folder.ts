@@ -2,9 +2,9 @@
  * The working folder of a job: created from scratch, never mixed with what an earlier run left, and removed
  * in the end whatever the job has put into it.
  */
-import { basename, dirname, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { basename, dirname, join } from "../path.ts";
 import { shellWord } from "../shell.ts";
 import { removeTree } from "../remove_tree.ts";
 

@@ -3,7 +3,7 @@
  * shell of the phase itself, so that all that holds for a phase's command holds for them: its user and
  * environment, its log, its limits, and that it goes on while the agent is away.
  */
-import { join, resolve } from "node:path";
+import { join, resolve } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import { shellWord } from "../shell.ts";
 

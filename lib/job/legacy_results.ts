@@ -3,10 +3,10 @@
  * to this one loses nothing: one folder per job, with `testflinger.json`, `testflinger-outcome.json`
  * and perhaps `artifacts`.
  */
-import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
 import { moveFolder } from "./folder.ts";

@@ -2,11 +2,11 @@
  * The log of one phase: what its command prints and what the agent has to say of it. The way of
  * the bytes: cleaned to UTF-8, secrets masked, then to the outbox and to `<phase>.log`.
  */
-import { join } from "node:path";
 import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Entry, Source } from "../outbox/entries.ts";
 import type { LogAppend, MessageDraft, Outbox } from "../outbox/outbox.ts";
+import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { TextFilter } from "../process/text_filter.ts";

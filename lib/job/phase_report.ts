@@ -1,8 +1,8 @@
 /** What is told of the phases of a job: in its journal, its folder and its log, and to the server. */
-import { join } from "node:path";
 import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { statusesOf } from "../outbox/job_state.ts";
+import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { readDeviceInfo, readStageFailure } from "./connector_files.ts";

@@ -1,5 +1,4 @@
 /** Runs the phases of one job: what is decided before a command starts, and read after it ended. */
-import { isDeepStrictEqual } from "node:util";
 import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { type Phase, PHASES } from "../phases.ts";
@@ -232,6 +231,7 @@ export class PhaseRunner {
     this.#ready.delete(phase);
     ready?.over.abort();
     const made = await ready?.made;
+    const { isDeepStrictEqual } = process.getBuiltinModule("node:util");
     if (made === undefined || isDeepStrictEqual(made.start, start)) return made?.command;
     await made.command?.[Symbol.asyncDispose]();
     return undefined;

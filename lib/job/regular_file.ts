@@ -6,7 +6,6 @@
  * O_NOFOLLOW alone does not do: unless everything is permitted, the runtime resolves links itself
  * before it opens. So what was opened is compared with what stands at the path.
  */
-import process from "node:process";
 
 /** The file at the path must not be opened; the message says what and why. */
 export class NotRegular extends Error {

@@ -2,7 +2,6 @@
  * A job's secrets: how large they may be, under which names, which of them are masked, where, and for how
  * long in the agent's own log.
  */
-import { Buffer } from "node:buffer";
 import type { Outbox } from "../outbox/outbox.ts";
 import { PHASES } from "../phases.ts";
 import { isMaskable } from "../process/patterns.ts";

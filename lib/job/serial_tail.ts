@@ -1,9 +1,8 @@
 /** Follows `<phase>-serial.log` while a connector writes it, into the job's serial log. */
-import { Buffer } from "node:buffer";
-import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { concat } from "../bytes.ts";
@@ -15,7 +14,7 @@ const LOOK_EVERY_MS = 500;
 const CHUNK_BYTES = 64 * 1024;
 /** Holes of a file begin and end where its blocks do. */
 const BLOCK_BYTES = 4096;
-const NO_DATA = Buffer.alloc(CHUNK_BYTES);
+const NO_DATA = new Uint8Array(CHUNK_BYTES);
 /** After so many chunks of nothing but holes, which are read without waiting, others have a turn. */
 const CHUNKS_AT_ONCE = 256;
 /** A larger hole is not searched to its end: the next thing that is read is the end of the file. */
@@ -195,5 +194,5 @@ class SerialTail {
 }
 
 function isNoData(bytes: Uint8Array): boolean {
-  return NO_DATA.subarray(0, bytes.length).equals(bytes);
+  return Buffer.compare(NO_DATA.subarray(0, bytes.length), bytes) === 0;
 }

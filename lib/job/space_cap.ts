@@ -2,9 +2,9 @@
  * Keeps what waits for its delivery below `max_spool`. What is given up is what helps most: the
  * largest log, or the largest artifacts, of the jobs that the server does not take.
  */
-import { join } from "node:path";
 import type { Log } from "../log.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import { join } from "../path.ts";
 
 /** The parts of an ended job that can be given up; its outcome cannot. */
 export type SparePart = "log" | "artifacts";

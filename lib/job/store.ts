@@ -2,12 +2,12 @@
  * The jobs of one agent on disk, in `results_basedir/agent-<agent_id>/jobs`: one folder per job,
  * from the moment the server hands it out until the server has everything of it.
  */
-import { basename, join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { JOURNAL_VERSION } from "../outbox/entries.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import { Outbox } from "../outbox/outbox.ts";
+import { basename, join } from "../path.ts";
 import { PHASES } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
@@ -24,6 +24,11 @@ const MOST_RECEIVED_BYTES = 64 * 1024 * 1024;
 /** The folder in `results_basedir` that holds everything an agent keeps. */
 export function agentFolder(resultsBasedir: string, agentId: string): string {
   return join(resultsBasedir, `agent-${encodeURIComponent(agentId)}`);
+}
+
+/** The folder of the jobs, in an agent's own one. */
+export function jobsFolderIn(agentFolder: string): string {
+  return join(agentFolder, "jobs");
 }
 
 /** A job that an earlier process left. */
@@ -54,7 +59,7 @@ export class JobStore {
 
   /** Where the jobs are; each has a folder in it. */
   get jobsFolder(): string {
-    return join(this.folder, "jobs");
+    return jobsFolderIn(this.folder);
   }
 
   /**

@@ -1,7 +1,7 @@
 /** What is on its way and is no phase: how far it has come, and the artifacts as they are sent. */
-import { join } from "node:path";
 import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import { join } from "../path.ts";
 import { type Progress, watched } from "../progress.ts";
 import type { Upload } from "../server/api.ts";
 import { packArtifacts } from "./artifacts/pack.ts";

@@ -3,7 +3,7 @@
  * defaults are below `/tmp`, where any account can have made them first: whoever owns a folder can
  * put something else in the place of whatever is in it.
  */
-import { dirname, join, resolve } from "node:path";
+import { dirname, join, resolve } from "../path.ts";
 
 const STICKY = 0o1000;
 const OTHERS_WRITE = 0o002;

@@ -1,10 +1,10 @@
 /** The folder in which a job's commands run: made, trusted, handed over, removed. */
-import { basename, dirname, join } from "node:path";
 import { exists } from "../exists.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Outbox } from "../outbox/outbox.ts";
+import { basename, dirname, join } from "../path.ts";
 import {
   fillJobFolder,
   JOB_FILE,

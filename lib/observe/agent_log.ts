@@ -2,11 +2,10 @@
  * An agent's own log: lines are events like all others, and go to a file, to the console or the
  * journal, and the last ones to the server. Nothing that goes wrong here ever stops the agent.
  */
-import { join } from "node:path";
-import process from "node:process";
 import type { Clock } from "../clock.ts";
 import type { Log, LogFields } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 import { megabytes, PLAIN_STEP_MS, progressWords } from "../progress.ts";
 import { type AgentEvent, type Emit, type Level, type Sink, sinkOf } from "./events.ts";
 import { createLogFile, type LogFile } from "./log_file.ts";

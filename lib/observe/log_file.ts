@@ -2,8 +2,8 @@
  * The agent's log file: one file a day, the old ones named as Python's TimedRotatingFileHandler
  * names them, because log shippers in the field look for those names.
  */
-import { basename, dirname, join } from "node:path";
 import { messageOf } from "../message.ts";
+import { basename, dirname, join } from "../path.ts";
 import { localDate } from "./log_format.ts";
 
 /** Files of other days that are kept, as the established agent does. */

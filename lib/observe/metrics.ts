@@ -2,9 +2,9 @@
  * What the agent counts, as Prometheus reads it. The first four names and their labels are those of
  * the established agent, which dashboards in the field use; the others are prefixed.
  */
-import { join } from "node:path";
 import * as z from "zod";
 import type { Clock } from "../clock.ts";
+import { join } from "../path.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import { type Sink, sinkOf } from "./events.ts";
 

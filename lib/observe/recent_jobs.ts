@@ -1,8 +1,8 @@
 /** The last jobs of an agent, kept on disk for whoever asks after a restart. */
-import { join } from "node:path";
 import * as z from "zod";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 import { PastJob } from "./status_schema.ts";
 
 /** As many as a person reads through. */

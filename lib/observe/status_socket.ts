@@ -3,10 +3,10 @@
  * same host: a socket in the agent's own folder, for its own user and root. Other than the port of
  * the status page it is always there, and it costs no time at start.
  */
-import { join } from "node:path";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 import { HttpServer } from "./http_server.ts";
 import { createLiveEvents } from "./live_events.ts";
 import type { StatusBoard } from "./status.ts";

@@ -5,7 +5,6 @@
  * A process may die in the middle of a line, a disk may fill up or lose a block. What can be read
  * is used: a torn last line is cut off, a damaged line in the middle is passed over and counted.
  */
-import process from "node:process";
 
 /** What was read back from a journal. */
 export interface Reading {

@@ -3,9 +3,9 @@
  * folder. What runs the job writes here and never waits for the server; the uploader reads here and
  * never waits for the job.
  */
-import { join } from "node:path";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
+import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import { cutAtEnd } from "../bytes.ts";

@@ -1,5 +1,4 @@
 /** How a text looks inside JSON, in base64, and in URLs: what the usual encoders make of it. */
-import { Buffer } from "node:buffer";
 
 /** Inside a JSON string, by the encoders that are met most, and inside of JSON that is a string in JSON. */
 export function commonJsonForms(text: string): Set<string> {

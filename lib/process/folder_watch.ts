@@ -1,4 +1,4 @@
-import { basename } from "node:path";
+import { basename } from "../path.ts";
 
 /** Where the kernel tells us nothing (or too late, on a network file system), we look as often. */
 const LOOK_EVERY_MS = 1_000;

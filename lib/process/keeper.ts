@@ -21,8 +21,8 @@
  * `keeper`, `command`, `trouble` and `status` are made beforehand with room for their text, and
  * written in place with one call: a full disk takes none of them away, and each is whole or blank.
  */
-import { join } from "node:path";
 import { systemClock } from "../clock.ts";
+import { join } from "../path.ts";
 import { type Exit, type GroupUsage, parseUsage } from "./exit.ts";
 import { type EndOptions, signalProcess } from "./grace.ts";
 import { type GroupEnd, LeadingCommand } from "./group.ts";

@@ -3,12 +3,12 @@
  * control group, a wait of the kernel's. So it can be done ahead: the command is then ready but for its last
  * step, and takes that when it is told to.
  */
-import { dirname, join } from "node:path";
 import { systemClock } from "../clock.ts";
 import { exists } from "../exists.ts";
 import { messageOf } from "../message.ts";
 import { once } from "../once.ts";
 import { inOwnSession } from "../own_session.ts";
+import { dirname, join } from "../path.ts";
 import { shellCommand } from "../shell.ts";
 import { FolderWatch } from "./folder_watch.ts";
 import { RUN_WITHOUT_INHERITED, whyNot } from "./group.ts";

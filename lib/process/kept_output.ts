@@ -2,10 +2,9 @@
  * What a kept command prints, read from the files in which its keeper puts it: `output.0`,
  * `output.1` and so on, each of at most 32 MiB. A file is whole when the next one is there.
  */
-import { Buffer } from "node:buffer";
-import { join } from "node:path";
 import { systemClock } from "../clock.ts";
 import { exists } from "../exists.ts";
+import { join } from "../path.ts";
 import type { FolderWatch } from "./folder_watch.ts";
 
 /** A place in what a command has printed. */

@@ -1,6 +1,4 @@
 /** What is looked for in a text, so that no secret is in it. */
-import { Buffer } from "node:buffer";
-import process from "node:process";
 import {
   allJsonForms,
   allUrlForms,

@@ -27,7 +27,10 @@ const BUNDLED_FILE = /^(.+)-[A-Z0-9]{8}\.js$/;
  */
 const REQUIRE =
   /import \{ createRequire as (\w+) \} from "node:module";\nvar __require = \1\(import\.meta\.url\);/;
-const QUICK_REQUIRE = "var __require = (name) => process.getBuiltinModule(name);";
+const QUICK_REQUIRE = `var __require = (name) => name === "node:process" || name === "node:buffer"
+  // Not before something of it is used: they take 20 ms to load. What is in the environment is the agent's.
+  ? new Proxy({}, { get: (_, key) => key === "env" ? {} : process.getBuiltinModule(name)[key] })
+  : process.getBuiltinModule(name);`;
 
 /** Bundles `entry`; `root` is the folder of `deno.json` and `deno.lock`. */
 export async function bundle(entry: string, root: string): Promise<Program> {

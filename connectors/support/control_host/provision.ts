@@ -3,8 +3,7 @@
  * says that it is done. The service may be restarted meanwhile, and connections may break.
  */
 import * as z from "zod";
-import { Buffer } from "node:buffer";
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { attachmentPath } from "../attachments.ts";
 import { need, needAll } from "../config.ts";

@@ -1,5 +1,5 @@
 /** Firmware of HPE servers: packages from HPE's repository, flashed through the server's iLO. */
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { FirmwareUpdateError } from "../errors.ts";
 import { temporaryFolder } from "../files.ts";

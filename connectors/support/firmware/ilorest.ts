@@ -1,7 +1,7 @@
 /** HPE's `ilorest` on the agent's host: the way to a server's iLO. */
 import { isIP } from "node:net";
-import { join, resolve } from "node:path";
 import * as z from "zod";
+import { join, resolve } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { FirmwareUpdateError, messageOf } from "../errors.ts";
 import { type TemporaryFolder, temporaryFolder, writeFile } from "../files.ts";

@@ -1,5 +1,5 @@
 /** Downloads: what jobs and configurations say of them, and checksums. */
-import { basename, isAbsolute, join } from "node:path";
+import { basename, isAbsolute, join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { fetchFile, shownUrl } from "./transfer.ts";

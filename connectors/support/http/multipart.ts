@@ -1,4 +1,4 @@
-import { basename } from "node:path";
+import { basename } from "../../../lib/path.ts";
 import type { RequestBody } from "./exchange.ts";
 
 const CHUNK_BYTES = 1024 * 1024;

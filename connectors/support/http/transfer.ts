@@ -1,8 +1,8 @@
 /** One file on its way from a server to disk. */
 import { createHash, type Hash } from "node:crypto";
 import { statfs } from "node:fs/promises";
-import { basename, dirname } from "node:path";
 import { fileURLToPath } from "node:url";
+import { basename, dirname } from "../../../lib/path.ts";
 import type { Progress } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";

@@ -3,7 +3,7 @@
  * is downloading it just now, or from the host's cache, where it is verified as it is read.
  */
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { temporaryFolder } from "../files.ts";

@@ -15,8 +15,8 @@
 import { statfsSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { createHash } from "node:crypto";
-import { join } from "node:path";
 import * as z from "zod";
+import { join } from "../../../lib/path.ts";
 import { messageOf } from "../errors.ts";
 import { writeFile } from "../files.ts";
 import { SPARE_BYTES } from "../http/transfer.ts";

@@ -1,6 +1,6 @@
 /** Where the block map of an image comes from: the job, or next to the image. */
-import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
+import { basename } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { checkDownload } from "../http/download.ts";

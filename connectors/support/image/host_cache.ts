@@ -1,6 +1,6 @@
 /** Which image cache a stage uses: the agent says so in the environment of its phases. */
 import { statfs } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { ImageCache } from "./cache.ts";
 

@@ -1,4 +1,4 @@
-import { basename } from "node:path";
+import { basename } from "../../../lib/path.ts";
 import type { Task } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";

@@ -1,5 +1,5 @@
-import { basename, join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { basename, join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { attachmentPath } from "../attachments.ts";
 import { checkDownload } from "../http/download.ts";

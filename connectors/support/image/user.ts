@@ -1,5 +1,5 @@
 /** Creating a user in a mounted image: plans, and their execution on the control host. */
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { JobError, messageOf, ProvisioningError } from "../errors.ts";
 import { credentials, type Job } from "../job.ts";

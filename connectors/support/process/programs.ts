@@ -1,5 +1,5 @@
 import { access, constants } from "node:fs/promises";
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 
 /** A program that a connector calls on the agent's host, or on a control host. */
 export interface ProgramNeed {

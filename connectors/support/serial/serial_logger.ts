@@ -1,4 +1,4 @@
-import { basename, join } from "node:path";
+import { basename, join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf } from "../errors.ts";
 import { whyNot, writeAll } from "../files.ts";

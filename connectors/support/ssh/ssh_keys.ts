@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { failureText, succeeded } from "../process/runner.ts";

@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { JobError } from "../errors.ts";
 import { writeFile } from "../files.ts";

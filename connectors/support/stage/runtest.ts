@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { preTestHook } from "../control_host/pre_provision_hook.ts";
 import { JobError, RECOVERY_STATUS } from "../errors.ts";

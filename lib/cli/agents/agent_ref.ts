@@ -1,8 +1,8 @@
 /** The agents of this host: those that are set up, and those that run. */
-import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { type AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
 import { filesIn } from "../../host/configurations.ts";
 import { agentFolder } from "../../job/store.ts";
+import { basename, dirname, isAbsolute, join, resolve } from "../../path.ts";
 import { ask } from "../../process/proc.ts";
 import { LOG_FILE_NAME } from "../../observe/agent_log.ts";
 import { DEFAULT_CONFIG } from "../command.ts";

@@ -2,9 +2,9 @@
  * As whom an agent runs, or would: what can be written, read and found is judged as that user, not as
  * the one who asks.
  */
-import { dirname, isAbsolute, join, resolve } from "node:path";
 import { type AgentConfig, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { agentFolder } from "../../job/store.ts";
+import { dirname, isAbsolute, join, resolve } from "../../path.ts";
 import { ask } from "../../process/proc.ts";
 import { CONFIG_FOLDER, installedHostFolder } from "./agent_ref.ts";
 import { lockHolder } from "./lock_holder.ts";

@@ -1,8 +1,8 @@
 /** Asking a running agent over its status socket. */
-import { join } from "node:path";
 import { messageOf } from "../../message.ts";
 import { AgentStatus, HostStatus } from "../../observe/status_schema.ts";
 import { statusSocketPath } from "../../observe/status_socket.ts";
+import { join } from "../../path.ts";
 import { lockHolder } from "./lock_holder.ts";
 
 /** An agent that lives answers at once; one that hangs never does. */

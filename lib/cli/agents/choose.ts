@@ -1,6 +1,6 @@
 /** Which agents of this host a command is about. */
-import { join } from "node:path";
 import { didYouMean } from "../../config/mistake.ts";
+import { join } from "../../path.ts";
 import { type CommandLine, DEFAULT_CONFIG, type Io } from "../command.ts";
 import {
   type AgentPlaces,

@@ -1,5 +1,5 @@
 /** Who holds a lock, without taking it even for a moment: an agent that starts must not meet it. */
-import { join } from "node:path";
+import { join } from "../../path.ts";
 import { ask, processesOf } from "../../process/proc.ts";
 
 /** The process that holds a lock. */

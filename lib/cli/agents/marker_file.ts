@@ -1,6 +1,6 @@
 /** Making and removing the files in /tmp by which an administrator asks something of an agent. */
-import { join } from "node:path";
 import type { MarkerKind } from "../../agent/markers.ts";
+import { join } from "../../path.ts";
 import { type AgentRef, SHARED_FOLDER } from "./agent_ref.ts";
 import { sharedLockPath } from "./lock_holder.ts";
 

@@ -3,11 +3,11 @@
  * it. A process of one agent, or of another program than is installed, hands over to the next one; one of
  * several agents reads their configurations again. Jobs go on meanwhile.
  */
-import { join } from "node:path";
 import { type Clock, systemClock } from "../../clock.ts";
 import { messageOf } from "../../message.ts";
 import { showText } from "../../observe/output_text.ts";
 import type { AgentStatus, HostStatus } from "../../observe/status_schema.ts";
+import { join } from "../../path.ts";
 import { ask } from "../../process/proc.ts";
 import type { CommandLine, Io } from "../command.ts";
 import type { AgentPlaces, AgentRef } from "./agent_ref.ts";

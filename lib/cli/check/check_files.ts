@@ -1,10 +1,10 @@
 /** Checks configuration files, each by itself and all of them against each other. */
-import { dirname, join, resolve } from "node:path";
 import * as z from "zod";
 import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts";
 import { AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { readYamlFile } from "../../config/yaml_file.ts";
+import { dirname, join, resolve } from "../../path.ts";
 import { withDeviceFile } from "../read_config.ts";
 import { checkAgent } from "./agent_file.ts";
 import { connectorCalls, isFixed } from "./phase_commands.ts";

@@ -1,6 +1,6 @@
 /** What can be read from an agent's phase commands: how they call device connectors, and what a shell runs. */
-import { dirname, isAbsolute, resolve } from "node:path";
 import type { AgentConfig } from "../../config/agent_config.ts";
+import { dirname, isAbsolute, resolve } from "../../path.ts";
 import { PHASES } from "../../phases.ts";
 import { PROGRAM } from "../command.ts";
 

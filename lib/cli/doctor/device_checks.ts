@@ -1,5 +1,4 @@
 /** What device connectors need: programs, a key, the device, its control host. */
-import { join } from "node:path";
 import { loadConnector } from "../../../connectors/registry.ts";
 import { mergePrograms } from "../../../connectors/support/process/programs.ts";
 import type { Connector } from "../../../connectors/context.ts";
@@ -12,6 +11,7 @@ import {
 } from "../../../connectors/support/ssh/ssh.ts";
 import { messageOf } from "../../message.ts";
 import { showText } from "../../observe/output_text.ts";
+import { join } from "../../path.ts";
 import { connectorCalls, isFixed } from "../check/phase_commands.ts";
 import { type DeviceConfig, readDeviceConfig } from "../check/device_file.ts";
 import { findProgram } from "../agents/agent_user.ts";

@@ -1,8 +1,8 @@
 /** What an agent needs of its host. */
-import { dirname, join, resolve } from "node:path";
 import { FOLDER_KEYS } from "../../config/agent_config.ts";
 import { lackOfSpace } from "../../agent/host_check.ts";
 import { unkeptLimits } from "../../job/job_groups.ts";
+import { dirname, join, resolve } from "../../path.ts";
 import { controllersOfHost, inspectGroups } from "../../process/cgroup.ts";
 import { ask } from "../../process/proc.ts";
 import { canRead, whyNotWritable } from "../agents/agent_user.ts";

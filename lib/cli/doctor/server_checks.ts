@@ -1,9 +1,9 @@
 /** Whether the server would have this agent. Nothing is posted but the exchange of the token. */
-import { join } from "node:path";
 import * as z from "zod";
 import type { Log } from "../../log.ts";
 import { showText } from "../../observe/output_text.ts";
 import { duration } from "../../observe/words.ts";
+import { join } from "../../path.ts";
 import type { CallFailure } from "../../server/classify.ts";
 import { Received } from "../../server/exchange.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";

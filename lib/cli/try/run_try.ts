@@ -1,11 +1,11 @@
 /** One job on this machine, through the real agent, without a server. */
-import { join } from "node:path";
 import { runAgent } from "../../agent/agent.ts";
 import { prepareFolders } from "../../agent/folders.ts";
 import { systemClock } from "../../clock.ts";
 import { AgentConfig } from "../../config/agent_config.ts";
 import { formatMistake, sourceLines } from "../../config/mistake.ts";
 import type { Log } from "../../log.ts";
+import { join } from "../../path.ts";
 import { type Phase, PHASES } from "../../phases.ts";
 import { escapeText } from "../../observe/log_format.ts";
 import { combineSinks, emitterOf } from "../../observe/events.ts";

@@ -2,7 +2,7 @@
  * Names that are not UTF-8. The runtime cannot open what is called so; standard tools can, which are
  * told the paths on their standard input, each ended by NUL.
  */
-import { Buffer, isUtf8 } from "node:buffer";
+import { isUtf8 } from "../../bytes.ts";
 import {
   type ArchiveMember,
   contentsOf,

@@ -3,7 +3,7 @@
  * name, size or time does not fit, and behind each header the contents of its file. Source: POSIX.1-2017
  * pax.
  */
-import { isUtf8 } from "node:buffer";
+import { isUtf8 } from "../../bytes.ts";
 import { messageOf } from "../../message.ts";
 
 /** Everything in a tar archive comes in blocks of this many bytes. */
