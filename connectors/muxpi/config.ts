@@ -47,7 +47,8 @@ export const muxpiConfigShape = {
   ...imageWireShape,
   ...bmapConfigShape,
   verify_flash: z.boolean().default(false).describe(
-    "Read back what was written, and compare checksums.",
+    "Read back what was written, and compare checksums: while the rest of the image still arrives, where " +
+      "the control host's dd knows iflag=direct, else when all is written.",
   ),
 };
 

@@ -27,8 +27,21 @@ async function packed(program: string, args: readonly string[]): Promise<Uint8Ar
 
 /** What every system has: coreutils, sed, find, and a shell. */
 const EVERYWHERE = [
-  ...["cat", "chmod", "dd", "echo", "false", "head", "mkdir", "mkfifo", "mktemp", "realpath", "rm"],
-  ...["rmdir", "ln", "sha256sum", "sync", "tee", "test", "touch", "true", "basename"],
+  ...[
+    "cat",
+    "chmod",
+    "dd",
+    "echo",
+    "false",
+    "head",
+    "mkdir",
+    "mkfifo",
+    "mktemp",
+    "readlink",
+    "realpath",
+    "rm",
+  ],
+  ...["rmdir", "ln", "sha256sum", "sleep", "sync", "tee", "test", "touch", "true", "basename"],
   ...["sed", "find", "sh"],
 ];
 
@@ -265,12 +278,42 @@ Deno.test("verify_flash reads back what was written, and notices a medium that f
   const good = await provision(lab);
   assertEquals(good.code, 0, good.stderr);
   assertStringIncludes(good.stderr, "Read back 100000 bytes from /dev/sda");
+  assertEquals(await host.written(), IMAGE);
+
+  const spoil = 'printf x | /bin/dd of="$R/dev/sda" bs=1 seek=5000 conv=notrunc 2>/dev/null';
+  await host.fake("dd", `case "$*" in *bs=1M*) /bin/dd "$@"; ${spoil};; *) /bin/dd "$@";; esac`);
+  assertEquals((await provision(lab)).code, 1);
+  assertStringIncludes(
+    await message(lab),
+    "The medium does not keep what is written to it: of 100000 bytes, /dev/sda gives back others",
+  );
+  assertEquals((await host.done()).at(-1), "stm -dut");
+
+  // Only after it was read: the probe, the whole, its odd end, and its beginning.
+  await host.fake(
+    "dd",
+    `case "$*" in *iflag=direct*) /bin/dd "$@"; s=$?; echo x >> "$R/reads"; exit "$s";; ` +
+      `*if=/dev/null*) until test "$(wc -l < "$R/reads")" = 4; do sleep 0.02; done; ${spoil};; ` +
+      `*) exec /bin/dd "$@";; esac`,
+  );
+  assertEquals((await provision(lab)).code, 1);
+  assertStringIncludes(await message(lab), "after more had been written no longer");
+});
+
+Deno.test("a control host whose dd cannot read past its memory reads back in the end", async () => {
+  const { lab, host } = await bench();
+  await using _lab = lab;
+  await lab.config({ ...CONFIG, verify_flash: true });
+  await host.fake("dd", 'case "$*" in *iflag=*) exit 1;; esac; exec /bin/dd "$@"');
+  const good = await provision(lab);
+  assertEquals(good.code, 0, good.stderr);
+  assertStringIncludes(good.stderr, "Read back 100000 bytes from /dev/sda");
   assert((await host.done()).includes("hdparm -f /dev/sda"));
+  assertEquals(await host.written(), IMAGE);
 
   await host.fake("sync", 'printf x | /bin/dd of="$R/dev/sda" bs=1 seek=5000 conv=notrunc 2>&1');
   assertEquals((await provision(lab)).code, 1);
   assertStringIncludes(await message(lab), "The medium does not keep what is written to it");
-  assertEquals((await host.done()).at(-1), "stm -dut");
 });
 
 Deno.test("muxpi needs nothing on the control host but what it declares, and what every system has", async () => {

@@ -6,6 +6,18 @@ import { controlHost, type Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import type { Bmap } from "./bmap.ts";
 import { canUnpackHere, readBackMapped, writeMapped } from "./mapped.ts";
+import {
+  compare,
+  END,
+  type Medium,
+  PIECE_BYTES,
+  readBackInTheEnd,
+  ReadBackProgress,
+  SAY_WRITTEN,
+  takeApart,
+  VERIFY_TIMEOUT_MS,
+  writingAndReadingBack,
+} from "./read_back.ts";
 import type { Image } from "./source.ts";
 import { chooseWire, localUnpacker, UNPACKING_FAILED, type WireName } from "./wire.ts";
 
@@ -18,9 +30,6 @@ const REREAD_TIMEOUT_MS = 40_000;
 const REREAD_ATTEMPTS = 3;
 const REREAD_PAUSE_MS = 5_000;
 
-const VERIFY_TIMEOUT_MS = 1_800_000;
-
-const READING_FAILED = "testflinger: the medium could not be read";
 /** The last line that POSIX has every dd print. */
 const WRITTEN = /^\d+\+\d+ records out\r?$/m;
 
@@ -60,8 +69,8 @@ export async function flash(ctx: ConnectorContext, flashing: Flashing): Promise<
   }
   await rereadPartitions(ctx, { to, device });
   if (!verify) return;
-  if (typeof written === "string") await readBack(ctx, { to, device }, written);
-  else await readBackMapped(ctx, { to, device }, written);
+  if ("bmap" in written) await readBackMapped(ctx, { to, device }, written);
+  else await readBack(ctx, { to, device }, written);
 }
 
 /** The image's block map, where this host can unpack what it is of. */
@@ -85,29 +94,40 @@ async function usableMap(
   return undefined;
 }
 
-/**
- * Writes every block of the image to the medium.
- *
- * @returns what the programs that did it printed.
- */
+/** What has been written. */
+interface Written {
+  /** In bytes, as the program said that wrote it; undefined: it did not. */
+  readonly size: number | undefined;
+  /** Of what was to be written; undefined where nobody wanted to know. */
+  readonly sha256: string | undefined;
+  /** SHA-256 of what was read back meanwhile, if anything. */
+  readonly readBack: string | undefined;
+}
+
+/** Writes every block of the image to the medium, and reads it back meanwhile if it can. */
 export async function writeImage(
   ctx: ConnectorContext,
   { image, device, verify, to = controlHost(ctx), wire: wanted = "original" }: Flashing,
-): Promise<string> {
+): Promise<Written> {
   const step = `write the image to ${device}`;
   const wire = await chooseWire(ctx, { image, to, wanted });
   const { unpacker, filter } = wire;
   const program = `${unpacker} | dd`;
-  const result = await to.run(writeCommand({ unpacker, device, verify }), {
-    timeoutMs: image.timeoutMs,
-    ...(filter === undefined ? {} : { filter }),
-    input: withProgress(ctx, await image.stream(), {
-      what: `Writing the image to ${device}`,
-      total: image.size,
+  using reading = new ReadBackProgress(ctx, device);
+  const { result, written, sha256, readBack } = takeApart(
+    await to.run(writeCommand({ unpacker, device, verify }), {
+      timeoutMs: image.timeoutMs + (verify ? VERIFY_TIMEOUT_MS : 0),
+      onOutput: reading.onOutput,
+      ...(filter === undefined ? {} : { filter }),
+      input: withProgress(ctx, await image.stream(), {
+        what: `Writing the image to ${device}`,
+        total: image.size,
+      }),
     }),
-  });
+    device,
+  );
   const said = "stdout" in result ? `${result.stdout}\n${result.stderr}` : "";
-  if (succeeded(result) && !WRITTEN.test(said)) {
+  if (succeeded(result) && written === undefined && !WRITTEN.test(said)) {
     throw new ProvisioningError(
       `Cannot ${step}: 'dd' did not say what it has written: ` +
         (said.replaceAll(UNPACKING_FAILED, "").trim().slice(0, SHOWN_CHARS) || "nothing"),
@@ -122,7 +142,12 @@ export async function writeImage(
     );
   }
   expectSuccess(result, { step, program });
-  return said;
+  const bytes = /^(\d+) bytes?\b/m.exec(said)?.[1];
+  return {
+    size: written ?? (bytes === undefined ? undefined : Number(bytes)),
+    sha256,
+    readBack,
+  };
 }
 
 function writeCommand(
@@ -133,18 +158,29 @@ function writeCommand(
     ? unpacker
     : `{ if command -v ${unpacker} >/dev/null; then ${unpacker}; else zstdcat; fi; }`;
   const unpacked = `{ ${unpack} || echo ${quote(UNPACKING_FAILED)} >&2; }`;
+  const dd = `dd of=${quote(device)} bs=16M conv=fsync`;
   // In English, as the number of bytes is read from it.
-  const dd = `LC_ALL=C sudo dd of=${quote(device)} bs=16M conv=fsync`;
-  if (!verify) return `${unpacked} | ${dd}`;
+  if (!verify) return `${unpacked} | LC_ALL=C sudo ${dd}`;
+  const program = writingAndReadingBack({ device, writer: pieceWriter(device), otherwise: dd });
   return `f=$(mktemp -d) && mkfifo "$f/sum" && ` +
-    `{ sha256sum < "$f/sum" & ${unpacked} | tee "$f/sum" | ${dd}; s=$?; wait; rm -r "$f"; ` +
-    `exit "$s"; }`;
+    `{ sha256sum < "$f/sum" & ${unpacked} | tee "$f/sum" | sudo sh -c ${quote(program)}; s=$?; ` +
+    `wait; rm -r "$f"; exit "$s"; }`;
 }
 
-/** Where the medium is. */
-interface Medium {
-  readonly to: Remote;
-  readonly device: string;
+/**
+ * Writes what comes in by standard input piece by piece. The device is opened once: whenever one is
+ * closed that was written to, the kernel waits for it, and others look what is on it.
+ */
+function pieceWriter(device: string): string {
+  const run = (dd: string) => `said=$(dd ${dd} 2>&1 >&3) || { echo "$said" >&2; exit 1; }`;
+  return `exec 3>${quote(device)} || exit 1; sum=0; n=${PIECE_BYTES}; ` +
+    `while [ "$n" = ${PIECE_BYTES} ]; do ` +
+    `${run(`bs=1M count=${PIECE_BYTES / 1024 / 1024} iflag=fullblock`)}; ` +
+    // Not every dd says how many bytes it has written, but the kernel knows where it is.
+    `read -r _ pos </proc/self/fdinfo/3 || exit 1; n=$((pos - sum)); ` +
+    `[ "$n" = 0 ] || echo "$sum $n"; sum=$pos; done; ` +
+    // Also has errors of the medium told that came late.
+    `${run("if=/dev/null conv=fsync")}; ${SAY_WRITTEN}; echo ${END}`;
 }
 
 async function rereadPartitions(ctx: ConnectorContext, { to, device }: Medium): Promise<void> {
@@ -163,45 +199,22 @@ async function rereadPartitions(ctx: ConnectorContext, { to, device }: Medium): 
   }
 }
 
-/** Reads as many bytes as were written, from the medium itself. */
+/** Makes sure that the medium has what was written. */
 async function readBack(
   ctx: ConnectorContext,
   { to, device }: Medium,
-  written: string,
+  { size, sha256, readBack }: Written,
 ): Promise<void> {
-  const step = `verify what was written to ${device}`;
-  const size = /^(\d+) bytes?\b/m.exec(written)?.[1];
-  const wanted = checksumIn(written);
-  if (size === undefined || wanted === undefined) {
+  if (size === undefined || sha256 === undefined) {
     throw new ProvisioningError(
-      `Cannot ${step}: 'dd' and 'sha256sum' did not say how much it was, and what`,
+      `Cannot verify what was written to ${device}: 'dd' and 'sha256sum' did not say how much it ` +
+        `was, and what`,
     );
   }
-  // What the control host still has in memory proves nothing.
-  const forget = `sudo hdparm -f ${quote(device)} >/dev/null`;
-  const read = await to.run(
-    `${forget} && { sudo head -c ${size} ${quote(device)} || echo ${
-      quote(READING_FAILED)
-    } >&2; } | ` +
-      `sha256sum`,
-    { timeoutMs: VERIFY_TIMEOUT_MS },
-  );
-  expectSuccess(read, { step, program: "hdparm -f && head | sha256sum" });
-  if (read.stderr.includes(READING_FAILED)) {
-    const why = read.stderr.split(READING_FAILED)[0]?.trim() ?? "";
-    throw new ProvisioningError(`Cannot ${step}: 'head' cannot read it: ${why}`);
-  }
-  const found = checksumIn(read.stdout);
-  if (found === wanted) {
-    ctx.log.info(`Read back ${size} bytes from ${device}: they are what was written`);
-    return;
-  }
-  throw new ProvisioningError(
-    `The medium does not keep what is written to it: of ${size} bytes, ${device} gives back ` +
-      `others (SHA-256 ${found ?? "unknown"}, expected ${wanted})`,
-  );
-}
-
-function checksumIn(output: string): string | undefined {
-  return /^([0-9a-f]{64})\b/m.exec(output)?.[1];
+  const found = readBack ??
+    await readBackInTheEnd({ to, device }, {
+      command: `sudo head -c ${size} ${quote(device)}`,
+      program: "head",
+    });
+  compare(ctx, { device, size, wanted: sha256, found });
 }

@@ -15,26 +15,41 @@ import type { Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import type { Bmap, MappedRange } from "./bmap.ts";
 import { type Filtered, filtered, unfiltered } from "./filter.ts";
+import {
+  ALIGNMENT,
+  compare,
+  END,
+  type Medium,
+  PIECE_BYTES,
+  readBackInTheEnd,
+  ReadBackProgress,
+  SAY_WRITTEN,
+  takeApart,
+  VERIFY_TIMEOUT_MS,
+  writingAndReadingBack,
+} from "./read_back.ts";
 import type { Image } from "./source.ts";
 import { chooseWire, localUnpacker, UNPACKING_FAILED, type WireName, wireOf } from "./wire.ts";
 
-const VERIFY_TIMEOUT_MS = 1_800_000;
-
-/** Behind the last range: what breaks off before it was not the whole. */
-const END = "end";
-const PLACED = "testflinger: placed bytes:";
 /** How much of what else is printed is shown. */
 const SHOWN_CHARS = 200;
 
-/** Places what comes in by standard input; as root. POSIX shells read such lines byte by byte. */
+/**
+ * Places what comes in by standard input, and prints where; as root. POSIX shells read such lines
+ * byte by byte. The device is opened once, so that the kernel does not wait for it behind each piece.
+ */
 function placer(device: string): string {
-  const dd = `LC_ALL=C dd of=${quote(device)}`;
-  return `sum=0; while read -r at n; do case "$at$n" in ` +
+  const run = (dd: string) => `said=$(dd ${dd} 2>&1 >&3) || { echo "$said" >&2; exit 1; }`;
+  return `exec 3<>${quote(device)} || exit 1; sum=0; pos=0; ` +
+    `while read -r at n; do case "$at$n" in ` +
     // Also has errors of the medium told that came late.
-    `${END}) ${dd} if=/dev/null conv=notrunc,fsync 2>&1 && echo "${PLACED} $sum"; exit;; ` +
-    `*[!0-9]*) break;; esac; ` +
-    `said=$(${dd} bs=1M iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc ` +
-    `seek="$at" count="$n" 2>&1) || { echo "$said" >&2; exit 1; }; sum=$((sum + n)); done; ` +
+    `${END}) ${run("if=/dev/null conv=fsync")}; ${SAY_WRITTEN}; ` +
+    `echo ${END}; exit 0;; *[!0-9]*) break;; esac; ` +
+    // From where the last one has ended.
+    `${
+      run('bs=1M iflag=fullblock,count_bytes oflag=seek_bytes seek="$((at - pos))" count="$n"')
+    }; ` +
+    `pos=$((at + n)); sum=$((sum + n)); echo "$at $n"; done; ` +
     `echo "the image broke off behind $sum bytes" >&2; exit 1`;
 }
 
@@ -43,6 +58,8 @@ export interface MappedWrite {
   readonly bmap: Bmap;
   /** Of all mapped bytes, one after the other. */
   readonly sha256: string;
+  /** SHA-256 of what was read back meanwhile, if anything. */
+  readonly readBack: string | undefined;
 }
 
 /** An image with its map, and where it goes. */
@@ -53,6 +70,8 @@ export interface MappedFlashing {
   /** Block device of that host. */
   readonly device: string;
   readonly wire: WireName;
+  /** Read back what was written. */
+  readonly verify: boolean;
 }
 
 /** Can the image be unpacked on this host, which is where its ranges are looked at? */
@@ -71,7 +90,7 @@ export async function canUnpackHere(
  */
 export async function writeMapped(
   ctx: ConnectorContext,
-  { image, bmap, to, device, wire: wanted }: MappedFlashing,
+  { image, bmap, to, device, wire: wanted, verify }: MappedFlashing,
 ): Promise<MappedWrite> {
   const step = `write the image to ${device}`;
   const { name } = await chooseWire(ctx, { image, to, wanted, isUnpackedHere: true });
@@ -82,63 +101,65 @@ export async function writeMapped(
     what: `Writing the image to ${device}`,
     total: bmap.mappedSize,
   });
+  using reading = new ReadBackProgress(ctx, device);
+  let readBack: string | undefined;
   try {
     await using unpacked = await unpackHere(ctx, image);
-    const result = await to.run(
-      `{ ${wire.unpacker} || echo ${quote(UNPACKING_FAILED)} >&2; } | ` +
-        `sudo sh -c ${quote(placer(device))}`,
-      {
-        timeoutMs: image.timeoutMs,
-        ...(wire.filter === undefined ? {} : { filter: wire.filter }),
-        input: mappedStream(unpacked.stream, { bmap, hash, progress }),
-      },
+    const said = takeApart(
+      await to.run(
+        `{ ${wire.unpacker} || echo ${quote(UNPACKING_FAILED)} >&2; } | ` +
+          `sudo sh -c ${quote(placing({ bmap, device, verify }))}`,
+        {
+          timeoutMs: image.timeoutMs + (verify ? VERIFY_TIMEOUT_MS : 0),
+          onOutput: reading.onOutput,
+          ...(wire.filter === undefined ? {} : { filter: wire.filter }),
+          input: mappedStream(unpacked.stream, { bmap, hash, progress }),
+        },
+      ),
+      device,
     );
+    const { result } = said;
+    readBack = said.readBack;
     expectSuccess(result, { step, program: `${wire.unpacker} | dd` });
-    if (!result.stdout.includes(`${PLACED} ${bmap.mappedSize}\n`)) {
-      const said = `${result.stdout}\n${result.stderr}`.replaceAll(UNPACKING_FAILED, "").trim();
+    if (said.written !== bmap.mappedSize) {
+      const printed = `${result.stdout}\n${result.stderr}`.replaceAll(UNPACKING_FAILED, "").trim();
       throw new ProvisioningError(
         `Cannot ${step}: 'dd' did not say what it has written: ` +
-          (said.slice(0, SHOWN_CHARS) || "nothing"),
+          (printed.slice(0, SHOWN_CHARS) || "nothing"),
       );
     }
   } finally {
     progress.end();
   }
-  return { bmap, sha256: hash.digest("hex") };
+  return { bmap, sha256: hash.digest("hex"), readBack };
 }
 
-/** Reads back what was written, from the medium itself. */
+/** Shell program for root that places what comes in, and reads it back meanwhile if it can. */
+function placing(
+  { bmap, device, verify }: Pick<MappedFlashing, "bmap" | "device" | "verify">,
+): string {
+  const writer = placer(device);
+  const otherwise = `{ ${writer}; } >/dev/null`;
+  return verify && bmap.ranges.every(({ at }) => at % ALIGNMENT === 0)
+    ? writingAndReadingBack({ device, writer, otherwise })
+    : `LC_ALL=C; export LC_ALL; ${otherwise}`;
+}
+
+/** Makes sure that the medium has what was written. */
 export async function readBackMapped(
   ctx: ConnectorContext,
-  { to, device }: { readonly to: Remote; readonly device: string },
-  { bmap, sha256 }: MappedWrite,
+  { to, device }: Medium,
+  { bmap, sha256, readBack }: MappedWrite,
 ): Promise<void> {
-  const step = `verify what was written to ${device}`;
-  const READING_FAILED = "testflinger: the medium could not be read";
   const reader = `while read -r at n; do dd if=${quote(device)} bs=1M ` +
     `iflag=skip_bytes,count_bytes skip="$at" count="$n" status=none || exit 1; done`;
-  const read = await to.run(
-    // What the host still has in memory proves nothing.
-    `sudo hdparm -f ${quote(device)} >/dev/null && ` +
-      `{ sudo sh -c ${quote(reader)} || echo ${quote(READING_FAILED)} >&2; } | sha256sum`,
-    {
-      timeoutMs: VERIFY_TIMEOUT_MS,
+  const found = readBack ??
+    await readBackInTheEnd({ to, device }, {
+      command: `sudo sh -c ${quote(reader)}`,
+      program: "dd",
       input: bmap.ranges.map(({ at, length }) => `${at} ${length}\n`).join(""),
-    },
-  );
-  expectSuccess(read, { step, program: "hdparm -f && dd | sha256sum" });
-  if (read.stderr.includes(READING_FAILED)) {
-    const why = read.stderr.split(READING_FAILED)[0]?.trim() ?? "";
-    throw new ProvisioningError(`Cannot ${step}: 'dd' cannot read it: ${why}`);
-  }
-  const found = /^([0-9a-f]{64})\b/m.exec(read.stdout)?.[1];
-  if (found !== sha256) {
-    throw new ProvisioningError(
-      `The medium does not keep what is written to it: of ${bmap.mappedSize} bytes, ${device} ` +
-        `gives back others (SHA-256 ${found ?? "unknown"}, expected ${sha256})`,
-    );
-  }
-  ctx.log.info(`Read back ${bmap.mappedSize} bytes from ${device}: they are what was written`);
+    });
+  compare(ctx, { device, size: bmap.mappedSize, wanted: sha256, found });
 }
 
 /** Unpacks an image as it arrives. */
@@ -171,7 +192,8 @@ interface Selection {
 }
 
 /**
- * What is mapped of an unpacked image, each range behind a line that says where it goes. It fails
+ * What is mapped of an unpacked image, in pieces that do not span ranges, each behind a line that says
+ * where it goes. It fails
  * before its end where the image is not the one that the map is of.
  */
 export function mappedStream(
@@ -216,9 +238,11 @@ class Selector {
       if (this.#at <= range.at) {
         this.#at = range.at;
         this.#rangeHash = range.checksum === undefined ? undefined : createHash(bmap.digest);
-        pieces.push(encoder.encode(`${range.at} ${range.length}\n`));
       }
-      const till = Math.min(end, range.at + range.length);
+      const inRange = this.#at - range.at;
+      const left = Math.min(PIECE_BYTES - inRange % PIECE_BYTES, range.length - inRange);
+      if (inRange % PIECE_BYTES === 0) pieces.push(encoder.encode(`${this.#at} ${left}\n`));
+      const till = Math.min(end, this.#at + left);
       const piece = bytes.subarray(bytes.length - (end - this.#at), bytes.length - (end - till));
       hash.update(piece);
       this.#rangeHash?.update(piece);
