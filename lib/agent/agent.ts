@@ -54,7 +54,7 @@ export interface AgentOptions extends AgentContext {
   /** Told of what is written into the journals of jobs. */
   onJournal?: JournalHook | undefined;
   /** The control groups of this process. @default none are used */
-  controlGroups?: ControlGroupsResult | undefined;
+  controlGroups?: Promise<ControlGroupsResult> | undefined;
   /** @default what the kernel says now */
   lookAtDisk?: LookAtDisk | undefined;
   /** Why the device cannot be worked with as it is configured, on one line. @default nobody looks */
@@ -109,7 +109,9 @@ class Agent {
   readonly #lock: Lock;
   readonly #state: StateFile;
   readonly #store: JobStore;
-  readonly #groups: JobGroups | undefined;
+  readonly #groups: Promise<JobGroups | undefined>;
+  /** Jobs wait for it: one of them may have the id of one that is gone. */
+  #oldGroupsAreGone: Promise<void> = Promise.resolve();
   readonly #uploads: UploadQueue;
   readonly #desired: DesiredState;
   readonly #reporter: Reporter;
@@ -127,10 +129,7 @@ class Agent {
     this.#lock = lock;
     const { config, server, connectivity, clock, log, sharedFolder } = options;
     this.#store = new JobStore(folder, log, options.onJournal);
-    const { controlGroups } = options;
-    if (controlGroups?.ok) {
-      this.#groups = new JobGroups(controlGroups.groups, config, resolve(folder));
-    }
+    this.#groups = this.#openGroups(folder);
     this.#state = new StateFile(folder, log);
     this.#desired = new DesiredState(this.#state, log);
     this.#reporter = new Reporter({ ...options, desired: this.#desired });
@@ -233,8 +232,6 @@ class Agent {
       handOver: () => this.#onHandOver(),
     });
     log.info(`Agent ${config.agent_id} starts`, { server: config.server_address });
-    this.#tellOfGroups();
-
     await removeProbes([config.execution_basedir, this.#store.jobsFolder], config.agent_id);
     const reporting = new AbortController();
     let reporter: Promise<void> | undefined;
@@ -256,6 +253,7 @@ class Agent {
     } finally {
       reporting.abort();
       await reporter;
+      await this.#oldGroupsAreGone;
       await this.#uploads.stop();
     }
     const isBack = end.ended === "restart" || end.ended === "handed over" ||
@@ -281,9 +279,18 @@ class Agent {
     this.#pollLoop.wakeUp();
   }
 
+  /** The control groups of this agent's jobs, as soon as those of the process are ready. */
+  async #openGroups(folder: string): Promise<JobGroups | undefined> {
+    const opened = await this.#options.controlGroups;
+    this.#tellOfGroups(opened);
+    return opened?.ok
+      ? new JobGroups(opened.groups, this.#options.config, resolve(folder))
+      : undefined;
+  }
+
   /** Whether jobs have control groups, and which of their limits nobody keeps. */
-  #tellOfGroups(): void {
-    const { config, log, controlGroups } = this.#options;
+  #tellOfGroups(controlGroups: ControlGroupsResult | undefined): void {
+    const { config, log } = this.#options;
     const controllers = controlGroups?.ok ? controlGroups.groups.controllers : [];
     const unkept = unkeptLimits(config, controllers);
     const reason = controlGroups?.ok === false
@@ -308,7 +315,8 @@ class Agent {
   async #removeOldGroups(jobIds: readonly string[]): Promise<void> {
     const { clock, log } = this.#options;
     try {
-      const end = await this.#groups?.removeOthers(jobIds, { graceMs: 0, clock });
+      const groups = await this.#groups;
+      const end = await groups?.removeOthers(jobIds, { graceMs: 0, clock });
       const count = end?.ended.length ?? 0;
       if (count > 0) log.warning(`Ended ${count} processes that jobs had left which are gone`);
     } catch (error) {
@@ -318,7 +326,7 @@ class Agent {
 
   async #takeUpJobs(): Promise<void> {
     const found = await findJobs(this.#store, this.#uploads, this.#options.clock);
-    await this.#removeOldGroups(found.map(({ job }) => job.jobId));
+    this.#oldGroupsAreGone = this.#removeOldGroups(found.map(({ job }) => job.jobId));
     for (const { job, outbox, isDamaged } of found) {
       if (this.#leave.signal.aborted) return;
       // It may run for hours, and the agent is as ready as it can be.
@@ -389,6 +397,7 @@ class Agent {
 
   async #jobContext(): Promise<JobContext> {
     const { config, server, connectivity, clock, log, wantsRelease, setRedactor } = this.#options;
+    await this.#oldGroupsAreGone;
     return {
       config,
       server,
@@ -398,7 +407,7 @@ class Agent {
       emit: this.#emit,
       signals: this.#stopSignals,
       bootId: this.#options.bootId ?? await bootId(),
-      groups: this.#groups,
+      groups: await this.#groups,
       wantsRelease,
       forgetReceived: (outbox) => this.#store.forgetReceived(outbox),
       keepSecret: (outbox, secrets) => {

@@ -138,8 +138,8 @@ class Host {
     const programAtStart = markOf(program);
     const connections = new Connections(clock);
     let sink: Sink = () => {};
-    // Before anything is started that would have to move with the process.
-    const controlGroups = await this.#options.openControlGroups();
+    // Jobs wait for them; the first request for one does not.
+    const controlGroups = this.#options.openControlGroups();
     const pool = this.#pool = new AgentPool({
       shared: {
         clock,
@@ -225,7 +225,8 @@ class Host {
       await this.#endpoint?.close();
       await influx?.close();
       await systemd?.close();
-      if (controlGroups.ok) await controlGroups.groups.release().catch(() => {});
+      const opened = await controlGroups;
+      if (opened.ok) await opened.groups.release().catch(() => {});
       lastResort.over();
       lines?.close();
     }

@@ -56,7 +56,7 @@ export interface SharedByAgents {
   /** Looks at the file system of a folder. */
   lookAtDisk: LookAtDisk;
   /** In which jobs may have some of their own. */
-  controlGroups: ControlGroupsResult;
+  controlGroups: Promise<ControlGroupsResult>;
 }
 
 /** An agent from its start to its end. */

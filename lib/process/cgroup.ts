@@ -153,7 +153,7 @@ export class ControlGroups {
   }
 
   /**
-   * Looks for groups that this process may use, and makes them ready. Best before it starts anything.
+   * Looks for groups that this process may use, and makes them ready.
    *
    * @param controllers that are wanted.
    */

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import type { ControlGroupsResult } from "../../lib/process/cgroup.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { Lab } from "../support/lab.ts";
 
@@ -37,6 +38,23 @@ Deno.test("an agent that starts shows itself waiting, with its queues, place and
     lab.sandbox.requests.some((request) => request.method === "POST" && request.path === path);
   await lab.until(() => advertised("/v1/agents/images"), "the images");
   assert(advertised("/v1/agents/queues"));
+});
+
+Deno.test("an agent asks for a job before its control groups are ready, and the job waits for them", async () => {
+  const groups = Promise.withResolvers<ControlGroupsResult>();
+  const happened: string[] = [];
+  await using lab = await Lab.open({
+    config: { test_command: "echo hello" },
+    controlGroups: groups.promise,
+    sink: ({ type }) => void happened.push(type),
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.job_id === jobId, "the job is taken");
+  assert(!happened.includes("phase_began"));
+  groups.resolve({ ok: false, reason: "there are none" });
+  await lab.complete(jobId);
+  assert(happened.includes("phase_began"));
 });
 
 Deno.test("the agent's state on the server is the phase that runs, then waiting", async () => {

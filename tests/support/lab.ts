@@ -4,7 +4,7 @@
  */
 import { join } from "node:path";
 import { type AgentEnd, runAgent } from "../../lib/agent/agent.ts";
-import { Control, type LeaveReason } from "../../lib/agent/context.ts";
+import { Control, type ControlGroupsResult, type LeaveReason } from "../../lib/agent/context.ts";
 import { prepareFolders } from "../../lib/agent/folders.ts";
 import { type HostClock, scaledClock } from "../../lib/clock.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
@@ -36,6 +36,8 @@ export interface LabOptions {
   tokenFile?: string;
   /** @default one that runs ten times as fast as the wall's */
   clock?: HostClock;
+  /** @default none are used */
+  controlGroups?: Promise<ControlGroupsResult>;
   /** The agent's own log lines since the last call. */
   recentLog?: () => string[];
   /** Is given what masks secrets in the agent's own log. */
@@ -148,6 +150,7 @@ export class Lab implements AsyncDisposable {
       wantsRelease: false,
       sharedFolder: this.folder,
       bootId: this.#options.bootId,
+      controlGroups: this.#options.controlGroups,
     }).finally(() => server.close());
     const agent: RunningAgent = {
       ended,
