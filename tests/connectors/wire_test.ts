@@ -1,5 +1,10 @@
 import { assertEquals } from "@std/assert";
-import { wireOf } from "../../connectors/support/image/wire.ts";
+import { join } from "node:path";
+import { ImageCache } from "../../connectors/support/image/cache.ts";
+import { chooseWire, wireOf } from "../../connectors/support/image/wire.ts";
+import { controlHost } from "../../connectors/support/ssh/remote.ts";
+import { SSH_TOOLS, testWithTools } from "../support/sshd.ts";
+import { FlashBoard } from "./support/flash_board.ts";
 
 const IMAGE = Uint8Array.from({ length: 1_000_000 }, (_, i) => (i >> 8) % 251);
 
@@ -29,3 +34,113 @@ for (
     });
   }
 }
+
+const DAY_MS = 24 * 3_600_000;
+
+/** A control host on which unpacking takes as long as a test says, and an image for it. */
+class Trial {
+  /** Milliseconds since 1970. */
+  now = 0;
+
+  private constructor(readonly board: FlashBoard, readonly cache: ImageCache) {}
+
+  static async open(board: FlashBoard): Promise<Trial> {
+    const limits = { maxBytes: 1e9, minFreeBytes: 0 };
+    const opened = await ImageCache.open(join(board.lab.root, "cache"), limits);
+    if (!opened.ok) throw new Error(opened.why);
+    await Deno.writeTextFile(join(board.server.root, "took"), "");
+    return new Trial(board, opened.cache);
+  }
+
+  /** Lets programs of the control host take so many milliseconds. */
+  async takes(milliseconds: Readonly<Record<string, number>>): Promise<void> {
+    for (const [program, ms] of Object.entries(milliseconds)) {
+      await this.board.server.program(
+        program,
+        `echo ${program} ${ms} >> "${this.board.server.root}/took"; exec /usr/bin/cat >/dev/null`,
+      );
+    }
+  }
+
+  /** The programs that were tried. */
+  tried(): string[] {
+    return this.#took().map(([program]) => program);
+  }
+
+  #took(): (readonly [program: string, ms: number])[] {
+    const lines = Deno.readTextFileSync(join(this.board.server.root, "took")).trim().split("\n");
+    return lines.filter((line) => line !== "").map((line) => {
+      const [program = "", ms] = line.split(" ");
+      return [program, Number(ms)];
+    });
+  }
+
+  /** The form that is chosen for an image packed with xz. */
+  async chosen({ isUnpackedHere = false } = {}): Promise<string> {
+    const { ctx, putBack } = this.board.context({
+      clock: {
+        now: () => this.now,
+        monotonic: () => this.#took().reduce((sum, [, ms]) => sum + ms, 0),
+        sleep: () => Promise.resolve(),
+      },
+    });
+    try {
+      const image = {
+        head: (length: number) => Promise.resolve(IMAGE.slice(0, length)),
+        size: 100_000_000,
+        unpacker: "unxz",
+        cache: this.cache,
+      };
+      const to = controlHost(ctx);
+      return (await chooseWire(ctx, { image, to, wanted: "auto", isUnpackedHere })).name;
+    } finally {
+      await putBack.runAll();
+    }
+  }
+}
+
+const TOOLS = [...SSH_TOOLS, "xz", "zstd", "lz4"];
+
+testWithTools(
+  "the fastest form is found once a day, and again where it has gone",
+  TOOLS,
+  async () => {
+    await using board = await FlashBoard.open();
+    const trial = await Trial.open(board);
+    await trial.takes({ unxz: 1000, zstdcat: 100, lz4cat: 300 });
+    assertEquals(await trial.chosen(), "zstd");
+    assertEquals(trial.tried(), ["unxz", "zstdcat", "lz4cat"]);
+
+    trial.now += DAY_MS - 1;
+    assertEquals(await trial.chosen(), "zstd");
+    assertEquals(trial.tried().length, 3);
+    // Another matter: that image is not sent as it came.
+    await trial.takes({ cat: 50 });
+    assertEquals(await trial.chosen({ isUnpackedHere: true }), "raw");
+
+    const before = trial.tried().length;
+    trial.now += 1;
+    await trial.takes({ zstdcat: 2000 });
+    assertEquals(await trial.chosen(), "lz4");
+    assertEquals(trial.tried().length, before + 3);
+
+    // Not installed on this host any more.
+    Object.defineProperty(board.server, "env", {
+      value: { ...board.server.env, PATH: board.server.env.PATH?.split(":")[0] },
+    });
+    assertEquals(await trial.chosen(), "original");
+  },
+);
+
+testWithTools(
+  "a form that is hardly faster than the image as it came is not chosen",
+  TOOLS,
+  async () => {
+    await using board = await FlashBoard.open();
+    const trial = await Trial.open(board);
+    await trial.takes({ unxz: 100, zstdcat: 90, lz4cat: 85, cat: 1 });
+    assertEquals(await trial.chosen(), "original");
+    // With holes in it, which the first megabytes need not have: that is no choice where others are.
+    assertEquals(trial.tried(), ["unxz", "zstdcat", "lz4cat"]);
+  },
+);

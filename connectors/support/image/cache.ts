@@ -9,6 +9,7 @@
  *     incoming/<key>          an image on its way, and <key>.json with its validators
  *     incoming/<key>.lock     locked by who downloads it
  *     absent/<key>            when a server last said that it does not have something
+ *     forms/<key>             in which form images last crossed the connection to a host the fastest
  *     room.lock               locked while room is made for an image
  *     statistics.json         how often the cache helped, and what that saved
  */
@@ -21,11 +22,14 @@ import { messageOf } from "../errors.ts";
 import { writeFile } from "../files.ts";
 import { SPARE_BYTES } from "../http/transfer.ts";
 
-const FOLDERS = ["content", "urls", "incoming", "absent"];
+const FOLDERS = ["content", "urls", "incoming", "absent", "forms"];
 const DIGEST = /^[0-9a-f]{64}$/;
 
 /** What a server does not have it may get: it is asked again after a day. */
 const ABSENT_MS = 24 * 3_600_000;
+
+/** Links and hosts change: what was the fastest is measured again after a day. */
+const FORM_MS = 24 * 3_600_000;
 
 /** An image that nobody goes on with is forgotten after a day. */
 const STALE_INCOMING_MS = 24 * 3_600_000;
@@ -49,6 +53,8 @@ const IncomingEntry = z.object({ url: z.string(), size: z.number().optional(), .
 export type IncomingEntry = z.infer<typeof IncomingEntry>;
 
 const Absent = z.object({ url: z.string(), at: z.number() });
+
+const Form = z.object({ way: z.string(), form: z.string(), at: z.number() });
 
 const Statistics = z.object({
   hits: z.int().default(0),
@@ -187,6 +193,17 @@ export class ImageCache {
     return noted?.url === url && Math.abs(now - noted.at) < ABSENT_MS;
   }
 
+  /** Notes in which form an image crosses the fastest on a way: to a host, of a kind of image. */
+  async noteForm(way: string, form: string, now: number): Promise<void> {
+    await writeJson(this.#formFile(way), { way, form, at: now });
+  }
+
+  /** The form that was the fastest on a way, not long ago. */
+  async fastestForm(way: string, now: number): Promise<string | undefined> {
+    const noted = Form.safeParse(await readJson(this.#formFile(way))).data;
+    return noted?.way === way && Math.abs(now - noted.at) < FORM_MS ? noted.form : undefined;
+  }
+
   /** Gives up what has arrived of an image. The caller has its lock. */
   async forgetIncoming(url: string): Promise<void> {
     for (const suffix of ["", ".json"]) {
@@ -298,6 +315,7 @@ export class ImageCache {
       if (entry === undefined || !await this.has(entry.digest)) await Deno.remove(file);
     }
     await this.#removeOlder("absent", now - ABSENT_MS);
+    await this.#removeOlder("forms", now - FORM_MS);
     const stale = await this.#removeOlder("incoming", now - STALE_INCOMING_MS);
     const after = (await this.list()).reduce((sum, { size }) => sum + size, 0);
     return before - after + stale;
@@ -342,12 +360,16 @@ export class ImageCache {
     return join(this.folder, "absent", keyOf(url));
   }
 
+  #formFile(way: string): string {
+    return join(this.folder, "forms", keyOf(way));
+  }
+
   #urlFile(url: string): string {
     return join(this.folder, "urls", `${keyOf(url)}.json`);
   }
 }
 
-/** A name for a URL that every file system takes. */
+/** A name for a URL, or a way, that every file system takes. */
 function keyOf(url: string): string {
   return createHash("sha256").update(url).digest("hex").slice(0, 32);
 }

@@ -7,7 +7,7 @@ import { WIRES } from "./wire.ts";
 export const imageWireShape = {
   image_wire: z.enum(WIRES).default("auto").describe(
     "Form in which an image is sent over the network: unchanged (original), compressed again (zstd, lz4), " +
-      "raw, or what the first megabytes show to be the fastest (auto).",
+      "raw, or what the first megabytes show to be the fastest (auto); the host's image cache keeps that for a day.",
   ),
 };
 

@@ -38,7 +38,10 @@ const SHOWN_CHARS = 200;
 
 /** An image, and where to write it. */
 export interface Flashing {
-  readonly image: Pick<Image, "stream" | "head" | "size" | "unpacker" | "timeoutMs" | "bmap">;
+  readonly image: Pick<
+    Image,
+    "stream" | "head" | "size" | "unpacker" | "timeoutMs" | "bmap" | "cache"
+  >;
   /** The host that has the medium. @default the control host */
   readonly to?: Remote;
   /** Block device of that host. */

@@ -64,7 +64,7 @@ export interface MappedWrite {
 
 /** An image with its map, and where it goes. */
 export interface MappedFlashing {
-  readonly image: Pick<Image, "stream" | "head" | "size" | "unpacker" | "timeoutMs">;
+  readonly image: Pick<Image, "stream" | "head" | "size" | "unpacker" | "timeoutMs" | "cache">;
   readonly bmap: Bmap;
   readonly to: Remote;
   /** Block device of that host. */

@@ -7,6 +7,7 @@ import { ProvisioningError } from "../errors.ts";
 import { temporaryFolder } from "../files.ts";
 import { openArriving } from "./arriving.ts";
 import type { Bmap } from "./bmap.ts";
+import type { ImageCache } from "./cache.ts";
 import { type BmapSource, bmapSource, findBmap } from "./find_bmap.ts";
 import { hostCache } from "./host_cache.ts";
 import {
@@ -86,6 +87,8 @@ export interface Image extends AsyncDisposable {
   readonly timeoutMs: number;
   /** Which blocks are to be written; undefined: all of them. */
   readonly bmap?: Bmap | undefined;
+  /** The host's cache, which also knows in which form images cross the network the fastest. */
+  readonly cache?: ImageCache | undefined;
 }
 
 /**
@@ -94,11 +97,11 @@ export interface Image extends AsyncDisposable {
  * @throws ProvisioningError when it cannot be had, or it is no image.
  */
 export async function openImage(ctx: ConnectorContext, source: ImageSource): Promise<Image> {
+  const cache = await hostCache(ctx);
   if (source.kind === "attachment") {
     const bmap = await findBmap(ctx, { bmap: source.bmap, image: pathToFileURL(source.path) });
-    return { ...await imageOfFile(ctx, source.path, FLASH_ATTACHMENT_TIMEOUT_MS), bmap };
+    return { ...await imageOfFile(ctx, source.path, FLASH_ATTACHMENT_TIMEOUT_MS), bmap, cache };
   }
-  const cache = await hostCache(ctx);
   const arriving = await openArriving(ctx, source, cache);
   try {
     // It arrives meanwhile.
@@ -111,6 +114,7 @@ export async function openImage(ctx: ConnectorContext, source: ImageSource): Pro
       return {
         ...file,
         bmap,
+        cache,
         async [Symbol.asyncDispose]() {
           await file[Symbol.asyncDispose]();
           await arriving[Symbol.asyncDispose]();
@@ -124,6 +128,7 @@ export async function openImage(ctx: ConnectorContext, source: ImageSource): Pro
       unpacker: unpacker(format),
       timeoutMs: FLASH_URL_TIMEOUT_MS,
       bmap,
+      cache,
       [Symbol.asyncDispose]: () => arriving[Symbol.asyncDispose](),
     };
   } catch (error) {

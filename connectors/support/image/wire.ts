@@ -3,6 +3,8 @@
  * compressed again with zstd or lz4 on its way, which take next to no time to unpack; or raw.
  */
 import type { ConnectorContext } from "../../context.ts";
+import { messageOf } from "../errors.ts";
+import { hasProgram } from "../process/programs.ts";
 import { succeeded } from "../process/runner.ts";
 import type { Remote } from "../ssh/remote.ts";
 import type { Image } from "./source.ts";
@@ -27,6 +29,9 @@ export const UNPACKING_FAILED = "testflinger: the image could not be unpacked";
 const WORTH_MEASURING_BYTES = 64 * 1024 * 1024;
 const SAMPLE_BYTES = 4 * 1024 * 1024;
 const SAMPLE_TIMEOUT_MS = 30_000;
+
+/** What another form may take of the time of the best one so far, as measured times vary. */
+const CLEARLY_FASTER = 0.8;
 
 /** What unpacks on several cores where it can. */
 const PARALLEL: Readonly<Record<string, readonly [string, ...string[]]>> = {
@@ -58,34 +63,78 @@ export function wireOf(
   }
 }
 
+/** An image, and where it goes. */
+interface Sending {
+  readonly image: Pick<Image, "head" | "size" | "unpacker" | "cache">;
+  readonly to: Remote;
+  readonly wanted: WireName;
+  /** It cannot cross as it came. @default false */
+  readonly isUnpackedHere?: boolean;
+}
+
 /**
  * Chooses the form that makes the whole fastest, by what both hosts have and by how long the first
- * megabytes take. Sending them is what is measured, so the link counts.
+ * megabytes take. Sending them is what is measured, so the link counts. The host's cache keeps what
+ * came of it for a day: the next image to that host is written without a trial.
  */
-export async function chooseWire(
-  ctx: ConnectorContext,
-  { image, to, wanted, isUnpackedHere = false }: {
-    readonly image: Pick<Image, "head" | "size" | "unpacker">;
-    readonly to: Remote;
-    readonly wanted: WireName;
-    /** It cannot cross as it came. @default false */
-    readonly isUnpackedHere?: boolean;
-  },
-): Promise<Wire> {
+export async function chooseWire(ctx: ConnectorContext, sending: Sending): Promise<Wire> {
+  const { image, to, wanted, isUnpackedHere = false } = sending;
   const plain = wireOf(isUnpackedHere ? "raw" : "original", image);
   if (wanted === "original") return plain;
   if (wanted !== "auto") return wireOf(wanted, image);
   if ((image.size ?? 0) < WORTH_MEASURING_BYTES) return plain;
-  const sample = await image.head(SAMPLE_BYTES);
-  const candidates = [plain];
-  for (const name of ["zstd", "lz4"] as const) {
-    const wire = wireOf(name, image);
-    if ((isUnpackedHere || wire.unpacker !== image.unpacker) && await haveBoth(ctx, to, name)) {
-      candidates.push(wire);
-    }
+  const { user, host, port = 22 } = to.target;
+  const way = `${image.unpacker} ${plain.name} ${user}@${host}:${port}`;
+  const known = await image.cache?.fastestForm(way, ctx.clock.now());
+  if (known === plain.name) return plain;
+  const candidates = await wiresOf(ctx, sending, plain);
+  const last = candidates.find(({ name }) => name === known);
+  if (last !== undefined) {
+    ctx.log.info(`The image crosses the network as ${last.name}, which was the fastest last time`);
+    return last;
   }
-  if (image.unpacker !== "cat" && !isUnpackedHere) candidates.push(wireOf("raw", image));
-  let best = plain;
+  const best = await fastest(ctx, sending, candidates);
+  if (best === undefined) return plain;
+  if (best !== plain) {
+    ctx.log.info(`The image crosses the network as ${best.name}, which is the fastest here`);
+  }
+  await image.cache?.noteForm(way, best.name, ctx.clock.now()).catch((error) =>
+    ctx.log.warning(`The next image will be measured again: ${messageOf(error)}`)
+  );
+  return best;
+}
+
+/** The forms that are of use and that both hosts can make and unmake, the plain one first. */
+async function wiresOf(
+  ctx: ConnectorContext,
+  { image, to, isUnpackedHere = false }: Sending,
+  plain: Wire,
+): Promise<Wire[]> {
+  const isRaw = isUnpackedHere || image.unpacker === "cat";
+  if (!isRaw && !await hasProgram(ctx, localUnpacker(image.unpacker)[0])) return [plain];
+  const here: ("zstd" | "lz4")[] = [];
+  for (const name of ["zstd", "lz4"] as const) {
+    const isItself = !isUnpackedHere && wireOf(name, image).unpacker === image.unpacker;
+    if (!isItself && await hasProgram(ctx, name)) here.push(name);
+  }
+  const there = here.length === 0 ? undefined : await to.run(
+    `for p in ${here.join(" ")}; do command -v "$p" >/dev/null && echo "$p"; done; true`,
+    { attempts: 1, timeoutMs: SAMPLE_TIMEOUT_MS },
+  );
+  const found = there !== undefined && succeeded(there) ? there.stdout.split(/\s+/) : [];
+  const quick = here.filter((name) => found.includes(name)).map((name) => wireOf(name, image));
+  // What is sent raw has holes in it, of which the first megabytes tell nothing.
+  return quick.length === 0 && !isRaw ? [plain, wireOf("raw", image)] : [plain, ...quick];
+}
+
+/** The form in which the first megabytes arrive the soonest; undefined where none does. */
+async function fastest(
+  ctx: ConnectorContext,
+  { image, to }: Sending,
+  candidates: readonly Wire[],
+): Promise<Wire | undefined> {
+  const sample = await image.head(SAMPLE_BYTES);
+  let best: Wire | undefined;
   let bestMs = Infinity;
   for (const wire of candidates) {
     const started = ctx.clock.monotonic();
@@ -97,17 +146,9 @@ export async function chooseWire(
       ...(wire.filter === undefined ? {} : { filter: `{ ${wire.filter}; } 2>/dev/null` }),
     });
     const took = ctx.clock.monotonic() - started;
-    if (succeeded(result) && took < bestMs) [best, bestMs] = [wire, took];
-  }
-  if (best !== plain) {
-    ctx.log.info(`The image crosses the network as ${best.name}, which is the fastest here`);
+    if (succeeded(result) && took < bestMs * CLEARLY_FASTER) {
+      [best, bestMs] = [wire, took];
+    }
   }
   return best;
-}
-
-async function haveBoth(ctx: ConnectorContext, to: Remote, program: string): Promise<boolean> {
-  const look = `command -v ${program}`;
-  const here = await ctx.runner.run(["/bin/sh", "-c", look], { timeoutMs: SAMPLE_TIMEOUT_MS });
-  if (!succeeded(here)) return false;
-  return succeeded(await to.run(look, { attempts: 1, timeoutMs: SAMPLE_TIMEOUT_MS }));
 }

@@ -8,7 +8,7 @@ import { commonShape } from "../../../connectors/support/config.ts";
 import { flash } from "../../../connectors/support/image/flash.ts";
 import { imageSource, openImage } from "../../../connectors/support/image/source.ts";
 import type { WireName } from "../../../connectors/support/image/wire.ts";
-import { systemClock } from "../../../lib/clock.ts";
+import { type Clock, systemClock } from "../../../lib/clock.ts";
 import { recordingLog } from "../../support/recording_log.ts";
 import { SshServer } from "../../support/sshd.ts";
 import { Lab } from "./lab.ts";
@@ -25,8 +25,6 @@ export interface Writing {
   readonly verify?: boolean;
   /** @default the file that is the medium */
   readonly device?: string;
-  /** Variables that the agent sets. */
-  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** A control host with a file as its medium, and an image server. */
@@ -65,11 +63,13 @@ export class FlashBoard implements AsyncDisposable {
     await this.lab[Symbol.asyncDispose]();
   }
 
-  /** Writes an image of the server to the medium, as muxpi does. */
-  async flash(name: string, writing: Writing = {}): Promise<void> {
-    const { wire = "auto", bmap, verify = true, device = this.medium, env } = writing;
+  /** What a stage of muxpi works with. Its connections end with `putBack.runAll()`. */
+  context({ env = {}, clock = systemClock }: {
+    readonly env?: Readonly<Record<string, string>>;
+    readonly clock?: Clock;
+  } = {}): ReturnType<typeof makeContext> {
     const { signal } = new AbortController();
-    const { ctx, putBack } = makeContext({
+    return makeContext({
       connector: "muxpi",
       stage: "provision",
       config: z.object({ ...commonShape, ...muxpiConfigShape }).parse({
@@ -82,13 +82,19 @@ export class FlashBoard implements AsyncDisposable {
       jobFile: "testflinger.json",
       cwd: this.lab.cwd,
       env: { ...this.server.env, ...env },
-      clock: systemClock,
+      clock,
       limits: systemClock,
       log: this.log,
       signal,
       forceStop: signal,
       print: () => Promise.resolve(),
     });
+  }
+
+  /** Writes an image of the server to the medium, as muxpi does. */
+  async flash(name: string, writing: Writing = {}): Promise<void> {
+    const { wire = "auto", bmap, verify = true, device = this.medium } = writing;
+    const { ctx, putBack } = this.context();
     try {
       const data = { url: `${this.images.url}/${name}`, bmap };
       const source = await imageSource(ctx, data, { image_bmap: true });
