@@ -4,6 +4,8 @@ import { startProgram } from "./built_program.ts";
 
 const EXAMPLE = join(import.meta.dirname ?? "", "..", "..", "examples", "hello", "job.yaml");
 
+const PATIENCE_MS = 60_000;
+
 async function inFolder(test: (folder: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
@@ -26,6 +28,15 @@ Deno.test("try runs the example: attachment, masked secret, both streams, artifa
     const [folder] = [...Deno.readDirSync(cwd)].map(({ name }) => name);
     assertMatch(folder ?? "", /^artifacts-/);
     assertStringIncludes(await Deno.readTextFile(join(cwd, folder ?? "", "uname.txt")), "Linux");
+  }));
+
+Deno.test("try needs no network: it works behind a proxy that cannot reach this machine", () =>
+  inFolder(async (cwd) => {
+    const env = { HTTP_PROXY: "http://127.0.0.1:9", NO_PROXY: "intranet.example.com" };
+    await using trial = startProgram(["try", EXAMPLE], { cwd, env });
+    // Without an answer it would ask again until somebody ends it.
+    AbortSignal.timeout(PATIENCE_MS).addEventListener("abort", () => trial.kill("SIGKILL"));
+    assertEquals(await trial.exited, 0, trial.output());
   }));
 
 Deno.test("try exits with 1 when a phase fails", () =>

@@ -95,6 +95,13 @@ async function configFor(
   });
 }
 
+/** A proxy of the environment cannot reach a server that listens for this process only. Before the first request. */
+function askThisMachineDirectly(): void {
+  const others = Deno.env.get("no_proxy") ?? Deno.env.get("NO_PROXY") ?? "";
+  const all = [...others.split(",").filter((item) => item !== ""), "127.0.0.1"].join(",");
+  for (const name of ["no_proxy", "NO_PROXY"]) Deno.env.set(name, all);
+}
+
 interface Trial {
   job: Record<string, unknown>;
   attachments: Uint8Array | undefined;
@@ -120,6 +127,7 @@ async function runOne(trial: Trial): Promise<number> {
     io.stderr(`${prepared.message}\n`);
     return 1;
   }
+  askThisMachineDirectly();
   const served = serveSandbox();
   const { sandbox } = served;
   const clock = systemClock;
