@@ -1,8 +1,10 @@
 /** CONTRIBUTING.md: its commands run, and its connector is one. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { dirname } from "node:path";
 import { bundle } from "../../tools/build/bundle.ts";
 import { packagesIn } from "../../tools/build/notices.ts";
 import { PERMISSIONS } from "../../lib/cli/command.ts";
+import { copyDownloads } from "../packaging/support/downloads.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const PAGE = await Deno.readTextFile(`${ROOT}CONTRIBUTING.md`);
@@ -19,19 +21,23 @@ const COMMANDS = blocks("sh").join("").split("\n").map((line) => line.replace(/ 
   .filter((line) => line !== "");
 
 /** Starts a line of the page, as a shell does: `deno` is the one that runs the tests. */
-function start(line: string, cwd = ROOT): Deno.ChildProcess {
+function start(line: string, cwd = ROOT, env: Record<string, string> = {}): Deno.ChildProcess {
   return new Deno.Command("/bin/sh", {
     args: ["-c", `deno() { "$DENO" "$@"; }; ${line}`],
     cwd,
-    env: { NO_COLOR: "1", CI: "", DENO: Deno.execPath() },
+    env: { NO_COLOR: "1", CI: "", DENO: Deno.execPath(), ...env },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
 }
 
-async function run(line: string, cwd?: string): Promise<{ code: number; output: string }> {
-  const { code, stdout, stderr } = await start(line, cwd).output();
+async function run(
+  line: string,
+  cwd?: string,
+  env?: Record<string, string>,
+): Promise<{ code: number; output: string }> {
+  const { code, stdout, stderr } = await start(line, cwd, env).output();
   const text = new TextDecoder();
   return { code, output: text.decode(stdout) + text.decode(stderr) };
 }
@@ -59,13 +65,16 @@ const EXPECTED: Record<string, RegExp | undefined> = {
   "deno task lint": undefined,
   "deno task fmt": undefined,
   "deno task docs": undefined,
+  // It is as the first of these for `deno task test`, in a test of its own, below.
+  "deno task slow tests/slow/deb_test.ts": undefined,
   // They take minutes; .ci/run does the first two.
   "deno task slow": undefined,
   "deno task chaos --seeds 5": undefined,
   "deno task fuzz --minutes 5": undefined,
   "deno task bench --quick": undefined,
-  // Below, from the page's words to a lock file that is as the checkout's.
-  "rm runtime.lock && deno run --lock=runtime.lock --allow-all main.ts version": undefined,
+  // Below, from the page's words to lock files that are as the checkout's.
+  "deno install --frozen=false": undefined,
+  "deno install --frozen=false --config=tests/deno.json": undefined,
   "deno task dev device-connector relay provision -c device.yaml testflinger.json": undefined,
 };
 
@@ -95,13 +104,20 @@ Deno.test("every task that a document names is there", async () => {
   }
 });
 
+/** No registry answers. */
+const UNREACHABLE = { HTTP_PROXY: "http://127.0.0.1:9", HTTPS_PROXY: "http://127.0.0.1:9" };
+
+/** What is pinned: for the program, and for the tests. */
+const PROJECT_FILES = ["deno.json", "deno.lock", "tests/deno.json", "tests/deno.lock"];
+
 /** A copy of what the program is made of. */
 async function withCopy(test: (folder: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir({ prefix: "contributing-" });
   try {
-    const files = ["main.ts", "lib", "connectors", "deno.json", "deno.lock", "runtime.lock"];
+    const files = ["main.ts", "lib", "connectors", "examples", ...PROJECT_FILES];
     const { success } = await new Deno.Command("cp", {
-      args: ["-a", ...files.map((name) => `${ROOT}${name}`), folder],
+      args: ["-a", "--parents", ...files, folder],
+      cwd: ROOT,
     }).output();
     assert(success);
     await test(folder);
@@ -112,7 +128,6 @@ async function withCopy(test: (folder: string) => Promise<void>): Promise<void> 
 
 Deno.test("with --watch the tests of a file run again when it changes", () =>
   withCopy(async (folder) => {
-    await Deno.mkdir(`${folder}/tests`);
     const file = `${folder}/tests/some_test.ts`;
     await Deno.writeTextFile(file, 'Deno.test("as it was", () => {});\n');
     const child = start('exec "$DENO" task test --watch tests/some_test.ts', folder);
@@ -177,23 +192,75 @@ Deno.test("the connector of CONTRIBUTING.md works as it stands there: one file a
     assertMatch(failed.output, /relay_command.*4/);
   }));
 
-Deno.test("runtime.lock has what the program uses and nothing else, with the checksums of deno.lock", async () => {
-  const read = async (name: string) => JSON.parse(await Deno.readTextFile(`${ROOT}${name}`)).npm;
-  const [runtime, all] = [await read("runtime.lock"), await read("deno.lock")];
-  for (const [name, entry] of Object.entries(runtime)) assertEquals(entry, all[name], name);
-  const names = Object.keys(runtime);
-  for (const title of packagesIn(await bundle("main.ts", ROOT))) {
-    assert(names.includes(title.replace(" ", "@")), title);
+Deno.test("deno task slow runs the slow tests, or the file that is named, and no other", () =>
+  withCopy(async (folder) => {
+    for (const name of ["slow/one", "slow/other", "support/quick", "quick"]) {
+      const file = `${folder}/tests/${name}_test.ts`;
+      await Deno.mkdir(dirname(file), { recursive: true });
+      await Deno.writeTextFile(file, 'Deno.test("a test", () => {});\n');
+    }
+    const ran = async (line: string) => {
+      const { code, output } = await run(line, folder);
+      assertEquals(code, 0, output);
+      return [...output.matchAll(/^\.\/(\S+) => a test /gm)].map(([, file]) => file).sort();
+    };
+    const slow = ["tests/slow/one_test.ts", "tests/slow/other_test.ts"];
+    assertEquals(await ran("deno task slow"), slow);
+    assertEquals(await ran("deno task slow tests/slow/other_test.ts"), slow.slice(1));
+    assertEquals(await ran("deno task test"), [
+      "tests/quick_test.ts",
+      "tests/support/quick_test.ts",
+    ]);
+  }));
+
+async function readJson(name: string) {
+  return JSON.parse(await Deno.readTextFile(`${ROOT}${name}`));
+}
+
+Deno.test("deno.lock has what the program uses and nothing else, the tests' lock the same and more", async () => {
+  const [project, projectOfTests] = [
+    await readJson("deno.json"),
+    await readJson("tests/deno.json"),
+  ];
+  const [runtime, all] = [await readJson("deno.lock"), await readJson("tests/deno.lock")];
+  for (const key of ["compilerOptions", "lock", "nodeModulesDir"]) {
+    assertEquals(projectOfTests[key], project[key], key);
   }
-  for (const name of ["playwright-core", "axe-core", "fast-check"]) {
-    assertEquals(names.filter((one) => one.startsWith(`${name}@`)), []);
+  assertEquals({ ...projectOfTests.imports, ...project.imports }, projectOfTests.imports);
+  assertEquals({ ...all.npm, ...runtime.npm }, all.npm);
+  const bundled = packagesIn(await bundle("main.ts", ROOT)).map((title) => title.replace(" ", "@"));
+  for (const title of bundled) assert(Object.hasOwn(runtime.npm, title), title);
+  for (const name of Object.keys(runtime.specifiers)) {
+    assert(bundled.includes(name.slice("npm:".length)), `the program does not use ${name}`);
   }
-  // The page's command makes the same file.
-  await withCopy(async (folder) => {
-    const line = COMMANDS.find((command) => command.startsWith("rm runtime.lock")) ?? "";
-    const { code, output } = await run(line, folder);
-    assertEquals(code, 0, output);
-    const [old, fresh] = [`${ROOT}runtime.lock`, `${folder}/runtime.lock`];
-    assertEquals(await Deno.readTextFile(fresh), await Deno.readTextFile(old));
-  });
 });
+
+Deno.test("the page's commands write the lock files again", () =>
+  withCopy(async (folder) => {
+    const locks = PROJECT_FILES.filter((name) => name.endsWith(".lock"));
+    for (const name of locks) await Deno.remove(`${folder}/${name}`);
+    for (const line of COMMANDS.filter((command) => command.startsWith("deno install"))) {
+      const { code, output } = await run(line, folder);
+      assertEquals(code, 0, output);
+    }
+    for (const name of locks) {
+      assertEquals(
+        await Deno.readTextFile(`${folder}/${name}`),
+        await Deno.readTextFile(`${ROOT}${name}`),
+      );
+    }
+  }));
+
+Deno.test("the demo downloads what the program uses, and no package that only tests use", () =>
+  withCopy(async (folder) => {
+    const env = { DENO_DIR: `${folder}/cache`, ...UNREACHABLE };
+    await copyDownloads("deno.lock", env.DENO_DIR);
+    const demo = await run("deno task demo", folder, env);
+    assertEquals(demo.code, 0, demo.output);
+    assertMatch(demo.output, /Greetings from an attachment\.\n/);
+    // More than that could not be had.
+    await Deno.writeTextFile(`${folder}/tests/some_test.ts`, 'import "fast-check";\n');
+    const tests = await run("deno task test tests/some_test.ts", folder, env);
+    assertEquals(tests.code, 1, tests.output);
+    assertMatch(tests.output, /error: .*\/(?:axe-core|fast-check|playwright-core|pure-rand)/s);
+  }));

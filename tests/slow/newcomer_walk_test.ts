@@ -11,6 +11,7 @@ import { startBrowser } from "../browser/browser.ts";
 import { open, pictureOf, shows } from "../browser/look.ts";
 import { ROOT, sharedBuild } from "../packaging/support/built.ts";
 import { until } from "../packaging/support/command.ts";
+import { copyDownloads } from "../packaging/support/downloads.ts";
 import { NEXT_VERSION, writeRelease } from "../packaging/support/release.ts";
 import { Systemd, whyNoSystemd } from "../packaging/support/systemd.ts";
 import { freePort } from "../support/free_port.ts";
@@ -47,8 +48,9 @@ interface Downloads {
   folder: string;
   /** The checkout, with the runtime where npx finds it: it is not downloaded. */
   checkout: string;
-  /** The packages that the runtime would download. */
-  cache: string;
+  /** What the runtime would download for the demo, and for the tests. */
+  demoCache: string;
+  testsCache: string;
   release: string;
   nextRelease: string;
 }
@@ -63,19 +65,19 @@ async function download(): Promise<Downloads> {
   // Not in /tmp, which is another one below that systemd.
   const folder = await Deno.makeTempDir({ dir: "/var/tmp", prefix: "walk-" });
   await Deno.chmod(folder, 0o755);
-  const [checkout = "", cache = "", release = "", nextRelease = ""] = await Promise.all(
-    ["checkout", "cache", "release", "next"].map(async (name) => {
-      await Deno.mkdir(join(folder, name));
-      return join(folder, name);
-    }),
-  );
+  const [checkout = "", demoCache = "", testsCache = "", release = "", nextRelease = ""] =
+    await Promise.all(
+      ["checkout", "demo", "tests", "release", "next"].map(async (name) => {
+        await Deno.mkdir(join(folder, name));
+        return join(folder, name);
+      }),
+    );
   const { dist } = await sharedBuild();
-  const info = await new Deno.Command(Deno.execPath(), { args: ["info", "--json"] }).output();
-  const { npmCache } = JSON.parse(new TextDecoder().decode(info.stdout));
+  await copyDownloads("deno.lock", demoCache);
+  await copyDownloads("tests/deno.lock", testsCache);
   await sh(
     `cp -a "$DIST"/. "$RELEASE"; cp install.sh "$RELEASE"; cp install.sh "$NEXT"
-     cp -a README.md deno.json deno.lock runtime.lock main.ts lib connectors examples tests "$CHECKOUT"
-     mkdir "$CACHE"; tar -C "$PACKAGES" --exclude=@deno -cf - . | tar -C "$CACHE" -xf -
+     cp -a README.md deno.json deno.lock main.ts lib connectors examples tests "$CHECKOUT"
      mkdir -p "$CHECKOUT/node_modules/deno" "$CHECKOUT/node_modules/.bin"
      cp "$RUNTIME" "$CHECKOUT/node_modules/deno/deno"
      ln -s ../deno/deno "$CHECKOUT/node_modules/.bin/deno"
@@ -85,14 +87,12 @@ async function download(): Promise<Downloads> {
       RELEASE: release,
       NEXT: nextRelease,
       CHECKOUT: checkout,
-      PACKAGES: npmCache,
-      CACHE: join(cache, "npm"),
       RUNTIME: Deno.execPath(),
       VERSION: Deno.version.deno,
     },
   );
   await writeRelease(nextRelease, [NEXT_VERSION]);
-  return { folder, checkout, cache, release, nextRelease };
+  return { folder, checkout, demoCache, testsCache, release, nextRelease };
 }
 
 /** What is only on the machine of who develops this. */
@@ -141,7 +141,7 @@ Deno.test({
   ignore: reason !== undefined,
   fn: (t) =>
     withBrowser(async (browser) => {
-      const { folder, checkout, cache, release, nextRelease } = await download();
+      const { folder, checkout, demoCache, testsCache, release, nextRelease } = await download();
       try {
         await using systemd = new Systemd();
         await systemd.booted();
@@ -164,7 +164,7 @@ Deno.test({
           const lines = (blocks(README, "sh")[0] ?? "").trim().split("\n")
             .map((line) => line.replace(/ +#.*/, ""));
           assertEquals(lines.map((line) => line.split(" ")[0]), ["npx", "npx"]);
-          const run = async (line: string) => {
+          const run = async (line: string, cache: string) => {
             const { code, stdout } = await systemd.run(
               ...[
                 "env",
@@ -181,16 +181,16 @@ Deno.test({
             return stdout;
           };
           const [demo = "", tests = ""] = lines;
-          assertStringIncludes(await run(demo), "Greetings from an attachment.\n");
+          assertStringIncludes(await run(demo, demoCache), "Greetings from an attachment.\n");
           // All of them is what this is a part of.
           assertMatch(
-            await run(`${tests} tests/config/sizes_test.ts`),
+            await run(`${tests} tests/config/sizes_test.ts`, testsCache),
             /\nok \| 2 passed \| 0 failed/,
           );
         });
 
         // From here on there is the built file alone.
-        await systemd.sure("rm", "-rf", checkout, cache);
+        await systemd.sure("rm", "-rf", checkout, demoCache, testsCache);
         await systemd.sure("sh", "-euc", FORGET_NODE);
         const before = await files(systemd);
 
