@@ -138,7 +138,7 @@ export class DesiredState {
   /** The agent is about to post this state: whatever happens then, it is the agent's own. */
   aboutToPost({ state, comment }: ShownState): void {
     this.#posts++;
-    this.#file.update({ posted: { state, comment } });
+    this.#file.update({ posted: remembered({ state, comment }) });
   }
 
   /** The server has taken this state: it shows the wish, or it no longer does. */
@@ -147,7 +147,7 @@ export class DesiredState {
     const wish = this.offline;
     const shown = wish?.state === state && wish.comment === comment;
     this.#file.update({
-      acknowledged: { state, comment },
+      acknowledged: remembered({ state, comment }),
       ...(wish !== undefined && { wish: { ...wish, posted: shown } }),
     });
   }
@@ -162,6 +162,13 @@ export interface ShownState {
   state: string;
   comment: string;
 }
+
+/** What is kept of a state of the agent's own: which phase it was need not be told, and written down, each time. */
+function remembered(shown: ShownState): ShownState {
+  return shown.state === "waiting" || MODES.includes(shown.state) ? shown : A_PHASE;
+}
+
+const A_PHASE: ShownState = { state: "phase", comment: "" };
 
 /** These belong to administrators: while one of them is set the agent takes no job. */
 const MODES = ["offline", "maintenance", "restart"];

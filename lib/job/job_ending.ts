@@ -153,10 +153,15 @@ export class JobEnding {
     };
     let isBlind = false;
     const groups = allGroupsOf(this.#outbox.state, this.#group);
-    const inGroups = (await Promise.all(
+    const endGroups = Promise.all(
       groups.map((group) => group.end(options).catch(() => void (isBlind = true))),
-    )).filter((end) => end !== undefined);
+    ).then((ends) => ends.filter((end) => end !== undefined));
     const found = await endSurvivors({
+      beside: endGroups.then((ends) =>
+        isBlind || ends.some(({ ended, left }) => ended.length + left.length > 0)
+          ? "something"
+          : "nothing"
+      ),
       variable: JOB_VARIABLE,
       value: this.#job.jobId,
       mark: jobMark(this.#job.jobId, config.agent_id),
@@ -167,7 +172,7 @@ export class JobEnding {
     });
     // There was no room for a process that looks; by now there is.
     if (isBlind) await Promise.all(groups.map((group) => group.end({ ...options, graceMs: 0 })));
-    const ends = [...inGroups, found];
+    const ends = [...await endGroups, found];
     const count = ends.reduce((sum, { ended, fleeting }) => sum + ended.length + fleeting, 0);
     if (count > 0) log.info(`Ended ${count} processes that job ${this.#job.jobId} had left`);
     const left = new Map(ends.flatMap(({ left }) => left).map((each) => [each.pid, each]));

@@ -18,7 +18,7 @@
  */
 import { type EndOptions, Grace, KILL_LOOKS, lookUntil, signalProcess } from "./grace.ts";
 import { markOf } from "./mark.ts";
-import { ask } from "./proc.ts";
+import { ask, askShell } from "./proc.ts";
 import type { Survivor, SurvivorsEnd } from "./survivors.ts";
 import { type GroupUsage, parseUsage, SAY_USAGE } from "./exit.ts";
 
@@ -374,5 +374,5 @@ function reasonIn(text: string): string {
 }
 
 async function shell(script: string, ...args: string[]): Promise<string> {
-  return (await ask(["/bin/sh", "-c", script, "sh", ...args])).text;
+  return (await askShell(script, ...args)).text;
 }

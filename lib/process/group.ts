@@ -67,24 +67,20 @@ export interface ProcessGroup extends AsyncDisposable {
  * has inherited beyond the three standard streams, and would hand on: a lock, say, that a daemon of the
  * job would then hold. The runtime closes none of it.
  *
- * The variables are those of a subshell: the script may have some of the same names. Shells such as
- * dash cannot name descriptors above 9; those are left to bash, where there is one. The script itself
- * is sh's again: bash makes `./script` an absolute path, which the script sees in its `$0`.
+ * Shells such as dash cannot name descriptors above 9; those are left to bash, where there is one. The
+ * script itself is sh's again: bash makes `./script` an absolute path, which the script sees in its `$0`.
  */
-export const RUN_WITHOUT_INHERITED = `eval "$(
-  many=
-  for fd in /proc/$$/fd/*; do
-    fd=\${fd##*/}
-    case $fd in
-      [012]) ;;
-      [3-9]) echo "exec $fd>&-" ;;
-      *) many="$many exec $fd>&-;" ;;
-    esac
-  done
-  if [ -n "$many" ] && [ -x /bin/bash ]; then
-    echo "exec /bin/bash -pc '$many exec /bin/sh -c \\"\\$0\\" sh \\"\\$@\\"' \\"\\$@\\""
-  fi
-)"
+export const RUN_WITHOUT_INHERITED = `_tf_many=
+for _tf_fd in /proc/$$/fd/*; do
+  _tf_fd=\${_tf_fd##*/}
+  case $_tf_fd in
+    [012]) ;;
+    [3-9]) eval "exec $_tf_fd>&-" ;;
+    *) _tf_many="$_tf_many exec $_tf_fd>&-;" ;;
+  esac
+done
+[ -z "$_tf_many" ] || [ ! -x /bin/bash ] ||
+  exec /bin/bash -pc "$_tf_many exec /bin/sh -c \\"\\$0\\" sh \\"\\$@\\"" "$@"
 eval "shift; $1"`;
 
 /**
@@ -95,7 +91,7 @@ eval "shift; $1"`;
  * limit, so that a command which wants them (`ulimit -c unlimited`) has them as far as the agent may.
  */
 const launch = (prepare: string) =>
-  `ulimit -S -c 0; ${SET_MARK}; (${SAY_IDENTITY}) || exit 125; shift; ${prepare}
+  `ulimit -S -c 0; ${SET_MARK}; { ${SAY_IDENTITY}; } || exit 125; shift; ${prepare}
 set -- 'exec "$@"' "$@"
 ${RUN_WITHOUT_INHERITED}`;
 
@@ -111,7 +107,7 @@ export async function startGroup(
   argv: readonly string[],
   options: GroupOptions,
 ): Promise<GroupStart> {
-  const refusal = await whyNot(argv, options);
+  const refusal = whyNot(argv, options);
   if (refusal !== undefined) return { started: false, message: refusal };
 
   const { stdin = "null", stderr, mark = "" } = options;
@@ -268,36 +264,45 @@ async function exitOf(child: Deno.ChildProcess): Promise<Exit> {
 }
 
 /** Why a command cannot be started, in one line; undefined when nothing speaks against it. */
-export async function whyNot(
+export function whyNot(
   argv: readonly string[],
   { cwd, env }: Pick<GroupOptions, "cwd" | "env">,
-): Promise<string | undefined> {
+): string | undefined {
   const program = argv[0];
   if (program === undefined || program === "") return "Cannot start a command without a program";
-  if (cwd !== undefined && !(await isKind(cwd, "isDirectory"))) {
+  if (cwd !== undefined && !isDirectory(cwd)) {
     return `Cannot start ${program}: working directory ${cwd} is not a directory`;
   }
   const candidates = program.includes("/")
     ? [program.startsWith("/") ? program : `${cwd ?? "."}/${program}`]
     : (env.PATH ?? "/usr/bin:/bin").split(":").map((folder) => `${folder || "."}/${program}`);
-  const files = [];
-  for (const candidate of candidates) if (await isKind(candidate, "isFile")) files.push(candidate);
-  for (const file of files) if (await mayExecute(file)) return undefined;
+  const files = candidates.filter(isFile);
+  if (files.some(isExecutable)) return undefined;
   if (files.length > 0) return `Cannot start ${program}: ${files[0]} is not executable`;
   return `Cannot start ${program}: no such program${program.includes("/") ? "" : " in PATH"}`;
 }
 
-async function isKind(path: string, kind: "isDirectory" | "isFile"): Promise<boolean> {
-  try {
-    return (await Deno.stat(path))[kind];
-  } catch {
-    return false;
-  }
+// At once, and not by another thread: it is known already, and something waits to begin.
+
+function isDirectory(path: string): boolean {
+  return statOf(path)?.isDirectory ?? false;
 }
 
-async function mayExecute(path: string): Promise<boolean> {
-  const { access, constants } = await import("node:fs/promises");
-  return await access(path, constants.X_OK).then(() => true, () => false);
+function isFile(path: string): boolean {
+  return statOf(path)?.isFile ?? false;
+}
+
+/** By anybody: whoever may not execute it is told so by the shell. */
+function isExecutable(path: string): boolean {
+  return ((statOf(path)?.mode ?? 0) & 0o111) !== 0;
+}
+
+function statOf(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 async function firstLine(

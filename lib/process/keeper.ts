@@ -86,10 +86,15 @@ export class KeptCommand implements Disposable {
   #trouble = "";
   #onTrouble: ((trouble: OutputTrouble) => void) | undefined;
 
-  constructor(folder: string, { identity, parent }: CommandLine, from: OutputPlace) {
+  /** @param watch of the folder; the command's own from now on. */
+  constructor(
+    folder: string,
+    { identity, parent }: CommandLine,
+    { from, watch }: { from: OutputPlace; watch: FolderWatch },
+  ) {
     this.#folder = folder;
     this.identity = identity;
-    this.#watch = new FolderWatch(folder);
+    this.#watch = watch;
     this.#output = new KeptOutput(folder, from);
     this.output = this.#output.stream(this.#watch);
     this.exit = this.#untilEnded(parent);
@@ -111,7 +116,7 @@ export class KeptCommand implements Disposable {
   /** Calls `listener` when some of the output could not be put on the disk, and is lost. */
   whenTroubled(listener: (trouble: OutputTrouble) => void): void {
     this.#onTrouble = listener;
-    this.#watch.wake();
+    this.#lookForTrouble();
   }
 
   /** The place in the output `back` bytes before what comes next. */
@@ -153,12 +158,12 @@ export class KeptCommand implements Disposable {
   }
 
   async #untilEnded(parent: number): Promise<Exit> {
-    while (!this.#isLetGo) {
+    for (let isFirst = true; !this.#isLetGo; isFirst = false) {
       const changed = this.#watch.changed((name) => name === "status" || name === "trouble");
       this.#lookForTrouble();
       const exit = exitIn(this.#folder);
       if (exit !== undefined) return exit;
-      if (await this.#isLost(parent)) return exitIn(this.#folder) ?? { kind: "lost" };
+      if (await this.#isLost(parent, isFirst)) return exitIn(this.#folder) ?? { kind: "lost" };
       await changed;
     }
     // Nobody asks any more.
@@ -173,13 +178,16 @@ export class KeptCommand implements Disposable {
     this.#onTrouble(Number(line.split(" ")[0]) > 128 ? "killed" : "not writable");
   }
 
-  /** Whether all are gone, the command and who would say how it ended: its parent, and the keeper. */
-  async #isLost(parent: number): Promise<boolean> {
+  /**
+   * Whether all are gone, the command and who would say how it ended: its parent, and the keeper. A command
+   * that has just ended is no reason to look closely: its keeper is about to say so.
+   */
+  async #isLost(parent: number, isFirst: boolean): Promise<boolean> {
     const { pid, startTime, bootId: boot } = this.identity;
     if (boot !== await bootId()) return true;
     const keeper = parseIdentity(lineOf(this.#folder, "keeper"));
     // All of these numbers would have to be given to others for this to be wrong.
-    if (isThere(pid) && isThere(keeper?.pid ?? pid)) return false;
+    if ((isFirst || isThere(pid)) && isThere(keeper?.pid ?? pid)) return false;
     const living = (await processesOf([pid, parent, keeper?.pid ?? pid]))
       .filter(({ dead }) => !dead);
     return !living.some((process) =>
@@ -225,13 +233,24 @@ interface CommandLine {
   parent: number;
 }
 
-/** The command in a folder; undefined as long as it has not said who it is. */
-export function commandIn(folder: string, from: OutputPlace): KeptCommand | undefined {
+/**
+ * The command in a folder; undefined as long as it has not said who it is.
+ *
+ * @param watch of the folder, which the command takes over. @default a new one
+ */
+export function commandIn(
+  folder: string,
+  from: OutputPlace,
+  watch?: FolderWatch,
+): KeptCommand | undefined {
   const line = lineOf(folder, "command");
   const identity = parseIdentity(line);
   const parent = parseStat(line.slice(line.indexOf(" ") + 1))?.parent;
   if (identity === undefined || parent === undefined) return undefined;
-  return new KeptCommand(folder, { identity, parent }, from);
+  return new KeptCommand(folder, { identity, parent }, {
+    from,
+    watch: watch ?? new FolderWatch(folder),
+  });
 }
 
 /** Whether the command in a folder has ended. */

@@ -48,7 +48,7 @@ const WORDS_MS = 1_000;
 /**
  * The keeper, a POSIX shell script: `$1` is its folder, `$2` what awk runs with its own shell, `$3` what
  * is in `end`, `$4` the folder of the command's control group or empty, `$5` what
- * `awkShowing()` came to.
+ * `Awk.shown` is, `$6` the awk.
  *
  * A shell cannot tell `exit 143` from a death by SIGTERM, and a command that it starts in the
  * background ignores SIGINT. awk's `system()` has neither fault; but how it writes a death by signal
@@ -61,8 +61,8 @@ const WORDS_MS = 1_000;
  */
 const keeperScript = (remark: string) =>
   `${remark}
-(${SAY_IDENTITY}) 1<>"$1/keeper" || exit 125
-exec awk '${remark}${SAY_USAGE}
+{ ${SAY_IDENTITY}; } 1<>"$1/keeper" || exit 125
+exec "$6" '${remark}${SAY_USAGE}
 BEGIN {
   shown = ARGV[4] == "" ? system("kill -9 $$") : ARGV[4]
   print shown, shown ? system("exec " ARGV[1]) : system("(exec " ARGV[1] "); exit $?")
@@ -101,9 +101,10 @@ const GO = "go";
  * The directory may be another one of the same name by then.
  */
 const LAUNCH = `ulimit -S -c 0
-(${SAY_IDENTITY}) 1<>"$1/command" || exit 125
+{ ${SAY_IDENTITY}; } 1<>"$1/command" || exit 125
 [ -z "$2" ] || { printf '0\\n' >"$2/cgroup.procs"; } 2>/dev/null
-(read -r word && [ "$word" = ${GO} ] && set -C && : >"$1/begun") 2>/dev/null || exit 125
+{ read -r _tf_word && [ "$_tf_word" = ${GO} ] && set -C && true >"$1/begun"; } 2>/dev/null || exit 125
+set +C
 [ . -ef "$3" ] || cd -- "$3" || exit 125
 shift 3
 ${SET_MARK}
@@ -133,7 +134,7 @@ export async function startKept(
   argv: readonly string[],
   options: KeepOptions,
 ): Promise<KeptStart> {
-  const refusal = await whyNot(argv, options);
+  const refusal = whyNot(argv, options);
   if (refusal !== undefined) return { started: false, message: refusal };
   const made = await makeReady(argv, options);
   return made.ready ? await made.command.go() : { started: false, message: made.message };
@@ -158,11 +159,11 @@ export async function makeReady(
     const token = crypto.randomUUID();
     // Before anything is waited for: the name is taken then.
     makeFolder(folder, token);
-    const shown = await awkShowing(env.PATH, env.POSIXLY_CORRECT);
+    const awk = await awkFor(env.PATH, env.POSIXLY_CORRECT);
     const keeper = inOwnSession("/bin/sh", {
       args: [
         ...["-c", `${remark}${RUN_WITHOUT_INHERITED}`, "sh", keeperScript(remark)],
-        ...[folder, `${shellCommand(launch)} >&3 2>&1 3>&-`, token, cgroup, shown],
+        ...[folder, `${shellCommand(launch)} >&3 2>&1 3>&-`, token, cgroup, awk.shown, awk.program],
       ],
       cwd,
       env,
@@ -202,7 +203,7 @@ export class ReadyCommand implements AsyncDisposable {
 
   /** Starts it; what was there when it was made ready may be gone. */
   async begin(): Promise<KeptStart> {
-    const refusal = await whyNot(this.argv, this.options);
+    const refusal = whyNot(this.argv, this.options);
     if (refusal === undefined) return await this.go();
     await this[Symbol.asyncDispose]();
     return { started: false, message: refusal };
@@ -211,8 +212,9 @@ export class ReadyCommand implements AsyncDisposable {
   /** Starts it, as it is. */
   async go(): Promise<KeptStart> {
     const { argv, options: { folder } } = this;
+    using held = new DisposableStack();
     try {
-      using watch = new FolderWatch(folder);
+      const watch = held.use(new FolderWatch(folder));
       void this.#over.then(() => watch.wake());
       await this.#tell(`${GO}\n`);
       while (true) {
@@ -223,8 +225,11 @@ export class ReadyCommand implements AsyncDisposable {
         if (isOver) return { started: false, message: await whyNotBegun(argv, folder, watch) };
         await changed;
       }
-      const command = commandIn(folder, OUTPUT_START);
-      if (command !== undefined) return { started: true, command };
+      const command = commandIn(folder, OUTPUT_START, watch);
+      if (command !== undefined) {
+        held.move(); // The watch is the command's now.
+        return { started: true, command };
+      }
       throw new Error(`there is nothing in ${join(folder, "command")}`);
     } catch (error) {
       return { started: false, message: `Cannot start ${argv[0]}: ${messageOf(error)}` };
@@ -250,20 +255,35 @@ export class ReadyCommand implements AsyncDisposable {
   }
 }
 
+/** Which awk keeps commands, and how it shows a death by signal 9. */
+interface Awk {
+  program: string;
+  /** Empty where there is no answer: the keeper then asks itself. */
+  shown: string;
+}
+
 /**
- * What awk's `system()` makes of a death by signal 9: asked once for all commands that find the same
- * awk, since dying takes longer than the rest of starting a keeper. The arguments decide which awk it is,
- * and how that behaves. Empty where there is no answer: the keeper then asks itself.
+ * The awk that starts the fastest, and what its `system()` makes of a death by signal 9: asked once for all
+ * commands that find the same awk, since dying takes longer than the rest of starting a keeper. The
+ * arguments decide which awk it is, and how that behaves.
  */
-const awkShowing = once((PATH: string | undefined, POSIXLY_CORRECT: string | undefined) =>
-  new Deno.Command("awk", {
-    args: [`BEGIN { print system("kill -9 $$") }`],
+const awkFor = once((PATH: string | undefined, POSIXLY_CORRECT: string | undefined): Promise<Awk> =>
+  new Deno.Command("/bin/sh", {
+    args: ["-c", ASK_AWK],
     env: { PATH: PATH ?? "", ...(POSIXLY_CORRECT !== undefined && { POSIXLY_CORRECT }) },
     clearEnv: true,
     stdin: "null",
     stderr: "null",
-  }).output().then(({ stdout }) => new TextDecoder().decode(stdout).trim(), () => "")
+  }).output().then(({ stdout }) => {
+    const [program = "", shown = ""] = new TextDecoder().decode(stdout).split("\n");
+    return { program: program || "awk", shown };
+  }, () => ({ program: "awk", shown: "" }))
 );
+
+/** gawk, which may be the host's awk, takes twice as long to start. */
+const ASK_AWK = `command -v mawk >/dev/null && awk=mawk || awk=awk
+echo "$awk"
+exec "$awk" 'BEGIN { print system("kill -9 $$") }'`;
 
 function makeFolder(folder: string, token: string): void {
   Deno.mkdirSync(folder, { mode: 0o700 });

@@ -38,20 +38,22 @@ export function markPattern(mark: number): string {
  * @returns how many were killed.
  */
 export async function killNewest(mark: number, passes: number): Promise<number> {
-  const { text } = await ask([
-    "awk",
-    "-v",
-    `pattern=${markPattern(mark)}`,
-    "-v",
-    `passes=${passes}`,
-    HUNT,
-  ]);
+  const { text } = await ask([...lookAtNewest(mark, passes), "-9"]);
   return Number(text);
 }
 
-/** Of so many looks no more are made, whatever is found. */
-const HUNT = `BEGIN {
-  quiet = killed = 0
+/** The command that says by exit status 1 that one of the newest processes carries a mark, without ending any. */
+export function seeNewest(mark: number, passes: number): [string, ...string[]] {
+  return [...lookAtNewest(mark, passes), "-0"];
+}
+
+function lookAtNewest(mark: number, passes: number): [string, ...string[]] {
+  return ["awk", "-v", `pattern=${markPattern(mark)}`, "-v", `passes=${passes}`, NEWEST];
+}
+
+/** Sends the signal that is its argument. Of so many looks no more are made, whatever is found. */
+const NEWEST = `BEGIN {
+  quiet = found = 0
   for (look = 0; quiet < passes && look < 20 * passes; look++) {
     getline line <"/proc/loadavg"; close("/proc/loadavg")
     split(line, load, " ")
@@ -61,8 +63,10 @@ const HUNT = `BEGIN {
       while ((getline line <limits) > 0) if (line ~ pattern) {
         stat = "/proc/" pid "/stat"
         if ((getline line <stat) > 0 && line !~ /\) [ZX] /) {
-          print "kill -9 " pid |"/bin/sh 2>/dev/null"; fflush("/bin/sh 2>/dev/null")
-          quiet = 0; killed++
+          found++
+          if (ARGV[1] == "-0") exit 1
+          print "kill " ARGV[1] " " pid |"/bin/sh 2>/dev/null"; fflush("/bin/sh 2>/dev/null")
+          quiet = 0
         }
         close(stat)
         break
@@ -71,5 +75,5 @@ const HUNT = `BEGIN {
     }
   }
   close("/bin/sh 2>/dev/null")
-  print killed
+  print found
 }`;

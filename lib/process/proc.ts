@@ -70,10 +70,14 @@ export function parseStats(text: string): ProcessStat[] {
  * @throws Error when /proc cannot be read.
  */
 export async function allProcesses(): Promise<ProcessStat[]> {
-  const { pid, text } = await ask(["/bin/sh", "-c", "exec cat /proc/[0-9]*/stat"]);
+  const { pid, text } = await askShell("exec cat /proc/[0-9]*/stat");
+  return listedIn(text, pid);
+}
+
+/** @param asked the tool that says so: it sees itself, or what it says is not the whole list. */
+function listedIn(text: string, asked: number): ProcessStat[] {
   const found = parseStats(text);
-  // The tool sees itself, or what it says is not the whole list.
-  const self = found.findIndex((process) => process.pid === pid);
+  const self = found.findIndex((process) => process.pid === asked);
   if (self < 0) throw new Error("Cannot list the processes of this host: is /proc mounted?");
   found.splice(self, 1);
   return found;
@@ -92,30 +96,64 @@ interface ProcessSearch {
   entry: string;
   /** A regular expression for a line of their limits. */
   limit?: string | undefined;
+  /** Program and arguments of what looks at something else meanwhile, and says by its exit status what it saw. */
+  beside?: readonly string[] | undefined;
+}
+
+/** What a search finds. */
+export interface ProcessesFound {
+  withEntry: number[];
+  withLimit: number[];
+  /** All there are, as they were after the search. */
+  processes: ProcessStat[];
+  /** The exit status of `beside`. */
+  besideStatus: number;
 }
 
 /**
- * The processes that have an entry in their environment, and those that have a limit.
+ * The processes that have an entry in their environment, those that have a limit, and all of them: in one
+ * go, since starting a program takes as long as looking.
  *
  * @throws Error when nobody can look.
  */
 export async function searchProcesses(
-  { entry, limit = "" }: ProcessSearch,
-): Promise<{ withEntry: number[]; withLimit: number[] }> {
+  { entry, limit = "", beside = [] }: ProcessSearch,
+): Promise<ProcessesFound> {
   if (entry.includes("\n")) throw new Error("Cannot look for an environment entry of two lines");
-  const { code, text } = await ask(["/bin/sh", "-c", SEARCH, "sh", entry, limit]);
+  const { pid, code, text } = await askShell(SEARCH, entry, limit, ...beside);
   refuseFailure(code);
-  const files = text.split("\n");
+  // Names of processes come between the two lines: nobody can choose one that is taken for something else.
+  const begin = text.indexOf(PROCESSES);
+  const end = text.lastIndexOf(BESIDE);
+  if (begin < 0 || end < begin) throw new Error("Cannot search the processes of this host");
+  const files = text.slice(0, begin).split("\n");
   return {
     withEntry: pidsOf(files.filter((file) => file.endsWith("/environ"))),
     withLimit: pidsOf(files.filter((file) => file.endsWith("/limits"))),
+    processes: listedIn(text.slice(begin + PROCESSES.length, end), pid),
+    besideStatus: Number(text.slice(end + BESIDE.length)),
   };
 }
 
-const SEARCH = `grep -lszxF -e "$1" /proc/[0-9]*/environ
+const PROCESSES = "processes:\n";
+const BESIDE = "beside: ";
+
+/** Runs what is behind `$2` beside it. */
+const SEARCH = `entry=$1 limit=$2
+shift 2
+if [ $# -gt 0 ]; then "$@" >/dev/null & fi
+grep -lszxF -e "$entry" /proc/[0-9]*/environ
 code=$?
-[ "$code" -le 2 ] && [ -n "$2" ] || exit "$code"
-exec grep -lsE -e "$2" /proc/[0-9]*/limits`;
+if [ "$code" -le 2 ] && [ -n "$limit" ]; then
+  grep -lsE -e "$limit" /proc/[0-9]*/limits
+  code=$?
+fi
+[ "$code" -le 2 ] || exit "$code"
+echo processes:
+cat /proc/[0-9]*/stat
+code=0
+[ $# -eq 0 ] || { wait $!; code=$?; }
+echo "beside: $code"`;
 
 /** The processes that have an entry in their environment. See `searchProcesses()`. */
 export async function processesWith(entry: string): Promise<number[]> {
@@ -155,20 +193,40 @@ function pidsOf(files: readonly string[]): number[] {
   return files.filter((file) => file !== "").map((file) => Number(file.split("/")[2]));
 }
 
-/** Output of a tool that reads /proc. Its own environment carries nothing of ours. */
-export async function ask(
-  argv: readonly [string, ...string[]],
-): Promise<{ pid: number; code: number; text: string }> {
-  const child = inOwnSession(argv[0], {
-    args: argv.slice(1),
-    clearEnv: true,
-    env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
-    cwd: "/",
-    stdin: "null",
-    stdout: "piped",
-    stderr: "null",
-    // A Ctrl-C on the agent's terminal must not blind it while it ends what it started.
-  }).spawn();
+/** What a tool says, and which process it was. */
+interface Said {
+  pid: number;
+  code: number;
+  text: string;
+}
+
+/** What a tool says that reads /proc. No Ctrl-C on the agent's terminal reaches it. */
+export function ask(argv: readonly [string, ...string[]]): Promise<Said> {
+  return saidBy(inOwnSession(argv[0], { args: argv.slice(1), ...ASKED }));
+}
+
+/** The same for a script of a shell, which does not take another program for it. */
+export function askShell(script: string, ...args: string[]): Promise<Said> {
+  return saidBy(
+    new Deno.Command("/bin/sh", { args: ["-c", `${DEAF}\n${script}`, "sh", ...args], ...ASKED }),
+  );
+}
+
+/** What a terminal sends, whatever the agent is to make of it. */
+const DEAF = "trap '' HUP INT QUIT TSTP";
+
+/** Its environment carries nothing of ours. */
+const ASKED = {
+  clearEnv: true,
+  env: { PATH: "/usr/bin:/bin", LC_ALL: "C" },
+  cwd: "/",
+  stdin: "null",
+  stdout: "piped",
+  stderr: "null",
+} as const;
+
+async function saidBy(command: Deno.Command): Promise<Said> {
+  const child = command.spawn();
   const { stdout, code } = await child.output();
   return { pid: child.pid, code, text: new TextDecoder().decode(stdout) };
 }
@@ -186,9 +244,12 @@ export interface ProcessIdentity {
   bootId: string;
 }
 
-/** A shell's own identity, on one line: `parseIdentity()` reads it. */
-export const SAY_IDENTITY = "read -r boot </proc/sys/kernel/random/boot_id && " +
-  `read -r stat </proc/$$/stat && printf '%s %s\\n' "$boot" "$stat"`;
+/**
+ * A shell's own identity, on one line: `parseIdentity()` reads it. Nobody has variables of these names in
+ * the environment, so a subshell, which is another process, need not keep them.
+ */
+export const SAY_IDENTITY = "read -r _tf_boot </proc/sys/kernel/random/boot_id && " +
+  `read -r _tf_stat </proc/$$/stat && printf '%s %s\\n' "$_tf_boot" "$_tf_stat"`;
 
 /** Reads what `SAY_IDENTITY` printed. */
 export function parseIdentity(line: string): ProcessIdentity | undefined {

@@ -7,14 +7,13 @@ import {
   signalProcess,
 } from "./grace.ts";
 import {
-  allProcesses,
   bootId,
   processesWithOther,
   type ProcessIdentity,
   type ProcessStat,
   searchProcesses,
 } from "./proc.ts";
-import { killNewest, markPattern } from "./mark.ts";
+import { killNewest, markPattern, seeNewest } from "./mark.ts";
 
 /** By what a left-over process is known. */
 export interface SurvivorMark {
@@ -52,7 +51,9 @@ const LOOKS_WITHOUT_NEWS = KILL_LOOKS;
 /** Looks for what forks faster than it is killed. */
 const MOST_LOOKS = 200;
 /** Looks at the newest processes, of 0.3 ms each, that find none any more. */
-const HUNTS_WITHOUT_NEWS = 20;
+const LOOKS_AT_NEWEST = 20;
+/** The same to see whether there is one at all: of what starts itself again and again, one look sees nine of ten. */
+const LOOKS_FOR_NEWEST = 8;
 
 /**
  * Finds what is left of earlier commands, wherever it has gone: processes that have the variable, or
@@ -67,28 +68,33 @@ export async function findSurvivors(mark: SurvivorMark): Promise<ProcessStat[]> 
   return (await look(mark)).survivors;
 }
 
-async function markedProcesses(of: SurvivorMark): Promise<Set<number>> {
-  const { variable, value, mark, owner } = of;
-  const { withEntry, withLimit } = await searchProcesses({
-    entry: `${variable}=${value}`,
-    limit: mark === undefined ? undefined : markPattern(mark),
-  });
-  const others = owner === undefined ? [] : await processesWithOther(withEntry, owner);
-  return new Set([...withEntry.filter((pid) => !others.includes(pid)), ...withLimit]);
+/** What one look at all processes shows. */
+interface Seeing {
+  survivors: ProcessStat[];
+  processes: ProcessStat[];
+  /** One was there and is not any more, maybe because it has replaced itself. */
+  fleeting: boolean;
+  /** Though there are no survivors, one of the newest processes has the mark. */
+  isHiding: boolean;
 }
 
-/** `fleeting`: one was there and is not any more, maybe because it has replaced itself. */
-async function look(
-  mark: SurvivorMark,
-): Promise<{ survivors: ProcessStat[]; processes: ProcessStat[]; fleeting: boolean }> {
-  const marked = await markedProcesses(mark);
-  const processes = await allProcesses();
+async function look(of: SurvivorMark): Promise<Seeing> {
+  const { variable, value, mark, owner } = of;
+  const { withEntry, withLimit, processes, besideStatus } = await searchProcesses({
+    entry: `${variable}=${value}`,
+    ...(mark !== undefined && {
+      limit: markPattern(mark),
+      beside: seeNewest(mark, LOOKS_FOR_NEWEST),
+    }),
+  });
+  const others = owner === undefined ? [] : await processesWithOther(withEntry, owner);
+  const marked = new Set([...withEntry.filter((pid) => !others.includes(pid)), ...withLimit]);
   const boot = await bootId();
   const byPid = new Map(processes.map((process) => [process.pid, process]));
   // The number of a group is reused only when none of its processes is left. So one member that is
   // known proves that all of them are meant.
   const groups = new Set(
-    mark.groups.filter(({ pid, startTime, bootId }) =>
+    of.groups.filter(({ pid, startTime, bootId }) =>
       bootId === boot &&
       (byPid.get(pid)?.startTime === startTime ||
         processes.some((process) => process.group === pid && marked.has(process.pid)))
@@ -108,10 +114,12 @@ async function look(
     found.set(process.pid, process);
     next.push(...children.get(process.pid) ?? []);
   }
+  const survivors = [...found.values()].filter((process) => !process.dead);
   return {
-    survivors: [...found.values()].filter((process) => !process.dead),
+    survivors,
     processes,
     fleeting: [...marked].some((pid) => !byPid.has(pid)),
+    isHiding: survivors.length === 0 && besideStatus === 1,
   };
 }
 
@@ -120,9 +128,13 @@ async function look(
  * again until nothing new is found or nothing more can be done. With a mark this reaches programs that
  * start themselves again and end, over and over, faster than all processes can be looked at.
  *
+ * @param options `beside`: what others end meanwhile. A first look is taken while they do, and counts when
+ * they say that there was nothing.
  * @throws Error when the processes of the host cannot be read.
  */
-export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<SurvivorsEnd> {
+export async function endSurvivors(
+  options: SurvivorMark & EndOptions & { beside?: Promise<"nothing" | "something"> },
+): Promise<SurvivorsEnd> {
   const seen = new Map<string, ProcessStat>();
   const refused = new Set<string>();
   let alive: ProcessStat[] = [];
@@ -135,17 +147,18 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
   const hunt = async () => {
     if (options.mark === undefined) return false;
     const before = killed;
-    killed += await killNewest(options.mark, HUNTS_WITHOUT_NEWS);
+    killed += await killNewest(options.mark, LOOKS_AT_NEWEST);
     return killed > before;
   };
 
   /** Finds survivors, and sends each a signal: KILL to all, TERM to the new ones among them. */
   const round = async (signal: "SIGTERM" | "SIGKILL") => {
     // It takes a process to look, and the survivors may be all that this user may have.
-    const seeing = await look(options).catch((error) => void (blind = { error }));
+    const seeing = await (ahead ?? look(options)).catch((error) => void (blind = { error }));
+    ahead = undefined;
     if (seeing === undefined) return signal === "SIGKILL" ? "again" : "give up";
     blind = undefined;
-    const { survivors, processes, fleeting } = seeing;
+    const { survivors, processes, fleeting, isHiding } = seeing;
     alive = survivors;
     const news = alive.filter((process) => !seen.has(keyOf(process)));
     const due = signal === "SIGTERM"
@@ -162,18 +175,22 @@ export async function endSurvivors(options: SurvivorMark & EndOptions): Promise<
     }
     if (alive.length > 0 && alive.every((process) => refused.has(keyOf(process)))) return "give up";
     const isQuiet = alive.length === 0 && !fleeting;
-    if (signal === "SIGTERM") return isQuiet ? "done" : "again";
+    if (signal === "SIGTERM") return !isQuiet ? "again" : isHiding ? "give up" : "done";
 
-    const isNews = news.length > 0 || fleeting || await hunt();
+    const isNews = news.length > 0 || fleeting ||
+      (isHiding || alive.length > 0) && await hunt();
     if (isQuiet && !isNews) return "done";
     looksWithoutNews = isNews ? 0 : looksWithoutNews + 1;
     return ++looks < MOST_LOOKS && looksWithoutNews < LOOKS_WITHOUT_NEWS ? "again" : "give up";
   };
 
+  let ahead: Promise<Seeing> | undefined = look(options);
+  ahead.catch(() => {});
+  if (await options.beside === "something") ahead = undefined;
   using grace = new Grace(options);
   const gone = !grace.over.aborted &&
     await lookUntil(() => round("SIGTERM"), { over: grace.over });
-  if (!gone || await hunt()) await lookUntil(() => round("SIGKILL"), {});
+  if (!gone) await lookUntil(() => round("SIGKILL"), {});
 
   if (blind !== undefined) throw blind.error;
 

@@ -45,6 +45,17 @@ class Place implements AsyncDisposable {
     return join(this.folder, name);
   }
 
+  /** A folder for PATH with nothing but what a keeper needs: this awk, and the rest of the host or of another program. */
+  async tools(awk: string, rest?: string): Promise<string> {
+    const folder = this.path("bin");
+    await Deno.mkdir(folder);
+    await Deno.symlink(`/usr/bin/${awk}`, join(folder, "awk"));
+    for (const tool of ["dd", "du", "cat", "setsid", "sleep"]) {
+      await Deno.symlink(`/usr/bin/${rest ?? tool}`, join(folder, tool));
+    }
+    return folder;
+  }
+
   async start(script: string, env: Record<string, string> = {}): Promise<KeptCommand> {
     const started = await startKept(["/bin/sh", "-c", script], {
       folder: this.keeper,
@@ -539,12 +550,8 @@ for (const shell of SHELLS) {
       ignore: noNamespace !== "",
       fn: async () => {
         await using place = await Place.make();
-        await Deno.mkdir(place.path("bin"));
-        await Deno.symlink(`/usr/bin/${awk}`, place.path("bin/awk"));
         // With busybox, everything that it has is its own.
-        for (const tool of shell === "busybox" ? ["dd", "du", "cat", "setsid", "sleep"] : []) {
-          await Deno.symlink("/usr/bin/busybox", place.path(`bin/${tool}`));
-        }
+        const bin = await place.tools(awk, shell === "busybox" ? "busybox" : undefined);
         const real = await Deno.realPath("/bin/sh");
         const { stdout, stderr } = await new Deno.Command("unshare", {
           args: [
@@ -559,7 +566,7 @@ for (const shell of SHELLS) {
             "-A",
             join(FIXTURES, "keep.ts"),
             place.folder,
-            `${place.path("bin")}:/usr/bin:/bin`,
+            bin,
             ...ENDINGS.map(([script]) => `echo out; ${script}`),
           ],
         }).output();
@@ -588,9 +595,7 @@ function untold(exit: typeof ENDINGS[number][1]): { kind: string } {
 
 Deno.test("gawk that follows POSIX to the letter is understood", async () => {
   await using place = await Place.make();
-  await Deno.mkdir(place.path("bin"));
-  await Deno.symlink("/usr/bin/gawk", place.path("bin/awk"));
-  const env = { PATH: `${place.path("bin")}:/usr/bin:/bin`, POSIXLY_CORRECT: "1" };
+  const env = { PATH: await place.tools("gawk"), POSIXLY_CORRECT: "1" };
   for (const [index, [script, exit]] of ENDINGS.entries()) {
     const started = await startKept(["/bin/sh", "-c", script], {
       folder: place.path(`k${index}`),
@@ -615,8 +620,7 @@ const GROUP_FILES = {
 for (const awk of AWKS) {
   Deno.test(`with ${awk} as awk it is known what a command has used when it ended`, async () => {
     await using place = await Place.make();
-    await Deno.mkdir(place.path("bin"));
-    await Deno.symlink(`/usr/bin/${awk}`, place.path("bin/awk"));
+    const PATH = await place.tools(awk);
     const usageWith = async (name: string, files: Record<string, string>) => {
       const cgroup = place.path(`group-${name}`);
       await Deno.mkdir(cgroup);
@@ -626,7 +630,7 @@ for (const awk of AWKS) {
       const started = await startKept(["/bin/sh", "-c", "echo out; exit 3"], {
         folder: place.path(name),
         cwd: place.folder,
-        env: { PATH: `${place.path("bin")}:/usr/bin:/bin` },
+        env: { PATH },
         cgroup,
       });
       if (!started.started) throw new Error(started.message);

@@ -6,6 +6,7 @@ import {
   parseStat,
   parseStats,
   processesWith,
+  searchProcesses,
 } from "../../lib/process/proc.ts";
 import { ENV, groupOf } from "./support.ts";
 
@@ -65,6 +66,17 @@ Deno.test("an environment entry is found only if it is exactly this one", async 
     child.kill("SIGKILL");
     await child.status;
   }
+});
+
+Deno.test("the name of a process is not taken for something that was found", async () => {
+  const script = '$0 = "\\n/proc/1/limits"; $| = 1; print "named\\n"; sleep 1000';
+  await using group = groupOf(
+    await startGroup(["perl", "-e", script], { env: ENV, stderr: "null" }),
+  );
+  await group.output.getReader().read();
+  const found = await searchProcesses({ entry: "A=b", limit: "^no such limit" });
+  assertEquals(found.withLimit, []);
+  assert(found.processes.some(({ pid }) => pid === group.identity.pid));
 });
 
 Deno.test("an environment entry of two lines is refused", async () => {

@@ -65,6 +65,25 @@ Deno.test("what has no variable is found by its group, its session and its paren
   await untilNames(left, ["sh", "sleep", "sleep", "tail"]);
 });
 
+Deno.test("what others have ended meanwhile is not looked for among those that were there before", async () => {
+  await using left = await leftBy("sleep 1000 & tail -f /dev/null &");
+  await untilNames(left, ["sleep", "tail"]);
+  const others = async () => {
+    // After the first look has begun.
+    const found = (await findSurvivors(left.mark)).find(({ name }) => name === "sleep");
+    Deno.kill(found!.pid, "SIGKILL");
+    await untilNames(left, ["tail"]);
+    return "something" as const;
+  };
+  const { ended } = await endSurvivors({
+    ...left.mark,
+    graceMs: 10_000,
+    clock: new FakeClock(),
+    beside: others(),
+  });
+  assertEquals(ended.map(({ name }) => name), ["tail"]);
+});
+
 Deno.test("a recorded group counts while its leader is the same process", async () => {
   await using group = groupOf(await startGroup(["sleep", "1000"], { env: ENV, stderr: "null" }));
   const { identity } = group;
