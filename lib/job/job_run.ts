@@ -22,6 +22,7 @@ import type { Drafts } from "./phase_log.ts";
 import { outcomeOf, PhaseReport } from "./phase_report.ts";
 import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, STOPPED_LINE } from "./phase_command.ts";
 import { type EndedPhase, PhaseRunner } from "./phase_run.ts";
+import { jobSoFar } from "./so_far.ts";
 import { prepareSecrets } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
 
@@ -200,7 +201,12 @@ export class JobRun {
       job: jobId,
       queue: this.#secrets.redactText(queue),
       ...(name !== undefined && { name: this.#secrets.redactText(name) }),
-      ...(!isNew && { isTakenUp: true }),
+      ...(!isNew && {
+        soFar: await jobSoFar(this.#outbox, {
+          clock,
+          reasonToSkip: (phase) => this.#phases.reasonToSkip(phase),
+        }),
+      }),
     });
     if (this.#state.passed.has("prepared") && this.#job.hasAttachments) this.#job.dropAttachments();
     if (this.#state.isRebooted) await this.#folder.remake();
@@ -285,7 +291,7 @@ export class JobRun {
     if (end === "left running") return;
     if (end === "lost") return await this.#interrupt();
     this.#phases.noteCancelLatency(end, watch.signal.reason);
-    const { status, event, release, line } = end;
+    const { status, event, seconds, release, line } = end;
     const drafts: Drafts = watch.isCancelled
       ? this.#cancelled(event === "cancelled")
       : event === "stopped"
@@ -293,7 +299,7 @@ export class JobRun {
       : status !== 0 && phase !== "test"
       ? [{ t: "decided", reason: outcomeOf(phase, status) }]
       : [];
-    await this.#report.ended(phase, end, { drafts, release, line });
+    await this.#report.ended(phase, end, { drafts, seconds, release, line });
   }
 
   /**
@@ -351,7 +357,7 @@ export class JobRun {
     }
     if (end === "left running") return;
     if (end === "lost") end = LOST_CLEANUP;
-    await this.#report.ended("cleanup", end, { line: end.line });
+    await this.#report.ended("cleanup", end, { seconds: end.seconds, line: end.line });
   }
 
   /** The job cannot even begin: that is a failure of its setup. */

@@ -30,6 +30,8 @@ export interface PhaseReportOptions {
 export interface PhaseConclusion {
   /** Goes with it: why no other phase will run, for one. */
   drafts?: Drafts;
+  /** How long it took. */
+  seconds?: number | undefined;
   /** What runs on the device, once that is known. */
   release?: string | undefined;
   /** What the webhook hears as the reason, where that is not the line of the log. */
@@ -97,6 +99,7 @@ export class PhaseReport {
         t: "phase_ended",
         phase,
         status,
+        ...(more.seconds !== undefined && { seconds: more.seconds }),
         ...(more.release !== undefined && { release: more.release }),
       },
       { t: "send", message: { kind: "status", status: statuses } },

@@ -48,6 +48,7 @@ export interface PhaseRunnerOptions {
 
 /** How a phase ended, and what is known since. */
 export interface EndedPhase extends PhaseEnd {
+  seconds?: number | undefined;
   release?: string | undefined;
   /** What its log says of it. */
   line?: string | undefined;
@@ -80,7 +81,7 @@ export class PhaseRunner {
 
   /** Why a phase does not run; undefined when it does. */
   reasonToSkip(phase: Phase): string | undefined {
-    if (this.#command(phase) === "") return `there is no ${phase}_command in the configuration`;
+    if (this.#command(phase) === "") return `no ${phase}_command`;
     return this.#options.job.reasonToSkip(phase);
   }
 
@@ -261,7 +262,7 @@ export class PhaseRunner {
       ...(event !== "normal_exit" && { because: event }),
       ...(end.usage !== undefined && usageFields(end.usage)),
     });
-    return end;
+    return { ...end, seconds };
   }
 
   /** Where the command of a phase is kept together. */

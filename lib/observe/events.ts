@@ -32,8 +32,8 @@ export type Happening =
   /** A job that an earlier process left is brought to its end, before anything else. */
   | { type: "recovery_began"; job: string }
   | { type: "recovery_ended"; job: string }
-  /** `isTakenUp`: an earlier process has begun it, and has counted it. */
-  | { type: "job_began"; job: string; queue: string; name?: string; isTakenUp?: boolean }
+  /** `soFar`: an earlier process has begun it, and has counted it. */
+  | { type: "job_began"; job: string; queue: string; name?: string; soFar?: JobSoFar }
   | { type: "phase_began"; job: string; phase: Phase; limits: LimitsOfPhase }
   | { type: "phase_skipped"; job: string; phase: Phase; reason: string }
   | PhaseEnded
@@ -65,6 +65,26 @@ export type Happening =
   | { type: "free_space"; bytes: number }
   /** What has been asked of the agent has changed. */
   | { type: "requests" } & PendingRequests;
+
+/** What earlier processes have done of a job that is taken up. */
+export interface JobSoFar {
+  /** When the server handed it out; milliseconds since 1970. */
+  startedAt: number;
+  /** Those that have ended or were skipped. */
+  phases: (PhaseSoFar | { phase: Phase; reason: string })[];
+  /** The end of what it has printed, and where phases begin in that, in bytes. */
+  output: Uint8Array;
+  begins: { phase: Phase; at: number }[];
+  /** The same of the serial log. */
+  serial: Uint8Array;
+}
+
+/** A phase that has ended; what is not known of it is left out. */
+interface PhaseSoFar extends Pick<PhaseEnded, "phase" | "status" | "event" | "release"> {
+  /** Milliseconds since 1970. */
+  startedAt?: number;
+  seconds?: number;
+}
 
 /** What has been asked of an agent. */
 export interface PendingRequests {

@@ -174,7 +174,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       states.set(agent, next);
       state.set({ ...of(agent), state: next }, 1);
     },
-    job_began: ({ agent, isTakenUp }) => isTakenUp ? undefined : jobs.inc(of(agent)),
+    job_began: ({ agent, soFar }) => soFar === undefined ? jobs.inc(of(agent)) : undefined,
     phase_ended({ agent, phase, status, seconds, release }) {
       const labels = { ...of(agent), test_phase: phase };
       if (status !== 0) failures.inc(labels);

@@ -1,7 +1,9 @@
 /** What the agent is doing, for people and programs that ask: a model of what it was told. */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
+import { NO_BYTES } from "../bytes.ts";
 import {
+  type JobSoFar,
   type LimitsOfPhase,
   type PendingRequest,
   type PendingRequests,
@@ -125,7 +127,12 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     mode(told) {
       const [state, comment] = [clip(told.state), clip(told.comment)];
       if (mode?.state === state && mode.comment === comment) return;
-      const since = mode?.state === state ? mode.since : iso();
+      const phase = runningPhase();
+      const since = mode?.state === state
+        ? mode.since
+        : phase?.phase === state
+        ? phase.started_at ?? iso()
+        : iso();
       mode = { state, comment, since };
       changed();
     },
@@ -137,29 +144,38 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       recovering = undefined;
       changed();
     },
-    job_began({ job: jobId, queue, name }) {
+    job_began({ job: jobId, queue, name, soFar }) {
+      const startedAt = soFar?.startedAt ?? clock.now();
       job = {
         job_id: jobId,
         queue: clip(queue),
         ...(name === undefined ? {} : { name: clip(name) }),
-        started_at: iso(),
-        phases: [],
+        started_at: new Date(startedAt).toISOString(),
+        phases: soFar?.phases.map(phaseSoFar) ?? [],
         recovery_failed: false,
       };
-      jobSince = clock.monotonic();
+      jobSince = clock.monotonic() - (clock.now() - startedAt);
       running = undefined;
       tail.clear();
       serial.clear();
-      begins = [];
+      tail.push(soFar?.output ?? NO_BYTES);
+      serial.push(soFar?.serial ?? NO_BYTES);
+      begins = soFar?.begins.map((begin) => ({ ...begin })) ?? [];
       for (const listener of listeners) listener({ kind: "cleared" });
       changed();
     },
     phase_began({ phase, limits }) {
       const now = clock.monotonic();
-      running = { since: now - (limits.runningForMs ?? 0), lastOutput: now, limits };
-      job?.phases.push({ phase, state: "running", started_at: iso() });
-      begins.push({ phase, at: tail.total });
-      for (const listener of listeners) listener({ kind: "phase", phase });
+      const { runningForMs = 0 } = limits;
+      running = { since: now - runningForMs, lastOutput: now, limits };
+      const started_at = new Date(clock.now() - runningForMs).toISOString();
+      job?.phases.push({ phase, state: "running", started_at });
+      if (mode?.state === phase) mode = { ...mode, since: started_at };
+      // Where it goes on after another process, it has its place in the log already.
+      if (runningForMs === 0 || begins.at(-1)?.phase !== phase) {
+        begins.push({ phase, at: tail.total });
+        for (const listener of listeners) listener({ kind: "phase", phase });
+      }
       changed();
     },
     phase_skipped({ phase, reason }) {
@@ -339,6 +355,18 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       return { [Symbol.dispose]: () => void listeners.delete(listener) };
     },
     close: () => recent.close(),
+  };
+}
+
+function phaseSoFar(one: JobSoFar["phases"][number]): PhaseStatus {
+  if ("reason" in one) return { phase: one.phase, state: "skipped", reason: clip(one.reason) };
+  const { startedAt, event, release, ...known } = one;
+  return {
+    ...known,
+    state: "ended",
+    ...(startedAt !== undefined && { started_at: new Date(startedAt).toISOString() }),
+    event: clip(event),
+    release: clip(release),
   };
 }
 

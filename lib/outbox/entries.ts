@@ -171,6 +171,8 @@ export const Entry = z.discriminatedUnion("t", [
     t: z.literal("phase_ended"),
     phase,
     status: z.int().min(0).max(255),
+    /** How long it took, where that is known. */
+    seconds: z.number().optional(),
     /** What runs on the device, once that is known. */
     release: z.string().optional(),
   }),

@@ -36,6 +36,8 @@ export interface PhaseState {
   ending?: Extract<Entry, { t: "ending" }>;
   /** Once it has ended. */
   status?: number;
+  /** How long it took, where that is known. */
+  seconds?: number;
 }
 
 /** The folded journal of a job. */
@@ -198,6 +200,7 @@ export function apply(state: JobState, entry: Entry): void {
       break;
     case "phase_ended":
       startedPhase(state, entry.phase).status = entry.status;
+      if (entry.seconds !== undefined) startedPhase(state, entry.phase).seconds = entry.seconds;
       if (entry.release !== undefined) state.release = entry.release;
       break;
     case "region":

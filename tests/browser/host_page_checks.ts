@@ -104,6 +104,16 @@ Deno.test("thirty agents of one process fit one screen, those that need a person
     assertMatch(broken, /rpi4-03\.conf cannot be used as it is now, noticed \d+ s ago/);
     assertMatch(broken, /rpi4-03\.conf:1:\d+: poling_interval: .*did you mean/);
     assertMatch(await row(lab, page, "rpi4-03").textContent() ?? "", /waiting/);
+    // A line is cut off at its end: names are shown whole, and causes come first.
+    assertEquals(
+      await page.evaluate(
+        "[...document.querySelectorAll('#agents th')].filter((th) => th.scrollWidth > th.clientWidth).length",
+      ),
+      0,
+    );
+    const remarkOf = (name: string) => row(lab, page, name).locator(".remark").textContent();
+    assertMatch(await remarkOf("cm3-05") ?? "", /^the server turns the agent away: 401 /);
+    assertMatch(await remarkOf("dell-xps-02") ?? "", /^the server is not reachable: connect /);
     const job = row(lab, page, "dell-xps-03");
     assertMatch(await job.textContent() ?? "", /kernel-sru-dell-xps-03/);
     assertMatch(

@@ -62,6 +62,18 @@ Deno.test("an agent's page shows a job of many minutes to scale, its limits, its
     const ended = page.locator('[data-part="recent"] time').first();
     assertMatch(await ended.textContent() ?? "", /^1 h 1[67] min ago$/);
     assertMatch(await ended.getAttribute("title") ?? "", /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$/);
+    const gaps = `[...document.querySelectorAll(".recent tbody tr")].map((row) => {
+      const [took, ended] = [...row.querySelectorAll(".n")].map((cell) => {
+        const range = new Range();
+        range.selectNodeContents(cell);
+        return range.getBoundingClientRect();
+      });
+      return ended.left - took.right;
+    })`;
+    assert(
+      (await page.evaluate(gaps) as number[]).every((gap) => gap >= 12),
+      "columns stand apart",
+    );
     assert(await page.locator("#serial").isVisible());
     const [log, serial] = [
       await page.locator("#log").boundingBox(),

@@ -79,6 +79,18 @@ Deno.test("an agent's page shows its job to scale, its limits and its configurat
     await shows(page, ".limits", "14 min left of 15 min");
     await shows(page, ".jobline", "smoke");
     await look(browser, url, { name: "agent-built" });
+    await page.setViewportSize({ width: 390, height: 800 });
+    const heights = `[...document.querySelectorAll(".timeline strong")].map((name) =>
+      Math.round(name.getBoundingClientRect().height / parseFloat(getComputedStyle(name).lineHeight)))`;
+    assertEquals(
+      await page.evaluate(heights),
+      Array(7).fill(1),
+      "each phase's name is in one line",
+    );
+    await shows(page, ".timeline", "skipped: no firmware_update_command");
+    const { height } = await page.locator("#serial").boundingBox() ?? { height: Infinity };
+    assert(height < 80, "one line of a serial log has no box of a screen's height around it");
+    await page.setViewportSize({ width: 1440, height: 900 });
     await page.getByText("settings that differ from the default").click();
     await shows(page, "details dd", "rack 7");
     assertEquals(await page.getByText("cancel_grace", { exact: true }).count(), 1);
@@ -251,6 +263,53 @@ Deno.test("the log and the serial log are downloaded as text, named after agent 
       assertEquals(download.suggestedFilename(), `${lab.id("rpi4")}-${jobId}-${name}.txt`);
       assert((await Deno.readTextFile(await download.path())).includes(words));
     }
+  }));
+
+Deno.test("the process after one that was killed shows the whole job: its phases, its times, its log", () =>
+  withLog(async ({ lab, browser, page, script, jobId }) => {
+    const status = async () => {
+      const { text } = await lab.get(`/v1/agents/${lab.id("rpi4")}`);
+      return AgentStatus.parse(JSON.parse(text));
+    };
+    await script.print("serial", "login: \n");
+    await shows(page, "#serial", "login:");
+    const before = await status();
+    lab.process.kill("SIGKILL");
+    await lab.process.exited;
+    await script.print("test", "printed while no agent was there\n");
+    lab.start();
+    await lab.until(async () => (await status()).job?.phases.length === 4, "it is taken up");
+
+    const after = await status();
+    const began = Date.parse(before.job?.started_at ?? "");
+    assertAlmostEquals(Date.parse(after.job?.started_at ?? ""), began, 1_000);
+    assertEquals(
+      after.job?.phases.map(({ phase, state }) => [phase, state]),
+      before.job?.phases.map(({ phase, state }) => [phase, state]),
+    );
+    for (const [n, { started_at: now = "", seconds }] of after.job?.phases.entries() ?? []) {
+      const { started_at: then = "", seconds: took } = before.job?.phases[n] ?? {};
+      if (then === "") continue;
+      assertAlmostEquals(Date.parse(now), Date.parse(then), 1_000);
+      if (n === 1) assertEquals(seconds, took);
+    }
+    const { since: now = "" } = after.mode ?? {};
+    assertAlmostEquals(Date.parse(now), Date.parse(before.mode?.since ?? ""), 1_000);
+
+    const next = await open(browser, agentUrlOf(lab, "rpi4"));
+    await shows(next, "#log", "printed while no agent was there");
+    await shows(next, "#log", "100 % written");
+    await shows(next, "#serial", "login:");
+    await shows(next, ".timeline li.good .bar rect", "");
+    await shows(next, ".timeline li.good", "passed after");
+    const jumps = next.getByRole("navigation", { name: "Jump to a phase" }).getByRole("link");
+    assertEquals(await jumps.allTextContents(), ["provision", "test"]);
+    await script.end("test");
+    await script.end("cleanup");
+    await lab.complete(jobId);
+    await shows(next, '[data-part="recent"]', "passed");
+    const past = (await status()).recent_jobs[0];
+    assertAlmostEquals(Date.parse(past?.started_at ?? ""), began, 1_000);
   }));
 
 Deno.test("a new job begins a new log", () =>

@@ -115,5 +115,5 @@ Deno.test("try says which keys of a job look misspelt, what a phase looked for, 
       inSection,
       /\nreserve +skipped: only tests run without an agent's configuration: add -c FILE\n/,
     );
-    assertMatch(inSection, /\nprovision +skipped: there is no provision_command/);
+    assertMatch(inSection, /\nprovision +skipped: no provision_command/);
   }));

@@ -126,13 +126,17 @@ function renderAgent(agent: AgentSummary, now: number): Markup {
     <tr role="row" data-key="${id}" data-find="${show(searchText(agent))}" class="is-${standingOf(
       agent,
     )}">
-      <th role="rowheader" scope="row"><a href="${pathOf(id)}">${show(id)}</a></th>
+      <th role="rowheader" scope="row" title="${show(id)}"><a href="${pathOf(id)}">${show(
+        id,
+      )}</a></th>
       <td role="cell" class="state">${badge(kind, show(state))}</td>
       <td role="cell" class="n for">${at === undefined ? NOTHING : since(at, now)}</td>
       ${job === undefined
         ? html`
           <td role="cell" class="remark ${attention === undefined ? "quiet" : "bad"}"
-            colspan="4">${brokenMark(agent)}${renderRemark(agent, now)}</td>
+            colspan="4" title="${show(attention ?? agent.comment)}">${brokenMark(
+              agent,
+            )}${renderRemark(agent, now)}</td>
         `
         : renderJob(job, { ...agent, now })}
       <td role="cell" class="queue" data-label="queue">${show(
@@ -173,11 +177,16 @@ function brokenMark(
   `;
 }
 
+/** Without the address of the call that failed: in a line that is cut off, the cause must be before that. */
+function causeFirst(remark: string): string {
+  return remark.replace(/: (?:GET|POST|PUT|DELETE) https?:\/\/\S+:? /, ": ");
+}
+
 /** What there is to say of an agent without a job. */
 function renderRemark(agent: AgentSummary, now: number): Markup | string {
   const { attention, comment, not_ready_because: because, last_job: last } = agent;
   const remark = attention ?? (comment || because);
-  if (remark) return show(remark);
+  if (remark) return causeFirst(show(remark));
   if (last === undefined) return "no job yet";
   return html`last: ${show(last.name ?? last.job_id)}, ${show(last.result)}, ${
     ago(last.ended_at, now)
@@ -199,7 +208,7 @@ function renderJob(
       <span class="warn">▲ then ${brief.join(", ")}</span>
     `}${attention === undefined
       ? show(job.name ?? job.job_id)
-      : html`<span class="bad">${show(attention)}</span>`}</td>
+      : html`<span class="bad">${causeFirst(show(attention))}</span>`}</td>
     <td role="cell" class="time">${jobBar(job, horizon(job, now))}</td>
     <td role="cell" class="n left" data-label="left">${left(
       limits.total_left_seconds,

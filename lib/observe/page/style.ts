@@ -125,9 +125,9 @@ dt { color: var(--quiet); } dd { margin: 0; min-width: 0; }
 .script { display: none; } .js .script { display: flex; }
 .logs.none .panes, .logs.none .find, .logs.none label, .logs.none .tools a { display: none !important; }
 .panes { display: grid; gap: var(--s3); grid-template-columns: minmax(0, 1fr); }
-.two .panes { grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); align-items: end; }
+.two .panes { grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); align-items: start; }
 pre {
-  position: relative; margin: 0; padding: var(--s2) 0; height: min(36rem, 70vh); overflow: auto;
+  position: relative; margin: 0; padding: var(--s2) 0; max-height: min(36rem, 70vh); overflow: auto;
   background: var(--raised); border: 1px solid var(--line); border-radius: var(--round);
   line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext;
 }
@@ -157,21 +157,22 @@ summary { cursor: pointer; } details dl { margin-top: var(--s2); font-size: var(
   .agents td:nth-child(4), .agents th:nth-child(4), .agents .queue, .agents th:nth-child(8) {
     padding-left: var(--s3);
   }
-  .agents th:nth-child(1) { width: 11%; }
+  .agents th:nth-child(1) { width: 14%; }
   .agents th:nth-child(2) { width: 8%; }
-  .agents th:nth-child(3) { width: 7%; }
-  .agents th:nth-child(4) { width: 16%; }
-  .agents th:nth-child(5) { width: 11%; }
-  .agents th:nth-child(6) { width: 6.5%; }
-  .agents th:nth-child(7) { width: 7.5%; }
-  .agents th:nth-child(8) { width: 7.5%; }
+  .agents th:nth-child(3) { width: 6.5%; }
+  .agents th:nth-child(4) { width: 15%; }
+  .agents th:nth-child(5) { width: 10%; }
+  .agents th:nth-child(6) { width: 6%; }
+  .agents th:nth-child(7) { width: 7%; }
+  .agents th:nth-child(8) { width: 8%; }
   .agents th:nth-child(9) { width: 6.5%; }
   .agents th:nth-child(10) { width: 6.5%; }
   .agents th:nth-child(11) { width: 7.5%; }
   .agents th:nth-child(12) { width: 5%; }
-  .recent { table-layout: fixed; } .recent .n + td:not(.n), .recent .n + th:not(.n) { padding-left: var(--s4); } .recent th:nth-child(1) { width: 26%; }
+  .recent { table-layout: fixed; } .recent .n + .n { padding-left: var(--s4); }
+  .recent .n + td:not(.n), .recent .n + th:not(.n) { padding-left: var(--s4); } .recent th:nth-child(1) { width: 26%; }
   .recent th:nth-child(2) { width: 28%; } .recent th:nth-child(4) { width: 5.5rem; }
-  .recent th:nth-child(5) { width: 6.5rem; } .recent th:nth-child(6) { width: 12%; }
+  .recent th:nth-child(5) { width: 8rem; } .recent th:nth-child(6) { width: 12%; }
 }
 @media (max-width: 67.99rem) {
   header { position: static; }
@@ -193,7 +194,8 @@ summary { cursor: pointer; } details dl { margin-top: var(--s2); font-size: var(
   .long { display: none; } .tools #live { margin-left: 0; }
   details dl { grid-template-columns: minmax(0, 1fr); } details dd { margin-bottom: var(--s1); }
   .limits dd { grid-template-columns: minmax(0, 1fr); gap: 0; }
-  .timeline li { grid-template-columns: minmax(0, 1fr) auto; padding: var(--s1) 0; }
+  .timeline li { grid-template-columns: max-content minmax(0, 1fr); padding: var(--s1) 0; }
+  .timeline li > span { text-align: right; }
   .timeline .bar { grid-row: 2; grid-column: 1 / 3; } .scale { margin: 0; }
   .search { flex: 1 1 100%; } .search input { flex: 1; max-width: none; }
   header .version { order: 1; } .search { order: 2; } .counts { flex-basis: 100%; order: 3; }
