@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { parse } from "yaml";
 import * as z from "zod";
 import { type Emit, emitterOf } from "../../lib/observe/events.ts";
@@ -140,6 +140,92 @@ Deno.test("what is looked for can fail: a metric or a label that nobody serves i
     "by queue",
   ]);
   assertEquals(unknownIn('sum by (agent_id) (rate(jobs_total{job="x"}[5m]))', series), []);
+});
+
+/**
+ * The dashboard's type, of Grafana's own schema (its package `@grafana/schema`): the dashboard as a whole, and the
+ * options of each kind of panel. In a file, an enumeration is one of its values.
+ */
+const SCHEMA = `
+import type { Dashboard, DataQuery, Panel } from "@grafana/schema";
+import type * as bargauge from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
+import type * as stat from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
+import type * as timeseries from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
+
+type Written<T> = T extends string ? \`\${T}\`
+  : T extends object ? { [Key in keyof T]?: Written<T[Key]> } : T;
+type Kind<Type, Options, Custom> = Omit<Panel, "type" | "options" | "targets" | "fieldConfig"> & {
+  type: Type;
+  options: Written<Options>;
+  fieldConfig: Panel<Options, Written<Custom>>["fieldConfig"];
+  targets: (DataQuery & { expr: string; legendFormat: string })[];
+};
+type AnyPanel =
+  | Kind<"bargauge", bargauge.Options, Record<string, never>>
+  | Kind<"stat", stat.Options, Record<string, never>>
+  | Kind<"timeseries", timeseries.Options, timeseries.FieldConfig>;
+type Checked = Omit<Dashboard, "panels"> & { panels: AnyPanel[] };
+`;
+
+Deno.test("the dashboard is one by Grafana's own schema, with the options that its kinds of panels have", async () => {
+  const dashboard = await Deno.readTextFile(`${FOLDER}grafana-dashboard.json`);
+  const [first] = JSON.parse(dashboard).panels;
+  const wrong = [
+    { title: 1 },
+    { schemaVersion: 39, refrsh: "1m" },
+    { panels: [{ ...first, type: "bar-gauge" }] },
+    { panels: [{ ...first, options: { orientation: "sideways" } }] },
+    { panels: [{ ...first, gridPos: { x: 0, y: 0, w: 8 } }] },
+    { panels: [{ ...first, targets: [{ expr: "up", legendFormat: "" }] }] },
+  ];
+  const folder = await Deno.makeTempDir();
+  const file = `${folder}/dashboard.ts`;
+  await Deno.writeTextFile(
+    file,
+    [
+      SCHEMA,
+      `export const dashboard: Checked = ${dashboard};`,
+      // The check itself is checked: each of these has to be refused.
+      "type Part = Partial<Checked>;",
+      ...wrong.map((one, n) =>
+        `// @ts-expect-error\nexport const wrong${n}: Part = ${JSON.stringify(one)};`
+      ),
+    ].join("\n"),
+  );
+  const config = new URL("../deno.json", import.meta.url).pathname;
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["check", "--quiet", `--config=${config}`, file],
+    env: { NO_COLOR: "1" },
+  }).output();
+  await Deno.remove(folder, { recursive: true });
+  assert(success, new TextDecoder().decode(stderr));
+});
+
+Deno.test("the panels of the dashboard stand side by side, each with a number of its own", async () => {
+  const { panels } = z.object({
+    panels: z.array(z.object({
+      id: z.int(),
+      gridPos: z.object({ x: z.int(), y: z.int(), w: z.int(), h: z.int() }),
+    })),
+  }).parse(
+    JSON.parse(await Deno.readTextFile(`${FOLDER}grafana-dashboard.json`)),
+  );
+  assertEquals(new Set(panels.map(({ id }) => id)).size, panels.length);
+  const cells = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
+    Array.from(
+      { length: w * h },
+      (_, n) => `${x + n % w} ${y + Math.floor(n / w)}`,
+    )
+  );
+  assertEquals(
+    new Set(cells).size,
+    cells.length,
+    "two panels lie on each other",
+  );
+  assert(
+    panels.every(({ gridPos: { x, w } }) => x + w <= 24),
+    "Grafana's grid has 24 columns",
+  );
 });
 
 /** Runs promtool; where there is none the test says so, and fails in CI. */

@@ -22,6 +22,7 @@ async function run(file: string): Promise<void> {
     args: [
       "test",
       "--no-check",
+      `--config=${join(import.meta.dirname ?? "", "..", "deno.json")}`,
       ...PERMISSIONS,
       join(import.meta.dirname ?? "", "..", "browser", file),
     ],
