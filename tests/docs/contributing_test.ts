@@ -226,6 +226,8 @@ Deno.test("deno.lock has what the program uses and nothing else, the tests' lock
   for (const key of ["compilerOptions", "lock", "nodeModulesDir"]) {
     assertEquals(projectOfTests[key], project[key], key);
   }
+  // What editors format tests with.
+  assertEquals(projectOfTests.fmt.lineWidth, project.fmt.lineWidth);
   assertEquals({ ...projectOfTests.imports, ...project.imports }, projectOfTests.imports);
   assertEquals({ ...all.npm, ...runtime.npm }, all.npm);
   const bundled = packagesIn(await bundle("main.ts", ROOT)).map((title) => title.replace(" ", "@"));
