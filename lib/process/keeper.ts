@@ -7,16 +7,16 @@
  *
  * | file       | made by     | what                                                                 |
  * | ---------- | ----------- | -------------------------------------------------------------------- |
- * | `keeper`   | the keeper  | its identity                                                         |
+ * | `keeper`   | the keeper  | its identity; removed when nobody wants more of the output           |
  * | `command`  | the command | its identity, in a line of `SAY_IDENTITY`                            |
- * | `begun`    | either      | empty: the command has made it, and runs. A link to `never`: we have |
+ * | `begun`    | either      | empty: the command has made it, and runs. A link to `end`: we have   |
  * |            |             | made it, since the command had not begun; it never will              |
  * | `output.N` | the keeper  | what the command prints, in pieces: see kept_output.ts               |
- * | `trouble`  | the keeper  | a piece of the output could not be written; the rest is tried again  |
+ * | `trouble`  | the keeper  | what was read to write a piece of the output; or `lost`: it could    |
+ * |            |             | not be written, and the rest is tried again                          |
  * | `end`      | us          | what the keeper prints itself behind the output of the command       |
  * | `eof`      | the keeper  | nothing more is printed, by nobody                                   |
  * | `status`   | the keeper  | how the command ended: see `exitIn()`; what it has used: see exit.ts |
- * | `wanted`   | us          | removed when nobody wants more of the output                         |
  *
  * `keeper`, `command`, `trouble` and `status` are made beforehand with room for their text, and
  * written in place with one call: a full disk takes none of them away, and each is whole or blank.
@@ -52,7 +52,7 @@ export function findKept(folder: string, from: OutputPlace): KeptCommand | undef
 function claim(folder: string): boolean {
   try {
     // As `set -C` does: exactly one of us makes it. A link, since it has its content at once then.
-    Deno.linkSync(join(folder, "never"), join(folder, "begun"));
+    Deno.linkSync(join(folder, "end"), join(folder, "begun"));
     return true;
   } catch (error) {
     // Nothing is started before its folder is complete.
@@ -172,10 +172,11 @@ export class KeptCommand implements Disposable {
 
   #lookForTrouble(): void {
     const line = lineOf(this.#folder, "trouble");
-    if (line === this.#trouble || this.#onTrouble === undefined) return;
+    const [word, code] = line.split(" ");
+    if (word !== "lost" || line === this.#trouble || this.#onTrouble === undefined) return;
     this.#trouble = line;
     // A shell's status for what a signal ended is above 128.
-    this.#onTrouble(Number(line.split(" ")[0]) > 128 ? "killed" : "not writable");
+    this.#onTrouble(Number(code) > 128 ? "killed" : "not writable");
   }
 
   /**

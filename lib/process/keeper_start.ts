@@ -57,7 +57,8 @@ const WORDS_MS = 1_000;
  * A pipe and not the file itself is what the command prints to: it would truncate a file with
  * `> /dev/stdout`. dd reads from the pipe a number of pieces and then ends, always behind a whole
  * piece: so the output is in files of which we remove those that we have read, without stopping
- * anything. With 256 MiB unread the command has to wait.
+ * anything. How many pieces it has read, it says at its end (`0+3 records in`): fewer than it may, and there are
+ * no more. With 256 MiB unread the command has to wait.
  */
 const keeperScript = (remark: string) =>
   `${remark}
@@ -72,18 +73,24 @@ BEGIN {
 }' "$2" "$3" "$4" "$5" 3>&1 1<>"$1/status" | {
   n=0
   while :; do
-    dd bs=32k count=1024 of="$1/output.$n" 2>/dev/null
+    dd bs=32k count=1024 of="$1/output.$n" 2<>"$1/trouble"
     code=$?
     if [ "$code" -ne 0 ]; then
-      printf '%s %s\\n' "$code" "$n" 1<>"$1/trouble"
+      printf 'lost %s %s\\n' "$code" "$n" 1<>"$1/trouble"
       sleep 1
     elif [ ! -s "$1/output.$n" ] && [ -e "$1/output.$n" ]; then
       break
+    else
+      read -r pieces rest <"$1/trouble"
+      case $pieces in
+        *[!0-9+]* | +* | *+ | *+*+*) ;;
+        *+*) [ "$(($pieces))" -ge 1024 ] || break ;;
+      esac
     fi
     n=$((n + 1))
-    while [ -e "$1/output.$((n - 8))" ] && [ -e "$1/wanted" ] &&
+    while [ -e "$1/output.$((n - 8))" ] && [ -e "$1/keeper" ] &&
       du -sk "$1" | { read -r size rest && [ "$size" -gt 262144 ]; }; do sleep 1; done
-    [ -e "$1/wanted" ] || exec cat >/dev/null
+    [ -e "$1/keeper" ] || exec cat >/dev/null
   done
   : >"$1/eof"
 }`;
@@ -176,7 +183,7 @@ export async function makeReady(
   } catch (error) {
     // The runtime puts what it was doing behind the reason.
     const reason = messageOf(error).replace(/: (mkdir|open|write)\b.*$/, "");
-    const why = exists(join(folder, "never"))
+    const why = exists(join(folder, "end"))
       ? messageOf(error)
       : `nothing can be kept in ${dirname(folder)}: ${reason}`;
     return { ready: false, message: `Cannot start ${argv[0]}: ${why}` };
@@ -290,10 +297,8 @@ function makeFolder(folder: string, token: string): void {
   const make = (name: string, text: string) =>
     Deno.writeTextFileSync(join(folder, name), text, { createNew: true, mode: 0o600 });
   for (const name of ROOMS) make(name, " ".repeat(ROOM_BYTES));
-  make("wanted", "");
-  make("end", token);
   // The last one: the folder is complete.
-  make("never", "never\n");
+  make("end", token);
 }
 
 /** Why there is no command, though nothing spoke against it. */

@@ -271,7 +271,7 @@ function beginningOf(mark: Uint8Array, text: Uint8Array): number {
 
 /** Nobody wants what is still printed: it is thrown away from the next file on. */
 export function discardOutput(folder: string): void {
-  remove(join(folder, "wanted"));
+  remove(join(folder, "keeper"));
   for (const number of numbersIn(folder)) remove(join(folder, `output.${number}`));
 }
 
