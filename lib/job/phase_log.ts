@@ -131,8 +131,8 @@ export class PhaseLog implements AsyncDisposable {
   }
 
   async #toOthers(bytes: Uint8Array): Promise<void> {
-    const { emit, outbox } = this.#options;
-    emit({ type: "output", job: outbox.jobId, bytes });
+    const { emit, outbox, phase } = this.#options;
+    emit({ type: "output", job: outbox.jobId, phase, bytes });
     await this.#toFile(bytes);
   }
 

@@ -44,8 +44,11 @@ export type Happening =
   | { type: "job_ended"; job: string; reason: string; failed?: Phase | undefined }
   /** The device could not be brought back (exit status 46). */
   | { type: "recovery_failed"; job: string }
-  /** Output of the running phase, cleaned and redacted. The bytes are good during the call only. */
-  | { type: "output"; job: string; bytes: Uint8Array }
+  /**
+   * Output of a phase, cleaned and redacted; its banner comes before `phase_began`. The bytes are good during
+   * the call only.
+   */
+  | { type: "output"; job: string; phase?: Phase; bytes: Uint8Array }
   /** The same of the device's serial log. */
   | { type: "serial"; job: string; bytes: Uint8Array }
   | Transfer

@@ -123,6 +123,13 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
   const runningPhase = () => job?.phases.find(({ state }) => state === "running");
   const sinceMono = (then: number) => (clock.monotonic() - then) / SECOND;
 
+  /** Its place in the log; it has one already once its banner is there, or another process has begun it. */
+  const begin = (phase: Phase) => {
+    if (begins.at(-1)?.phase === phase) return;
+    begins.push({ phase, at: tail.total });
+    for (const listener of listeners) listener({ kind: "phase", phase });
+  };
+
   const sink = sinkOf({
     mode(told) {
       const [state, comment] = [clip(told.state), clip(told.comment)];
@@ -171,11 +178,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       const started_at = new Date(clock.now() - runningForMs).toISOString();
       job?.phases.push({ phase, state: "running", started_at });
       if (mode?.state === phase) mode = { ...mode, since: started_at };
-      // Where it goes on after another process, it has its place in the log already.
-      if (runningForMs === 0 || begins.at(-1)?.phase !== phase) {
-        begins.push({ phase, at: tail.total });
-        for (const listener of listeners) listener({ kind: "phase", phase });
-      }
+      begin(phase);
       changed();
     },
     phase_skipped({ phase, reason }) {
@@ -202,7 +205,8 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     recovery_failed() {
       if (job !== undefined) job.recovery_failed = true;
     },
-    output({ bytes }) {
+    output({ phase, bytes }) {
+      if (phase !== undefined) begin(phase);
       tail.push(bytes);
       if (running !== undefined) running.lastOutput = clock.monotonic();
       for (const listener of listeners) listener({ kind: "output", bytes });

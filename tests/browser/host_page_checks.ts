@@ -149,6 +149,8 @@ Deno.test("thirty agents of one process fit one screen, those that need a person
     await look(browser, agentUrlOf(lab, "rpi4-03"), { name: "agent-broken-configuration" });
     await look(browser, agentUrlOf(lab, "dell-xps-10"), { name: "agent-down" });
     await look(browser, agentUrlOf(lab, "dell-xps-02"), { name: "agent-unreachable" });
+    const away = await open(browser, agentUrlOf(lab, "dell-xps-02"));
+    await shows(away, "main", "No job is running. None is taken until that is mended.");
     await look(browser, agentUrlOf(lab, "dell-xps-09"), { name: "agent-empty" });
 
     // When nobody answers any more the whole page says so.
@@ -165,6 +167,16 @@ Deno.test("thirty agents of one process fit one screen, those that need a person
       assertMatch(await page.title(), /^No contact: /);
       assertMatch(await page.locator("#icon").getAttribute("href") ?? "", /^data:image/);
       assertEquals(await page.locator("body.lost").count(), 1);
+      const isStill = `(() => {
+        const now = Date.now;
+        const words = () => [...document.querySelectorAll('[data-rel="for"]')].map((one) => one.textContent).join();
+        const before = words();
+        Date.now = () => now() + 3_600_000;
+        tick();
+        Date.now = now;
+        return before !== "" && words() === before;
+      })()`;
+      assertEquals(await page.evaluate(isStill), true, "how long it has lasted is not known");
       await lookAt(page, page.url().includes("agents") ? "lost-agent" : "lost-host");
     }
   }));

@@ -239,6 +239,8 @@ Deno.test("one jumps to where a phase begins, by keyboard too", () =>
     await jumps.getByRole("link", { name: "cleanup" }).waitFor();
     assertEquals(await jumps.getByRole("link").allTextContents(), ["provision", "test", "cleanup"]);
     for (const phase of ["test", "cleanup", "provision"]) {
+      const next = `document.getElementById("log-${phase}").nextElementSibling.textContent`;
+      assertMatch(await page.evaluate(next) as string, /^\*+\n$/, "its banner follows");
       await jumps.getByRole("link", { name: phase }).focus();
       await page.keyboard.press("Enter");
       await frame(page);

@@ -229,7 +229,7 @@ function renderJob({ status, queues, jobPage }: AgentPageContent, now: number): 
     const because = status.not_ready_because;
     return html`<p class="empty">No job is running. ${
       because !== undefined
-        ? `None is taken: ${show(because)}.`
+        ? whyNone(status, because)
         : `The next one from ${
           queues.map(show).join(", ") || "its queues"
         } will be shown here, phase by phase.`
@@ -251,6 +251,13 @@ function renderJob({ status, queues, jobPage }: AgentPageContent, now: number): 
     <p class="scale" aria-hidden="true"><span>0</span><span>${briefly(seconds)}</span></p>
     ${renderLimits(job.limits)}
   `;
+}
+
+/** What is said above already is not said again. */
+function whyNone({ server, trouble }: AgentStatus, because: string): string {
+  const isSaid = trouble !== undefined || server.reachable === false ||
+    server.turned_away !== undefined;
+  return isSaid ? "None is taken until that is mended." : `None is taken: ${show(because)}.`;
 }
 
 function serverLink(address: string | undefined): Markup | string {

@@ -34,6 +34,8 @@ function briefly(seconds) {
 function tick() {
   const now = Date.now() + skew;
   for (const time of document.querySelectorAll("time[data-rel]")) {
+    // Without contact nobody knows how long what is shown has lasted.
+    if (time.dataset.rel === "for" && body.classList.contains("lost")) continue;
     const words = briefly((now - Date.parse(time.dateTime)) / 1000);
     const next = time.dataset.rel === "ago" ? words + " ago" : words;
     if (time.textContent !== next) time.textContent = next;

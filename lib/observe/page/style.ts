@@ -65,7 +65,7 @@ main { padding: var(--s2) var(--s4) var(--s4); }
 footer { padding: var(--s2) var(--s4) var(--s4); color: var(--quiet); font-size: var(--small); }
 section { margin-top: var(--s6); }
 .top section { margin-top: var(--s2); }
-.badge { white-space: nowrap; } .symbol { display: inline-block; width: 1.25em; }
+.badge { white-space: nowrap; } .symbol { display: inline-block; width: 1.25em; text-align: left; }
 .timeline .badge, .recent .badge { white-space: normal; }
 .notice {
   border-left: 4px solid; background: var(--raised); padding: var(--s2) var(--s3);
