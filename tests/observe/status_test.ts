@@ -92,12 +92,6 @@ Deno.test("a job shows its phases, and what is left of the limits on the running
     await clock.advance(60_000);
     emit({ type: "output", job: "j", phase: "test", bytes: new TextEncoder().encode("hello") });
     await clock.advance(40_000);
-    emit({ type: "output", job: "j", phase: "cleanup", bytes: new TextEncoder().encode("banner") });
-    // Where the banner of a phase is, before it begins.
-    assertEquals(board.marks().slice(-2), [
-      { phase: "test", at: 0 },
-      { phase: "cleanup", at: 5 },
-    ]);
     const status = board.snapshot();
     assertEquals(AgentStatus.parse(status), status);
     assertEquals(status.ready, true);
@@ -132,6 +126,12 @@ Deno.test("a job shows its phases, and what is left of the limits on the running
         silence_left_seconds: 860,
       },
     });
+    emit({ type: "output", job: "j", phase: "cleanup", bytes: new TextEncoder().encode("banner") });
+    // Where the banner of a phase is, before it begins.
+    assertEquals(board.marks().slice(-2), [
+      { phase: "test", at: 0 },
+      { phase: "cleanup", at: 5 },
+    ]);
     assertEquals(new TextDecoder().decode(board.tail()), "hello");
   }));
 
