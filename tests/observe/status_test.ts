@@ -126,13 +126,20 @@ Deno.test("a job shows its phases, and what is left of the limits on the running
         silence_left_seconds: 860,
       },
     });
-    emit({ type: "output", job: "j", phase: "cleanup", bytes: new TextEncoder().encode("banner") });
-    // Where the banner of a phase is, before it begins.
-    assertEquals(board.marks().slice(-2), [
-      { phase: "test", at: 0 },
-      { phase: "cleanup", at: 5 },
-    ]);
     assertEquals(new TextDecoder().decode(board.tail()), "hello");
+  }));
+
+Deno.test("the place of a phase in the log is before its banner, which comes before it begins", () =>
+  withBoard(({ emit, board }) => {
+    const bytes = new TextEncoder().encode("banner\n");
+    emit({ type: "job_began", job: "j", queue: "q" });
+    for (const phase of ["test", "cleanup"] as const) {
+      emit({ type: "output", job: "j", phase, bytes });
+      emit({ type: "phase_began", job: "j", phase, limits: {} });
+      emit({ type: "output", job: "j", phase, bytes });
+    }
+    assertEquals(board.marks(), [{ phase: "test", at: 0 }, { phase: "cleanup", at: 14 }]);
+    return Promise.resolve();
   }));
 
 Deno.test("a limit that is over shows 0 left and not less", () =>
