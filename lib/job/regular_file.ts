@@ -120,11 +120,12 @@ export function openForWriting(path: string, options: WritingOptions): Deno.FsFi
 /** Replaces what is in a regular file, which is made where there is none. */
 export function rewriteFile(path: string, text: string, mode: number): void {
   using file = openForWriting(path, { mode });
-  file.truncateSync(0);
   const bytes = new TextEncoder().encode(text);
   for (let written = 0; written < bytes.length;) {
     written += file.writeSync(bytes.subarray(written));
   }
+  // Only now: ext4 puts a file that was empty in between on the disk when it is closed.
+  file.truncateSync(bytes.length);
 }
 
 function lookAt(path: string): Deno.FileInfo {

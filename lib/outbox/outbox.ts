@@ -488,6 +488,9 @@ function emptyLog(): LogFile {
   };
 }
 
+/** Up to so much is read at once. */
+const SHORT_BYTES = 32 * 1024;
+
 /** Fills `bytes` from a place in a file. @returns as much of them as there was. */
 async function readPart(
   file: Deno.FsFile,
@@ -497,7 +500,9 @@ async function readPart(
   file.seekSync(from, Deno.SeekMode.Start);
   let filled = 0;
   while (filled < bytes.length) {
-    const read = await file.read(bytes.subarray(filled));
+    const rest = bytes.subarray(filled);
+    // What is short was written a moment ago, and takes less time than asking another thread for it.
+    const read = rest.length <= SHORT_BYTES ? file.readSync(rest) : await file.read(rest);
     if (read === null) break;
     filled += read;
   }
