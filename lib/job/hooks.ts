@@ -4,8 +4,12 @@
  * environment, its log, its limits, and that it goes on while the agent is away.
  */
 import { join, resolve } from "../path.ts";
-import type { Phase } from "../phases.ts";
+import { type Phase, PHASES } from "../phases.ts";
 import { shellWord } from "../shell.ts";
+
+/** All hooks that there can be. */
+export const HOOK_NAMES: readonly string[] = ["job", ...PHASES]
+  .flatMap((name) => [`pre-${name}`, `post-${name}`]);
 
 /** The command of a phase with the hooks that there are; without any, the command as it is. */
 export function withHooks(phase: Phase, command: string, hooksDir: string | undefined): string {

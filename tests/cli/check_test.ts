@@ -407,3 +407,24 @@ Deno.test("check says of a file that it cannot read why not", async () => {
     "/no/such/file.conf: cannot be read: there is no such file\n1 file: 1 mistake, 0 warnings\n",
   );
 });
+
+Deno.test("check names a hook that would never run, or cannot", () =>
+  withFiles({
+    "a.conf": `${AGENT}connector: fake_connector\nhooks_dir: DIR/hooks\n`,
+    "hooks/pre-job": "",
+    "hooks/pre-tset": "",
+    "hooks/post_cleanup": "",
+    "hooks/post-test": "",
+    "hooks/pre-provision.old": "",
+    "hooks/README": "",
+  }, async (folder) => {
+    await Deno.chmod(`${folder}/hooks/pre-job`, 0o755);
+    const { status, stdout } = await run("check", `${folder}/a.conf`);
+    assertEquals([status, stdout.replaceAll(`${folder}/`, "")], [
+      0,
+      "a.conf:8:12: warning: hooks_dir: 'post-test' in it cannot be run: make it executable\n" +
+      "a.conf:8:12: warning: hooks_dir: 'post_cleanup' in it is no hook and will not run, did you mean 'post-cleanup'?\n" +
+      "a.conf:8:12: warning: hooks_dir: 'pre-tset' in it is no hook and will not run, did you mean 'pre-test'?\n" +
+      "1 file: 0 mistakes, 3 warnings\n",
+    ]);
+  }));

@@ -16,6 +16,7 @@ import {
   simpleCommands,
 } from "./phase_commands.ts";
 import type { Say } from "./finding.ts";
+import { hookWarnings } from "./hooks_folder.ts";
 
 /** What people in the field call the stage of the phase `test`. */
 const STAGE_ALIASES = new Map([["test", "runtest"]]);
@@ -41,8 +42,8 @@ export async function checkAgent(
   if (metrics_port === undefined && metrics_host !== DEFAULT_METRICS_HOST) {
     say("warning", ["metrics_host"], "does nothing without metrics_port (or the option -p)");
   }
-  if (withFolders && config.hooks_dir !== undefined && !await isFolder(config.hooks_dir)) {
-    say("warning", ["hooks_dir"], "is no folder that can be read: no hook will run");
+  if (withFolders && config.hooks_dir !== undefined) {
+    for (const text of await hookWarnings(config.hooks_dir)) say("warning", ["hooks_dir"], text);
   }
   if (config.page_actions === true && config.page_token_file === undefined) {
     say("mistake", ["page_actions"], "does nothing without page_token_file");
@@ -173,8 +174,4 @@ async function checkPrograms(
       );
     }
   }
-}
-
-async function isFolder(path: string): Promise<boolean> {
-  return await Deno.stat(path).then(({ isDirectory }) => isDirectory, () => false);
 }
