@@ -3,7 +3,7 @@
 # for an upgrade, a roll-back, or another agent. Running agents are reloaded: the new version takes their
 # jobs up where they are.
 set -eu
-# Files must be readable for the agent's user, whatever the umask of whoever installs.
+# Files must be readable for the agent's user, whatever the umask of the user who installs.
 umask 022
 
 usage() {

@@ -1,4 +1,4 @@
-/** How far something long has come: one idea for whoever does it, and for whoever shows it. */
+/** How far something long has come: one idea for the code that does it and the code that shows it. */
 import type { Clock } from "./clock.ts";
 
 /** Something that takes long, measured in bytes. */
@@ -22,7 +22,7 @@ export interface ProgressView {
   begin(task: Task): Progress;
 }
 
-/** In a log that somebody reads later, this often is enough to see that it goes on. */
+/** In a log that is read later, this often is enough to see that it goes on. */
 export const PLAIN_STEP_MS = 30_000;
 const PLAIN_STEP_PERCENT = 10;
 

@@ -64,7 +64,7 @@ Deno.test("a watched stream is the stream as it is, and says how much has passed
   assertEquals([[...bytes], calls], [[1, 2, 3], [2, 3, "end"]]);
 });
 
-Deno.test("a watched stream that fails, or that nobody wants any more, is over", async () => {
+Deno.test("a watched stream that fails or is cancelled is over", async () => {
   const failing = recorder();
   const broken = new ReadableStream<Uint8Array>({ pull: () => Promise.reject(new Error("cut")) });
   await assertRejects(

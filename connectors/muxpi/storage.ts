@@ -238,7 +238,7 @@ function refuseOwnDisk(device: string, result: CommandResult): void {
   const step = `find out what is mounted of ${device}`;
   expectSuccess(result, { step, program: "lsblk" });
   const points = result.stdout.split(/\s+|\\x0a/).filter((point) => point !== "");
-  // Whoever prints something else may also have kept silent about what is mounted.
+  // A program that prints something else may also have kept silent about what is mounted.
   if (!points.every((point) => point.startsWith("/") || point === SWAP)) {
     throw new ProvisioningError(
       `Cannot ${step}: 'lsblk' printed '${result.stdout.trim().slice(0, 200)}', expected mount ` +

@@ -37,7 +37,7 @@ export function putBackStack(log: Log): PutBackStack {
           try {
             await entry.run();
           } catch (error) {
-            // Whoever called run() has been told.
+            // The caller of run() has been told.
             if (first) log.error(`Cannot put back ${name}: ${messageOf(error)}`);
           }
         },

@@ -45,7 +45,7 @@ export interface AgentOptions extends AgentContext {
   recentLog(): string[];
   /** Is given what masks secrets in the agent's own log. */
   setRedactor(redact: (text: string) => string): void;
-  /** Whether somebody reads the `release` label of the metrics. */
+  /** Whether anything reads the `release` label of the metrics. */
   wantsRelease: boolean;
   /** Where markers and locks are looked for. @default "/tmp" */
   sharedFolder?: string;

@@ -105,7 +105,7 @@ export class DesiredState {
     return [posted, acknowledged].some((own) => own?.state === state && own.comment === comment);
   }
 
-  /** Somebody asks for a restart. It is remembered until it is carried out. */
+  /** A restart is requested. It is remembered until it is carried out. */
   requestRestart(comment: string, because: string): void {
     if (this.restart !== undefined) return;
     this.#file.update({ restart: { comment } });
@@ -117,7 +117,7 @@ export class DesiredState {
     this.#file.update({ restart: undefined });
   }
 
-  /** The agent takes no more jobs by itself, until somebody sets it online again. */
+  /** The agent takes no more jobs by itself, until it is set online again. */
   goOffline(comment: string): void {
     const state = this.#hasMode ? "maintenance" : "offline";
     this.#file.update({ wish: { state, comment, posted: false, own: true } });
@@ -127,7 +127,7 @@ export class DesiredState {
     );
   }
 
-  /** Somebody on the host has mended the device: takes back that the agent went offline by itself. */
+  /** The device was repaired, as an operator on the host says: takes back that the agent went offline by itself. */
   comeBack(): void {
     const { wish } = this.#file.content;
     if (wish?.own !== true) return;

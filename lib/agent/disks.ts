@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 import { resolve } from "../path.ts";
 import { ask } from "../process/proc.ts";
 
-/** A file system, as whoever runs the agent may use it. */
+/** A file system, as the user of the agent may use it. */
 export interface Disk {
   freeBytes: number;
   /** Zero where it makes inodes as they are needed. */

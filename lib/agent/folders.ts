@@ -49,7 +49,7 @@ function makeFolders(
   for (const [key, path, mode] of folders) {
     try {
       const above = existingPart(path);
-      // Nothing is made in a folder of somebody else either.
+      // Nothing is made in a folder of another user either.
       const before = examineFolder(above, Deno.uid() ?? 0);
       if (before.refusal === undefined) Deno.mkdirSync(path, { recursive: true, mode });
       const { refusal } = before.refusal === undefined
@@ -78,7 +78,7 @@ function existingPart(path: string): string {
   }
 }
 
-/** Whoever owns the agent's own folder decides what the agent remembers; and nobody else looks in. */
+/** The owner of the agent's folder decides what the agent remembers; nobody else may read it. */
 function whyNotOwn(folder: string): string | undefined {
   const { uid: owner, mode } = Deno.statSync(folder);
   if (owner !== Deno.uid()) {

@@ -10,7 +10,7 @@ import { join } from "../path.ts";
 
 const LOCK_MODE = 0o600;
 
-/** How often somebody may remove the file while it is taken; then there is something else wrong. */
+/** How often the file may be removed while it is taken; then there is something else wrong. */
 const MOST_TRIES = 100;
 
 /** What became of taking the lock. */
@@ -20,7 +20,7 @@ export type LockResult =
 
 /** Both locks of an agent. */
 export interface Lock {
-  /** Takes again what somebody has removed, as programs do that clean up /tmp. */
+  /** Takes it again when the file was removed, as programs do that clean up /tmp. */
   renew(): void;
   release(): void;
 }
@@ -92,7 +92,7 @@ function takeShared(path: string, { log, uid = Deno.uid() ?? 0 }: LockOptions): 
     }
     const shared = lockFile(opened.file);
     if (!shared.held) return shared;
-    // Whoever had it may have removed it since it was opened: then it keeps nobody out.
+    // The process that had it may have removed it since it was opened: then it keeps nobody out.
     if (isAt(path, shared.file) || tries >= MOST_TRIES) return shared;
     letGo(shared.file);
   }
@@ -119,7 +119,7 @@ function removeQuietly(path: string): void {
   try {
     Deno.removeSync(path);
   } catch {
-    // Somebody has made the folder unwritable: the file does no harm.
+    // The folder was made unwritable: the file does no harm.
   }
 }
 

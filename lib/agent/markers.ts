@@ -60,7 +60,7 @@ export class Markers {
     return present;
   }
 
-  /** A second name may be one that somebody has given to a file of root's or of ours. */
+  /** A second name may be one that another user has given to a file of root's or of ours. */
   #whyIgnored(info: { isFile: boolean; uid: number | null; nlink: number | null }) {
     if (!info.isFile) return "is not a regular file";
     if (info.uid !== 0 && info.uid !== this.#uid) return `belongs to user ${info.uid}`;
@@ -83,7 +83,7 @@ export class Markers {
   async make(kind: MarkerKind, comment: string): Promise<void> {
     const [path = ""] = this.paths(kind);
     const line = comment.split("\n")[0]?.trim() ?? "";
-    // Whole from the first moment on, and never through somebody's link.
+    // Whole from the first moment on, and never through another user's link.
     const fresh = join(this.#folder, `.testflinger-${crypto.randomUUID()}`);
     await Deno.writeTextFile(fresh, line === "" ? "" : `${line}\n`, {
       createNew: true,
@@ -132,7 +132,7 @@ export class Markers {
 
   /**
    * Whether an agent that has gone offline by itself is asked to come back. Its marker goes: one that
-   * cannot be removed is not heeded, since it would undo each later time, too.
+   * cannot be removed does not count, since it would undo each later time, too.
    */
   async takeOnline(): Promise<boolean> {
     let isAsked = false;

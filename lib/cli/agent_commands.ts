@@ -79,15 +79,13 @@ export const statusCommand: Command = {
       chosen?.agents ?? [],
       async () => (await findAgents()).agents,
     );
-    // What an agent says itself of its configuration is not said twice.
-    const said = entries.flatMap(({ agent, answer }) =>
-      answer.kind === "running" && answer.status.broken_configuration !== undefined &&
-        format !== "json"
-        ? [`${agent.file} cannot be used: `]
+    const said = entries.flatMap(({ answer }) =>
+      answer.kind === "running" && format !== "json"
+        ? answer.status.broken_configuration?.mistakes ?? []
         : []
     );
     for (const complaint of complaints) {
-      if (!said.some((start) => complaint.startsWith(start))) io.stderr(complaint);
+      if (!said.some((mistake) => isAbout(complaint, mistake))) io.stderr(complaint);
     }
     if (chosen === undefined) return 1;
     const [only] = entries;
@@ -112,6 +110,11 @@ export const statusCommand: Command = {
     return isWell ? 0 : 1;
   },
 };
+
+/** Whether a complaint is what an agent says itself of its configuration: `FILE:LINE:COLUMN: ...`. */
+function isAbout(complaint: string, mistake: string): boolean {
+  return complaint.includes(mistake.replace(/^.*?:(?=\d+:\d+: )/, ""));
+}
 
 /** `testflinger-agent jobs`. */
 export const jobsCommand: Command = {

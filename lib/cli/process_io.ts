@@ -9,7 +9,7 @@ import { type Io, PROGRAM } from "./command.ts";
 const BROKEN_PIPE_STATUS = 141;
 const FAILED_STATUS = 1;
 
-/** A pipe whose reader is slow, made non-blocking by somebody else: it is tried again after so long. */
+/** A pipe whose reader is slow, made non-blocking by another program: it is tried again after so long. */
 const PAUSE_MS = 5;
 
 type Output = Pick<Io, "stdout" | "stderr">;
@@ -42,7 +42,7 @@ export interface Uncaught {
   handOver(handle: (error: unknown) => void): void;
 }
 
-/** Ends the process when an error comes through that nobody has caught, until somebody takes over. */
+/** Ends the process when an error comes through that nothing has caught, until a handler is set. */
 export function endOnError({ stderr }: Pick<Output, "stderr">): Uncaught {
   const end = (error: unknown): never => {
     stderr(`${PROGRAM}: ${whatWentWrong(error)}\n`);
@@ -84,7 +84,7 @@ function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string
   }
 }
 
-/** For a person: what happened. For whoever mends it: where. */
+/** For a person: what happened. For a developer: where. */
 function whatWentWrong(error: unknown): string {
   if (error instanceof Deno.errors.NotFound && isGone()) {
     return "the folder that it was started in is gone: change to another one";

@@ -59,7 +59,7 @@ export class Screen {
     else this.#sayNowAndThen();
   }
 
-  /** Somebody else writes to the terminal; `endsLine`: the cursor is at the start of a line after it. */
+  /** Something else writes to the terminal; `endsLine`: the cursor is at the start of a line after it. */
   makeRoom(endsLine: boolean): void {
     if (!this.#options.sharesTerminal) return;
     this.#erase();

@@ -1,5 +1,5 @@
 /**
- * Output of a job on somebody's terminal. A job may print anything, and a terminal obeys what it is
+ * Output of a job on a person's terminal. A job may print anything, and a terminal obeys what it is
  * told: it can be retitled, made to answer as if its user had typed, or left unreadable. So only text,
  * line ends, tabs and colours get through; other control characters are shown as symbols.
  */

@@ -41,7 +41,7 @@ export interface SharedByAgents {
   connections: Connections;
   /** Of an agent whose configuration names none. */
   tokenFile: string;
-  /** Whether somebody reads the `release` label of the metrics. */
+  /** Whether anything reads the `release` label of the metrics. */
   wantsRelease(): boolean;
   /** The process and all its agents, for who asks one of them. */
   host(): HostStatus;

@@ -1,4 +1,4 @@
-/** Where the server shows jobs to people, if it has pages: asked when somebody looks at a page of ours. */
+/** Where the server shows jobs to people, if it has pages: asked when a page of the agent is looked at. */
 import type { Clock } from "../clock.ts";
 
 /** A server without pages may be another version some time. */

@@ -1,6 +1,6 @@
 /**
  * The signals of the process. Until a handler is registered SIGUSR1 kills, so this file imports next
- * to nothing and is called before anything else is loaded; what arrives before somebody listens is
+ * to nothing and is called before anything else is loaded; what arrives before there is a listener is
  * kept.
  */
 

@@ -52,7 +52,7 @@ export class CancellationWatch implements AsyncDisposable {
     return this.#cancelled.signal.aborted;
   }
 
-  /** Told by whoever learns of the cancellation otherwise. */
+  /** To be called when the cancellation becomes known in another way. */
   noteCancelled(): void {
     if (this.isCancelled) return;
     const reason: EndReason = { kind: "cancelled", seenAt: this.#options.clock.monotonic() };

@@ -18,7 +18,7 @@ function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** Whether nesting goes deeper than anybody means it: whoever walks down there runs out of stack. */
+/** Whether nesting goes deeper than anybody means it: a program that walks down there runs out of stack. */
 function isDeep(value: object): boolean {
   let level: object[] = [value];
   for (let depth = 0; depth < DEEPEST; depth++) {

@@ -32,7 +32,7 @@ export interface JobContext {
   bootId: string;
   /** Control groups for jobs, where the agent may make some. */
   groups: JobGroups | undefined;
-  /** Whether somebody reads the `release` label of the metrics. */
+  /** Whether anything reads the `release` label of the metrics. */
   wantsRelease: boolean;
   /** Forgets the job as it was received, when it has ended. */
   forgetReceived(outbox: Outbox): void;

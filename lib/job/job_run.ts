@@ -135,7 +135,7 @@ export class JobRun {
     return this.#outbox.state;
   }
 
-  /** Told by whoever learns that the job was cancelled. */
+  /** To be called as soon as it is known that the job was cancelled. */
   noteCancelled(): void {
     this.#watch?.noteCancelled();
   }

@@ -103,7 +103,7 @@ export type CommandResult =
   | PhaseEnd
   /** It goes on, and is the next process's. */
   | "left running"
-  /** It is gone, and nobody knows how it ended: a reboot, or somebody who killed all of it. */
+  /** It is gone, and nobody knows how it ended: a reboot, or all of it was killed. */
   | "lost";
 
 /** Runs the command of a phase, from where it is. Whatever happens is in the result. */

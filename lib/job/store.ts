@@ -214,7 +214,7 @@ export class JobStore {
     return { outbox, received: this.#readReceived(folder, jobId) };
   }
 
-  /** A job of which nothing is known but its id: somebody waits for its end. */
+  /** A job of which nothing is known but its id: its submitter waits for its end. */
   #startOver(folder: string, jobId: string): Leftover | undefined {
     try {
       Deno.mkdirSync(folder, { mode: 0o700 });

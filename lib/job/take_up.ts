@@ -32,7 +32,7 @@ export async function findJobs(
       continue;
     }
     if (!sent.has("outcome")) {
-      // The line of it was damaged; that the job has ended is what somebody waits for.
+      // The line of it was damaged; that the job has ended is what its submitter waits for.
       outbox.send({ kind: "outcome", status: statusesOf(outbox.state) });
     }
     uploads.startLeftover(outbox);

@@ -135,7 +135,7 @@ function urlOf({ hostname, port }: Deno.NetAddr): string {
   return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}/`;
 }
 
-/** The live logs of all agents; one for each board that somebody watches. */
+/** The live logs of all agents; one for each board that is watched. */
 class LiveLogs {
   readonly #clock: Clock;
   readonly #feed: FeedMaker;
@@ -185,7 +185,7 @@ function createHealthApp(
     for (const [name, value] of Object.entries(SECURITY_HEADERS)) c.res.headers.set(name, value);
   });
 
-  /** Whether somebody acts on a page that lets them; not from a page of somebody else's. */
+  /** Whether it is an action on a page that allows it, and comes from that page and no other site's. */
   const isAction = (c: Context) => {
     const [, encoded] = /^\/agents\/([^/]+)\/actions$/.exec(c.req.path) ?? [];
     if (c.req.method !== "POST" || encoded === undefined) return false;

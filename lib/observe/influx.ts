@@ -110,7 +110,7 @@ export function createInflux(options: InfluxOptions): Influx | undefined {
       // Not by number: the queue may have lost its oldest points meanwhile.
       queue.splice(0, queue.indexOf(points.at(-1) ?? "") + 1);
     }
-    // Somebody may have dropped the database.
+    // The database may have been dropped.
     if (!sent.ok && sent.status === 404) databaseMade = false;
     return sent;
   };

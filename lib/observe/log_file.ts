@@ -59,7 +59,7 @@ export function createLogFile(path: string, { onRotationFailed }: LogFileOptions
 
   const todaysFile = (now: number): Open => {
     // Another agent on the host may share the folder and have moved the file, logrotate may have
-    // taken it away, or somebody the whole folder: look before each line.
+    // taken it away, or a person the whole folder: look before each line.
     if (current !== undefined && !isStill(path, current)) close();
     current ??= open(path, now);
     const today = localDate(now);
@@ -181,7 +181,7 @@ function linkOrRename(path: string, aside: string): void {
   try {
     Deno.linkSync(path, aside);
   } catch (error) {
-    // Somebody was quicker; a rename would replace the lines that are there.
+    // Another process was quicker; a rename would replace the lines that are there.
     if (error instanceof Deno.errors.AlreadyExists) throw error;
     // No hard links on this file system, or not for us.
     Deno.renameSync(path, aside);

@@ -273,7 +273,7 @@ function outcomeOf(reason: string, failed: Phase | undefined): typeof OUTCOMES[n
 }
 
 // What device connectors count in addition to the images that a host keeps. Their stages are processes of
-// their own, so the counts are on disk, and are read when somebody asks.
+// their own, so the counts are on disk, and are read when the metrics are asked for.
 
 /** The file is a line. */
 const MOST_BYTES = 4096;

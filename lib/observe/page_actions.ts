@@ -3,7 +3,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 
-/** What somebody asks for. */
+/** What is requested. */
 export interface PageAction {
   action: ActionName;
   /** Why; of `offline` only. */

@@ -1,4 +1,4 @@
-/** The last jobs of an agent, kept on disk for whoever asks after a restart. */
+/** The last jobs of an agent, kept on disk so that they are known after a restart. */
 import * as z from "zod";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -80,7 +80,7 @@ async function read(path: string, log: Log): Promise<PastJob[]> {
 /** Atomically: a reader, or a crash, sees the old list or the new one. */
 async function write(path: string, text: string): Promise<void> {
   const fresh = `${path}.new`;
-  // A left-over of a crash, or somebody's link.
+  // A left-over of a crash, or another user's link.
   await Deno.remove(fresh).catch(() => {});
   await Deno.writeTextFile(fresh, text, { createNew: true, mode: 0o640 });
   await Deno.rename(fresh, path);

@@ -390,7 +390,7 @@ const NOT_TAKING_JOBS = new Map([
   ["stopping", "stopping"],
 ]);
 
-/** Why an agent takes no job: somebody wants it so, or the server cannot be asked. */
+/** Why an agent takes no job: it was told to, or the server cannot be asked. */
 function whyNotReady(
   mode: AgentStatus["mode"],
   server: AgentStatus["server"],

@@ -15,7 +15,7 @@ import type { HostStatus } from "./status_schema.ts";
 /** In the agent's folder. */
 const SOCKET_NAME = "status.sock";
 
-/** The folder is the agent's alone already; should somebody open it, the socket stays closed. */
+/** The folder is the agent's alone already; if it is opened to others, the socket stays closed. */
 const SOCKET_MODE = 0o600;
 
 /** A command that reads slowly does not keep the agent from stopping. */

@@ -57,7 +57,7 @@ export class ResultLanes {
     return this.#delivery.isOver ? "over" : Infinity;
   }
 
-  /** Whoever reads that a device is allocated finds its address there. */
+  /** When a client reads that a device is allocated, its address is there. */
   #waitsForFacts({ message }: PendingMessage): boolean {
     return message.kind === "state" && message.state === "allocated" &&
       this.#delivery.state.pending.some((each) =>
@@ -70,7 +70,7 @@ export class ResultLanes {
     return this.#delivery.state.pending.findLast(({ message }) => message.kind === "state");
   }
 
-  /** Whoever reads a status finds the log of its phase there. */
+  /** When a client reads a status, the log of its phase is there. */
   #dueFacts(): PendingMessage[] {
     if (this.isOutcomeNext) return [];
     const { pending, logs } = this.#delivery.state;

@@ -25,7 +25,7 @@ import { type GroupUsage, parseUsage, SAY_USAGE } from "./exit.ts";
 /** Where this process goes. */
 const LEAF = "main-process";
 
-/** What is counted and limited, where the kernel and whoever gave us the group allow it. */
+/** What is counted and limited, where the kernel and the owner of the group allow it. */
 export const CONTROLLERS = ["memory", "pids", "io"] as const;
 
 /**

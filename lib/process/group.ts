@@ -43,7 +43,7 @@ export interface GroupEnd {
 }
 
 /**
- * A command in a session and process group of its own. Whoever starts it ends it: with
+ * A command in a session and process group of its own. What starts it ends it: with
  * `await using`, or `end()`.
  */
 export interface ProcessGroup extends AsyncDisposable {
@@ -56,7 +56,7 @@ export interface ProcessGroup extends AsyncDisposable {
   readonly exit: Promise<Exit>;
   /** Ends every process of the group: TERM, then KILL for what is alive after the grace. */
   end(options: EndOptions): Promise<GroupEnd>;
-  /** Lets the agent's own process end although somebody holds `output` open. */
+  /** Lets the agent's own process end although another process holds `output` open. */
   unref(): void;
   /** Ends the group at once if the command still runs; leaves alone what it left behind. */
   [Symbol.asyncDispose](): Promise<void>;
@@ -292,7 +292,7 @@ function isFile(path: string): boolean {
   return statOf(path)?.isFile ?? false;
 }
 
-/** By anybody: whoever may not execute it is told so by the shell. */
+/** By any user: one who may not execute it is told so by the shell. */
 function isExecutable(path: string): boolean {
   return ((statOf(path)?.mode ?? 0) & 0o111) !== 0;
 }
@@ -335,7 +335,7 @@ function streamOf(
       else controller.enqueue(value);
     },
     cancel: (reason) => reader.cancel(reason),
-    // Nothing is read before somebody wants it: the pipe itself is the buffer.
+    // Nothing is read before it is asked for: the pipe itself is the buffer.
   }, { highWaterMark: 0 });
 }
 

@@ -177,7 +177,7 @@ export class KeptOutput implements Disposable {
       cancel: () => {
         isCancelled = true;
       },
-      // Nothing is read before somebody wants it: the disk is the buffer.
+      // Nothing is read before it is asked for: the disk is the buffer.
     }, { highWaterMark: 0 });
   }
 

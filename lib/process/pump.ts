@@ -32,7 +32,7 @@ const WHOLE_MS = 60_000;
 const DISCARD_PAUSE_MS = 10;
 
 /**
- * Carries the output of a command to whoever wants it, and lets go of it when the command has ended
+ * Carries the output of a command to its reader, and lets go of it when the command has ended
  * but something else holds the stream open.
  */
 export class Pump {
@@ -53,7 +53,7 @@ export class Pump {
     this.#options = options;
     this.#lastByteAt = options.clock.monotonic() - (options.silentForMs ?? 0);
     this.finished = this.#finish.promise;
-    // Whoever waits hears of it; a run that ended before for another reason need not.
+    // The caller that waits hears of it; a run that ended before for another reason need not.
     this.finished.catch(() => {});
     this.#carry();
   }

@@ -62,7 +62,7 @@ export type Cause =
 /** A phase that leaves a daemon behind must not wait for it. */
 const DRAIN_MS = 2_000;
 
-/** It goes on, and is somebody else's. */
+/** It goes on, and another process attends to it. */
 const LEFT = { ended: "left running" } as const;
 
 /** How a command that was never started, as it was not wanted any more, would have ended. */
@@ -160,7 +160,7 @@ async function start(
     if (end.ended !== "left running") return end;
     throw new Error("Cannot leave a command that has no keeper");
   } finally {
-    // Whoever holds a stream open may do so as long as it likes; it is no reason for us to live on.
+    // A process that holds a stream open may do so; it is no reason for this one to live on.
     group.unref();
   }
 }

@@ -23,7 +23,7 @@ export interface SurvivorMark {
   /** Of everything of interest, too: see mark.ts. */
   mark?: number | undefined;
   /**
-   * A second variable: what has it with another value is somebody else's, though it has the first.
+   * A second variable: what has it with another value is not the job's, though it has the first.
    */
   owner?: { variable: string; value: string };
   /** Groups that were recorded when they were started. */

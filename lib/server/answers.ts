@@ -80,7 +80,7 @@ function findId(bytes: Uint8Array, text: string): string | undefined {
     if (!(error instanceof JsonFault)) throw error;
   }
   if (proper !== undefined) return proper;
-  // Two different ones: taking the wrong one would end somebody else's job.
+  // Two different ones: taking the wrong one would end another agent's job.
   const ids = new Set([...text.matchAll(ID_IN_TEXT)].map((match) => match[1]));
   return ids.size === 1 ? [...ids][0] : undefined;
 }

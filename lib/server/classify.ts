@@ -33,7 +33,7 @@ const ABSENCES = [404, 405, 410];
 /** A gateway says so of a server that is away. */
 const GATEWAY_TROUBLE = [502, 503, 504];
 
-/** Makes one printable line of what somebody else wrote. */
+/** Makes one printable line of text from outside. */
 export function foreignLine(text: string): string {
   const line = text.toWellFormed()
     // Controls, line separators and the marks that turn the direction of writing.

@@ -221,7 +221,7 @@ export class Received {
       }
       return failure;
     } finally {
-      // Until somebody reads on, nobody waits for the server.
+      // Until the reader reads on, there is no waiting for the server.
       this.#limit.pause();
     }
   }

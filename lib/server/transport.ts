@@ -305,7 +305,7 @@ export class Transport {
     if (answer instanceof Received) return onContact?.(true);
     if (answer.kind === "aborted") return;
     const isThere = isFromServer(answer);
-    // What is reported there is the trouble of somebody's webhook.
+    // What is reported there is about the webhook, which another service runs.
     const speaksForOthers = call.path.endsWith("/events") && answer.kind !== "unreachable";
     if (isThere) onContact?.(true);
     else if (!speaksForOthers) onContact?.(false, answer.message);

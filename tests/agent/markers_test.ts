@@ -69,7 +69,7 @@ for (const [what, lay] of Object.entries(TRAPS)) {
   });
 }
 
-Deno.test("a marker counts if it belongs to root or to the agent's user, and to nobody else", {
+Deno.test("a marker counts only if it belongs to root or to the agent's user", {
   ignore: !IS_ROOT,
 }, async () => {
   await using folder = new TempFolder();

@@ -118,7 +118,7 @@ Deno.test("a device that cannot be recovered is in maintenance, until an adminis
   await lab.run({ test_data: { a: 1 } });
 });
 
-Deno.test("a device that cannot be recovered comes back when somebody on its host says so, and only then", async () => {
+Deno.test("an agent whose device was lost comes back when an operator on its host says so, and only then", async () => {
   await using lab = await openLab({ provision_command: "exit 46" });
   const marker = join(lab.folder, "TESTFLINGER-DEVICE-ONLINE-agent-1");
   await lab.run({ provision_data: { url: "x" } });

@@ -244,7 +244,7 @@ Deno.test("a host without agents says what will be there, and which configuratio
     await look(browser, urlOf(lab), { name: "host-empty" });
   }));
 
-Deno.test("one acts from the page of an agent, without a script too, and is told what came of it", () =>
+Deno.test("an operator acts from the page of an agent, also without JavaScript, and is told the result", () =>
   withLab(async (lab, browser) => {
     const tokenFile = join(lab.folder, "page-token");
     await Deno.writeTextFile(tokenFile, "a token of some length\n", { mode: 0o600 });

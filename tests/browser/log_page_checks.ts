@@ -138,7 +138,7 @@ Deno.test("colours are shown as such, and come as they are printed", () =>
     assertEquals(new Set(colours).size, 3);
   }));
 
-Deno.test("the log is followed until one scrolls up, and again from its end", () =>
+Deno.test("the log is followed until the reader scrolls up, and again from its end", () =>
   withLog(async ({ page, script }) => {
     await script.print("test", numbered(300));
     await shows(page, "#log", "line 299");
@@ -228,7 +228,7 @@ Deno.test("the words that the log is searched for are highlighted, across colour
     assertEquals(await highlighted(page), []);
   }));
 
-Deno.test("one jumps to where a phase begins, by keyboard too", () =>
+Deno.test("a link leads to where a phase begins in the log, also by keyboard", () =>
   withLog(async ({ page, script }) => {
     await script.print("test", numbered(300));
     await shows(page, "#log", "line 299");

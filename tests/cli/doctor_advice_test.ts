@@ -103,7 +103,7 @@ Deno.test("doctor says which way the clock is wrong, and that a name is not know
     }
   }));
 
-Deno.test("doctor says that a token file cannot be read, and by whom it has to be", () =>
+Deno.test("doctor says that a token file cannot be read, and which user has to", () =>
   withFixture({}, async ({ examine, folder }) => {
     await Deno.mkdir(`${folder}/token`);
     assertMatch(
@@ -184,7 +184,7 @@ Deno.test("doctor lists the programs of every connector that a phase calls, with
   }
 });
 
-Deno.test("doctor suspects nobody else where an agent is about to start again, or a file keeps it offline", () =>
+Deno.test("doctor suspects no other process where an agent is about to start again, or a file keeps it offline", () =>
   withFixture({}, async ({ examine, served, folder }) => {
     served.sandbox.setAgent("rpi4-1", { state: "restart", comment: "Restart marker file" });
     assertEquals(

@@ -52,24 +52,24 @@ Deno.test({
       const user = await agentUser(read.agent);
       const lines = await examine({ user });
       assertEquals(lines.filter((line) => line.includes("DIR/run")), [
-        "folders: failed: execution_basedir: DIR/run cannot be written by nobody, as whom the agent " +
-        "runs -> make DIR/run by hand, owned by nobody, or configure another execution_basedir",
+        "folders: failed: execution_basedir: DIR/run cannot be written by nobody, the agent's user -> " +
+        "make DIR/run by hand, owned by nobody, or configure another execution_basedir",
       ]);
       assertEquals(
         about("token", lines),
-        "token: failed: DIR/token cannot be read by nobody, as whom the agent runs -> " +
+        "token: failed: DIR/token cannot be read by nobody, the agent's user -> " +
           "chown nobody DIR/token; chmod 0600 DIR/token",
       );
       assertEquals(new Set(lines).size, lines.length);
       const { stdout } = await run("check", `${folder}/a.conf`);
       assertMatch(
         stdout,
-        /^.*a\.conf:4:20: warning: execution_basedir: \S+\/run cannot be written by nobody, as whom/,
+        /^.*a\.conf:4:20: warning: execution_basedir: \S+\/run cannot be written by nobody, the agent's user/,
       );
       await Deno.chmod(`${folder}/a.conf`, 0o600);
       assertMatch(
         about("configuration", await examine({ user })),
-        /^configuration: failed: DIR\/a\.conf cannot be read by nobody, as whom the agent runs -> chgrp/,
+        /^configuration: failed: DIR\/a\.conf cannot be read by nobody, the agent's user -> chgrp/,
       );
     }),
 });

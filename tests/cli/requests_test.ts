@@ -232,7 +232,7 @@ async function runAs(
 }
 
 Deno.test({
-  name: "an agent that is not root can be asked by root and by its own user, whoever asked before",
+  name: "an agent that is not root takes requests of root and of its own user, in any order",
   ignore: !mayChangeUser,
   async fn() {
     await using fleet = await Fleet.open();
@@ -250,7 +250,7 @@ Deno.test({
       status: 0,
       text: `${id}: takes jobs again\n`,
     });
-    // A file that root made by hand is heeded, and stays root's: /tmp is sticky.
+    // A file that root made by hand counts, and stays root's: /tmp is sticky.
     await Deno.writeTextFile(marker("OFFLINE", id), "by hand\n");
     await fleet.until(id, "offline for ");
     const words =

@@ -244,7 +244,7 @@ Deno.test("00-common 13: the serial log has exactly what came, and the connectio
   assertEquals((times[1] ?? 0) - (times[0] ?? 0), 30_000);
 });
 
-Deno.test("the serial log of provision is there even if nobody answers", async () => {
+Deno.test("the serial log of provision is there even if nothing answers", async () => {
   await using lab = await Lab.open();
   await lab.config({ ...CONFIG, serial_host: "127.0.0.1", serial_port: 1 });
   await lab.job({});

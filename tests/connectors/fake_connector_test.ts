@@ -59,7 +59,7 @@ Deno.test("01-fake-connector 6: cleanup does not need the job file", async () =>
   assert(!await lab.has("device-connector-error.json"));
 });
 
-Deno.test("01-fake-connector 7: a control host that nobody answers on does not hinder provisioning", async () => {
+Deno.test("01-fake-connector 7: a control host that does not answer does not prevent provisioning", async () => {
   await using lab = await Lab.open();
   await lab.config({ control_host: "127.0.0.1", control_host_port: closedPort() });
   await lab.job({});

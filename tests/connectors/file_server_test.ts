@@ -54,7 +54,7 @@ testWithTools("the nc of a device gets the file whole, and ends with it", ["busy
   });
 });
 
-Deno.test("nobody but the device gets the file", async () => {
+Deno.test("only the device gets the file", async () => {
   await using lab = await Lab.open();
   await Deno.writeFile(`${lab.cwd}/i.img`, IMAGE);
   await inStage(lab, async (ctx) => {

@@ -162,7 +162,7 @@ Deno.test("16-firmware-update 8: a machine that cannot be read or reached is a f
   assertEquals(unreachable.clock.elapsed, 60_000);
 });
 
-Deno.test("16-firmware-update 9: a chassis type that nobody knows is a failure that says so", async () => {
+Deno.test("16-firmware-update 9: an unknown chassis type is a failure that says so", async () => {
   await using lab = await Lab.open();
   await openMachine(lab, { type: "99" });
   await lab.job(update({ version: "latest" }));

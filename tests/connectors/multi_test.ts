@@ -284,7 +284,7 @@ Deno.test("05-multi 7: tests get the addresses, the secrets and what all tests g
   assertEquals(stdout, "10.9.9.1 10.9.9.2 1 a1\n2 c1 c2\n");
 });
 
-Deno.test("tests run without the addresses that nobody knows", async () => {
+Deno.test("tests run without the addresses that are not known", async () => {
   const cmds = "echo ${DEVICE_IP_1-none} ${DEVICE_IP_2-none} ${DEVICE_COUNT-none}; exit 3";
   for (
     const [list, printed] of [

@@ -176,7 +176,7 @@ Deno.test("the job's user and password are those of the image, and its password 
   assert(!run.stderr.includes("s3cret") && !run.stdout.includes("s3cret"));
 });
 
-Deno.test("a password that nobody can type is refused before anything is switched", async () => {
+Deno.test("a password that cannot be typed is refused before anything is switched", async () => {
   const { lab, host } = await bench();
   await using _lab = lab;
   await lab.job({

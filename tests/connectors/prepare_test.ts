@@ -120,7 +120,7 @@ for (const { connector, variant, prepare } of SCENES.filter(({ stage }) => stage
   });
 }
 
-Deno.test("a misspelt key of provision_data is told, a key that is nobody's is not", async () => {
+Deno.test("a misspelt key of provision_data is reported, an unrelated unknown key is not", async () => {
   for (const stage of ["setup", "provision"]) {
     await using lab = await Lab.open();
     await lab.config(MUXPI);

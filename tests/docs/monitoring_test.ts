@@ -129,7 +129,7 @@ Deno.test("docs/monitoring/README.md lists every metric that an agent serves, as
   assertEquals(listed.toSorted(), serves.toSorted());
 });
 
-Deno.test("what is looked for can fail: a metric or a label that nobody serves is found", () => {
+Deno.test("the check can fail: a metric or a label that no agent serves is found", () => {
   const series = new Map([["jobs_total", new Set(["agent_id"])]]);
   assertEquals(unknownIn('rate(job_total{agent_id="x"}[1h])', series), [
     "job_total",

@@ -282,7 +282,8 @@ const whyNoLimits = lacking.length === 0
   : ` (LEFT OUT, this host's control groups of version 2 have no controller ${lacking.join(", ")})`;
 
 Deno.test(
-  "a job is kept within its limits, and its log names whom the kernel killed" + whyNoLimits,
+  "a job is kept within its limits, and its log names the processes that the kernel killed" +
+    whyNoLimits,
   {
     ignore: whyNoLimits !== "",
   },

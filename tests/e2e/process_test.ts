@@ -85,7 +85,7 @@ Deno.test("SIGHUP ends an idle agent with status 1, and leaves its record as it 
   assertEquals(lab.sandbox.agent(lab.config.agent_id)?.state, "waiting");
 });
 
-Deno.test("a log on standard error that nobody reads stops neither jobs nor the agent's end", async () => {
+Deno.test("a log on standard error that is not read stops neither jobs nor the agent's end", async () => {
   await using lab = await uniqueLab();
   const file = await configFile(lab, { test_command: "echo hello" });
   // Standard error is a pipe that is full already and has no reader but itself.

@@ -78,7 +78,7 @@ Deno.test("an agent that has ended in time is left alone", async () => {
   assertEquals(exits, []);
 });
 
-Deno.test("an agent that nobody stops runs on", async () => {
+Deno.test("an agent that is not stopped runs on", async () => {
   const { clock, exits, restart } = hanging();
   restart();
   await clock.advance(10_000_000);

@@ -27,7 +27,7 @@ Deno.test("an agent whose folder cannot be made is told and tried again; its nei
   await lab.until(async () => (await lab.get("/healthz")).status === 200, "all is well again");
 });
 
-Deno.test("an agent that meets an error that nobody planned for begins again; its neighbour works", async () => {
+Deno.test("an agent that meets an unexpected error starts again; its neighbour works", async () => {
   await using lab = await HostLab.open();
   await lab.configure("a");
   await lab.configure("b");

@@ -8,7 +8,7 @@ async function answered(count: () => number, wanted: number): Promise<void> {
   while (count() < wanted) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-Deno.test("a job's page on the server is known once somebody has asked, where there is one", async () => {
+Deno.test("a job's page on the server is known once it was asked for, where there is one", async () => {
   const served = serveSandbox();
   try {
     const jobId = served.sandbox.submit({ job_queue: "q", test_data: { test_cmds: "x" } });

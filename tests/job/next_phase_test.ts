@@ -67,7 +67,7 @@ Deno.test("a hook that comes while a job runs is run before its next phase", asy
   assertEquals(lab.output(jobId, "cleanup"), `Running the hook ${hook}\nhooked\ncleaned\n`);
 });
 
-Deno.test("a phase that is not to run has left nobody waiting when the job is over", async () => {
+Deno.test("a phase that is not to run has left no process waiting when the job is over", async () => {
   await using temp = new TempFolder();
   await using lab = await Lab.open({
     clock: scaledClock(1),
@@ -106,7 +106,7 @@ Deno.test("before a phase that has secrets no process has them", async () => {
   assert(lab.output(jobId, "test").includes(secret.toUpperCase()));
 });
 
-Deno.test("while a phase takes long nobody waits for it, and the next one runs all the same", async () => {
+Deno.test("while a phase takes long no process waits for the next one, which runs all the same", async () => {
   await using temp = new TempFolder();
   const clock = scaledClock(100);
   await using lab = await Lab.open({

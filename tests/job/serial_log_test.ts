@@ -92,7 +92,7 @@ Deno.test("a serial log that grows faster than it is copied ends with its phase"
   assertStringIncludes(lab.output(jobId, "cleanup"), "cleaned");
 });
 
-Deno.test("whoever watches is told of the serial log, and which phase failed first", async () => {
+Deno.test("events tell of the serial log, and of the phase that failed first", async () => {
   const told: AgentEvent[] = [];
   await using lab = await Lab.open({
     sink: (event) => {

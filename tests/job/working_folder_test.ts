@@ -43,7 +43,7 @@ Deno.test("two agents that get the same job work beside one another, and the sec
   assertEquals(namesIn(base).filter((name) => name !== ".trash"), []);
 });
 
-Deno.test("an agent that was killed while it took a job's folder leaves nothing behind that is nobody's", async () => {
+Deno.test("an agent that was killed while it took a job's folder leaves nothing behind that no agent removes", async () => {
   await using temp = new TempFolder();
   const base = temp.path;
   await folderOf("one", base).make();
@@ -69,7 +69,7 @@ Deno.test("what an agent had moved out of the way when it was killed goes with t
   assertEquals(namesIn(temp.path).filter((name) => name !== ".trash"), []);
 });
 
-Deno.test("a claim that somebody else has put there is not this agent's own", async () => {
+Deno.test("a claim that another user has put there is not this agent's own", async () => {
   await using temp = new TempFolder();
   const base = temp.path;
   await Deno.writeTextFile(join(base, `.agent-of-${JOB_ID}`), "one");

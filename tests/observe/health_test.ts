@@ -372,7 +372,7 @@ Deno.test("on an address for others any name will do", () =>
     assertMatch(answer, /^HTTP\/1\.1 200 /);
   }, { host: "0.0.0.0" }));
 
-Deno.test("one acts on a page only where that is wanted, with a token, and not from somebody else's page", () =>
+Deno.test("actions on a page need the configuration, a token, and the agent's own page", () =>
   withHealth(async ({ url, view, clock }) => {
     const post = (headers: Record<string, string> = {}, token = "a token of some length") =>
       get(`${url}/agents/agent-1/actions`, {

@@ -33,7 +33,7 @@ Deno.test("lines go out in order, those of one moment together", async () => {
   await lines.close();
 });
 
-Deno.test("what nobody reads is dropped, and a line says how much that was", async () => {
+Deno.test("lines that are not read are dropped, and one line says how many", async () => {
   const stream = unreadStream();
   const lines = createLineStream(stream);
   lines.write("first");

@@ -220,7 +220,7 @@ async function isInstalled(program: string): Promise<boolean> {
   }
 }
 
-Deno.test("what the host's image caches have been good for is counted once, whoever shares them", async () => {
+Deno.test("hits and saved bytes of an image cache are counted once, though agents share it", async () => {
   const root = await Deno.makeTempDir({ prefix: "caches-" });
   try {
     const folder = `${root}/images`;

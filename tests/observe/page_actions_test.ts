@@ -65,7 +65,7 @@ Deno.test("with a wrong token nothing is done, and one try a second is answered"
     assertEquals(asked, []);
   }));
 
-Deno.test("a token that is missing or can be guessed lets nobody in", () =>
+Deno.test("a token that is missing or can be guessed is never accepted", () =>
   withDesk(async ({ take, tokenFile, asked }) => {
     for (const content of ["", "short\n", undefined]) {
       if (content === undefined) await Deno.remove(tokenFile);

@@ -61,7 +61,7 @@ Deno.test("a piece that the server refuses for good is given up, and the job is 
   assertStringIncludes(errors[0] ?? "", "no such job");
 });
 
-Deno.test("an outcome that the server refuses is reduced to the state, so that nobody waits for ever", async () => {
+Deno.test("an outcome that the server refuses is reduced to the state, so that no client waits for ever", async () => {
   await using lab = await Lab.open({ config: { test_command: "true" } });
   lab.sandbox.intercept(async (request) => {
     if (request.method !== "POST" || !/\/v1\/result\/[^/]+$/.test(request.url)) return undefined;

@@ -173,7 +173,7 @@ Deno.test("a command that cannot be started says why in one line", async () => {
   }
 });
 
-Deno.test("ending a group ends it early when everyone heeds TERM", async () => {
+Deno.test("ending a group ends it early when all its processes end at TERM", async () => {
   const clock = new FakeClock();
   await using group = await ready("sleep 1000 & sleep 1000 & echo ready; wait");
   const { exit, left } = await group.end({ graceMs: 10_000, clock });

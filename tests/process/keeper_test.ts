@@ -130,7 +130,7 @@ Deno.test("a kept command is found after it was left, and nothing of it is lost"
   assertEquals(first.text + second.text, "1\n2\n");
 });
 
-Deno.test("a kept command that ended while nobody was there is found with its status", async () => {
+Deno.test("a kept command that ended while no agent ran is found with its status", async () => {
   await using place = await Place.make();
   using command = await place.start("echo alone; kill -TERM $$");
   await command.exit;

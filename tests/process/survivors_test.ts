@@ -118,7 +118,7 @@ Deno.test("the agent itself and what it was started by are spared", async () => 
   assertEquals(JSON.parse(new TextDecoder().decode(stdout)), ["sleep"]);
 });
 
-Deno.test("survivors that heed TERM are ended before the grace is over", async () => {
+Deno.test("survivors that end at TERM are ended before the grace is over", async () => {
   await using left = await leftBy("setsid sleep 1000 & sleep 1000 &");
   await untilNames(left, ["sleep", "sleep"]);
   const clock = new FakeClock();

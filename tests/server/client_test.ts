@@ -178,7 +178,7 @@ Deno.test("closing the client ends what is under way", async () => {
   for (const release of held) release();
 });
 
-Deno.test("an agent's record is read with fields that nobody knows and either form of its time", async () => {
+Deno.test("an agent's record is read with unknown fields and either form of its time", async () => {
   const record = {
     name: "a",
     state: "offline",

@@ -240,7 +240,7 @@ Deno.test("attachments that stop coming are given up after 600 s, however slow t
   await last;
 });
 
-Deno.test("attachments that nobody wants any more are not loaded further", async () => {
+Deno.test("the download of attachments that are no longer wanted stops", async () => {
   let stopped = false;
   await using server = serve(() =>
     new Response(

@@ -57,7 +57,7 @@ function printing(file: string): string[] {
   ];
 }
 
-Deno.test("nobody reads the output, or its disk is full: no trace, and a status", async () => {
+Deno.test("output without a reader, or on a full disk: no stack trace, and an exit status", async () => {
   await using lab = await uniqueLab();
   const file = await lab.writeConfig();
   for (const line of printing(file)) {

@@ -133,7 +133,7 @@ export interface Stamp {
   notices: string;
 }
 
-/** The notices are loaded only when somebody wants to read them. */
+/** The notices are loaded only when they are asked for. */
 const NOTICES_FILE = "notices.js";
 
 /** The launcher's variables are for the runtime: the program and its children have the user's own. */

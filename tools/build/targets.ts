@@ -38,5 +38,5 @@ export const TARGETS: readonly Target[] = [
 export const PACKAGINGS = ["compile", "portable"] as const;
 export type Packaging = typeof PACKAGINGS[number];
 
-/** Something that whoever started the build can mend: one clear message, no stack. */
+/** Something that the user of the build can mend: one clear message, no stack. */
 export class BuildError extends Error {}

@@ -21,11 +21,11 @@ export interface RequestBody {
   pieces(): AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
-/** Whom to trust. */
+/** Which certificates to trust. */
 export interface Trust {
   /** Certificates in PEM, trusted alone. @default those of the runtime */
   readonly ca?: string | undefined;
-  /** False: whoever answers will do. */
+  /** False: any server that answers will do. */
   readonly verify: boolean;
 }
 

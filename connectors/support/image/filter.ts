@@ -78,7 +78,7 @@ export function filtered(ctx: ConnectorContext, filter: Filter): Filtered {
 export function unfiltered(stream: ReadableStream<Uint8Array>): Filtered {
   return {
     stream,
-    // Whoever reads it holds it.
+    // Its reader holds it.
     [Symbol.asyncDispose]: () => stream.locked ? Promise.resolve() : stream.cancel(),
   };
 }

@@ -35,7 +35,7 @@ export function bmapSource(ctx: PrepareContext, given: string | undefined): Bmap
  * Gets the block map of an image, if there is one.
  *
  * @throws ProvisioningError when the one that the job names cannot be had, or one cannot be used:
- *   whoever made it wants nothing else to be written.
+ *   its author wants nothing else to be written.
  */
 export async function findBmap(
   ctx: ConnectorContext,

@@ -4,7 +4,7 @@ import { dirname } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { ImageCache } from "./cache.ts";
 
-/** Where the disk is large, a cache is this large unless somebody says otherwise. */
+/** Where the disk is large, a cache is this large unless the configuration says otherwise. */
 const DEFAULT_MAX_BYTES = 20 * 2 ** 30;
 /** How many times that the disk must hold. */
 const DISK_FACTOR = 10;

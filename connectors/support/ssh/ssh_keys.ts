@@ -85,7 +85,7 @@ export type ImportKeyResult =
   | { readonly ok: false; readonly why: string };
 
 /**
- * Gets somebody's public keys with ssh-import-id.
+ * Gets a person's public keys with ssh-import-id.
  *
  * @param options.entry `lp:name` or `gh:name`.
  * @param options.file where to put them, relative to the job's folder; overwritten.

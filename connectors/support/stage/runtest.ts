@@ -124,7 +124,7 @@ async function runScript(
   await Deno.remove(path).catch((error) => {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   });
-  // createNew never follows a link that somebody put there meanwhile.
+  // createNew never follows a link that was put there meanwhile.
   await writeFile(path, fillIn(ctx, script), { createNew: true, mode: 0o700 });
   return await ctx.runner.runForeground([`./${SCRIPT_NAME}`], {
     env,

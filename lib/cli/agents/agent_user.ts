@@ -58,7 +58,7 @@ export async function agentUser({ file, config }: WhoseUser): Promise<AgentUser>
   return await userByName(String(uid)) ?? { uid, gid, ...unknown };
 }
 
-/** The owner of the first folder that belongs to somebody else than root: `/tmp` is root's. */
+/** The owner of the first folder that belongs to another user than root: `/tmp` is root's. */
 async function ownerOf(
   folders: readonly (string | undefined)[],
 ): Promise<{ uid: number; gid: number } | undefined> {
@@ -247,7 +247,7 @@ export async function whyNotWritable(
     };
   }
   return await canWriteIn(existing, user) ? undefined : {
-    why: `${existing} cannot be written by ${user.name}, as whom the agent runs`,
+    why: `${existing} cannot be written by ${user.name}, the agent's user`,
     isReadOnly: false,
   };
 }

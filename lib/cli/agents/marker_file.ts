@@ -28,14 +28,15 @@ async function ownerOf({ folder, id }: AgentRef): Promise<Owner | undefined> {
   return undefined;
 }
 
-/** Why the agent would not heed a marker that this process makes. */
-export async function whyNotHeeded(agent: AgentRef): Promise<string | undefined> {
+/** Why a marker that this process makes would not count for the agent. */
+export async function whyMarkerIgnored(agent: AgentRef): Promise<string | undefined> {
   const us = Deno.uid();
   if (us === 0) return undefined;
   const owner = await ownerOf(agent);
   if (owner === undefined || owner.uid === us) return undefined;
-  const whom = owner.uid === 0 ? "root" : `user ${owner.uid}, and heeds only that user and root`;
-  return `the agent runs as ${whom}: try as root`;
+  return owner.uid === 0
+    ? "the agent runs as root: try as root"
+    : `the agent runs as user ${owner.uid}, and ignores requests of others than that user and root: try as root`;
 }
 
 /** The markers of that kind which are there. */
@@ -58,7 +59,7 @@ export async function makeMarker(
   content: string,
 ): Promise<string> {
   const [path = ""] = markerPaths(agent, kind);
-  // Whole from the first moment on, and never through somebody's link.
+  // Whole from the first moment on, and never through another user's link.
   const fresh = join(SHARED_FOLDER, `.testflinger-${crypto.randomUUID()}`);
   await Deno.writeTextFile(fresh, content, { createNew: true, mode: 0o644 });
   try {

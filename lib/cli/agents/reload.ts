@@ -14,7 +14,7 @@ import type { AgentPlaces, AgentRef } from "./agent_ref.ts";
 import { askAgent, askHost } from "./ask_agent.ts";
 import { chooseAgents } from "./choose.ts";
 import { lockHolder } from "./lock_holder.ts";
-import { whyNotHeeded } from "./marker_file.ts";
+import { whyMarkerIgnored } from "./marker_file.ts";
 import { COMES_BACK_MS, startHint } from "./requests.ts";
 import { jobInWords } from "./show_status.ts";
 
@@ -62,7 +62,7 @@ export async function runReload(
     const answer = await askAgent(agent);
     const why = answer.kind === "stopped"
       ? `does not run; start it: ${await startHint(agent)}`
-      : await whyNotHeeded(agent) ??
+      : await whyMarkerIgnored(agent) ??
         "its process cannot be found: try as root, or in the container that it runs in";
     io.stdout(`${agent.id}: ${why}\n`);
     isWell = false;
@@ -127,7 +127,7 @@ class Reload {
         const isThere = agent !== undefined && await processOf(agent) === pid;
         return this.#failed(
           isThere
-            ? `process ${pid} has not heeded SIGHUP; its log says more`
+            ? `process ${pid} has not reacted to SIGHUP; its log says more`
             : `has ended, and nothing has started it again: ${agent && await startHint(agent)}`,
         );
       }

@@ -9,7 +9,7 @@ import { type CommandLine, type Io, USAGE_STATUS } from "../command.ts";
 import { type AgentPlaces, type AgentRef, isOfInstalledHost } from "./agent_ref.ts";
 import { type AgentAnswer, askAgent } from "./ask_agent.ts";
 import { chooseAgents } from "./choose.ts";
-import { makeMarker, presentMarkers, removeMarkers, whyNotHeeded } from "./marker_file.ts";
+import { makeMarker, presentMarkers, removeMarkers, whyMarkerIgnored } from "./marker_file.ts";
 import { duration } from "../../observe/words.ts";
 import { jobInWords } from "./show_status.ts";
 
@@ -19,7 +19,7 @@ const LOOK_MS = 500;
 /** Supervisors start an agent again within seconds; systemd's unit of ours within one minute. */
 export const COMES_BACK_MS = 90_000;
 
-/** So often somebody who waits is told what for. */
+/** How often a person who waits is told what for. */
 const TELL_MS = 60_000;
 
 /** Not done in the time that was given; the request stays. */
@@ -70,7 +70,7 @@ export async function runRequest(
   if (chosen === undefined) return 1;
   const outcomes = await Promise.all(chosen.agents.map(async (agent): Promise<Outcome> => {
     const say = (text: string) => io.stdout(`${agent.id}: ${text}\n`);
-    const why = await whyNotHeeded(agent);
+    const why = await whyMarkerIgnored(agent);
     if (why !== undefined) {
       say(why);
       return "refused";

@@ -285,7 +285,7 @@ function withoutRepetitions(findings: readonly Finding[]): Finding[] {
 }
 
 async function exists(file: string): Promise<boolean> {
-  // What is there and cannot be read is told by whoever reads it.
+  // What is there and cannot be read is reported where it is read.
   return await Deno.stat(file).then(
     () => true,
     (error) => !(error instanceof Deno.errors.NotFound),

@@ -58,7 +58,7 @@ export async function checkDevice(
     : new Set(Object.keys(connector.configShape));
   for (const key of result.given) {
     if (known.has(key)) continue;
-    // Other keys are for whoever reads the file besides: only what looks like a slip is told.
+    // Other keys may be for other programs that read the file: only what looks like a slip is told.
     const meant = didYouMean(key, known);
     if (meant !== undefined) {
       say("warning", [key], `is not a key of device connectors, did you mean ${quoted(meant)}?`);

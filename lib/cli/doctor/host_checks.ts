@@ -19,7 +19,7 @@ export const configurationCheck: Check = async ({ agent: { file }, user }) => {
   if (!await canRead(file, user)) {
     return [failed(
       "configuration",
-      `${file} cannot be read by ${user.name}, as whom the agent runs`,
+      `${file} cannot be read by ${user.name}, the agent's user`,
       `chgrp to a group of ${user.name}, and chmod 0640`,
     )];
   }

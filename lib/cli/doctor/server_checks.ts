@@ -158,7 +158,7 @@ async function tokenOf(
     };
   }
   if (!await canRead(tokenFile, user)) {
-    const message = `${tokenFile} cannot be read by ${user.name}, as whom the agent runs`;
+    const message = `${tokenFile} cannot be read by ${user.name}, the agent's user`;
     return {
       checkResult: failed(
         "token",

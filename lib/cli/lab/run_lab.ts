@@ -83,7 +83,7 @@ async function send(server: LabServer, { job, attachments }: JobFile): Promise<S
     await uploaded.response.body?.cancel();
     return { ok: true, jobId };
   }
-  // It would wait for its attachments, and so would whoever submitted it.
+  // It would wait for its attachments, and so would its submitter.
   await cancelJob(server, jobId);
   return { ok: false, message: `${uploaded.message}; job ${jobId} is cancelled` };
 }

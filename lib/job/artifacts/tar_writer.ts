@@ -14,7 +14,7 @@ const MAX_NAME_BYTES = 100;
 const MAX_OCTAL_11 = 8 ** 11 - 1;
 
 /**
- * Permission bits that are kept. An archive names no owner, so that whoever unpacks it as root gets
+ * Permission bits that are kept. An archive names no owner, so that a user who unpacks it as root gets
  * files of root's: a setuid bit would then be a gift to all.
  */
 const KEPT_MODE = 0o777;

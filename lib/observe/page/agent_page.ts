@@ -127,7 +127,7 @@ export function renderDownPage(
   });
 }
 
-/** What somebody has asked for on a page, and what came of it. */
+/** What was requested on a page, and what came of it. */
 interface ActionAnswer {
   isDone: boolean;
   words: string;
