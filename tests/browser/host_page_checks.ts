@@ -102,6 +102,7 @@ Deno.test("thirty agents of one process fit one screen, those that need a person
     // Which file, which line, since when, and what goes on meanwhile.
     const broken = await page.locator('[data-part="broken"]').textContent() ?? "";
     assertMatch(broken, /rpi4-03\.conf cannot be used as it is now, noticed \d+ s ago/);
+    assertMatch(broken, /rpi4-03-\w+ keeps running with the previous configuration\./);
     assertMatch(broken, /rpi4-03\.conf:1:\d+: poling_interval: .*did you mean/);
     assertMatch(await row(lab, page, "rpi4-03").textContent() ?? "", /waiting/);
     // A line is cut off at its end: names are shown whole, and causes come first.

@@ -261,7 +261,7 @@ Deno.test("a running agent is found and asked whatever has become of its configu
           assertStringIncludes(told, complaint ?? "", what);
           assertMatch(
             told,
-            /keeps its previous configuration\n|goes on with the configuration that it had before/,
+            /keeps its previous configuration\n|keeps running with the previous configuration/,
           );
         }
         const logs = await run("logs", ...named);

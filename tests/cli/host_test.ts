@@ -130,7 +130,7 @@ Deno.test("an agent whose configuration was broken goes on, does not hand over, 
     new RegExp(
       `\n  Configuration  ${file}\n +cannot be used as it is now, noticed \\d+ s ago \\(\\d{4}-\\d\\d-.* UTC\\):` +
         `\n +${file}:1:\\d+: poling_interval: .*did you mean.*` +
-        "\n +the agent goes on with the configuration that it had before\n$",
+        "\n +the agent keeps running with the previous configuration\n$",
     ),
   );
   const json = JSON.parse((await run("status", "-c", file, "--format", "json")).stdout)[0];

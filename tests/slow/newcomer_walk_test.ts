@@ -295,7 +295,7 @@ Deno.test({
             );
             assertEquals(await watched.title(), "1 needs a person · 1 busy · 2 agents");
             await picture(watched, "quick-start-host", { width: 1280, height: 260 });
-            assertMatch((await agent("status")).stderr, mistake);
+            assertMatch((await agent("status")).stdout, mistake);
             const ill = await healthz();
             assertEquals(ill.status, 503);
             assertMatch(ill.text, mistake);

@@ -71,7 +71,7 @@ function brokenLines({ broken_configuration: broken, now }: AgentStatus): string
   return [
     row("", `cannot be used as it is now, noticed ${ago} ago (${absolute(since)}):`),
     ...mistakes.map((mistake) => row("", `  ${text(mistake)}`)),
-    row("", "the agent goes on with the configuration that it had before"),
+    row("", "the agent keeps running with the previous configuration"),
   ];
 }
 

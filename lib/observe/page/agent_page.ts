@@ -190,7 +190,11 @@ function renderNotices(status: AgentStatus): Markup {
   }${
     broken === undefined ? NOTHING : brokenNotice(
       html`The configuration of this agent`,
-      { ...broken, now: Date.parse(status.now), then: "The agent goes on with the one before." },
+      {
+        ...broken,
+        now: Date.parse(status.now),
+        then: "The agent keeps running with the previous configuration.",
+      },
     )
   }${
     requestWords(status.requests).map((words) =>

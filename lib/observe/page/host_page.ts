@@ -94,7 +94,7 @@ function renderBroken(
 ): Markup {
   const then = id === undefined
     ? "No agent runs for it."
-    : html`<a href="${pathOf(id)}">${show(id)}</a> goes on with the configuration before.`;
+    : html`<a href="${pathOf(id)}">${show(id)}</a> keeps running with the previous configuration.`;
   return brokenNotice(html`<code>${show(file)}</code>`, { since, mistakes, now, then });
 }
 
