@@ -141,7 +141,10 @@ function commands(): string {
         "that does not run or hangs, or whose configuration has mistakes (though it may run on with the " +
         "one before), a warning with `check --strict`",
       ],
-      ["2", "the configuration, the job file or the command line is wrong; nothing was done"],
+      [
+        "2",
+        "the configuration, the job file or the command line is wrong, or names an agent that is not there; nothing was done",
+      ],
       ["3", "the request was not carried out within `--timeout`; it stays in force"],
       ["46", "of `device-connector`: a device that only a person can bring back"],
       ["141", "the reader of the output is gone (broken pipe)"],

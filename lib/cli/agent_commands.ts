@@ -87,7 +87,7 @@ export const statusCommand: Command = {
     for (const complaint of complaints) {
       if (!said.some((mistake) => isAbout(complaint, mistake))) io.stderr(complaint);
     }
-    if (chosen === undefined) return 1;
+    if (chosen === undefined) return USAGE_STATUS;
     const [only] = entries;
     if (format === "json") {
       const plain = entries.map(({ agent, answer: { kind, ...more } }) => ({
@@ -132,7 +132,7 @@ export const jobsCommand: Command = {
     const { chooseAgents } = await import("./agents/choose.ts");
     const { jobsTable, recentJobs } = await import("./agents/show_status.ts");
     const chosen = await chooseAgents(line, io, { manyByDefault: true });
-    if (chosen === undefined) return 1;
+    if (chosen === undefined) return USAGE_STATUS;
     const status = chosen.isComplete ? 0 : 1;
     const lists = await Promise.all(chosen.agents.map(async (agent) => ({
       agent_id: agent.id,
@@ -181,7 +181,7 @@ export const logsCommand: Command = {
     const { chooseAgents } = await import("./agents/choose.ts");
     const chosen = await chooseAgents(line, io, { manyByDefault: false });
     const [agent, ...more] = chosen?.agents ?? [];
-    if (agent === undefined) return 1;
+    if (agent === undefined) return USAGE_STATUS;
     if (more.length > 0) {
       io.stderr("One log at a time: name one agent\n");
       return USAGE_STATUS;

@@ -43,7 +43,7 @@ export const cacheCommand: Command = {
     }
     if (format === undefined) return USAGE_STATUS;
     const caches = await cachesOf(line, io);
-    if (caches === undefined) return 1;
+    if (caches === undefined) return USAGE_STATUS;
     const { ImageCache } = await import("../../connectors/support/image/cache.ts");
     let status = 0;
     for (const { folder, ...limits } of caches) {

@@ -92,7 +92,7 @@ export function readFormat(line: CommandLine, io: Io): "text" | "json" | undefin
   return undefined;
 }
 
-/** The command line is wrong: usage goes to standard error, exit status 2. */
+/** The command line is wrong, or names what is not there or cannot be used: nothing was done. */
 export const USAGE_STATUS = 2;
 
 /** The name by which people call the program. */

@@ -86,7 +86,10 @@ export function manPage(commands: readonly Command[], bare: Command): string {
     ".SH EXIT STATUS",
     ...definition("0", "It was told to stop, or the command succeeded."),
     ...definition("1", "It must be started again (or --restart-status), or something failed."),
-    ...definition("2", "The configuration, a job file or the command line is wrong."),
+    ...definition(
+      "2",
+      "The configuration, a job file or the command line is wrong; nothing was done.",
+    ),
     ...definition("3", "The request was not carried out within --timeout; it stays in force."),
     ...definition("46", "Of device-connector: a device that only a person can bring back."),
     ...definition("141", "The reader of the output is gone (broken pipe)."),

@@ -3,7 +3,7 @@ import { findAgents } from "../../lib/cli/agents/agent_ref.ts";
 import { lockHolder } from "../../lib/cli/agents/lock_holder.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { type AgentProcess, startProgram } from "../support/agent_process.ts";
-import { run } from "./support.ts";
+import { AGENT, run, withFiles } from "./support.ts";
 
 /** A wait for another process has failed when it takes longer than this; real milliseconds. */
 const PATIENCE_MS = 60_000;
@@ -178,7 +178,7 @@ Deno.test("agents are found by their configuration in /etc and by the locks of r
 Deno.test("a configuration file in the place of an agent's name gets a hint how to name it", () =>
   withLab(async ({ file }) => {
     const { status, stderr } = await run("status", file);
-    assertEquals(status, 1);
+    assertEquals(status, 2);
     assertStringIncludes(
       stderr,
       `There is no agent '${file}' on this host; to name a configuration file: -c ${file}\n`,
@@ -188,7 +188,7 @@ Deno.test("a configuration file in the place of an agent's name gets a hint how 
 Deno.test("a command about an agent says which configurations it cannot use", async () => {
   const { status, stderr } = await run("status", "-c", "/no/such.conf");
   assertEquals([status, stderr], [
-    1,
+    2,
     "/no/such.conf cannot be used: cannot be read: there is no such file\n",
   ]);
   // One that is broken keeps nobody from hearing of the others, and is not forgotten.
@@ -300,4 +300,23 @@ Deno.test("of a log that two agents write, logs shows the named one's lines", ()
       assertEquals(stdout.includes(`[${others}]`), false, stdout);
     }
     await Deno.remove(`/tmp/testflinger-agent-${other}.lock`).catch(() => {});
+  }));
+
+Deno.test("a command that finds no agent to be about has done nothing: exit status 2", () =>
+  withFiles({ "agents/a.conf": AGENT }, async (folder) => {
+    const commands = ["status", "jobs", "logs", "restart", "reload", "offline", "online", "doctor"];
+    for (const command of commands) {
+      for (
+        const where of [
+          ["-c", `${folder}/none.conf`],
+          ["--config-dir", `${folder}/none`],
+          ["--config-dir", `${folder}/agents`, "nobody"],
+          ["--config-dir", `${folder}/agents`, "-c", `${folder}/agents/a.conf`],
+        ]
+      ) {
+        const { status, stderr } = await run(command, ...where);
+        assertEquals(status, 2, `${command} ${where.join(" ")}: ${stderr}`);
+      }
+    }
+    assertEquals((await run("cache", "-c", `${folder}/none.conf`)).status, 2);
   }));

@@ -235,12 +235,12 @@ Deno.test("status, jobs, logs, offline, online, restart and doctor take a host's
 
   const unknown = await run("status", "z", ...on);
   assertEquals([unknown.status, unknown.stderr], [
-    1,
+    2,
     `There is no agent 'z' on this host; there are: ${a}, ${b}\n`,
   ]);
   const both = await run("status", "-c", file, ...on);
   assertEquals([both.status, both.stderr], [
-    1,
+    2,
     "--config-dir and --config cannot be given both\n",
   ]);
 });

@@ -9,7 +9,7 @@ import { showText } from "../../observe/output_text.ts";
 import type { AgentStatus, HostStatus } from "../../observe/status_schema.ts";
 import { join } from "../../path.ts";
 import { ask } from "../../process/proc.ts";
-import type { CommandLine, Io } from "../command.ts";
+import { type CommandLine, type Io, USAGE_STATUS } from "../command.ts";
 import type { AgentPlaces, AgentRef } from "./agent_ref.ts";
 import { askAgent, askHost } from "./ask_agent.ts";
 import { chooseAgents } from "./choose.ts";
@@ -42,7 +42,7 @@ export async function runReload(
   { clock = systemClock, places }: ReloadOptions = {},
 ): Promise<number> {
   const chosen = await chooseAgents(line, io, { manyByDefault: true, places });
-  if (chosen === undefined) return 1;
+  if (chosen === undefined) return USAGE_STATUS;
   const processes = new Map<number, Process>();
   const idle: AgentRef[] = [];
   for (const agent of chosen.agents) {

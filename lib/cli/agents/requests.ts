@@ -67,7 +67,7 @@ export async function runRequest(
     ? Infinity
     : undefined;
   const chosen = await chooseAgents(line, io, { manyByDefault: false, places });
-  if (chosen === undefined) return 1;
+  if (chosen === undefined) return USAGE_STATUS;
   const outcomes = await Promise.all(chosen.agents.map(async (agent): Promise<Outcome> => {
     const say = (text: string) => io.stdout(`${agent.id}: ${text}\n`);
     const why = await whyMarkerIgnored(agent);
