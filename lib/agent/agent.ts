@@ -19,7 +19,7 @@ import { join, resolve } from "../path.ts";
 import { bootId } from "../process/proc.ts";
 import type { AgentContext, AgentControl, ControlGroupsResult, LeaveReason } from "./context.ts";
 import type { LookAtDisk } from "./disks.ts";
-import { areFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
+import { areFolders, markOfFolders, prepareFolders, warnOfOpenFolders } from "./folders.ts";
 import { type HostTrouble, removeProbes } from "./host_check.ts";
 import { KeptSecrets } from "../job/secrets.ts";
 import { type Lock, takeLock } from "./lock.ts";
@@ -32,6 +32,9 @@ import { DesiredState, REMOVED_COMMENT, STOPPED_COMMENT } from "./desired_state.
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
+
+/** Folders that are the same ones as before need not be examined from the root on in each round. */
+const EXAMINE_EVERY_MS = 60_000;
 
 /** What the server shows while an agent restarts that was asked to without a word. */
 const RESTART_COMMENT = "The agent restarts";
@@ -122,6 +125,8 @@ class Agent {
   #leaving: LeaveReason | undefined;
   /** Folders of jobs that nobody could remove, as the log has said. */
   readonly #foldersTold = new Set<string>();
+  /** The agent's folders, as they were when it last followed the way to each. */
+  #examined: { mark: string | undefined; until: number } | undefined;
   readonly #secrets = new KeptSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
 
   constructor(options: AgentOptions, folder: string, lock: Lock) {
@@ -181,13 +186,22 @@ class Agent {
 
   /** Makes the folders again that have been removed under the agent; says why it cannot. */
   #restoreFolders(): HostTrouble | undefined {
-    const { config, log } = this.#options;
+    const { config, log, clock } = this.#options;
+    const mark = markOfFolders(config);
+    const isExamined = mark !== undefined && mark === this.#examined?.mark &&
+      clock.monotonic() < this.#examined.until;
+    if (isExamined) {
+      this.#lock.renew();
+      return undefined;
+    }
     const isWhole = areFolders([config.execution_basedir, this.#store.jobsFolder]);
     const prepared = prepareFolders(config);
     if (!prepared.ok) return { cause: "folders", message: prepared.message };
     try {
       this.#store.makeFolder();
       this.#lock.renew();
+      const until = clock.monotonic() + EXAMINE_EVERY_MS;
+      this.#examined = { mark: markOfFolders(config), until };
       if (isWhole) return undefined;
       this.#state.write();
     } catch (error) {

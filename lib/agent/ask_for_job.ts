@@ -1,4 +1,5 @@
 /** Asks the server for a job, so that none is lost that it hands out. */
+import { either } from "../either.ts";
 import type { Job } from "../job/job.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import type { Log } from "../log.ts";
@@ -37,7 +38,8 @@ export async function askForJob(
     .map(([queue]) => queue);
   emit({ type: "polled" });
   const queues = restricted.length > 0 ? restricted : config.job_queues;
-  const noLater = AbortSignal.any([options.signals.stop, options.signals.leave]);
+  using ended = either(options.signals.stop, options.signals.leave);
+  const noLater = ended.signal;
   const offer = await patiently((signal) => server.nextJob(queues, { signal, noLater }), options);
   if (!offer.ok && offer.kind === "unreachable") {
     log.debug(`If the server handed out a job, the agent never saw it: ${offer.message}`);
@@ -53,16 +55,20 @@ async function patiently<T>(
   call: (signal: AbortSignal) => Promise<T>,
   { clock, signals }: AskOptions,
 ): Promise<T> {
-  const over = new AbortController();
+  const { stop, leave, forceStop } = signals;
+  using over = either(forceStop);
   const giveUpIn = (ms: number) => () => {
     clock.sleep(ms, over.signal).then(() => over.abort(), () => {});
   };
-  const { stop, leave } = signals;
-  stop.addEventListener("abort", giveUpIn(LAST_ANSWER_MS), { signal: over.signal });
-  leave.addEventListener("abort", giveUpIn(LAST_ANSWER_BEFORE_LEAVING_MS), { signal: over.signal });
+  const onStop = giveUpIn(LAST_ANSWER_MS);
+  const onLeave = giveUpIn(LAST_ANSWER_BEFORE_LEAVING_MS);
+  stop.addEventListener("abort", onStop);
+  leave.addEventListener("abort", onLeave);
   try {
-    return await call(AbortSignal.any([over.signal, signals.forceStop]));
+    return await call(over.signal);
   } finally {
+    stop.removeEventListener("abort", onStop);
+    leave.removeEventListener("abort", onLeave);
     over.abort();
   }
 }

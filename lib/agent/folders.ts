@@ -31,6 +31,24 @@ export function foldersOfJobs(config: AgentConfig): string[] {
   return [config.execution_basedir, own, jobsFolderIn(own)];
 }
 
+/**
+ * Changes when one of an agent's folders is another one than before, or belongs to somebody else; undefined
+ * when one is not there.
+ */
+export function markOfFolders(config: AgentConfig): string | undefined {
+  const { execution_basedir, logging_basedir, results_basedir } = config;
+  const own = agentFolder(results_basedir, config.agent_id);
+  const paths = [execution_basedir, logging_basedir, results_basedir, own, jobsFolderIn(own)];
+  try {
+    return paths.map((path) => {
+      const { dev, ino, mode, uid } = Deno.statSync(path);
+      return [dev, ino, mode, uid].join(" ");
+    }).join("\n");
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether folders are there still: what is in /tmp may be cleaned up under an agent. */
 export function areFolders(paths: readonly string[]): boolean {
   return paths.every((path) => {

@@ -77,9 +77,14 @@ function probeIn(folder: string, agentId: string): string {
 /** Only trying shows it: a file system may be read-only, out of inodes, over quota, or gone. */
 async function whyNotWritable(folder: string, agentId: string): Promise<HostTrouble | undefined> {
   const path = probeIn(folder, agentId);
+  // Not at once: a disk that takes no writes just now holds up nobody else.
+  const write = () => Deno.writeFile(path, new Uint8Array(PROBE_BYTES), { createNew: true });
   try {
-    await Deno.remove(path).catch(() => {});
-    await Deno.writeFile(path, new Uint8Array(PROBE_BYTES), { createNew: true });
+    await write().catch(async (error) => {
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+      await Deno.remove(path).catch(() => {});
+      await write();
+    });
   } catch (error) {
     const hint = isFull(error) ? " (its bytes or its inodes are used up: remove files)" : "";
     const reason = messageOf(error).replace(/: (tmpfile|open|write)\b.*$/, "");

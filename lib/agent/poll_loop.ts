@@ -2,6 +2,7 @@
  * The poll loop of an agent. Each round asks what is wanted of it, on the host and on the server, and then,
  * if it may take one, for a job, which is run to its end.
  */
+import { either } from "../either.ts";
 import { DEVICE_UNUSABLE } from "../observe/words.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import { isSaidElsewhere } from "../outbox/connectivity.ts";
@@ -115,8 +116,8 @@ export class PollLoop {
     ms: number,
   ): Promise<void> {
     const { stop, leave } = this.#options.signals;
-    const over = new AbortController();
-    const waited = wait(ms, AbortSignal.any([stop, leave, over.signal])).catch(() => {});
+    using over = either(stop, leave);
+    const waited = wait(ms, over.signal).catch(() => {});
     await Promise.race([waited, this.#wake.promise]);
     over.abort();
     await waited;
@@ -172,7 +173,8 @@ export class PollLoop {
    */
   async #readRecord(): Promise<Failure | RecordRead> {
     const { server, desired, reporter, signals } = this.#options;
-    const stop = AbortSignal.any([signals.stop, signals.leave]);
+    using over = either(signals.stop, signals.leave);
+    const stop = over.signal;
     let { moment } = desired;
     let record = await server.getAgent(stop);
     if (record.ok && isForgotten(record.value)) {

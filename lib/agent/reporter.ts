@@ -2,6 +2,7 @@
  * Keeps the agent's record on the server true and fresh. Whoever reports never waits: what is to be
  * shown is noted, and posted as soon as the server takes it; only the latest counts.
  */
+import { either } from "../either.ts";
 import { isSaidElsewhere } from "../outbox/connectivity.ts";
 import { type Answer, isFinal } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
@@ -196,8 +197,8 @@ export class Reporter {
         backoff.reset();
         await this.#advertise(signal);
         if (this.#dirty.size > 0) continue;
-        const over = new AbortController();
-        const slept = clock.sleep(this.#untilHeartbeat, AbortSignal.any([signal, over.signal]));
+        using over = either(signal);
+        const slept = clock.sleep(this.#untilHeartbeat, over.signal);
         await Promise.race([this.#wake.promise, slept]).finally(() => over.abort());
         await slept.catch(() => {});
       }

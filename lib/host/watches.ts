@@ -3,6 +3,7 @@ import { type LookAtDisk, lookAtDisk } from "../agent/disks.ts";
 import { Markers } from "../agent/markers.ts";
 import { StateFile } from "../agent/state_file.ts";
 import type { Clock } from "../clock.ts";
+import { type Either, either } from "../either.ts";
 import { type Emit, type PendingRequests, type Sink, sinkOf } from "../observe/events.ts";
 
 const LOOK_AT_DISKS_EVERY_MS = 30_000;
@@ -63,26 +64,27 @@ export function watchRequests(options: PendingRequestsOptions): Sink {
   const markers = new Markers({ agentId, log: SILENT });
   let told = "{}";
   let isBusy = false;
-  let pause = new AbortController();
+  let pause: Either | undefined;
   const look = async () => {
     while (!signal.aborted) {
-      pause = new AbortController();
+      pause = either(signal);
       const requests = requestsNow(markers, folder);
       const words = JSON.stringify(requests);
       if (words !== told && !signal.aborted) {
         told = words;
         emit({ type: "requests", ...requests });
       }
-      const over = AbortSignal.any([signal, pause.signal]);
-      await clock.sleep(isBusy ? LOOK_FOR_REQUESTS_EVERY_MS : LOOK_RARELY_MS, over).catch(() => {});
+      const ms = isBusy ? LOOK_FOR_REQUESTS_EVERY_MS : LOOK_RARELY_MS;
+      await clock.sleep(ms, pause.signal).catch(() => {});
+      pause[Symbol.dispose]();
     }
   };
   look();
   return sinkOf({
-    mode: () => pause.abort(),
+    mode: () => pause?.abort(),
     job_began() {
       isBusy = true;
-      pause.abort();
+      pause?.abort();
     },
     job_ended() {
       isBusy = false;

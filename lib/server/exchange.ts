@@ -4,6 +4,7 @@
  * waits ends.
  */
 import type { Clock } from "../clock.ts";
+import { type Either, either } from "../either.ts";
 import type { Failure } from "./api.ts";
 import { type CallFailure, foreignLine } from "./classify.ts";
 
@@ -34,13 +35,13 @@ export interface TimeLimitOptions {
 export class TimeLimit {
   readonly #clock: Clock;
   readonly #idle: boolean;
-  readonly #controller = new AbortController();
-  readonly #over = new AbortController();
+  readonly #ended: Either;
+  #isOver = false;
   #limitMs: number;
   #touched: number;
   #paused = false;
   #end: { at: number; ms: number } | undefined;
-  #wake = new AbortController();
+  #wake = either();
 
   constructor({ clock, limitMs, idle, totalMs, signals }: TimeLimitOptions) {
     this.#clock = clock;
@@ -49,18 +50,13 @@ export class TimeLimit {
     this.#touched = clock.monotonic();
     const wholeMs = idle ? totalMs : limitMs;
     if (wholeMs !== undefined) this.#end = { at: this.#touched + wholeMs, ms: wholeMs };
-    for (const signal of signals) {
-      if (signal === undefined) continue;
-      const abort = () => this.#controller.abort(signal.reason);
-      if (signal.aborted) abort();
-      else signal.addEventListener("abort", abort, { once: true, signal: this.#over.signal });
-    }
+    this.#ended = either(...signals);
     this.#run();
   }
 
   /** Aborts with a `TimeUp` or with the reason of one of the signals. */
   get signal(): AbortSignal {
-    return this.#controller.signal;
+    return this.#ended.signal;
   }
 
   /** A byte moved. */
@@ -89,26 +85,26 @@ export class TimeLimit {
   }
 
   async #run(): Promise<void> {
-    while (!this.#controller.signal.aborted) {
+    while (!this.#isOver && !this.signal.aborted) {
       const now = this.#clock.monotonic();
       const idleMs = this.#idle ? this.#touched + this.#limitMs - now : Infinity;
       const wholeMs = (this.#end?.at ?? Infinity) - now;
       if (wholeMs <= 0) {
-        this.#controller.abort(new TimeUp(this.#end?.ms ?? 0, false));
+        this.#ended.abort(new TimeUp(this.#end?.ms ?? 0, false));
       } else if (idleMs <= 0 && !this.#paused) {
-        this.#controller.abort(new TimeUp(this.#limitMs, true));
+        this.#ended.abort(new TimeUp(this.#limitMs, true));
       } else {
-        this.#wake = new AbortController();
-        const either = AbortSignal.any([this.#over.signal, this.#wake.signal]);
+        this.#wake = either();
         const waitMs = Math.min(idleMs > 0 ? idleMs : this.#limitMs, wholeMs);
-        await this.#clock.sleep(waitMs, either).catch(() => {});
-        if (this.#over.signal.aborted) return;
+        await this.#clock.sleep(waitMs, this.#wake.signal).catch(() => {});
       }
     }
   }
 
   [Symbol.dispose](): void {
-    this.#over.abort();
+    this.#isOver = true;
+    this.#wake.abort();
+    this.#ended[Symbol.dispose]();
   }
 }
 

@@ -1,6 +1,6 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { prepareFolders } from "../../lib/agent/folders.ts";
+import { markOfFolders, prepareFolders } from "../../lib/agent/folders.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { Lab } from "../support/lab.ts";
 import { IS_ROOT, NOBODY, TempFolder } from "../support/temp_folder.ts";
@@ -125,3 +125,22 @@ Deno.test(
     assertEquals(lab.inExecutionBasedir(), [], "nothing was put into another user's folder");
   },
 );
+
+Deno.test("folders are known to be others when one is replaced, opened to others, or gone", async () => {
+  await using folder = new TempFolder();
+  const config = configIn(folder);
+  assertEquals(markOfFolders(config), undefined);
+  prepareFolders(config);
+  const own = join(config.results_basedir, "agent-agent-1");
+  await Deno.mkdir(join(own, "jobs"));
+  const before = markOfFolders(config);
+  assert(before !== undefined);
+  assertEquals(markOfFolders(config), before);
+  await Deno.rename(config.execution_basedir, `${config.execution_basedir}-away`);
+  assertEquals(markOfFolders(config), undefined);
+  await Deno.mkdir(config.execution_basedir);
+  const replaced = markOfFolders(config);
+  assert(replaced !== before);
+  await Deno.chmod(config.results_basedir, 0o777);
+  assert(markOfFolders(config) !== replaced);
+});
