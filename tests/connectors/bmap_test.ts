@@ -7,7 +7,7 @@ import { ProvisioningError } from "../../connectors/support/errors.ts";
 import { parseBmap } from "../../connectors/support/image/bmap.ts";
 import { ImageCache } from "../../connectors/support/image/cache.ts";
 import { findBmap } from "../../connectors/support/image/find_bmap.ts";
-import { incompressible } from "../support/disk_images.ts";
+import { incompressible, xz } from "../support/disk_images.ts";
 import { output, SSH_TOOLS, testWithTools } from "../support/sshd.ts";
 import { inStage } from "./support/context.ts";
 import { assertSame, FlashBoard } from "./support/flash_board.ts";
@@ -132,14 +132,48 @@ testWithTools(
 );
 
 testWithTools(
-  "a control host whose dd is busybox's places ranges as well",
+  "the original is unpacked on the control host, which throws away what is not mapped",
+  TOOLS,
+  async () => {
+    await using board = await Board.open();
+    await board.serve("i.img.xz", "i.img.bmap");
+    await board.server.program("unxz", `: > "${board.server.root}/unpacked"; exec /usr/bin/unxz`);
+    for (const verify of [true, false]) {
+      await board.soil();
+      await board.flash("i.img.xz", { wire: "original", verify });
+      assertSame(await Deno.readFile(board.medium), board.expected());
+    }
+    assertEquals(await Deno.readTextFile(join(board.server.root, "unpacked")), "");
+    assertStringIncludes(board.said(), `Read back ${board.files.mappedSize} bytes`);
+
+    await board.server.program("unxz", `/usr/bin/unxz; echo "unxz: broken" >&2; exit 1`);
+    await assertRejects(
+      () => board.flash("i.img.xz", { wire: "original" }),
+      ProvisioningError,
+      "'unxz' cannot unpack it on the control host: unxz: broken",
+    );
+    await board.server.program("unxz", `/usr/bin/unxz | head -c 100000`);
+    await assertRejects(
+      () => board.flash("i.img.xz", { wire: "original" }),
+      ProvisioningError,
+      "the image broke off behind ",
+    );
+  },
+);
+
+testWithTools(
+  "a control host whose sh and dd are busybox's places ranges as well",
   [...TOOLS, "busybox"],
   async () => {
     await using board = await Board.open();
     await board.serve("i.img.xz", "i.img.bmap");
     await board.server.program("dd", 'exec busybox dd "$@"');
-    await board.flash("i.img.xz");
-    assertSame(await Deno.readFile(board.medium), board.expected());
+    await board.server.program("sh", 'exec busybox sh "$@"');
+    for (const wire of ["auto", "original"] as const) {
+      await board.soil();
+      await board.flash("i.img.xz", { wire });
+      assertSame(await Deno.readFile(board.medium), board.expected());
+    }
   },
 );
 
@@ -163,6 +197,14 @@ testWithTools(
     ) {
       board.served.set("/i.img", image);
       await assertRejects(() => board.flash("i.img"), ProvisioningError, why);
+      const file = join(board.lab.root, `${image.length}-${image[500 * BLOCK]}`);
+      await Deno.writeFile(file, image);
+      board.served.set("/i.img.xz", await Deno.readFile(await xz(file)));
+      await assertRejects(
+        () => board.flash("i.img.xz", { wire: "original" }),
+        ProvisioningError,
+        why,
+      );
     }
   },
 );
@@ -177,11 +219,13 @@ testWithTools(
       "/i.img.xz",
       await Deno.readFile(`${board.files.image}.xz`).then((all) => all.slice(0, -1000)),
     );
-    await assertRejects(
-      () => board.flash("i.img.xz"),
-      ProvisioningError,
-      "Unexpected end of input",
-    );
+    for (const wire of ["auto", "original"] as const) {
+      await assertRejects(
+        () => board.flash("i.img.xz", { wire }),
+        ProvisioningError,
+        "Unexpected end of input",
+      );
+    }
   },
 );
 

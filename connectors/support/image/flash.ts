@@ -19,7 +19,13 @@ import {
   writingAndReadingBack,
 } from "./read_back.ts";
 import type { Image } from "./source.ts";
-import { chooseWire, localUnpacker, UNPACKING_FAILED, type WireName } from "./wire.ts";
+import {
+  chooseWire,
+  localUnpacker,
+  remoteUnpacker,
+  UNPACKING_FAILED,
+  type WireName,
+} from "./wire.ts";
 
 /** Slow cards take their time for what is left in memory. */
 const SYNC_TIMEOUT_MS = 600_000;
@@ -156,11 +162,7 @@ export async function writeImage(
 function writeCommand(
   { unpacker, device, verify }: Pick<Flashing, "device" | "verify"> & { readonly unpacker: string },
 ): string {
-  // zstdcat reads most formats too, and control hosts of old have it.
-  const unpack = unpacker === "cat" || unpacker === "zstdcat"
-    ? unpacker
-    : `{ if command -v ${unpacker} >/dev/null; then ${unpacker}; else zstdcat; fi; }`;
-  const unpacked = `{ ${unpack} || echo ${quote(UNPACKING_FAILED)} >&2; }`;
+  const unpacked = `{ ${remoteUnpacker(unpacker)} || echo ${quote(UNPACKING_FAILED)} >&2; }`;
   const dd = `dd of=${quote(device)} bs=16M conv=fsync`;
   // In English, as the number of bytes is read from it.
   if (!verify) return `${unpacked} | LC_ALL=C sudo ${dd}`;

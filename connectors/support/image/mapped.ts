@@ -2,7 +2,8 @@
  * Writing only what a block map names. The image is unpacked here as it arrives, each range is
  * compared with its checksum, and what is mapped crosses the connection as a line with its place and
  * length before each piece, which a small shell program over there puts in its place: one stream,
- * one command, and no list that would be too long for a command line.
+ * one command, and no list that would be too long for a command line. Where the original is the fastest,
+ * it crosses as it came, behind a list of the pieces, and the far side throws the rest away.
  */
 import { createHash, type Hash } from "node:crypto";
 import type { Progress } from "../../../lib/progress.ts";
@@ -29,7 +30,15 @@ import {
   writingAndReadingBack,
 } from "./read_back.ts";
 import type { Image } from "./source.ts";
-import { chooseWire, localUnpacker, UNPACKING_FAILED, type WireName, wireOf } from "./wire.ts";
+import {
+  chooseWire,
+  localUnpacker,
+  remoteUnpacker,
+  UNPACKING_FAILED,
+  type Wire,
+  type WireName,
+  wireOf,
+} from "./wire.ts";
 
 /** How much of what else is printed is shown. */
 const SHOWN_CHARS = 200;
@@ -51,6 +60,28 @@ function placer(device: string): string {
     }; ` +
     `pos=$((at + n)); sum=$((sum + n)); echo "$at $n"; done; ` +
     `echo "the image broke off behind $sum bytes" >&2; exit 1`;
+}
+
+/** Ends the list of the pieces in front of the original. */
+const GO = "go";
+
+/**
+ * The same of a whole image behind a list of its pieces: what is between them is thrown away.
+ */
+function selector(device: string): string {
+  const run = (dd: string) =>
+    `said=$(dd bs=1M iflag=fullblock,count_bytes ${dd}) || { echo "$said" >&2; exit 1; }`;
+  return `exec 3<>${quote(device)} || exit 1; list=; while read -r at n; do ` +
+    `case "$at$n" in ${GO}) break;; *[!0-9]*) exit 1;; esac; list="$list $at:$n"; done; ` +
+    `sum=0; pos=0; for p in $list; do at=\${p%:*}; n=\${p#*:}; gap=$((at - pos)); ` +
+    `[ "$gap" = 0 ] || { ${run('count="$gap" 2>&1 >/dev/null')}; }; ` +
+    `${run('oflag=seek_bytes seek="$gap" count="$n" 2>&1 >&3')}; ` +
+    // dd does not complain of an end.
+    `read -r _ pos </proc/self/fdinfo/3 || exit 1; [ "$pos" = "$((at + n))" ] || ` +
+    `{ echo "the image broke off behind $pos bytes" >&2; exit 1; }; ` +
+    `sum=$((sum + n)); echo "$at $n"; done; cat >/dev/null; ` +
+    `said=$(dd if=/dev/null conv=fsync 2>&1 >&3) || { echo "$said" >&2; exit 1; }; ` +
+    `${SAY_WRITTEN}; echo ${END}`;
 }
 
 /** What has been written. */
@@ -93,9 +124,7 @@ export async function writeMapped(
   { image, bmap, to, device, wire: wanted, verify }: MappedFlashing,
 ): Promise<MappedWrite> {
   const step = `write the image to ${device}`;
-  const { name } = await chooseWire(ctx, { image, to, wanted, isUnpackedHere: true });
-  // What is sent is not the image as it came.
-  const wire = wireOf(name, { unpacker: "cat" });
+  const { name } = await chooseWire(ctx, { image, to, wanted, isMapped: true });
   const hash = createHash("sha256");
   const progress = progressOf(ctx, {
     what: `Writing the image to ${device}`,
@@ -104,23 +133,35 @@ export async function writeMapped(
   using reading = new ReadBackProgress(ctx, device);
   let readBack: string | undefined;
   try {
-    await using unpacked = await unpackHere(ctx, image);
+    const selection = { bmap, hash, progress };
+    const isOriginal = name === "original" && image.unpacker !== "cat";
+    await using sending = isOriginal
+      ? await originalBehindList(ctx, image, selection)
+      : await piecesOnly(ctx, image, { ...selection, name });
+    const { filter, unpack, program, writer } = sending;
     const said = takeApart(
       await to.run(
-        `{ ${wire.unpacker} || echo ${quote(UNPACKING_FAILED)} >&2; } | ` +
-          `sudo sh -c ${quote(placing({ bmap, device, verify }))}`,
+        `{ ${unpack}; } | sudo sh -c ${
+          quote(placing({ bmap, device, verify, writer: writer(device) }))
+        }`,
         {
           timeoutMs: image.timeoutMs + (verify ? VERIFY_TIMEOUT_MS : 0),
           onOutput: reading.onOutput,
-          ...(wire.filter === undefined ? {} : { filter: wire.filter }),
-          input: mappedStream(unpacked.stream, { bmap, hash, progress }),
+          ...(filter === undefined ? {} : { filter }),
+          input: sending.stream,
         },
       ),
       device,
     );
     const { result } = said;
     readBack = said.readBack;
-    expectSuccess(result, { step, program: `${wire.unpacker} | dd` });
+    expectSuccess(result, { step, program: `${program} | dd` });
+    if (isOriginal && result.stderr.includes(UNPACKING_FAILED)) {
+      const why = result.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
+      throw new ProvisioningError(
+        `Cannot ${step}: '${program}' cannot unpack it on the control host: ${why}`,
+      );
+    }
     if (said.written !== bmap.mappedSize) {
       const printed = `${result.stdout}\n${result.stderr}`.replaceAll(UNPACKING_FAILED, "").trim();
       throw new ProvisioningError(
@@ -136,9 +177,10 @@ export async function writeMapped(
 
 /** Shell program for root that places what comes in, and reads it back meanwhile if it can. */
 function placing(
-  { bmap, device, verify }: Pick<MappedFlashing, "bmap" | "device" | "verify">,
+  { bmap, device, verify, writer }: Pick<MappedFlashing, "bmap" | "device" | "verify"> & {
+    readonly writer: string;
+  },
 ): string {
-  const writer = placer(device);
   const otherwise = `{ ${writer}; } >/dev/null`;
   return verify && bmap.ranges.every(({ at }) => at % ALIGNMENT === 0)
     ? writingAndReadingBack({ device, writer, otherwise })
@@ -162,12 +204,112 @@ export async function readBackMapped(
   compare(ctx, { device, size: bmap.mappedSize, wanted: sha256, found });
 }
 
-/** Unpacks an image as it arrives. */
-async function unpackHere(
+/** What crosses the connection, and what is to be done with it over there. */
+interface Crossing extends AsyncDisposable {
+  readonly stream: ReadableStream<Uint8Array>;
+  /** Shell command on this host that the stream goes through. */
+  readonly filter: string | undefined;
+  /** Shell command over there that brings out what a writer reads, and the program in it. */
+  readonly unpack: string;
+  readonly program: string;
+  /** Shell program, for root, that writes it to a device. */
+  readonly writer: (device: string) => string;
+}
+
+/** Only the pieces, unpacked here. */
+async function piecesOnly(
   ctx: ConnectorContext,
-  image: Pick<Image, "stream" | "unpacker" | "timeoutMs">,
-): Promise<Filtered> {
-  const input = await image.stream();
+  image: MappedFlashing["image"],
+  { name, ...selection }: Selection & { readonly name: Wire["name"] },
+): Promise<Crossing> {
+  // What is sent is not the image as it came.
+  const { filter, unpacker } = wireOf(name, { unpacker: "cat" });
+  const unpacked = unpackHere(ctx, image, await image.stream());
+  return {
+    stream: mappedStream(unpacked.stream, selection),
+    filter,
+    unpack: orFailed(unpacker),
+    program: unpacker,
+    writer: placer,
+    [Symbol.asyncDispose]: () => unpacked[Symbol.asyncDispose](),
+  };
+}
+
+/** The image as it came, which is also unpacked here, for its checksums. */
+async function originalBehindList(
+  ctx: ConnectorContext,
+  image: MappedFlashing["image"],
+  selection: Selection,
+): Promise<Crossing> {
+  const reader = (await image.stream()).getReader();
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const writer = writable.getWriter();
+  const unpacked = unpackHere(ctx, image, readable);
+  const checked = (async () => {
+    for await (const _ of mappedStream(unpacked.stream, selection));
+  })();
+  let isAllHere = false;
+  checked.then(() => isAllHere = true, () => {}); // Waited for later.
+  /** Hands on what has arrived. Where nothing more is taken, all has been seen, or something is wrong. */
+  const check = async (bytes: Uint8Array | undefined) => {
+    if (isAllHere) return;
+    const taken = bytes === undefined ? writer.close() : writer.write(bytes);
+    try {
+      await Promise.race([taken, checked]);
+    } catch {
+      await checked;
+    }
+  };
+  let held: Uint8Array = encoder.encode(
+    [...piecesOf(selection.bmap)].map(({ at, length }) => `${at} ${length}\n`).join("") + `${GO}\n`,
+  );
+  return {
+    stream: new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        const { done, value } = await reader.read().catch((error) => {
+          writer.abort(error).catch(() => {});
+          throw error;
+        });
+        await check(value);
+        // The last piece is sent when all has been found to be right.
+        if (done) await checked;
+        controller.enqueue(held);
+        if (done) controller.close();
+        else held = value;
+      },
+      cancel: (reason) => reader.cancel(reason),
+    }, { highWaterMark: 0 }),
+    filter: undefined,
+    unpack: `while read -r l; do echo "$l"; [ "$l" != ${GO} ] || break; done; ` +
+      orFailed(remoteUnpacker(image.unpacker)),
+    program: image.unpacker,
+    writer: selector,
+    async [Symbol.asyncDispose]() {
+      await reader.cancel().catch(() => {});
+      await unpacked[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function orFailed(unpack: string): string {
+  return `${unpack} || echo ${quote(UNPACKING_FAILED)} >&2`;
+}
+
+/** What is mapped, in pieces. */
+function* piecesOf({ ranges }: Bmap): Generator<Pick<MappedRange, "at" | "length">> {
+  for (const { at, length } of ranges) {
+    for (let done = 0; done < length; done += PIECE_BYTES) {
+      yield { at: at + done, length: Math.min(PIECE_BYTES, length - done) };
+    }
+  }
+}
+
+/** Unpacks an image as it arrives. */
+function unpackHere(
+  ctx: ConnectorContext,
+  image: Pick<Image, "unpacker" | "timeoutMs">,
+  input: ReadableStream<Uint8Array>,
+): Filtered {
   if (image.unpacker === "cat") return unfiltered(input);
   return filtered(ctx, {
     argv: localUnpacker(image.unpacker),

@@ -39,6 +39,14 @@ const PARALLEL: Readonly<Record<string, readonly [string, ...string[]]>> = {
   zstdcat: ["zstd", "-dc", "-T0"],
 };
 
+/** Shell command that unpacks on the far side. */
+export function remoteUnpacker(unpacker: string): string {
+  // zstdcat reads most formats too, and control hosts of old have it.
+  return unpacker === "cat" || unpacker === "zstdcat"
+    ? unpacker
+    : `{ if command -v ${unpacker} >/dev/null; then ${unpacker}; else zstdcat; fi; }`;
+}
+
 /** How an image is unpacked on this host: program and arguments. */
 export function localUnpacker(unpacker: string): readonly [string, ...string[]] {
   return PARALLEL[unpacker] ?? [unpacker];
@@ -68,8 +76,8 @@ interface Sending {
   readonly image: Pick<Image, "head" | "size" | "unpacker" | "cache">;
   readonly to: Remote;
   readonly wanted: WireName;
-  /** It cannot cross as it came. @default false */
-  readonly isUnpackedHere?: boolean;
+  /** Only what a block map names is sent, except as the original. @default false */
+  readonly isMapped?: boolean;
 }
 
 /**
@@ -78,16 +86,14 @@ interface Sending {
  * came of it for a day: the next image to that host is written without a trial.
  */
 export async function chooseWire(ctx: ConnectorContext, sending: Sending): Promise<Wire> {
-  const { image, to, wanted, isUnpackedHere = false } = sending;
-  const plain = wireOf(isUnpackedHere ? "raw" : "original", image);
-  if (wanted === "original") return plain;
+  const { image, to, wanted, isMapped = false } = sending;
   if (wanted !== "auto") return wireOf(wanted, image);
+  const plain = wireOf(isMapped ? "raw" : "original", image);
   if ((image.size ?? 0) < WORTH_MEASURING_BYTES) return plain;
   const { user, host, port = 22 } = to.target;
-  const way = `${image.unpacker} ${plain.name} ${user}@${host}:${port}`;
+  const way = `${image.unpacker}${isMapped ? ", mapped" : ""} ${user}@${host}:${port}`;
   const known = await image.cache?.fastestForm(way, ctx.clock.now());
-  if (known === plain.name) return plain;
-  const candidates = await wiresOf(ctx, sending, plain);
+  const candidates = await wiresOf(ctx, sending);
   const last = candidates.find(({ name }) => name === known);
   if (last !== undefined) {
     ctx.log.info(`The image crosses the network as ${last.name}, which was the fastest last time`);
@@ -95,7 +101,7 @@ export async function chooseWire(ctx: ConnectorContext, sending: Sending): Promi
   }
   const best = await fastest(ctx, sending, candidates);
   if (best === undefined) return plain;
-  if (best !== plain) {
+  if (best.name !== plain.name) {
     ctx.log.info(`The image crosses the network as ${best.name}, which is the fastest here`);
   }
   await image.cache?.noteForm(way, best.name, ctx.clock.now()).catch((error) =>
@@ -104,27 +110,39 @@ export async function chooseWire(ctx: ConnectorContext, sending: Sending): Promi
   return best;
 }
 
-/** The forms that are of use and that both hosts can make and unmake, the plain one first. */
+/**
+ * The forms that are of use and that both hosts can make and unmake, first the one that is chosen
+ * where none is clearly faster.
+ */
 async function wiresOf(
   ctx: ConnectorContext,
-  { image, to, isUnpackedHere = false }: Sending,
-  plain: Wire,
-): Promise<Wire[]> {
-  const isRaw = isUnpackedHere || image.unpacker === "cat";
-  if (!isRaw && !await hasProgram(ctx, localUnpacker(image.unpacker)[0])) return [plain];
-  const here: ("zstd" | "lz4")[] = [];
-  for (const name of ["zstd", "lz4"] as const) {
-    const isItself = !isUnpackedHere && wireOf(name, image).unpacker === image.unpacker;
-    if (!isItself && await hasProgram(ctx, name)) here.push(name);
-  }
-  const there = here.length === 0 ? undefined : await to.run(
-    `for p in ${here.join(" ")}; do command -v "$p" >/dev/null && echo "$p"; done; true`,
+  { image, to, isMapped = false }: Sending,
+): Promise<readonly Wire[]> {
+  const original = wireOf("original", image);
+  const isPacked = image.unpacker !== "cat";
+  const canUnpack = !isPacked || await hasProgram(ctx, localUnpacker(image.unpacker)[0]);
+  if (!canUnpack) return [original];
+  const look = ["zstd", "lz4", "zstdcat", image.unpacker];
+  const result = await to.run(
+    `for p in ${look.join(" ")}; do command -v "$p" >/dev/null && echo "$p"; done; true`,
     { attempts: 1, timeoutMs: SAMPLE_TIMEOUT_MS },
   );
-  const found = there !== undefined && succeeded(there) ? there.stdout.split(/\s+/) : [];
-  const quick = here.filter((name) => found.includes(name)).map((name) => wireOf(name, image));
+  const there = succeeded(result) ? result.stdout.split(/\s+/) : [];
+  const quick: Wire[] = [];
+  for (const name of ["zstd", "lz4"] as const) {
+    const wire = wireOf(name, image);
+    if (!isMapped && wire.unpacker === image.unpacker) continue;
+    if (there.includes(name) && await hasProgram(ctx, name)) quick.push(wire);
+  }
+  const raw = wireOf("raw", image);
+  if (!isPacked) return [isMapped ? raw : original, ...quick];
+  // zstdcat stands in for most programs that unpack.
+  const originals = there.includes(image.unpacker) || there.includes("zstdcat") ? [original] : [];
+  // With a block map the far side throws away what is unmapped of the original.
+  if (isMapped) return [...(quick.length > 0 ? quick : [raw]), ...originals];
   // What is sent raw has holes in it, of which the first megabytes tell nothing.
-  return quick.length === 0 && !isRaw ? [plain, wireOf("raw", image)] : [plain, ...quick];
+  const others = quick.length > 0 ? quick : [raw];
+  return [...originals, ...others];
 }
 
 /** The form in which the first megabytes arrive the soonest; undefined where none does. */
