@@ -104,12 +104,20 @@ export function completionScript(shell: typeof SHELLS[number], all: Commands): s
   return { bash, zsh, fish }[shell](all);
 }
 
-/** Agents that are set up and those that run, as shell: completion must not wait for the program. */
+/**
+ * Agents that are set up and those that run, for every shell: completion must not wait for the program. A
+ * folder has its agent's name, which counts for those who may not read the configuration in it.
+ */
+const FIND_NAMES = [
+  "find /etc/testflinger-agent -mindepth 1 -maxdepth 1 -type d -printf '%f\\n' 2>/dev/null",
+  "find /etc/testflinger-agent -name '*.conf' -exec grep -hs '^agent_id:' '{}' + 2>/dev/null | " +
+  `sed "s/^agent_id: *//; s/ *#.*//; s/[\\"']//g"`,
+  "ls /tmp 2>/dev/null | sed -n 's/^testflinger-agent-\\(.*\\)\\.lock$/\\1/p'",
+];
+
 const AGENT_NAMES = `_testflinger_agent_names() {
   {
-    ls -d /etc/testflinger-agent/*/ 2>/dev/null | sed 's|.*/\\([^/]*\\)/$|\\1|'
-    ls /tmp 2>/dev/null | sed -n 's/^testflinger-agent-\\(.*\\)\\.lock$/\\1/p'
-  } | sort -u
+${FIND_NAMES.map((line) => `    ${line}\n`).join("")}  } | sort -u
 }
 `;
 
@@ -251,8 +259,7 @@ function fish({ commands, bare }: Commands): string {
     `# fish completion for ${PROGRAM}`,
     "function _testflinger_agent_names",
     "  begin",
-    "    for folder in /etc/testflinger-agent/*/; basename $folder; end",
-    "    ls /tmp 2>/dev/null | string match -rg '^testflinger-agent-(.*)\\.lock$'",
+    ...FIND_NAMES.map((line) => `    ${line}`),
     "  end | sort -u",
     "end",
     `complete -c ${PROGRAM} -f`,

@@ -2,12 +2,19 @@
  * install.sh for real: as root, with the portable file, a running agent and a running job, without systemd.
  * It makes a user and writes to /etc, of a root of its own.
  */
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { VERSION } from "../../lib/version.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { ROOT } from "../packaging/support/built.ts";
-import { commandLineOf, ended, exists, type Ran, until } from "../packaging/support/command.ts";
+import {
+  commandLineOf,
+  ended,
+  exists,
+  isInstalled,
+  type Ran,
+  until,
+} from "../packaging/support/command.ts";
 import { NOBODY } from "../support/temp_folder.ts";
 import { NEXT_VERSION, writeRelease } from "../packaging/support/release.ts";
 import { OwnRoot, whyNoNamespaces } from "../packaging/support/systemd.ts";
@@ -102,6 +109,20 @@ Deno.test({
         assertStringIncludes(await own.sure("cat", path), "testflinger", path);
         assertEquals(await own.sure("stat", "-c", "%a", path), "644\n");
       }
+      // Agents that are set up are completed, whether they run or not, and however their file is called.
+      await own.sure(
+        "sh",
+        "-c",
+        "echo \"agent_id: 'stopped' # spare\" >/etc/testflinger-agent/7.conf",
+      );
+      for (const [shell, path] of [["bash", share[1]], ["fish", share[3]]] as const) {
+        if (!isInstalled(shell)) continue;
+        const names = await own.sure(shell, "-c", `source ${path}; _testflinger_agent_names`);
+        for (const name of ["real", "stopped"]) {
+          assert(names.split("\n").includes(name), `${shell}: ${names}`);
+        }
+      }
+      await own.sure("rm", "/etc/testflinger-agent/7.conf");
       // It was unpacked as the user that agents run as, for their first start.
       const cache = "/var/cache/testflinger-agent";
       const owner = (await run(["stat", "-c", "%U", cache])).stdout.trim();
