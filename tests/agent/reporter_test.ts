@@ -127,6 +127,8 @@ for (const [name, clears] of Object.entries(AFTER_CANCELLATION)) {
       Deno.stat(join(lab.config.execution_basedir, name)).then(() => true, () => false);
     await lab.eventually(() => exists("testing"), "the test runs");
     await lab.until(() => lab.sandbox.agent("agent-1")?.job_id === jobId, "the server shows it");
+    // A state that is on its way would be the job's again.
+    await lab.until(() => lab.sandbox.state(jobId) === "test", "the server knows the phase");
     lab.sandbox.cancel(jobId);
     isCancelled = true;
     await lab.eventually(() => exists("cleaning"), "it cleans up");
