@@ -43,6 +43,16 @@ Deno.test("of agents that have been at work for hours the page shows for how lon
     // Of each agent that runs.
     const versions = await page.locator('#agents [data-label="version"]').allTextContents();
     assertEquals(versions.filter((version) => version === "1.4.0").length, 29);
+    // Times and amounts are never cut off: at the width of a laptop, and at the least that has columns.
+    for (const width of [1280, 1232]) {
+      await page.setViewportSize({ width, height: 900 });
+      const cut = `(() => {
+        for (const cell of document.querySelectorAll("#agents .left")) cell.textContent = "23 h 59 min";
+        return [...document.querySelectorAll("#agents .n")]
+          .filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent);
+      })()`;
+      assertEquals(await page.evaluate(cut), [], `${width}`);
+    }
     await look(browser, url, { name: "host", views: ALL_VIEWS });
   }));
 

@@ -151,30 +151,30 @@ ${
 details { margin-top: var(--s2); } details details { margin-top: var(--s3); }
 summary { cursor: pointer; } details dl { margin-top: var(--s2); font-size: var(--small); }
 
-@media (min-width: 68rem) {
+@media (min-width: 77rem) {
   .agents { table-layout: fixed; }
   .agents td, .agents th { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
   .agents td:nth-child(4), .agents th:nth-child(4), .agents .queue, .agents th:nth-child(8) {
     padding-left: var(--s3);
   }
-  .agents th:nth-child(1) { width: 14%; }
-  .agents th:nth-child(2) { width: 8%; }
-  .agents th:nth-child(3) { width: 6.5%; }
-  .agents th:nth-child(4) { width: 15%; }
-  .agents th:nth-child(5) { width: 10%; }
-  .agents th:nth-child(6) { width: 6%; }
-  .agents th:nth-child(7) { width: 7%; }
-  .agents th:nth-child(8) { width: 8%; }
+  .agents th:nth-child(1) { width: 12.5%; }
+  .agents th:nth-child(2) { width: 7.5%; }
+  .agents th:nth-child(3) { width: 7%; }
+  .agents th:nth-child(4) { width: 14.5%; }
+  .agents th:nth-child(5) { width: 8.5%; }
+  .agents th:nth-child(6) { width: 8%; }
+  .agents th:nth-child(7) { width: 8%; }
+  .agents th:nth-child(8) { width: 7.5%; }
   .agents th:nth-child(9) { width: 6.5%; }
   .agents th:nth-child(10) { width: 6.5%; }
-  .agents th:nth-child(11) { width: 7.5%; }
-  .agents th:nth-child(12) { width: 5%; }
+  .agents th:nth-child(11) { width: 8%; }
+  .agents th:nth-child(12) { width: 5.5%; }
   .recent { table-layout: fixed; } .recent .n + .n { padding-left: var(--s4); }
   .recent .n + td:not(.n), .recent .n + th:not(.n) { padding-left: var(--s4); } .recent th:nth-child(1) { width: 26%; }
   .recent th:nth-child(2) { width: 28%; } .recent th:nth-child(4) { width: 5.5rem; }
   .recent th:nth-child(5) { width: 8rem; } .recent th:nth-child(6) { width: 12%; }
 }
-@media (max-width: 67.99rem) {
+@media (max-width: 76.99rem) {
   header { position: static; }
   .top, .two .panes { grid-template-columns: minmax(0, 1fr); }
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
