@@ -4,12 +4,13 @@ import {
   type ArchiveMember,
   contentsOf,
   END_OF_ARCHIVE,
+  endsInZeros,
   headerOf,
   type PackOptions,
+  paddingAfter,
   PIECE_BYTES,
   SHORTER,
   unpackable,
-  zerosFor,
 } from "./tar_writer.ts";
 import { oddMembersOf, oddTarget, textNamesIn } from "./odd_names.ts";
 
@@ -17,18 +18,22 @@ import { oddMembersOf, oddTarget, textNamesIn } from "./odd_names.ts";
 const TOP_NAME = "artifacts";
 
 /**
- * Files up to this many bytes are read without going back to the event loop: what that takes for
- * each of many small files is ten times what reading them takes.
+ * Files up to this many bytes are read without going back to the event loop: for each of many small files that
+ * takes ten times as long as reading it.
  */
 const SMALL_BYTES = PIECE_BYTES;
 
 /** What a name that is not UTF-8 is turned into by the runtime, in part. */
 const REPLACEMENT_CHARACTER = "\ufffd";
 
-/** A folder on the way down, with what is still to be packed of it. */
-interface OpenFolder {
+/** Where a member is on disk, and how it is called in the archive. */
+interface Place {
   path: string;
   name: string;
+}
+
+/** A folder on the way down, with what is still to be packed of it. */
+interface OpenFolder extends Place {
   left: string[];
 }
 
@@ -70,14 +75,23 @@ async function* inPieces(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint
 
 /** The archive before compression. Each piece is valid until the next one is asked for. */
 async function* tarOf(folder: string, options: PackOptions): AsyncGenerator<Uint8Array> {
+  // Loading it takes its time, which the start of an agent should not.
+  const fs = await import("node:fs");
   const buffer = new Uint8Array(PIECE_BYTES);
   const way: OpenFolder[] = [];
-  let next: { path: string; name: string } | undefined = { path: folder, name: TOP_NAME };
+  let next: Place | undefined = { path: folder, name: TOP_NAME };
   while (true) {
     options.signal?.throwIfAborted();
     if (next !== undefined) {
-      const left = yield* memberOf(next, buffer, options);
-      if (left !== undefined) way.push({ ...next, left });
+      const info = infoOf(next, options);
+      const small = info?.isFile && info.size <= SMALL_BYTES
+        ? smallFileOf(next, fs, options)
+        : undefined;
+      if (small instanceof Uint8Array) yield small;
+      else if (small !== "skipped" && info !== undefined) {
+        const left = yield* memberOf(next, info, buffer, options);
+        if (left !== undefined) way.push({ ...next, left });
+      }
     }
     const current = way.at(-1);
     if (current === undefined) break;
@@ -92,30 +106,35 @@ async function* tarOf(folder: string, options: PackOptions): AsyncGenerator<Uint
   yield END_OF_ARCHIVE;
 }
 
+function infoOf({ path, name }: Place, options: PackOptions): Deno.FileInfo | undefined {
+  try {
+    return Deno.lstatSync(path);
+  } catch (error) {
+    options.onSkipped(name, whyUnreadable(error));
+    return undefined;
+  }
+}
+
 /** Packs one member; gives back the names in it if it is a folder, the last one first. */
 async function* memberOf(
-  { path, name }: { path: string; name: string },
+  { path, name }: Place,
+  info: Deno.FileInfo,
   buffer: Uint8Array,
   options: PackOptions,
 ): AsyncGenerator<Uint8Array, string[] | undefined> {
-  let info;
-  try {
-    info = Deno.lstatSync(path);
-    if (info.isSymlink) {
-      const target = await targetOf(path);
-      yield headerOf({ ...common(name, info), type: "symlink", target });
+  if (info.isSymlink) {
+    let target;
+    try {
+      target = await targetOf(path);
+    } catch (error) {
+      options.onSkipped(name, whyUnreadable(error));
       return;
     }
-  } catch (error) {
-    options.onSkipped(name, whyUnreadable(error));
-    return;
-  }
-  if (info.isDirectory) {
+    yield headerOf({ ...common(name, info), type: "symlink", target });
+  } else if (info.isDirectory) {
     yield headerOf({ ...common(name, info), type: "directory" });
     return yield* folderOf(path, name, buffer, options);
-  }
-  if (info.isFile && info.size <= SMALL_BYTES) yield* smallFileOf(path, name, buffer, options);
-  else if (info.isFile) yield* fileOf(path, name, buffer, options);
+  } else if (info.isFile) yield* fileOf(path, name, buffer, options);
   else options.onSkipped(name, unpackable(specialKind(info)));
 }
 
@@ -128,38 +147,35 @@ async function targetOf(path: string): Promise<string | Uint8Array> {
   }
 }
 
-/** A file with all of its contents in one piece. One that has grown since is packed like a large one. */
-async function* smallFileOf(
-  path: string,
-  name: string,
-  buffer: Uint8Array,
+/** A file with header and contents in one piece. One that is no small file any more is packed otherwise. */
+function smallFileOf(
+  { path, name }: Place,
+  { constants, closeSync, fstatSync, openSync, readSync }: typeof import("node:fs"),
   options: PackOptions,
-): AsyncGenerator<Uint8Array> {
-  const { constants, closeSync, fstatSync, openSync, readSync } = await import("node:fs");
+): Uint8Array | "skipped" | "other" {
   let descriptor: number | undefined;
-  let member: ArchiveMember;
-  let filled = 0;
   try {
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const info = fstatSync(descriptor);
-    if (!info.isFile() || info.size > SMALL_BYTES) {
-      return yield* fileOf(path, name, buffer, options);
-    }
-    member = memberFor(name, info);
-    while (filled < info.size) {
-      const read = readSync(descriptor, buffer, filled, info.size - filled, filled);
+    const { size } = info;
+    if (!info.isFile() || size > SMALL_BYTES) return "other";
+    const header = headerOf(memberFor(name, info));
+    const whole = new Uint8Array(header.length + size + paddingAfter(size));
+    whole.set(header);
+    let filled = 0;
+    while (filled < size) {
+      const read = readSync(descriptor, whole, header.length + filled, size - filled, filled);
       if (read === 0) break;
       filled += read;
     }
+    if (filled < size) options.onSkipped(name, endsInZeros(size - filled, SHORTER));
+    return whole;
   } catch (error) {
     options.onSkipped(name, whyUnreadable(error));
-    return;
+    return "skipped";
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
   }
-  yield headerOf(member);
-  yield buffer.subarray(0, filled);
-  yield* zerosFor(member, { read: filled, reason: SHORTER }, options);
 }
 
 /**
@@ -167,7 +183,6 @@ async function* smallFileOf(
  * O_NONBLOCK: one that has become a FIFO does not hold us up.
  */
 async function openNoLink(path: string): Promise<FileHandle> {
-  // Loading it takes its time, which the start of an agent should not.
   const { constants, open } = await import("node:fs/promises");
   return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
 }

@@ -77,7 +77,7 @@ export function headerOf(member: ArchiveMember): Uint8Array {
 }
 
 /** Zeros between the contents of a member and the next header, in bytes. */
-function paddingAfter(size: number): number {
+export function paddingAfter(size: number): number {
   return (BLOCK_BYTES - size % BLOCK_BYTES) % BLOCK_BYTES;
 }
 
@@ -123,21 +123,28 @@ function block(
   },
 ): Uint8Array {
   const bytes = new Uint8Array(BLOCK_BYTES);
-  const put = (offset: number, text: string) => bytes.set(encoder.encode(text), offset);
+  const put = (offset: number, text: string) => {
+    for (let at = 0; at < text.length; at++) bytes[offset + at] = text.charCodeAt(at);
+  };
   const octal = (value: number, digits: number) => `${value.toString(8).padStart(digits, "0")}\0`;
   bytes.set(shortened(name), 0);
   put(100, octal(mode, 7));
-  put(108, octal(0, 7));
-  put(116, octal(0, 7));
+  put(108, NOBODY);
+  put(116, NOBODY);
   put(124, octal(size, 11));
   put(136, octal(mtime, 11));
   put(148, " ".repeat(8));
   put(156, type);
   bytes.set(shortened(target), 157);
   put(257, "ustar\u000000");
-  put(148, `${octal(bytes.reduce((sum, byte) => sum + byte, 0), 6)} `);
+  let sum = 0;
+  for (const byte of bytes) sum += byte;
+  put(148, `${octal(sum, 6)} `);
   return bytes;
 }
+
+/** User and group 0. */
+const NOBODY = "0000000\0";
 
 /** For readers that do not know PAX: what comes close to the name. */
 function shortened(text: Uint8Array): Uint8Array {
@@ -217,7 +224,7 @@ export async function* zerosFor(
 ): AsyncGenerator<Uint8Array> {
   if (read < size) {
     const shown = typeof name === "string" ? name : new TextDecoder().decode(name);
-    options.onSkipped(shown, `its last ${size - read} bytes are zeros: ${reason}`);
+    options.onSkipped(shown, endsInZeros(size - read, reason));
   }
   for (let missing = size - read; missing > 0; missing -= PIECE_BYTES) {
     options.signal?.throwIfAborted();
@@ -226,6 +233,11 @@ export async function* zerosFor(
     yield new Uint8Array(Math.min(missing, PIECE_BYTES));
   }
   yield new Uint8Array(paddingAfter(size));
+}
+
+/** What is said of a file that lacks so many bytes. */
+export function endsInZeros(bytes: number, reason: string): string {
+  return `its last ${bytes} bytes are zeros: ${reason}`;
 }
 
 /** Why something special is not in the archive. */
