@@ -177,7 +177,7 @@ class Agent {
       desired: this.#desired,
       markers: this.#markers,
       reporter: this.#reporter,
-      jobsFolder: this.#store.jobsFolder,
+      folder: this.#store.folder,
       restoreFolders: () => this.#restoreFolders(),
       deviceTrouble: async () => await options.deviceTrouble?.(),
       runJob: (received, broken) => this.#acceptJob(received, broken),
@@ -246,7 +246,9 @@ class Agent {
       handOver: () => this.#onHandOver(),
     });
     log.info(`Agent ${config.agent_id} starts`, { server: config.server_address });
-    await removeProbes([config.execution_basedir, this.#store.jobsFolder], config.agent_id);
+    const removeOwnProbes = () =>
+      removeProbes([config.execution_basedir, this.#store.folder], config.agent_id);
+    await removeOwnProbes();
     const reporting = new AbortController();
     let reporter: Promise<void> | undefined;
     let end: AgentEnd = { ended: "stopped" };
@@ -269,6 +271,7 @@ class Agent {
       await reporter;
       await this.#oldGroupsAreGone;
       await this.#uploads.stop();
+      await removeOwnProbes();
     }
     const isBack = end.ended === "restart" || end.ended === "handed over" ||
       end.ended === "left" && this.#leaving !== "removed";

@@ -1,4 +1,5 @@
 /** Whether the host can take another job: there is room, and the agent can write where it has to. */
+import type { Clock } from "../clock.ts";
 import { type LookAtDisk, lookAtDisk } from "./disks.ts";
 import { size } from "../observe/words.ts";
 import { messageOf } from "../message.ts";
@@ -6,6 +7,9 @@ import { join } from "../path.ts";
 
 /** A file of this size must fit: a full disk still takes empty ones. */
 const PROBE_BYTES = 4096;
+
+/** For so long a file that could be written shows that others can be, if it can still be opened for it. */
+const PROVEN_MS = 60_000;
 
 /** A job makes some twenty files of its own, and may bring more. */
 const FEWEST_INODES = 100;
@@ -23,6 +27,7 @@ export interface HostCheckOptions {
   /** Bytes. */
   leastFree: number;
   agentId: string;
+  clock: Pick<Clock, "now">;
   /** @default what the kernel says now */
   lookAt?: LookAtDisk | undefined;
 }
@@ -30,12 +35,12 @@ export interface HostCheckOptions {
 /** Looks at the folders in which a job keeps what it has; the first trouble counts. */
 export async function troubleWith(
   folders: readonly string[],
-  { leastFree, agentId, lookAt = lookAtDisk }: HostCheckOptions,
+  { leastFree, agentId, clock, lookAt = lookAtDisk }: HostCheckOptions,
 ): Promise<HostTrouble | undefined> {
   const lack = await lackOfSpace(folders, leastFree, lookAt);
   if (lack !== undefined) return lack;
   for (const folder of folders) {
-    const trouble = await whyNotWritable(folder, agentId);
+    const trouble = await whyNotWritable(folder, agentId, clock.now());
     if (trouble !== undefined) return trouble;
   }
   return undefined;
@@ -64,7 +69,7 @@ export async function lackOfSpace(
   return undefined;
 }
 
-/** Removes what an agent has left that was killed while it looked. */
+/** Removes what an agent leaves in folders to see whether it can write there. */
 export async function removeProbes(folders: readonly string[], agentId: string): Promise<void> {
   for (const folder of folders) await Deno.remove(probeIn(folder, agentId)).catch(() => {});
 }
@@ -74,25 +79,47 @@ function probeIn(folder: string, agentId: string): string {
   return join(folder, `.probe-${encodeURIComponent(agentId)}`);
 }
 
-/** Only trying shows it: a file system may be read-only, out of inodes, over quota, or gone. */
-async function whyNotWritable(folder: string, agentId: string): Promise<HostTrouble | undefined> {
+/**
+ * Only trying shows it: a file system may be read-only, out of inodes, over quota, or gone. A file is written now
+ * and then, and stays; in between it is opened for writing, which a file system refuses that has become
+ * read-only, and which costs no disk a write.
+ */
+async function whyNotWritable(
+  folder: string,
+  agentId: string,
+  now: number,
+): Promise<HostTrouble | undefined> {
   const path = probeIn(folder, agentId);
+  if (await isProven(path, now)) return undefined;
   // Not at once: a disk that takes no writes just now holds up nobody else.
   const write = () => Deno.writeFile(path, new Uint8Array(PROBE_BYTES), { createNew: true });
   try {
     await write().catch(async (error) => {
       if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-      await Deno.remove(path).catch(() => {});
+      await Deno.remove(path);
       await write();
     });
+    return undefined;
   } catch (error) {
-    const hint = isFull(error) ? " (its bytes or its inodes are used up: remove files)" : "";
-    const reason = messageOf(error).replace(/: (tmpfile|open|write)\b.*$/, "");
-    return { cause: `write ${folder}`, message: `${folder} takes no files: ${reason}${hint}` };
-  } finally {
     await Deno.remove(path).catch(() => {});
+    const hint = isFull(error) ? " (its bytes or its inodes are used up: remove files)" : "";
+    const reason = messageOf(error).replace(/: (tmpfile|open|write|remove)\b.*$/, "");
+    return { cause: `write ${folder}`, message: `${folder} takes no files: ${reason}${hint}` };
   }
-  return undefined;
+}
+
+/** Whether a whole file was written there a moment ago, and can still be opened for writing. */
+async function isProven(path: string, now: number): Promise<boolean> {
+  try {
+    const { isFile, size, mtime } = await Deno.lstat(path);
+    const age = Math.abs(now - (mtime?.getTime() ?? 0));
+    if (!isFile || size !== PROBE_BYTES || age > PROVEN_MS) return false;
+    // For reading, too: a FIFO that has just taken its place makes nobody wait then.
+    (await Deno.open(path, { read: true, write: true })).close();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function isFull(error: unknown): boolean {

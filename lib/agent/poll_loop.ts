@@ -36,8 +36,8 @@ export interface PollLoopOptions extends AgentContext {
   reporter: Reporter;
   /** Whether the agent is to end as soon as no job runs. */
   isLeaving(): boolean;
-  /** Where jobs are written down. */
-  jobsFolder: string;
+  /** The agent's own, in which its jobs are written down. */
+  folder: string;
   /** @default what the kernel says now */
   lookAtDisk?: LookAtDisk | undefined;
   /** Makes the agent's folders again where they are gone; says why it cannot. */
@@ -125,7 +125,7 @@ export class PollLoop {
 
   /** One round; says what comes next. */
   async #round(): Promise<Round> {
-    const { config, desired, isLeaving, markers, reporter, jobsFolder } = this.#options;
+    const { config, desired, isLeaving, markers, reporter, folder } = this.#options;
     // What is asked on the host is heard even when the server is away.
     if (markers.wantsRestart()) {
       desired.requestRestart("Restart marker file", "A marker file asks for a restart");
@@ -155,9 +155,10 @@ export class PollLoop {
       return { next: "pause" };
     }
     const trouble = this.#options.restoreFolders() ??
-      await troubleWith([config.execution_basedir, jobsFolder], {
+      await troubleWith([config.execution_basedir, folder], {
         leastFree: config.min_free_space,
         agentId: config.agent_id,
+        clock: this.#options.clock,
         lookAt: this.#options.lookAtDisk,
       });
     this.#noteTrouble(trouble);

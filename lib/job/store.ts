@@ -168,7 +168,7 @@ export class JobStore {
     await this.#clearPartial();
     const leftovers: Leftover[] = [];
     for (const entry of [...Deno.readDirSync(this.jobsFolder)]) {
-      if (entry.name.startsWith(".")) continue; // The probe of an agent that was killed.
+      if (entry.name.startsWith(".")) continue; // What a file system hides.
       const leftover = this.#openOrPutAside(entry.name);
       if (leftover === undefined) continue;
       leftover.outbox.rest();

@@ -1,22 +1,18 @@
 import { assertEquals } from "@std/assert";
 import { removeProbes, troubleWith } from "../../lib/agent/host_check.ts";
-import { JobStore } from "../../lib/job/store.ts";
-import { recordingLog } from "../support/recording_log.ts";
+import { systemClock } from "../../lib/clock.ts";
 import { TempFolder } from "../support/temp_folder.ts";
 
-Deno.test("what an agent leaves that is killed while it looks whether it can write does no harm, and is removed", async () => {
+Deno.test("what is left of a file that an agent was writing when it was killed does no harm", async () => {
   await using folder = new TempFolder();
-  const log = recordingLog();
-  const { jobsFolder } = new JobStore(folder.path, log);
-  const options = { leastFree: 0, agentId: "rack/4" };
-  await Deno.writeTextFile(`${jobsFolder}/.probe-rack%2F4`, "half");
-  assertEquals(await new JobStore(folder.path, log).leftovers(), []);
-  assertEquals(log.lines, []);
-  assertEquals(await troubleWith([jobsFolder], options), undefined);
-  assertEquals([...Deno.readDirSync(jobsFolder)], []);
+  const probe = folder.at(".probe-rack%2F4");
+  const options = { leastFree: 0, agentId: "rack/4", clock: systemClock };
+  await Deno.writeTextFile(probe, "half");
+  assertEquals(await troubleWith([folder.path], options), undefined);
+  assertEquals((await Deno.stat(probe)).size > 4, true);
 });
 
-Deno.test("a start removes it too, whether or not jobs are asked for then", async () => {
+Deno.test("a start removes the file of the last one, whether or not jobs are asked for then", async () => {
   await using folder = new TempFolder();
   await Deno.writeTextFile(folder.at(".probe-rack%2F4"), "half");
   await Deno.writeTextFile(folder.at(".probe-another"), "half");
@@ -28,6 +24,45 @@ Deno.test("a link in the way of the file is removed, and what it leads to stays"
   await using folder = new TempFolder();
   await Deno.writeTextFile(folder.at("precious"), "kept");
   await Deno.symlink(folder.at("precious"), folder.at(".probe-a"));
-  assertEquals(await troubleWith([folder.path], { leastFree: 0, agentId: "a" }), undefined);
+  const options = { leastFree: 0, agentId: "a", clock: systemClock };
+  assertEquals(await troubleWith([folder.path], options), undefined);
   assertEquals(await Deno.readTextFile(folder.at("precious")), "kept");
+});
+
+Deno.test("a folder that took a file is not written to again for a minute", async () => {
+  await using folder = new TempFolder();
+  const probe = folder.at(".probe-a");
+  const isWritten = async (now: number) => {
+    const before = (await Deno.lstat(probe).catch(() => undefined))?.ino;
+    const clock = { now: () => now };
+    assertEquals(
+      await troubleWith([folder.path], { leastFree: 0, agentId: "a", clock }),
+      undefined,
+    );
+    // Another one in its place would have the same number if it were removed before.
+    await Deno.link(probe, folder.at(`kept-${crypto.randomUUID()}`));
+    return (await Deno.lstat(probe)).ino !== before;
+  };
+  const at = (ms: number) => Date.now() + ms;
+  assertEquals(await isWritten(at(0)), true);
+  assertEquals(await isWritten(at(30_000)), false);
+  assertEquals(await isWritten(at(90_000)), true);
+  assertEquals(await isWritten(at(-90_000)), true, "the clock of the host was set back");
+  await Deno.truncate(probe, 100);
+  assertEquals(await isWritten(at(0)), true, "it is not whole");
+});
+
+Deno.test("whatever stands in for the file that was written is seen", async () => {
+  await using folder = new TempFolder();
+  const probe = folder.at(".probe-a");
+  const options = { leastFree: 0, agentId: "a", clock: systemClock };
+  assertEquals(await troubleWith([folder.path], options), undefined);
+  await Deno.remove(probe);
+  await new Deno.Command("mkfifo", { args: [probe] }).output();
+  assertEquals(await troubleWith([folder.path], options), undefined);
+  assertEquals((await Deno.lstat(probe)).isFile, true);
+  await Deno.remove(probe);
+  await Deno.mkdir(`${probe}/full`, { recursive: true });
+  const trouble = await troubleWith([folder.path], options);
+  assertEquals(trouble?.cause, `write ${folder.path}`);
 });

@@ -307,7 +307,7 @@ Deno.test("two agents that are given the same job leave each other's folders alo
   await Deno.writeTextFile(join(run, "go-agent-1"), "");
   await one.complete(jobId);
   assertEquals(one.output(jobId, "test"), "here\n");
-  const names = () => [...Deno.readDirSync(run)].map(({ name }) => name).sort().join(" ");
+  const names = () => one.inExecutionBasedir().sort().join(" ");
   await one.eventually(
     () => names() === "begun-agent-1 begun-agent-2 go-agent-1 go-agent-2",
     "nothing but what the tests have left is there",

@@ -218,7 +218,8 @@ Deno.test("a stopped group is ended by TERM", async () => {
 Deno.test("what the command left behind in its group is ended after it", async () => {
   await using group = await ready("sleep 1000 & echo ready");
   assertEquals(await group.exit, { kind: "code", code: 0 });
-  assertEquals(await members(group), ["sleep"]);
+  // It may not have become one yet.
+  await until("it sleeps", async () => `${await members(group)}` === "sleep");
   const { exit, left } = await group.end({ graceMs: 10_000, clock: new FakeClock() });
   assertEquals([exit, left, await members(group)], [{ kind: "code", code: 0 }, [], []]);
 });

@@ -222,7 +222,7 @@ export class Lab implements AsyncDisposable {
 
   /**
    * What there is in `execution_basedir`. Not counted is the file with which an agent that waits for
-   * jobs tries every now and then whether it can still write there.
+   * jobs sees whether it can still write there.
    */
   inExecutionBasedir(): string[] {
     return [...Deno.readDirSync(this.config.execution_basedir)].map(({ name }) => name)
