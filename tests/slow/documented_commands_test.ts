@@ -142,6 +142,11 @@ Deno.test({
          ln -s "$PWD" /where/the/files/are; ln -s "$PWD/next" /where/the/new/files/are`,
       );
 
+      const allWait = () =>
+        until("the agents wait for jobs", async () => {
+          const { stdout } = await run("testflinger-agent status");
+          return /^rpi4-1 +waiting /m.test(stdout) && /^rpi4-01 +waiting /m.test(stdout);
+        });
       const failed: string[] = [];
       const ids = { finished: "", waiting: "" };
       /** Types a line of a document; what is not this machine's is replaced by what is. */
@@ -160,6 +165,8 @@ Deno.test({
             : filled,
         );
         if (code !== 0) failed.push(`${line}: status ${code}\n${stdout}`);
+        // Who types more slowly finds the agent running again.
+        if (line === "testflinger-agent restart rpi4-1") await allWait();
       };
       const operations = await commandsOf("docs/operations.md");
       const typed: string[] = [];
@@ -184,11 +191,7 @@ Deno.test({
       await sure(
         `sh install.sh --agent rpi4-1 --config rpi4-1.conf && systemctl enable --now testflinger-agent@rpi4-1`,
       );
-      await until("the agents wait for jobs", async () => {
-        const { stdout } = await run("testflinger-agent status");
-        return /^rpi4-1 +waiting /m.test(stdout) &&
-          /^rpi4-01 +waiting /m.test(stdout);
-      });
+      await allWait();
       ids.finished = await sure(
         "testflinger-agent submit job.yaml --wait 2>&1 | grep -oEm1 '[0-9a-f-]{36}'",
       );
