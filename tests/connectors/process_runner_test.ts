@@ -1,5 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { processRunner } from "../../connectors/support/process/process_runner.ts";
+import { exists } from "../../lib/exists.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { until } from "./support/stubs.ts";
 
@@ -18,7 +19,7 @@ async function runLeaving(
   const env = { PATH: "/usr/bin:/bin" };
   const runner = processRunner({ cwd, env, clock, signal: never, forceStop: never });
   let output = "";
-  const script = "(until [ -e go ]; do sleep 0.01; done; echo late) & echo early; exit 3";
+  const script = "(until [ -e go ]; do sleep 0.01; done; : >gone; echo late) & echo early; exit 3";
   const status = runner.runForeground(["/bin/sh", "-c", script], {
     env,
     onOutput: (bytes) => {
@@ -33,6 +34,8 @@ async function runLeaving(
   } finally {
     await go();
     await status;
+    // It would look for the file for ever in a folder that is gone.
+    await until(() => exists(`${cwd}/gone`));
     await Deno.remove(cwd, { recursive: true });
   }
 }
