@@ -2,8 +2,18 @@ import { basename } from "../path.ts";
 
 /** Where the kernel tells us nothing (or too late, on a network file system), we look as often. */
 const LOOK_EVERY_MS = 1_000;
-/** Where nothing can be watched: the host has given out all that it has for it. */
+/** Where nothing is watched: much happens at first, or soon all is over. */
 const LOOK_OFTEN_MS = 20;
+const OFTEN = 50;
+/** Later a hundred jobs are not to take a core only by being looked at. */
+const LOOK_LATER_MS = 100;
+
+/**
+ * So many folders are watched at once, and more are looked at. One thread of the runtime watches all of them, and looks
+ * through all for each change of a file. While many change quickly it does not come to opening another watch,
+ * for which the whole process waits.
+ */
+const MOST_WATCHED = 4;
 
 interface Waiter {
   of: (name: string) => boolean;
@@ -12,20 +22,25 @@ interface Waiter {
 
 /** Says when the files of one folder may have changed. */
 export class FolderWatch implements Disposable {
+  /** How many are watched: of the process, as the thread is. */
+  static #watched = 0;
   #watcher: Deno.FsWatcher | undefined;
-  readonly #timer: ReturnType<typeof setInterval>;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #looks = 0;
   #waiters: Waiter[] = [];
 
   /** @param folder exists. */
   constructor(folder: string) {
     try {
-      this.#watcher = Deno.watchFs(folder, { recursive: false });
-      this.#listen(this.#watcher).catch(() => {});
+      if (FolderWatch.#watched < MOST_WATCHED) {
+        this.#watcher = Deno.watchFs(folder, { recursive: false });
+        FolderWatch.#watched++;
+        this.#listen(this.#watcher).catch(() => {});
+      }
     } catch {
       // fs.inotify.max_user_watches, or something of that kind.
     }
-    const pause = this.#watcher === undefined ? LOOK_OFTEN_MS : LOOK_EVERY_MS;
-    this.#timer = setInterval(() => this.wake(), pause);
+    this.#lookAgain();
   }
 
   /**
@@ -48,14 +63,29 @@ export class FolderWatch implements Disposable {
     }
   }
 
+  #lookAgain(): void {
+    const pause = this.#watcher !== undefined
+      ? LOOK_EVERY_MS
+      : this.#looks++ < OFTEN
+      ? LOOK_OFTEN_MS
+      : LOOK_LATER_MS;
+    this.#timer = setTimeout(() => {
+      this.#lookAgain();
+      this.wake();
+    }, pause);
+  }
+
   async #listen(watcher: Deno.FsWatcher): Promise<void> {
     for await (const { paths } of watcher) this.wake(paths.map((path) => basename(path)));
   }
 
   /** Wakes everyone, for the last time. */
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
-    this.#watcher?.close();
+    clearTimeout(this.#timer);
+    if (this.#watcher !== undefined) {
+      this.#watcher.close();
+      FolderWatch.#watched--;
+    }
     this.#watcher = undefined;
     this.wake();
   }

@@ -678,6 +678,23 @@ for (const awk of AWKS) {
   });
 }
 
+Deno.test("many commands at once are all heard and seen to end, though few of their folders are watched", async () => {
+  await using place = await Place.make();
+  const names = Array.from({ length: 12 }, (_, index) => `many-${index}`);
+  const results = await Promise.all(names.map(async (name) => {
+    const started = await startKept(["/bin/sh", "-c", `echo ${name}; sleep 0.2; exit 3`], {
+      folder: place.path(name),
+      cwd: place.folder,
+      env: place.env,
+    });
+    if (!started.started) throw new Error(started.message);
+    const output = new Output();
+    const { exit } = await watch(started.command, output) as { exit: unknown };
+    return [output.text, exit];
+  }));
+  assertEquals(results, names.map((name) => [`${name}\n`, { kind: "code", code: 3 }]));
+});
+
 Deno.test("a keeper takes no more than 5 MB", async () => {
   await using place = await Place.make();
   const output = new Output();
