@@ -32,7 +32,7 @@ export function foldersOfJobs(config: AgentConfig): string[] {
 }
 
 /**
- * Changes when one of an agent's folders is another one than before, or belongs to somebody else; undefined
+ * Changes when one of an agent's folders was replaced, or has another owner or mode; undefined
  * when one is not there.
  */
 export function markOfFolders(config: AgentConfig): string | undefined {

@@ -17,7 +17,7 @@ Deno.test("the first look of a start finds of a disk what later ones find", asyn
   assertEquals((await lookAt(odd))?.inodes, now?.inodes);
 });
 
-Deno.test("a moment after the start a disk is looked at anew", async () => {
+Deno.test("shortly after the start a disk is examined again", async () => {
   await using folder = new TempFolder();
   await Deno.mkdir(folder.at("shelf"));
   const clock = new FakeClock();

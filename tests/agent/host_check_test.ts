@@ -52,7 +52,7 @@ Deno.test("a folder that took a file is not written to again for a minute", asyn
   assertEquals(await isWritten(at(0)), true, "it is not whole");
 });
 
-Deno.test("whatever stands in for the file that was written is seen", async () => {
+Deno.test("a FIFO or a folder in place of the probe file is noticed", async () => {
   await using folder = new TempFolder();
   const probe = folder.at(".probe-a");
   const options = { leastFree: 0, agentId: "a", clock: systemClock };

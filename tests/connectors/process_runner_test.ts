@@ -34,7 +34,7 @@ async function runLeaving(
   } finally {
     await go();
     await status;
-    // It would look for the file for ever in a folder that is gone.
+    // Otherwise it would never find the file, and never end.
     await until(() => exists(`${cwd}/gone`));
     await Deno.remove(cwd, { recursive: true });
   }

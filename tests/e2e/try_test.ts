@@ -34,7 +34,7 @@ Deno.test("try needs no network: it works behind a proxy that cannot reach this 
   inFolder(async (cwd) => {
     const env = { HTTP_PROXY: "http://127.0.0.1:9", NO_PROXY: "intranet.example.com" };
     await using trial = startProgram(["try", EXAMPLE], { cwd, env });
-    // Without an answer it would ask again until somebody ends it.
+    // Without an answer it would retry until it is killed.
     AbortSignal.timeout(PATIENCE_MS).addEventListener("abort", () => trial.kill("SIGKILL"));
     assertEquals(await trial.exited, 0, trial.output());
   }));

@@ -136,7 +136,7 @@ async function wiresOf(
   }
   const raw = wireOf("raw", image);
   if (!isPacked) return [isMapped ? raw : original, ...quick];
-  // zstdcat stands in for most programs that unpack.
+  // zstdcat unpacks most formats, so it can be used instead of their own programs.
   const originals = there.includes(image.unpacker) || there.includes("zstdcat") ? [original] : [];
   // With a block map the far side throws away what is unmapped of the original.
   if (isMapped) return [...(quick.length > 0 ? quick : [raw]), ...originals];
