@@ -4,6 +4,7 @@ import type { Outbox } from "../outbox/outbox.ts";
 import { join } from "../path.ts";
 import { type Progress, watched } from "../progress.ts";
 import type { Upload } from "../server/api.ts";
+import { GZIP } from "./artifacts/compress.ts";
 import { packArtifacts } from "./artifacts/pack.ts";
 
 /** What is on its way. */
@@ -68,9 +69,12 @@ export function artifactUpload(
   };
   const what = "Uploading the artifacts";
   let progress: Progress | undefined;
+  // Should it be gzip that fails, the next attempt does without it.
+  let gzip = GZIP;
   return {
     open() {
-      const archive = packArtifacts(join(folder, "artifacts"), { onSkipped: report });
+      const archive = packArtifacts(join(folder, "artifacts"), { onSkipped: report, gzip });
+      gzip = undefined;
       progress?.end();
       progress = beginTransfer(emit, { what, jobId: outbox.jobId });
       return watched(archive, progress);

@@ -1,5 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { messageOf } from "../../message.ts";
+import { compressed } from "./compress.ts";
 import {
   type ArchiveMember,
   contentsOf,
@@ -30,47 +31,29 @@ const REPLACEMENT_CHARACTER = "\ufffd";
 interface Place {
   path: string;
   name: string;
+  /** As its folder says, so that it need not be asked for a small file. */
+  isFile: boolean;
 }
+
+/** What is in a folder. */
+type Listed = Pick<Deno.DirEntry, "name" | "isFile">;
 
 /** A folder on the way down, with what is still to be packed of it. */
 interface OpenFolder extends Place {
-  left: string[];
+  left: Listed[];
 }
 
 /**
  * Packs a folder as tar.gz, as fast as the stream is read and with no copy on disk. The same tree
  * makes the same bytes: names are sorted, owners left out, times those of the files. Links stay
  * links and are never followed; hard links become files of their own; what cannot be read is left
- * out and reported. Errors only by `signal`, with its reason.
+ * out and reported. Errors only by `signal`, with its reason, and with
+ * a message when gzip(1) fails.
  *
  * @param folder The artifacts themselves; they are named `artifacts/...` in the archive.
  */
 export function packArtifacts(folder: string, options: PackOptions): ReadableStream<Uint8Array> {
-  return ReadableStream.from(inPieces(tarOf(folder, options))).pipeThrough(
-    // No other bytes than in plain ArrayBuffers are made here, which is all that the types differ in.
-    new CompressionStream("gzip") as ReadableWritablePair<Uint8Array, Uint8Array>,
-  );
-}
-
-/** Many small pieces as fewer of PIECE_BYTES: each costs a way through the streams. */
-async function* inPieces(source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let piece = new Uint8Array(PIECE_BYTES);
-  let filled = 0;
-  for await (let bytes of source) {
-    while (bytes.length > 0) {
-      const part = bytes.subarray(0, PIECE_BYTES - filled);
-      piece.set(part, filled);
-      filled += part.length;
-      bytes = bytes.subarray(part.length);
-      if (filled === PIECE_BYTES) {
-        yield piece;
-        // A new one: what reads the stream may hold on to this one.
-        piece = new Uint8Array(PIECE_BYTES);
-        filled = 0;
-      }
-    }
-  }
-  yield piece.subarray(0, filled);
+  return ReadableStream.from(compressed(tarOf(folder, options), options.gzip));
 }
 
 /** The archive before compression. Each piece is valid until the next one is asked for. */
@@ -79,34 +62,35 @@ async function* tarOf(folder: string, options: PackOptions): AsyncGenerator<Uint
   const fs = await import("node:fs");
   const buffer = new Uint8Array(PIECE_BYTES);
   const way: OpenFolder[] = [];
-  let next: Place | undefined = { path: folder, name: TOP_NAME };
+  let next: Place | undefined = { path: folder, name: TOP_NAME, isFile: false };
   while (true) {
     options.signal?.throwIfAborted();
     if (next !== undefined) {
-      const info = infoOf(next, options);
-      const small = info?.isFile && info.size <= SMALL_BYTES
-        ? smallFileOf(next, fs, options)
-        : undefined;
+      const small = next.isFile ? smallFileOf(next, fs, options) : "other";
       if (small instanceof Uint8Array) yield small;
-      else if (small !== "skipped" && info !== undefined) {
-        const left = yield* memberOf(next, info, buffer, options);
+      else if (small === "other") {
+        const left = yield* memberOf(next, buffer, options);
         if (left !== undefined) way.push({ ...next, left });
       }
     }
     const current = way.at(-1);
     if (current === undefined) break;
-    const name = current.left.pop();
-    if (name === undefined) {
+    const listed = current.left.pop();
+    if (listed === undefined) {
       way.pop();
       next = undefined;
     } else {
-      next = { path: `${current.path}/${name}`, name: `${current.name}/${name}` };
+      const { name, isFile } = listed;
+      next = { path: `${current.path}/${name}`, name: `${current.name}/${name}`, isFile };
     }
   }
   yield END_OF_ARCHIVE;
 }
 
-function infoOf({ path, name }: Place, options: PackOptions): Deno.FileInfo | undefined {
+function infoOf(
+  { path, name }: Pick<Place, "path" | "name">,
+  options: PackOptions,
+): Deno.FileInfo | undefined {
   try {
     return Deno.lstatSync(path);
   } catch (error) {
@@ -117,11 +101,12 @@ function infoOf({ path, name }: Place, options: PackOptions): Deno.FileInfo | un
 
 /** Packs one member; gives back the names in it if it is a folder, the last one first. */
 async function* memberOf(
-  { path, name }: Place,
-  info: Deno.FileInfo,
+  { path, name }: Pick<Place, "path" | "name">,
   buffer: Uint8Array,
   options: PackOptions,
-): AsyncGenerator<Uint8Array, string[] | undefined> {
+): AsyncGenerator<Uint8Array, Listed[] | undefined> {
+  const info = infoOf({ path, name }, options);
+  if (info === undefined) return;
   if (info.isSymlink) {
     let target;
     try {
@@ -158,7 +143,7 @@ function smallFileOf(
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const info = fstatSync(descriptor);
     const { size } = info;
-    if (!info.isFile() || size > SMALL_BYTES) return "other";
+    if (!info.isFile() || size > SMALL_BYTES || !isAt(path, info)) return "other";
     const header = headerOf(memberFor(name, info));
     const whole = new Uint8Array(header.length + size + paddingAfter(size));
     whole.set(header);
@@ -171,6 +156,7 @@ function smallFileOf(
     if (filled < size) options.onSkipped(name, endsInZeros(size - filled, SHORTER));
     return whole;
   } catch (error) {
+    if (codeOf(error) === "ELOOP") return "other";
     options.onSkipped(name, whyUnreadable(error));
     return "skipped";
   } finally {
@@ -179,9 +165,19 @@ function smallFileOf(
 }
 
 /**
- * O_NOFOLLOW: a file that has become a link since it was listed is not read through it.
- * O_NONBLOCK: one that has become a FIFO does not hold us up.
+ * Whether this is what stands at the path: a file that has become a link since it was listed is not read through
+ * it. O_NOFOLLOW does not see to that unless everything is permitted, as the runtime then resolves links itself.
  */
+function isAt(path: string, opened: { dev: number; ino: number }): boolean {
+  try {
+    const there = Deno.lstatSync(path);
+    return there.isFile && there.dev === opened.dev && there.ino === opened.ino;
+  } catch {
+    return false;
+  }
+}
+
+/** O_NONBLOCK: a file that has become a FIFO does not hold us up. */
 async function openNoLink(path: string): Promise<FileHandle> {
   const { constants, open } = await import("node:fs/promises");
   return await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -202,7 +198,7 @@ async function* fileOf(
   }
   try {
     const info = await file.stat();
-    if (!info.isFile()) {
+    if (!info.isFile() || !isAt(path, info)) {
       options.onSkipped(name, "it was replaced by something else while it was packed");
       return;
     }
@@ -226,28 +222,28 @@ async function* folderOf(
   name: string,
   buffer: Uint8Array,
   options: PackOptions,
-): AsyncGenerator<Uint8Array, string[]> {
-  let names: string[] = [];
+): AsyncGenerator<Uint8Array, Listed[]> {
+  let listed: Listed[] = [];
   try {
-    for await (const entry of Deno.readDir(path)) names.push(entry.name);
-    if (names.some((name) => name.includes(REPLACEMENT_CHARACTER))) {
-      const listed = await textNamesIn(path);
-      names = listed.names;
-      if (listed.hasOthers) yield* oddMembersOf(path, name, { buffer, options });
+    listed = await Array.fromAsync(Deno.readDir(path));
+    if (listed.some(({ name }) => name.includes(REPLACEMENT_CHARACTER))) {
+      const { names, hasOthers } = await textNamesIn(path);
+      listed = names.map((name) => ({ name, isFile: false }));
+      if (hasOthers) yield* oddMembersOf(path, name, { buffer, options });
     }
   } catch (error) {
     options.signal?.throwIfAborted();
     options.onSkipped(name, `what is in it cannot be listed: ${messageOf(error)}`);
   }
-  return names.sort().reverse();
+  return listed.sort((a, b) => a.name < b.name ? 1 : -1);
 }
 
 function whyUnreadable(error: unknown): string {
-  return isNotFound(error) ? "it vanished while it was packed" : messageOf(error);
+  return codeOf(error) === "ENOENT" ? "it vanished while it was packed" : messageOf(error);
 }
 
-function isNotFound(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "ENOENT";
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : undefined;
 }
 
 function specialKind(info: Deno.FileInfo): "FIFO" | "socket" | "device" {

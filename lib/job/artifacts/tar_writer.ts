@@ -122,29 +122,34 @@ function block(
     mtime: number;
   },
 ): Uint8Array {
-  const bytes = new Uint8Array(BLOCK_BYTES);
+  const bytes = COMMON.slice();
   const put = (offset: number, text: string) => {
     for (let at = 0; at < text.length; at++) bytes[offset + at] = text.charCodeAt(at);
   };
-  const octal = (value: number, digits: number) => `${value.toString(8).padStart(digits, "0")}\0`;
+  const octal = (offset: number, value: number, digits: number) => {
+    for (let at = offset + digits - 1; at >= offset; at--) {
+      bytes[at] = 0x30 + value % 8;
+      value = Math.floor(value / 8);
+    }
+  };
   bytes.set(shortened(name), 0);
-  put(100, octal(mode, 7));
-  put(108, NOBODY);
-  put(116, NOBODY);
-  put(124, octal(size, 11));
-  put(136, octal(mtime, 11));
-  put(148, " ".repeat(8));
+  octal(100, mode, 7);
+  octal(124, size, 11);
+  octal(136, mtime, 11);
   put(156, type);
   bytes.set(shortened(target), 157);
-  put(257, "ustar\u000000");
   let sum = 0;
-  for (const byte of bytes) sum += byte;
-  put(148, `${octal(sum, 6)} `);
+  for (let at = 0; at < BLOCK_BYTES; at++) sum += bytes[at]!;
+  octal(148, sum, 6);
+  put(154, "\0 ");
   return bytes;
 }
 
-/** User and group 0. */
-const NOBODY = "0000000\0";
+/** What all headers have in common: user and group 0, and eight spaces in the place of the sum, which count in it. */
+const COMMON = new Uint8Array(BLOCK_BYTES);
+encoder.encodeInto("0000000\u00000000000\0", COMMON.subarray(108));
+encoder.encodeInto(" ".repeat(8), COMMON.subarray(148));
+encoder.encodeInto("ustar\u000000", COMMON.subarray(257));
 
 /** For readers that do not know PAX: what comes close to the name. */
 function shortened(text: Uint8Array): Uint8Array {
@@ -170,6 +175,8 @@ export interface PackOptions {
    * @param reason Why, as the end of a sentence.
    */
   onSkipped(path: string, reason: string): void;
+  /** Where gzip(1) is, if it may compress an archive of many small files on another core. */
+  gzip?: string | undefined;
   signal?: AbortSignal;
 }
 

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { GZIP } from "../../../lib/job/artifacts/compress.ts";
 import { packArtifacts } from "../../../lib/job/artifacts/pack.ts";
 
 const MODULE = new URL("../../../lib/job/artifacts/pack.ts", import.meta.url).href;
@@ -35,10 +36,11 @@ async function hasTool(name: string): Promise<boolean> {
 }
 
 /** Packs into a file and gives back what was reported, as `path: reason`. */
-async function pack(artifacts: string, archive: string): Promise<string[]> {
+async function pack(artifacts: string, archive: string, gzip?: string): Promise<string[]> {
   const reported: string[] = [];
   const stream = packArtifacts(artifacts, {
     onSkipped: (path, reason) => reported.push(`${path}: ${reason}`),
+    gzip,
   });
   await Deno.writeFile(archive, stream);
   return reported;
@@ -134,6 +136,18 @@ Deno.test("the same tree makes the same archive, wherever it lies", async () => 
     await pack(artifacts, `${beside}/1`);
     await pack(`${beside}/other`, `${beside}/2`);
     assertEquals(await Deno.readFile(`${beside}/1`), await Deno.readFile(`${beside}/2`));
+  });
+});
+
+Deno.test("thousands of small files are unpacked as they were", async () => {
+  await withArtifacts(async (artifacts, beside) => {
+    await shell(
+      'for folder in a b c; do mkdir "$1/$folder"; for i in $(seq 700); do echo "$folder $i" >"$1/$folder/$i"; done; done',
+      artifacts,
+    );
+    assertEquals(await pack(artifacts, `${beside}/a`, GZIP), []);
+    await shell('tar -xzf "$1/a" -C "$1"', beside);
+    assertEquals(await treeOf(`${beside}/artifacts`), await treeOf(artifacts));
   });
 });
 
