@@ -146,10 +146,10 @@ export class DesiredState {
     this.#posts++;
     const wish = this.offline;
     const shown = wish?.state === state && wish.comment === comment;
-    this.#file.update({
-      acknowledged: remembered({ state, comment }),
-      ...(wish !== undefined && { wish: { ...wish, posted: shown } }),
-    });
+    const acknowledged = remembered({ state, comment });
+    if (wish !== undefined) this.#file.update({ acknowledged, wish: { ...wish, posted: shown } });
+    // After a kill an earlier one of the agent's own states counts as its own, too.
+    else this.#file.updateLater({ acknowledged });
   }
 }
 

@@ -27,11 +27,16 @@ const Content = z.object({
 });
 export type StateContent = z.infer<typeof Content>;
 
+/** Parts that become others, or are forgotten. */
+type StateChange = { [Key in keyof StateContent]?: StateContent[Key] | undefined };
+
 /** The file, read at start and written at each change. */
 export class StateFile {
   readonly #path: string;
   readonly #log: Log;
   #content: StateContent = {};
+  /** What is in the file. */
+  #written = "{}";
   #complained = false;
 
   /** @param folder the agent's own folder in `results_basedir`; exists. */
@@ -46,6 +51,7 @@ export class StateFile {
     }
     try {
       this.#content = Content.parse(JSON.parse(text));
+      this.#written = JSON.stringify(this.#content);
     } catch {
       this.#log.error(
         `Cannot understand ${this.#path}, which is reset: if this agent should be offline, ` +
@@ -60,12 +66,21 @@ export class StateFile {
   }
 
   /** Remembers something else; `undefined` forgets a part. */
-  update(change: { [Key in keyof StateContent]?: StateContent[Key] | undefined }): void {
+  update(change: StateChange): void {
+    if (this.#take(change)) this.write();
+  }
+
+  /** The same for what is not missed after a kill: it is written down with the next update. */
+  updateLater(change: StateChange): void {
+    this.#take(change);
+  }
+
+  #take(change: StateChange): boolean {
     const next = { ...this.#content, ...change };
-    const kept = Object.fromEntries(Object.entries(next).filter(([, part]) => part !== undefined));
-    const before = JSON.stringify(this.#content);
-    this.#content = kept;
-    if (JSON.stringify(kept) !== before) this.write();
+    this.#content = Object.fromEntries(
+      Object.entries(next).filter(([, part]) => part !== undefined),
+    );
+    return JSON.stringify(this.#content) !== this.#written;
   }
 
   /** Writes down what is remembered, also when the file has been removed. */
@@ -75,6 +90,7 @@ export class StateFile {
       // Renamed into place, so that a kill or a full disk leaves the former content whole.
       Deno.writeTextFileSync(`${this.#path}.new`, text, { mode: 0o600 });
       Deno.renameSync(`${this.#path}.new`, this.#path);
+      this.#written = text;
       this.#complained = false;
     } catch (error) {
       if (this.#complained) return;
