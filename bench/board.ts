@@ -47,6 +47,9 @@ export function contextFor(
   return { ctx: ctx as MuxpiContext, putBack };
 }
 
+/** By how much a link may be behind because this process was. */
+const LATE_MS = 50;
+
 /** A way to a port of this host that takes so many bytes a second in each direction, all together. */
 export function limitedLink(
   port: number,
@@ -66,7 +69,8 @@ export function limitedLink(
       for (let read = await from.read(buffer); read !== null; read = await from.read(buffer)) {
         if (way === "there") sent += read;
         const now = performance.now();
-        freeAt[way] = Math.max(now, freeAt[way]) + read / bytesPerSecond * 1000;
+        // What a sleep took too long is made up for: a link does not wait for this process.
+        freeAt[way] = Math.max(now - LATE_MS, freeAt[way]) + read / bytesPerSecond * 1000;
         if (freeAt[way] > now) await systemClock.sleep(freeAt[way] - now);
         for (let at = 0; at < read;) at += await to.write(buffer.subarray(at, read));
       }

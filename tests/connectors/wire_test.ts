@@ -1,7 +1,12 @@
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertGreater } from "@std/assert";
 import { join } from "node:path";
 import { ImageCache } from "../../connectors/support/image/cache.ts";
-import { chooseWire, wireOf } from "../../connectors/support/image/wire.ts";
+import {
+  chooseWire,
+  UNPACKING_FAILED,
+  unpackingThere,
+  wireOf,
+} from "../../connectors/support/image/wire.ts";
 import { controlHost } from "../../connectors/support/ssh/remote.ts";
 import { SSH_TOOLS, testWithTools } from "../support/sshd.ts";
 import { FlashBoard } from "./support/flash_board.ts";
@@ -33,6 +38,70 @@ for (
       assertEquals(stdout, IMAGE);
     });
   }
+}
+
+/** Unpacks what `xz -1` made of some noise, with programs of the far side's own. */
+async function unpackedThere(
+  shell: readonly [string, ...string[]],
+  programs: Readonly<Record<string, string>>,
+  meanwhile: (bin: string, sent: Promise<void>) => Promise<void> = () => Promise.resolve(),
+) {
+  const bin = await Deno.makeTempDir({ prefix: "far-side-" });
+  try {
+    for (const [name, script] of Object.entries(programs)) {
+      await Deno.writeTextFile(join(bin, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    }
+    const noise = crypto.getRandomValues(new Uint8Array(65_536));
+    const image = Uint8Array.from({ length: 1_500_000 }, (_, i) => noise[i % 65_521]! ^ i >> 12);
+    await Deno.writeFile(join(bin, "image"), image);
+    const { stdout: packed } = await new Deno.Command("xz", {
+      args: ["-0", "-c", join(bin, "image")],
+    }).output();
+    // More than pipes hold.
+    assertGreater(packed.length, 1_000_000);
+    const [program, ...args] = shell;
+    const child = new Deno.Command(program, {
+      args: [...args, "-c", unpackingThere("unxz")],
+      env: { PATH: `${bin}:/usr/bin:/bin` },
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const sent = new Blob([packed]).stream().pipeTo(child.stdin).catch(() => {});
+    await meanwhile(bin, sent);
+    const { stdout, stderr } = await child.output();
+    await sent;
+    return {
+      isWhole: stdout.length === image.length && stdout.every((byte, at) => byte === image[at]),
+      hasFailed: new TextDecoder().decode(stderr).includes(UNPACKING_FAILED),
+    };
+  } finally {
+    await Deno.remove(bin, { recursive: true });
+  }
+}
+
+for (const shell of [["dash"], ["bash"], ["busybox", "sh"]] as const) {
+  const unpacked = unpackedThere.bind(undefined, shell);
+  const onIt = `where the far side's shell is ${shell[0]}`;
+
+  Deno.test(`what has arrived waits there while the last of it is written, ${onIt}`, async () => {
+    const unxz = "until [ -e ${0%/*}/go ]; do sleep 0.01; done; exec /usr/bin/unxz";
+    const came = await unpacked({ unxz }, async (bin, sent) => {
+      await sent;
+      await Deno.writeTextFile(join(bin, "go"), "");
+    });
+    assertEquals(came, { isWhole: true, hasFailed: false });
+  });
+
+  Deno.test(`an image arrives whole without a dd that can wait, ${onIt}`, async () => {
+    assertEquals(await unpacked({ dd: "exit 1" }), { isWhole: true, hasFailed: false });
+  });
+
+  Deno.test(`what waits and is lost is an error, ${onIt}`, async () => {
+    const dd = 'case "$*" in *count=0*) exit 0 ;; esac; head -c 100000; exit 1';
+    const { isWhole, hasFailed } = await unpacked({ dd });
+    assertEquals([isWhole, hasFailed], [false, true]);
+  });
 }
 
 const DAY_MS = 24 * 3_600_000;

@@ -22,8 +22,8 @@ import type { Image } from "./source.ts";
 import {
   chooseWire,
   localUnpacker,
-  remoteUnpacker,
   UNPACKING_FAILED,
+  unpackingThere,
   type WireName,
 } from "./wire.ts";
 
@@ -162,7 +162,7 @@ export async function writeImage(
 function writeCommand(
   { unpacker, device, verify }: Pick<Flashing, "device" | "verify"> & { readonly unpacker: string },
 ): string {
-  const unpacked = `{ ${remoteUnpacker(unpacker)} || echo ${quote(UNPACKING_FAILED)} >&2; }`;
+  const unpacked = unpackingThere(unpacker);
   const dd = `dd of=${quote(device)} bs=16M conv=fsync`;
   // In English, as the number of bytes is read from it.
   if (!verify) return `${unpacked} | LC_ALL=C sudo ${dd}`;

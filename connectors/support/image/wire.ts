@@ -47,6 +47,30 @@ export function remoteUnpacker(unpacker: string): string {
     : `{ if command -v ${unpacker} >/dev/null; then ${unpacker}; else zstdcat; fi; }`;
 }
 
+/** What of its memory the far side gives to one of the two pieces that wait there: a part, and at most so many KiB. */
+const HELD_PART = 32;
+const HELD_MAX_KIB = 32 * 1024;
+const HELD_MIN_KIB = 1024;
+
+/**
+ * Shell commands that unpack on the far side what comes in by standard input.
+ *
+ * What has arrived waits in two pieces of memory there, of which one fills while the other is unpacked. A hole of an
+ * image crosses the link in no time and takes long to write, and while it is written the link would stand still.
+ */
+export function unpackingThere(unpacker: string): string {
+  const failed = `echo '${UNPACKING_FAILED}' >&2`;
+  const unpacked = `{ ${remoteUnpacker(unpacker)} || ${failed}; }`;
+  // Holes in what is sent raw do cross the link.
+  if (unpacker === "cat") return unpacked;
+  const held = `{ if [ "$k" -ge ${HELD_MIN_KIB} ]; then ` +
+    `dd bs="\${k}k" iflag=fullblock 2>/dev/null || ${failed}; else cat; fi; }`;
+  return `{ k=0; while read -r n v _; do [ "$n" != MemAvailable: ] || k=$((v / ${HELD_PART})); ` +
+    `done 2>/dev/null </proc/meminfo; [ "$k" -le ${HELD_MAX_KIB} ] || k=${HELD_MAX_KIB}; ` +
+    `dd bs=1 count=0 iflag=fullblock </dev/null 2>/dev/null || k=0; ` +
+    `${held} | ${held} | ${unpacked}; }`;
+}
+
 /** How an image is unpacked on this host: program and arguments. */
 export function localUnpacker(unpacker: string): readonly [string, ...string[]] {
   return PARALLEL[unpacker] ?? [unpacker];
