@@ -1,106 +1,15 @@
-import { assert, assertEquals, assertLess, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import {
-  attend,
-  type AttendOptions,
-  findKept,
-  type KeptCommand,
-} from "../../lib/process/keeper.ts";
+import { findKept } from "../../lib/process/keeper.ts";
 import { startKept } from "../../lib/process/keeper_start.ts";
 import { OUTPUT_START } from "../../lib/process/kept_output.ts";
 import { markOf } from "../../lib/process/mark.ts";
-import { allProcesses, processesWith } from "../../lib/process/proc.ts";
+import { allProcesses } from "../../lib/process/proc.ts";
 import { FakeClock } from "../support/fake_clock.ts";
-import { ENV, joined, kill, Output, until } from "./support.ts";
+import { drained, Place, watch } from "./kept_support.ts";
+import { ENV, kill, Output, until } from "./support.ts";
 
 const FIXTURES = join(import.meta.dirname ?? "", "fixtures");
-
-/** The result of a run of which somebody holds the output open, after the time that is given to it. */
-async function drained<T>(running: Promise<T>, clock: FakeClock): Promise<T> {
-  let isOver = false;
-  running.then(() => isOver = true, () => isOver = true);
-  while (!isOver) {
-    await until("it drains", () => isOver || clock.sleepers > 0);
-    await clock.advance(2_000);
-  }
-  return await running;
-}
-
-/** A folder for one test in which nothing is left running. */
-class Place implements AsyncDisposable {
-  readonly mark = crypto.randomUUID();
-  readonly env = { ...ENV, KEEPER_TEST: this.mark };
-
-  private constructor(readonly folder: string) {}
-
-  static async make(): Promise<Place> {
-    return new Place(await Deno.makeTempDir({ prefix: "keeper-" }));
-  }
-
-  get keeper(): string {
-    return join(this.folder, "keeper");
-  }
-
-  path(name: string): string {
-    return join(this.folder, name);
-  }
-
-  /** A folder for PATH with nothing but what a keeper needs: this awk, and the rest of the host or of another program. */
-  async tools(awk: string, rest?: string): Promise<string> {
-    const folder = this.path("bin");
-    await Deno.mkdir(folder);
-    await Deno.symlink(`/usr/bin/${awk}`, join(folder, "awk"));
-    for (const tool of ["dd", "du", "cat", "setsid", "sleep"]) {
-      await Deno.symlink(`/usr/bin/${rest ?? tool}`, join(folder, tool));
-    }
-    return folder;
-  }
-
-  async start(script: string, env: Record<string, string> = {}): Promise<KeptCommand> {
-    const started = await startKept(["/bin/sh", "-c", script], {
-      folder: this.keeper,
-      cwd: this.folder,
-      env: { ...this.env, ...env },
-    });
-    if (!started.started) throw new Error(started.message);
-    return started.command;
-  }
-
-  find(from = OUTPUT_START): KeptCommand {
-    const found = findKept(this.keeper, from);
-    if (found === undefined) throw new Error("It has not begun");
-    return found;
-  }
-
-  /** Processes of this test that live. */
-  async alive(): Promise<number[]> {
-    const pids = await processesWith(`KEEPER_TEST=${this.mark}`);
-    const dead = new Set((await allProcesses()).filter(({ dead }) => dead).map(({ pid }) => pid));
-    return pids.filter((pid) => !dead.has(pid));
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await until("nothing is left", async () => {
-      const alive = await this.alive();
-      kill(...alive);
-      return alive.length === 0;
-    });
-    await Deno.remove(this.folder, { recursive: true });
-  }
-}
-
-function watch(
-  command: KeptCommand,
-  output: Output,
-  more: Partial<AttendOptions> = {},
-): ReturnType<typeof attend> {
-  return attend(command, {
-    clock: new FakeClock(),
-    graceMs: 10_000,
-    onOutput: output.onOutput,
-    ...more,
-  });
-}
 
 Deno.test("a kept command that ends by itself gives its status and all of its output", async () => {
   await using place = await Place.make();
@@ -141,62 +50,6 @@ Deno.test("a kept command that ended while no agent ran is found with its status
   assertEquals(output.text, "alone\n");
 });
 
-Deno.test("output that has been read is removed, and a place in it is found again", async () => {
-  await using place = await Place.make();
-  const size = 80 * 1024 * 1024;
-  const script = `head -c ${size} /dev/zero | tr '\\0' x; echo end`;
-  using command = await place.start(script);
-  await command.exit;
-  let taken = OUTPUT_START;
-  let bytes = 0;
-  // Every 10 MB, another one goes on from where the last one was.
-  for (let round = 0; bytes < size + 4; round++) {
-    using reader = place.find(taken);
-    let some = 0;
-    for await (const chunk of reader.output) {
-      some += chunk.length;
-      taken = reader.place();
-      reader.release(taken);
-      if (some > 10_000_000) break;
-    }
-    bytes += some;
-  }
-  assertEquals(bytes, size + 4);
-  const left = [...Deno.readDirSync(place.keeper)].filter(({ name }) => name.startsWith("output."));
-  assertLess(left.length, 3);
-});
-
-Deno.test("a place some bytes back may be in an earlier file", async () => {
-  await using place = await Place.make();
-  // 1024 pieces make a file, whatever their size.
-  using command = await place.start("i=0; while [ $i -lt 1500 ]; do echo $i; i=$((i+1)); done");
-  await command.exit;
-  using reader = place.find();
-  const all: Uint8Array[] = [];
-  for await (const chunk of reader.output) all.push(chunk.slice());
-  const text = new TextDecoder().decode(joined(all));
-  assertEquals(text, Array.from({ length: 1500 }, (_, i) => `${i}\n`).join(""));
-  for (const back of [0, 1, 999, 2600, text.length]) {
-    using again = place.find(reader.place(back));
-    const rest: Uint8Array[] = [];
-    for await (const chunk of again.output) rest.push(chunk.slice());
-    assertEquals(new TextDecoder().decode(joined(rest)), text.slice(text.length - back));
-  }
-});
-
-Deno.test("what is before the place of the last release is not needed to go on", async () => {
-  await using place = await Place.make();
-  const script = "printf abc; until [ -e go ]; do sleep 0.01; done; printf def";
-  using command = await place.start(script);
-  const reader = command.output.getReader();
-  assertEquals(new TextDecoder().decode((await reader.read()).value), "abc");
-  using found = place.find(command.place(1));
-  await Deno.writeTextFile(place.path("go"), "");
-  const rest: Uint8Array[] = [];
-  for await (const chunk of found.output) rest.push(chunk.slice());
-  assertEquals(new TextDecoder().decode(joined(rest)), "cdef");
-});
-
 Deno.test("a limit ends the whole group of a kept command, and the keeper with it", async () => {
   await using place = await Place.make();
   const clock = new FakeClock();
@@ -223,23 +76,6 @@ Deno.test("a limit ends the whole group of a kept command, and the keeper with i
   await until("nothing is left", async () => (await place.alive()).length === 0);
 });
 
-Deno.test("silence counts from the last byte, also of one that another process has read", async () => {
-  await using place = await Place.make();
-  const clock = new FakeClock();
-  const running = watch(await place.start("sleep 100"), new Output(), {
-    clock,
-    limits: { silenceMs: 9_000 },
-    silentForMs: 8_000,
-  });
-  await until("it is watched", () => clock.sleepers > 0);
-  await clock.advance(1_000);
-  assertEquals(await running, {
-    ended: "limit",
-    limit: "silence",
-    exit: { kind: "signal", signal: 15 },
-  });
-});
-
 Deno.test("a kept command whose keeper is killed goes on, and its status is lost", async () => {
   await using place = await Place.make();
   const clock = new FakeClock();
@@ -260,123 +96,6 @@ Deno.test("a kept command whose keeper is killed goes on, and its status is lost
   const result = await drained(running, clock);
   assertEquals(result, { ended: "exited", exit: { kind: "lost" } });
   assertEquals(output.text, "up\nend\n");
-});
-
-Deno.test("where what writes the output is killed, it is said, and the rest comes", async () => {
-  await using place = await Place.make();
-  const output = new Output();
-  let losses = 0;
-  const running = watch(
-    await place.start("echo up; until [ -e go ]; do sleep 0.01; done; echo end"),
-    output,
-    { onLoss: () => losses++ },
-  );
-  await output.has("up\n");
-  const keeper = Number((await Deno.readTextFile(join(place.keeper, "keeper"))).split(" ")[1]);
-  const writer = (await allProcesses()).find(({ session, name }) =>
-    session === keeper && name === "dd"
-  );
-  kill(writer!.pid);
-  await until("the loss is noted", () => losses > 0);
-  await Deno.writeTextFile(place.path("go"), "");
-  assertEquals(await running, { ended: "exited", exit: { kind: "code", code: 0 } });
-  assertEquals([output.text, losses], ["up\nend\n", 1]);
-});
-
-Deno.test("a host that is slow to write costs no output, however long that takes", async () => {
-  await using place = await Place.make();
-  const clock = new FakeClock();
-  const output = new Output();
-  const script = "echo up; until [ -e go ]; do sleep 0.01; done; sleep 1000 & echo late";
-  const running = watch(await place.start(script), output, { clock });
-  await output.has("up\n");
-  const keeper = Number((await Deno.readTextFile(join(place.keeper, "keeper"))).split(" ")[1]);
-  const writer = (await allProcesses()).find(({ session, name }) =>
-    session === keeper && name === "dd"
-  );
-  Deno.kill(writer!.pid, "SIGSTOP");
-  await Deno.writeTextFile(place.path("go"), "");
-  await until(
-    "the command has ended",
-    async () => (await Deno.readTextFile(join(place.keeper, "status"))).trim() !== "",
-  );
-  await until("it drains", () => clock.sleepers > 0);
-  await clock.advance(2_000);
-  assertEquals(output.text, "up\n");
-  Deno.kill(writer!.pid, "SIGCONT");
-  assertEquals(await running, { ended: "exited", exit: { kind: "code", code: 0 } });
-  assertEquals(output.text, "up\nlate\n");
-});
-
-Deno.test("a command may print anything, also what nearly ends its output", async () => {
-  await using place = await Place.make();
-  const output = new Output();
-  // Each time the beginning of the mark stands at the end of a piece.
-  const script = "end=$(cat keeper/end); printf 'a\\001'; sleep 0.1; printf \"\\001${end%??}\"; " +
-    "sleep 0.1; printf 'b\\001'";
-  const command = await place.start(script);
-  await watch(command, output);
-  const end = await Deno.readTextFile(join(place.keeper, "end"));
-  assertEquals(output.text, `a\x01\x01${end.slice(0, -2)}b\x01`);
-});
-
-Deno.test("what a kept command leaves behind holds nothing up and may print on", async () => {
-  await using place = await Place.make();
-  const clock = new FakeClock();
-  const script = "(while [ ! -e stop ]; do echo more; sleep 0.01; done; echo $? >ended) & echo up";
-  const running = watch(await place.start(script), new Output(), { clock });
-  assertEquals(await drained(running, clock), { ended: "exited", exit: { kind: "code", code: 0 } });
-  assertEquals(
-    [...Deno.readDirSync(place.keeper)].filter(({ name }) => name.startsWith("output.")),
-    [],
-  );
-  await Deno.writeTextFile(place.path("stop"), "");
-  await until(
-    "it ends by itself",
-    async () => await Deno.readTextFile(place.path("ended")).catch(() => "") === "0\n",
-  );
-});
-
-Deno.test("a daemon that prints without end after its phase fills no disk", async () => {
-  await using place = await Place.make();
-  const clock = new FakeClock();
-  const script = "(exec yes) & sleep 0.1";
-  const command = await place.start(script);
-  const keeper = Number((await Deno.readTextFile(join(place.keeper, "keeper"))).split(" ")[1]);
-  await drained(watch(command, new Output(), { clock }), clock);
-  // What goes on is `cat >/dev/null`, and no file comes any more.
-  await until("it is thrown away", async () => {
-    const names = (await allProcesses()).filter(({ session, dead }) => session === keeper && !dead)
-      .map(({ name }) => name);
-    return names.includes("cat") && !names.includes("dd");
-  });
-});
-
-Deno.test("a kept command waits when 256 MiB of its output are unread", async () => {
-  await using place = await Place.make();
-  using command = await place.start("head -c 600000000 /dev/zero; echo end >ended");
-  const size = async () => {
-    let all = 0;
-    for await (const { name } of Deno.readDir(place.keeper)) {
-      all += (await Deno.stat(join(place.keeper, name))).size;
-    }
-    return all;
-  };
-  await until("it has printed much", async () => await size() > 256 * 1024 * 1024);
-  const keeper = Number((await Deno.readTextFile(join(place.keeper, "keeper"))).split(" ")[1]);
-  await until(
-    "it is held up",
-    async () =>
-      (await allProcesses()).some(({ session, name }) => session === keeper && name === "sleep"),
-  );
-  assertLess(await size(), 330 * 1024 * 1024);
-  let bytes = 0;
-  for await (const chunk of command.output) {
-    bytes += chunk.length;
-    command.release(command.place());
-  }
-  assertEquals(bytes, 600_000_000);
-  assertEquals(await command.exit, { kind: "code", code: 0 });
 });
 
 Deno.test("a kept command has nothing but its three streams, its folder and its environment", async () => {
@@ -410,13 +129,6 @@ Deno.test("a kept command has nothing but its three streams, its folder and its 
     environment,
     ["A=b 'c'", `KEEPER_TEST=${place.mark}`, "PATH=/usr/bin:/bin", `PWD=${place.folder}`],
   );
-});
-
-Deno.test("`> /dev/stdout` truncates nothing", async () => {
-  await using place = await Place.make();
-  const output = new Output();
-  await watch(await place.start("echo one; echo two > /dev/stdout; echo three"), output);
-  assertEquals(output.text, "one\ntwo\nthree\n");
 });
 
 Deno.test("a command that cannot be started says why in one line", async () => {
@@ -512,171 +224,6 @@ Deno.test("wherever a process dies that starts a command, the next one knows whe
   }
   assert(counts.never > 0 && counts.found > 0, JSON.stringify(counts));
 });
-
-/** Scripts, and how they end. */
-const ENDINGS = [
-  ["exit 0", { kind: "code", code: 0 }],
-  ["exit 3", { kind: "code", code: 3 }],
-  ["exit 15", { kind: "code", code: 15 }],
-  ["exit 137", { kind: "code", code: 137 }],
-  ["exit 143", { kind: "code", code: 143 }],
-  ["exit 255", { kind: "code", code: 255 }],
-  ["kill -TERM $$", { kind: "signal", signal: 15 }],
-  ["kill -KILL $$", { kind: "signal", signal: 9 }],
-  ["kill -INT $$", { kind: "signal", signal: 2 }],
-  ["kill -PIPE $$", { kind: "signal", signal: 13 }],
-  ["kill -40 $$", { kind: "signal", signal: 40 }],
-] as const;
-
-const SHELLS = ["dash", "bash", "busybox"];
-const AWKS = ["mawk", "gawk", "original-awk", "busybox"];
-
-async function whyNoNamespace(): Promise<string> {
-  const { success } = await new Deno.Command("unshare", {
-    args: ["--mount", "true"],
-    stderr: "null",
-  }).output().catch(() => ({ success: false }));
-  return success ? "" : " (skipped: no mount namespace)";
-}
-const noNamespace = await whyNoNamespace();
-
-for (const shell of SHELLS) {
-  for (const awk of AWKS) {
-    Deno.test({
-      name:
-        `with ${shell} as the shell and ${awk} as awk, an exit status is not taken for a signal` +
-        noNamespace,
-      ignore: noNamespace !== "",
-      fn: async () => {
-        await using place = await Place.make();
-        // With busybox, everything that it has is its own.
-        const bin = await place.tools(awk, shell === "busybox" ? "busybox" : undefined);
-        const real = await Deno.realPath("/bin/sh");
-        const { stdout, stderr } = await new Deno.Command("unshare", {
-          args: [
-            "--mount",
-            "/usr/bin/bash",
-            "-c",
-            `[ ${shell} = dash ] || mount --bind /usr/bin/${shell} ${real}; exec "$@"`,
-            "bash",
-            Deno.execPath(),
-            "run",
-            "--quiet",
-            "-A",
-            join(FIXTURES, "keep.ts"),
-            place.folder,
-            bin,
-            ...ENDINGS.map(([script]) => `echo out; ${script}`),
-          ],
-        }).output();
-        const results = JSON.parse(
-          new TextDecoder().decode(stdout) || JSON.stringify(new TextDecoder().decode(stderr)),
-        );
-        assertEquals(
-          results,
-          ENDINGS.map(([script, exit]) => ({
-            result: { ended: "exited", exit: awk === "busybox" ? untold(exit) : exit, script },
-            output: "out\n",
-          })).map(({ result: { ended, exit }, output }) => ({ result: { ended, exit }, output })),
-        );
-      },
-    });
-  }
-}
-
-/** What busybox's awk does not tell: it then is what a shell would say. */
-function untold(exit: typeof ENDINGS[number][1]): { kind: string } {
-  if (exit.kind === "code" && exit.code > 128 && exit.code <= 192) {
-    return { kind: "signal", ...{ signal: exit.code - 128 } };
-  }
-  return exit;
-}
-
-Deno.test("gawk that follows POSIX to the letter is understood", async () => {
-  await using place = await Place.make();
-  const env = { PATH: await place.tools("gawk"), POSIXLY_CORRECT: "1" };
-  for (const [index, [script, exit]] of ENDINGS.entries()) {
-    const started = await startKept(["/bin/sh", "-c", script], {
-      folder: place.path(`k${index}`),
-      cwd: place.folder,
-      env,
-    });
-    if (!started.started) throw new Error(started.message);
-    assertEquals(await watch(started.command, new Output()), { ended: "exited", exit });
-  }
-});
-
-/** Files of a control group as the kernel writes them, which not every host has. */
-const GROUP_FILES = {
-  "cgroup.procs": "",
-  "cpu.stat": "usage_usec 98765432101\nuser_usec 1000000\nsystem_usec 234567\nnr_periods 0\n",
-  "memory.peak": "8589934592\n",
-  "memory.events": "low 0\nhigh 0\nmax 17\noom 4\noom_kill 3\noom_group_kill 0\n",
-  "io.stat": "8:0 rbytes=3000000000 wbytes=1000 rios=1 wios=2 dbytes=0 dios=0\n" +
-    "254:0 rbytes=3000000001 wbytes=24 rios=1 wios=1 dbytes=0 dios=0\n253:0\n",
-};
-
-for (const awk of AWKS) {
-  Deno.test(`with ${awk} as awk it is known what a command has used when it ended`, async () => {
-    await using place = await Place.make();
-    const PATH = await place.tools(awk);
-    const usageWith = async (name: string, files: Record<string, string>) => {
-      const cgroup = place.path(`group-${name}`);
-      await Deno.mkdir(cgroup);
-      for (const [file, text] of Object.entries(files)) {
-        await Deno.writeTextFile(join(cgroup, file), text);
-      }
-      const started = await startKept(["/bin/sh", "-c", "echo out; exit 3"], {
-        folder: place.path(name),
-        cwd: place.folder,
-        env: { PATH },
-        cgroup,
-      });
-      if (!started.started) throw new Error(started.message);
-      const output = new Output();
-      const result = await watch(started.command, output);
-      assertEquals(result, { ended: "exited", exit: { kind: "code", code: 3 } });
-      assertEquals(output.text, "out\n");
-      return started.command.usage;
-    };
-    assertEquals(await usageWith("all", GROUP_FILES), {
-      cpuMs: 98_765_432.101,
-      memoryPeak: 8_589_934_592,
-      read: 6_000_000_001,
-      written: 1_024,
-      killed: 3,
-    });
-    // What is there without controllers.
-    const { "cgroup.procs": procs, "cpu.stat": cpu } = GROUP_FILES;
-    assertEquals(await usageWith("few", { "cgroup.procs": procs, "cpu.stat": cpu }), {
-      cpuMs: 98_765_432.101,
-      killed: 0,
-    });
-    // The group itself is gone: the command has run all the same, and printed nothing of it.
-    assertEquals(await usageWith("gone", {}), { killed: 0 });
-  });
-}
-
-for (const awk of AWKS) {
-  Deno.test(`with ${awk} as awk a label of any characters is only a remark`, async () => {
-    await using place = await Place.make();
-    await Deno.mkdir(place.path("bin"));
-    await Deno.symlink(`/usr/bin/${awk}`, place.path("bin/awk"));
-    const started = await startKept(["/bin/sh", "-c", "echo out; exit 3"], {
-      folder: place.keeper,
-      cwd: place.folder,
-      env: { PATH: `${place.path("bin")}:/usr/bin:/bin` },
-      label: `labor-süd's "job" $(touch a) \`touch b\` \\\n' }; touch c; #`,
-    });
-    if (!started.started) throw new Error(started.message);
-    const output = new Output();
-    const result = await watch(started.command, output);
-    assertEquals(result, { ended: "exited", exit: { kind: "code", code: 3 } });
-    assertEquals(output.text, "out\n");
-    const made = [...Deno.readDirSync(place.folder)].map(({ name }) => name).sort();
-    assertEquals(made, ["bin", "keeper"]);
-  });
-}
 
 Deno.test("many commands at once are all heard and seen to end, though few of their folders are watched", async () => {
   await using place = await Place.make();

@@ -2,69 +2,24 @@
  * An image that can be read while it arrives: from a server, from another process of this host that
  * is downloading it just now, or from the host's cache, where it is verified as it is read.
  */
-import { createHash } from "node:crypto";
 import { join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { messageOf, ProvisioningError } from "../errors.ts";
 import { temporaryFolder } from "../files.ts";
 import { downloadSource, expectChecksum } from "../http/download.ts";
-import {
-  CannotKeep,
-  type Fetched,
-  fetchFile,
-  type FetchTarget,
-  shownUrl,
-} from "../http/transfer.ts";
+import { CannotKeep, shownUrl } from "../http/transfer.ts";
 import type { ImageCache, UrlEntry } from "./cache.ts";
-
-/** How much is read at once. */
-const CHUNK_BYTES = 1024 * 1024;
-
-/** Of an image of unknown size, between two looks at what is free. */
-const GROWTH_BYTES = 16 * 1024 * 1024;
+import {
+  arriving,
+  type ArrivingImage,
+  changed,
+  type Progress,
+  type Source,
+} from "./image_source.ts";
+import { OwnTransfer, type Wanted } from "./own_transfer.ts";
 
 /** How often it is looked whether another process has written more. */
 const FOLLOW_PAUSE_MS = 100;
-
-/** What there is of an image at a moment. */
-interface Progress {
-  readonly size: number;
-  readonly isComplete: boolean;
-  /** Counts how often the image was started again: what was read before is of no use then. */
-  readonly generation: number;
-}
-
-/** An image on its way. Give it up by disposing of it. */
-export interface ArrivingImage extends AsyncDisposable {
-  /** Of the whole, in bytes; undefined where nobody says. */
-  readonly size: number | undefined;
-  /**
-   * The image from its first byte on, each piece as soon as it is there. The stream fails when the
-   * image cannot be had, or is not the right one: the last piece comes after that has been seen.
-   */
-  stream(): ReadableStream<Uint8Array>;
-  /** The first bytes, at most `length` of them. */
-  head(length: number): Promise<Uint8Array>;
-  /** Path of the whole image, once it is there and verified. */
-  whole(): Promise<string>;
-}
-
-/** Where the bytes are, and how to wait for more of them. */
-interface Source {
-  readonly size: number | undefined;
-  /**
-   * Waits until there is more than `beyond`, or all there will be, or it was started again since
-   * `generation`. Throws when it cannot be had.
-   */
-  wait(beyond: number, generation: number): Promise<Progress>;
-  /** Undefined: what is read has been verified as it was written. */
-  readonly verify?: (digest: string) => Promise<void>;
-  /** Opens what is there of it, which may get its final name at any moment. */
-  open(): Promise<Deno.FsFile>;
-  /** Path of the whole image, once it is there. */
-  finalPath(): string;
-  close(): Promise<void>;
-}
 
 /**
  * Gets an image.
@@ -97,11 +52,6 @@ export async function openArriving(
       await lead(ctx, { url, wanted, cache, lock, known: await cache.lookUp(url.href) }),
     );
   }
-}
-
-interface Wanted {
-  readonly url: URL;
-  readonly wanted: string | undefined;
 }
 
 /** Without a cache: a file in the job's folder, which is removed in the end. */
@@ -334,201 +284,4 @@ async function follow(
       if (finished !== undefined) await cache.count("hit", entry.size ?? 0);
     },
   };
-}
-
-function changed(): ProvisioningError {
-  return new ProvisioningError(
-    "The image changed on the server while it was being read: run the job again",
-  );
-}
-
-interface TransferOptions extends Wanted {
-  readonly path: string;
-  readonly resume?: FetchTarget["resume"];
-  readonly known?: FetchTarget["known"];
-  readonly onHead?: NonNullable<FetchTarget["onHead"]>;
-  /** Asked now and then, while nobody knows how large it becomes. What it throws ends it. */
-  readonly onGrowth?: () => void;
-  /** @param move told where the file is about to be. */
-  readonly onFetched?: (
-    fetched: Extract<Fetched, { ended: "fetched" }>,
-    move: (path: string) => void,
-  ) => Promise<void>;
-  readonly onEnded?: (how: "kept" | "not modified" | "broke off") => Promise<void>;
-}
-
-/** A download of this process, which goes on while what has arrived is read. */
-class OwnTransfer {
-  readonly path: string;
-  /** Resolves when something has arrived, or nothing need arrive. */
-  readonly begun: Promise<"arriving" | "not modified">;
-  /** Of the whole, in bytes, once something has arrived. */
-  total: number | undefined;
-  finalPath: string;
-  readonly #stop = new AbortController();
-  #progress: Progress = { size: 0, isComplete: false, generation: 0 };
-  #failure: { readonly error: unknown } | undefined;
-  #waiters: (() => void)[] = [];
-  readonly #done: Promise<void>;
-
-  constructor(ctx: ConnectorContext, options: TransferOptions) {
-    const { url, wanted, path, resume, known, onHead, onGrowth, onFetched, onEnded } = options;
-    this.path = this.finalPath = path;
-    const begun = Promise.withResolvers<"arriving" | "not modified">();
-    this.begun = begun.promise;
-    this.begun.catch(() => {});
-    let grown = 0;
-    let ended: Parameters<NonNullable<typeof onEnded>>[0] = "broke off";
-    const run = async () => {
-      const signal = AbortSignal.any([ctx.signal, this.#stop.signal]);
-      const fetched = await fetchFile({ ...ctx, signal }, url, {
-        path,
-        resume,
-        known,
-        onHead: async (size, validators) => {
-          this.total = size;
-          await onHead?.(size, validators);
-        },
-        onBytes: (size) => {
-          if (this.total === undefined && size >= grown + GROWTH_BYTES) {
-            grown = size;
-            onGrowth?.();
-          }
-          const { size: before, generation } = this.#progress;
-          this.#progress = {
-            size,
-            isComplete: false,
-            generation: size < before ? generation + 1 : generation,
-          };
-          begun.resolve("arriving");
-          this.#wake();
-        },
-      });
-      if (fetched.ended === "not modified") {
-        ended = "not modified";
-        return begun.resolve("not modified");
-      }
-      ended = "kept";
-      // Who reads it, too, may not want what this job wants; but nobody takes it unseen later.
-      const isWanted = wanted === undefined || wanted === fetched.sha256;
-      await onFetched?.(isWanted ? fetched : { ...fetched, validators: {} }, (path) => {
-        this.finalPath = path;
-      });
-      expectChecksum(url, { found: fetched.sha256, wanted });
-      this.#progress = { ...this.#progress, size: fetched.size, isComplete: true };
-      begun.resolve("arriving");
-    };
-    this.#done = run().catch((error) => {
-      this.#failure = { error };
-      begun.reject(error);
-    }).finally(async () => {
-      await onEnded?.(ended);
-      this.#wake();
-    });
-  }
-
-  /** Opens what is there of it. It is renamed once, and nobody else has the lock meanwhile. */
-  async open(): Promise<Deno.FsFile> {
-    return await Deno.open(this.finalPath).catch(() => Deno.open(this.path))
-      .catch(() => Deno.open(this.finalPath));
-  }
-
-  #wake(): void {
-    const waiters = this.#waiters;
-    this.#waiters = [];
-    for (const waiter of waiters) waiter();
-  }
-
-  /** Ends it, if it goes on. */
-  async stop(): Promise<void> {
-    this.#stop.abort(new Error("The image is not needed any more"));
-    await this.#done;
-  }
-
-  readonly wait = async (beyond: number, generation: number): Promise<Progress> => {
-    while (
-      this.#progress.size <= beyond && !this.#progress.isComplete &&
-      this.#progress.generation === generation && this.#failure === undefined
-    ) await new Promise<void>((resolve) => this.#waiters.push(resolve));
-    if (this.#failure !== undefined) throw this.#failure.error;
-    return this.#progress;
-  };
-}
-
-function arriving(source: Source): ArrivingImage {
-  return {
-    size: source.size,
-    stream: () => streamOf(source),
-    async head(length) {
-      let progress = await source.wait(0, 0);
-      while (progress.size < length && !progress.isComplete) {
-        progress = await source.wait(progress.size, progress.generation);
-      }
-      using file = await source.open();
-      const bytes = new Uint8Array(Math.min(length, progress.size));
-      let filled = 0;
-      while (filled < bytes.length) {
-        const read = await file.read(bytes.subarray(filled));
-        if (read === null) break;
-        filled += read;
-      }
-      return bytes.subarray(0, filled);
-    },
-    async whole() {
-      // Reading it to the end verifies it.
-      if (source.verify !== undefined) { for await (const _ of streamOf(source)); }
-      for (let progress = await source.wait(0, 0); !progress.isComplete;) {
-        progress = await source.wait(progress.size, progress.generation);
-      }
-      return source.finalPath();
-    },
-    [Symbol.asyncDispose]: () => source.close(),
-  };
-}
-
-/** The last piece is held back until all of it is known to be right. */
-function streamOf(source: Source): ReadableStream<Uint8Array> {
-  const hash = source.verify === undefined ? undefined : createHash("sha256");
-  let file: Deno.FsFile | undefined;
-  let at = 0;
-  let known: Progress = { size: 0, isComplete: false, generation: 0 };
-  let held: Uint8Array | undefined;
-  const close = () => {
-    file?.close();
-    file = undefined;
-  };
-  return new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      try {
-        while (true) {
-          while (at >= known.size && !known.isComplete) {
-            const { generation } = known;
-            known = await source.wait(at, generation);
-            if (at > 0 && known.generation !== generation) throw changed();
-          }
-          file ??= await source.open();
-          const chunk = new Uint8Array(Math.min(CHUNK_BYTES, known.size - at));
-          const read = chunk.length === 0 ? null : await file.read(chunk);
-          if (read === null) {
-            if (at < known.size) {
-              throw new ProvisioningError("The image became shorter while it was read");
-            }
-            await source.verify?.(hash?.digest("hex") ?? "");
-            if (held !== undefined) controller.enqueue(held);
-            close();
-            return controller.close();
-          }
-          at += read;
-          hash?.update(chunk.subarray(0, read));
-          const ready = held;
-          held = chunk.subarray(0, read);
-          if (ready !== undefined) return controller.enqueue(ready);
-        }
-      } catch (error) {
-        close();
-        throw error;
-      }
-    },
-    cancel: close,
-  }, { highWaterMark: 1 });
 }
