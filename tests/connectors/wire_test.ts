@@ -97,6 +97,11 @@ for (const shell of [["dash"], ["bash"], ["busybox", "sh"]] as const) {
     assertEquals(await unpacked({ dd: "exit 1" }), { isWhole: true, hasFailed: false });
   });
 
+  Deno.test(`an unpacker that has all before the end of what is sent is no error, ${onIt}`, async () => {
+    const came = await unpacked({ unxz: "head -c 1000000 | /usr/bin/unxz 2>/dev/null; exit 0" });
+    assertEquals(came, { isWhole: false, hasFailed: false });
+  });
+
   Deno.test(`what waits and is lost is an error, ${onIt}`, async () => {
     const dd = 'case "$*" in *count=0*) exit 0 ;; esac; head -c 100000; exit 1';
     const { isWhole, hasFailed } = await unpacked({ dd });

@@ -64,7 +64,8 @@ export function unpackingThere(unpacker: string): string {
   // Holes in what is sent raw do cross the link.
   if (unpacker === "cat") return unpacked;
   const held = `{ if [ "$k" -ge ${HELD_MIN_KIB} ]; then ` +
-    `dd bs="\${k}k" iflag=fullblock 2>/dev/null || ${failed}; else cat; fi; }`;
+    // SIGPIPE: an unpacker may have all that it wants before the end of what is sent.
+    `dd bs="\${k}k" iflag=fullblock 2>/dev/null || [ "$?" = 141 ] || ${failed}; else cat; fi; }`;
   return `{ k=0; while read -r n v _; do [ "$n" != MemAvailable: ] || k=$((v / ${HELD_PART})); ` +
     `done 2>/dev/null </proc/meminfo; [ "$k" -le ${HELD_MAX_KIB} ] || k=${HELD_MAX_KIB}; ` +
     `dd bs=1 count=0 iflag=fullblock </dev/null 2>/dev/null || k=0; ` +
