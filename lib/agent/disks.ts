@@ -28,21 +28,37 @@ export const lookAtDisk: LookAtDisk = async (folder) => {
 /** What the first look has found is good for so long. */
 const FRESH_MS = 1_000;
 
+/** The agents of a process mostly keep their files in the same folders: one look serves all for so long. */
+const SHARED_MS = 2_000;
+
 /**
+ * Looks at disks for all agents of a process.
+ *
  * What `lookAtDisk()` needs takes 25 ms to load, longer than anything else that a start does before it asks
  * for a job. So the first look is that of stat(1), at all folders at once and beside the rest of the start.
  * A folder that it does not find, or that makes it wait, is looked at in the usual way.
  */
-export function disksAtStart(folders: readonly string[], clock: Clock): LookAtDisk {
+export function sharedDisks(folders: readonly string[], clock: Clock): LookAtDisk {
   const freshUntil = clock.monotonic() + FRESH_MS;
   const over = new AbortController();
   const late = clock.sleep(FRESH_MS, over.signal).then(() => new Map<string, Disk>(), () => {});
   const found = lookByProgram(folders).catch(() => new Map<string, Disk>());
   const first = Promise.race([found, late]);
   found.then(() => over.abort());
-  return async (folder) => {
+  const look: LookAtDisk = async (folder) => {
     const disk = clock.monotonic() < freshUntil ? (await first)?.get(resolve(folder)) : undefined;
     return disk ?? await lookAtDisk(folder);
+  };
+  const looks = new Map<
+    string,
+    { readonly until: number; readonly disk: ReturnType<LookAtDisk> }
+  >();
+  return (folder) => {
+    const known = looks.get(folder);
+    if (known !== undefined && clock.monotonic() < known.until) return known.disk;
+    const disk = look(folder);
+    looks.set(folder, { until: clock.monotonic() + SHARED_MS, disk });
+    return disk;
   };
 }
 

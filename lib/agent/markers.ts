@@ -2,6 +2,7 @@
  * The files by which an administrator on the host asks an agent to restart or to go offline. `/tmp`
  * is everybody's: a marker counts only if it is a regular file of root's or of the agent's own user.
  */
+import { systemClock } from "../clock.ts";
 import { NotRegular, openForReading } from "../job/regular_file.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -30,6 +31,8 @@ export class Markers {
   readonly #uid: number;
   /** Files that were reported as ignored, so that each is reported once. */
   readonly #reported = new Set<string>();
+  /** When the folder had last been changed, as it was looked at and had no marker of a kind. */
+  readonly #without = new Map<MarkerKind, number>();
 
   constructor(options: MarkersOptions) {
     this.#options = options;
@@ -47,16 +50,23 @@ export class Markers {
   /** The markers that are there and count. */
   #present(kind: MarkerKind): string[] {
     const present: string[] = [];
+    const { changedAt, isSettled } = lookAtFolder(this.#folder);
+    if (changedAt !== undefined && this.#without.get(kind) === changedAt) return present;
+    // Where nothing is there now, nothing is before the folder changes again.
+    this.#without.delete(kind);
+    let isWithout = isSettled;
     for (const path of this.paths(kind)) {
       const info = infoOf(path);
       if (info === undefined) {
         this.#reported.delete(path);
         continue;
       }
+      isWithout = false;
       const why = this.#whyIgnored(info);
       if (why === undefined) present.push(path);
       else this.#report(path, why);
     }
+    if (isWithout && changedAt !== undefined) this.#without.set(kind, changedAt);
     return present;
   }
 
@@ -169,6 +179,24 @@ export class Markers {
       }
     }
     return true;
+  }
+}
+
+/** Changes that are closer to one another than this may have the same time. */
+const TICK_MS = 1_000;
+
+/**
+ * When a folder was last changed, in milliseconds since 1970, and whether that is so long ago that the next change
+ * has another time. Every agent asks in every round, and nearly always there is nothing: one look at the folder
+ * takes a tenth of looking for all that may be in it. The time is that of the kernel, which writes it there.
+ */
+function lookAtFolder(folder: string): { changedAt: number | undefined; isSettled: boolean } {
+  try {
+    const changedAt = Deno.statSync(folder).mtime?.getTime();
+    const isSettled = changedAt !== undefined && systemClock.now() - changedAt > TICK_MS;
+    return { changedAt, isSettled };
+  } catch {
+    return { changedAt: undefined, isSettled: false };
   }
 }
 

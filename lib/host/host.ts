@@ -3,7 +3,7 @@
  * console, systemd, InfluxDB, one endpoint. `testflinger-agent -c FILE` is a host with one agent.
  */
 import type { ControlGroupsResult } from "../agent/context.ts";
-import { disksAtStart } from "../agent/disks.ts";
+import { sharedDisks } from "../agent/disks.ts";
 import { foldersOfJobs, prepareFolders } from "../agent/folders.ts";
 import { type HostClock, systemClock } from "../clock.ts";
 import { type AgentConfig, defaultConfig } from "../config/agent_config.ts";
@@ -153,7 +153,7 @@ class Host {
         bootId: this.#options.bootId,
         onJournal: this.#options.onJournal,
         deviceTrouble: this.#options.deviceTrouble,
-        lookAtDisk: disksAtStart(
+        lookAtDisk: sharedDisks(
           [...look.wanted.values()].flatMap(({ config }) => foldersOfJobs(config)),
           clock,
         ),

@@ -27,6 +27,20 @@ Deno.test("markers count with the agent's id as it is, and without its dashes", 
   }
 });
 
+Deno.test("a marker is seen at once in a folder that has long been without one", async () => {
+  await using folder = new TempFolder();
+  const { markers, offline, restart } = markersIn(folder);
+  const longAgo = new Date(Date.now() - 3_600_000);
+  for (const make of [() => Deno.writeTextFile(restart, ""), () => Deno.rename(offline, restart)]) {
+    await Deno.writeTextFile(offline, "");
+    await Deno.remove(restart).catch(() => {});
+    await Deno.utime(folder.path, longAgo, longAgo);
+    for (let look = 0; look < 3; look++) assertEquals(markers.wantsRestart(), false);
+    await make();
+    assertEquals(markers.wantsRestart(), true);
+  }
+});
+
 Deno.test("of an offline marker the first line is the comment, and no more than a comment is read", async () => {
   await using folder = new TempFolder();
   const { markers, offline } = markersIn(folder);
