@@ -21,12 +21,17 @@ import { LAST_STATE_MS, type Reporter } from "./reporter.ts";
 const LONGEST_RETRY_AFTER_MS = 60_000;
 
 /**
- * A pause is longer than `polling_interval` by this factor, at random, so that the agents of a lab do
- * not ask all at once. At 10 s, with two requests a round and a sign of life now and then, an idle
- * agent stays under 12 requests a minute.
+ * A pause is longer than `polling_interval` by at least this factor. At 10 s, with two requests a round and a sign of
+ * life now and then, an idle agent stays under 12 requests a minute.
  */
 const LEAST_STRETCH = 1.1;
-const MOST_STRETCH = 1.2;
+
+/**
+ * A round begins at a multiple of this part of `polling_interval`, twelve of which are 1.15 times as long. So the agents of
+ * a process, which are spread over the interval, wake up a few at a time: waking up takes a process that has been
+ * asleep longer than asking does.
+ */
+const STEP = 1.15 / 12;
 
 /** What the poll loop is made of. */
 export interface PollLoopOptions extends AgentContext {
@@ -90,11 +95,10 @@ export class PollLoop {
       if (round.next === "pause") {
         backoff.reset();
         // The first one is shorter: agents that begin together do not go on together.
-        const stretch = hasPaused
-          ? LEAST_STRETCH + Math.random() * (MOST_STRETCH - LEAST_STRETCH)
-          : Math.random();
+        const stretch = hasPaused ? LEAST_STRETCH : Math.random() * (1 - STEP);
         hasPaused = true;
-        const ms = config.polling_interval * 1000 * stretch;
+        const intervalMs = config.polling_interval * 1000;
+        const ms = untilStep(clock.monotonic(), intervalMs * stretch, Math.ceil(intervalMs * STEP));
         await this.#pause((wait, either) => clock.sleep(wait, either), ms);
       } else {
         const ms = backoff.next(round.retryAfterMs);
@@ -252,6 +256,11 @@ export class PollLoop {
   #forget(what: Question): void {
     this.#complaints.delete(what);
   }
+}
+
+/** How long it is, in milliseconds, from now to the first step of the clock after a pause. */
+function untilStep(now: number, pause: number, step: number): number {
+  return Math.ceil((now + pause) / step) * step - now;
 }
 
 /** The agent's record, as one round has read it. */

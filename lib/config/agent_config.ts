@@ -114,8 +114,8 @@ const establishedKeys = {
   ),
   polling_interval: z.number().gt(0).default(POLLING_INTERVAL_S).meta({ type: "number, seconds" })
     .describe(
-      "Pause between two requests for a job if there was none; 10 to 20 % longer, at random, " +
-        "so that the agents of a lab do not all ask at once.",
+      "Pause between two requests for a job if there was none; 10 to 20 % longer. The agents of a host " +
+        "ask at different times, a few together.",
     ),
   execution_basedir: filledText().default("/tmp/testflinger/run").describe(
     "Folder for the working folders, one per job.",

@@ -56,9 +56,12 @@ Deno.test("agents that begin together do not go on together: the first pause is 
   };
   while (asked() < 1) await clock.advance(10);
   await idle(clock);
-  const [first, second] = [await pauseUntil(2), await pauseUntil(3)];
+  const [first, second, third] = [await pauseUntil(2), await pauseUntil(3), await pauseUntil(4)];
   assert(first <= 10_000, `asked again after ${first} ms`);
   assert(second >= 11_000 && second <= 12_000, `asked once more after ${second} ms`);
+  // Twelve times in the interval of an agent there is a moment at which all of a process may ask.
+  const step = 959;
+  assertEquals([third, clock.monotonic() % step], [12 * step, 0]);
   agent.stop();
   let isOver = false;
   agent.ended.finally(() => isOver = true);
