@@ -11,10 +11,23 @@ async function idle(clock: FakeClock): Promise<void> {
   while (clock.dues.length !== 2 || clock.dues.includes(CALL_LIMIT_MS)) await settle();
 }
 
+/** Starts an agent that ends with the test, also when that fails: on its clock it would never end by itself. */
+function startOn(lab: Lab, clock: FakeClock): AsyncDisposable {
+  const agent = lab.start();
+  return {
+    async [Symbol.asyncDispose]() {
+      agent.stop();
+      let isOver = false;
+      agent.ended.finally(() => isOver = true);
+      while (!isOver) await clock.advance(10);
+    },
+  };
+}
+
 Deno.test("an idle agent that asks every 10 s costs the server at most 12 requests a minute", async () => {
   const clock = new FakeClock();
   await using lab = await Lab.open({ clock, config: { polling_interval: 10 } });
-  const agent = lab.start();
+  await using _agent = startOn(lab, clock);
   const hasAsked = () => lab.sandbox.requests.some(({ path }) => path === "/v1/job");
   while (!hasAsked()) await clock.advance(10);
   await idle(clock);
@@ -34,16 +47,12 @@ Deno.test("an idle agent that asks every 10 s costs the server at most 12 reques
   assert(count("GET /v1/job") >= 14, `asked ${count("GET /v1/job")} times`);
   assertEquals(count("GET /v1/agents/data/agent-1"), count("GET /v1/job"));
   assert(count("POST /v1/agents/data/agent-1") >= 3);
-  agent.stop();
-  let isOver = false;
-  agent.ended.finally(() => isOver = true);
-  while (!isOver) await clock.advance(10);
 });
 
 Deno.test("agents that begin together do not go on together: the first pause is any part of the interval", async () => {
   const clock = new FakeClock();
   await using lab = await Lab.open({ clock, config: { polling_interval: 10 } });
-  const agent = lab.start();
+  await using _agent = startOn(lab, clock);
   const asked = () => lab.sandbox.requests.filter(({ path }) => path === "/v1/job").length;
   /** How long it is until the agent has asked so often; time stands still while it does. */
   const pauseUntil = async (times: number) => {
@@ -62,10 +71,6 @@ Deno.test("agents that begin together do not go on together: the first pause is 
   // Twelve times in the interval of an agent there is a moment at which all of a process may ask.
   const step = 959;
   assertEquals([third, clock.monotonic() % step], [12 * step, 0]);
-  agent.stop();
-  let isOver = false;
-  agent.ended.finally(() => isOver = true);
-  while (!isOver) await clock.advance(10);
 });
 
 Deno.test("queues that the server did not take for a moment are advertised again soon, not a day later", async () => {

@@ -11,7 +11,7 @@ import { allProcesses, processesWith } from "../../lib/process/proc.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { ENV, kill, Output, until } from "./support.ts";
 
-/** The result of a run of which somebody holds the output open, after the time that is given to it. */
+/** Waits for the result of a run whose output another process keeps open, and moves the clock on meanwhile. */
 export async function drained<T>(running: Promise<T>, clock: FakeClock): Promise<T> {
   let isOver = false;
   running.then(() => isOver = true, () => isOver = true);

@@ -35,7 +35,7 @@ export function testWithTools(
       throw new Error(`Cannot test this without ${missing.join(", ")}: install it`);
     });
   } else {
-    // Somebody's own machine need not have every program; CI has, or fails above.
+    // A developer's machine need not have every program; in CI a missing one fails above.
     Deno.test.ignore(`${name} (skipped: there is no ${missing.join(", ")} on this host)`, test);
   }
 }
