@@ -128,6 +128,22 @@ export function rewriteFile(path: string, text: string, mode: number): void {
   file.truncateSync(bytes.length);
 }
 
+/** Whether a regular file that was opened is what stands at the path. */
+export function isRegularFileAt(path: string, opened: Identity): boolean {
+  try {
+    refuseOther(path, opened, {});
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Which file it is. */
+interface Identity {
+  dev: number;
+  ino: number | null;
+}
+
 function lookAt(path: string): Deno.FileInfo {
   return Deno.lstatSync(path);
 }
@@ -140,7 +156,7 @@ function refuseOdd(path: string, stat: Deno.FileInfo, { oneName = false }: Deman
 /** What is at the path now must be what was opened. */
 function refuseOther(
   path: string,
-  opened: { dev: number; ino: number | null },
+  opened: Identity,
   demands: Demands,
 ): void {
   const there = lookAt(path);

@@ -1,5 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { messageOf } from "../../message.ts";
+import { isRegularFileAt } from "../regular_file.ts";
 import { compressed } from "./compress.ts";
 import {
   type ArchiveMember,
@@ -143,7 +144,7 @@ function smallFileOf(
     descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const info = fstatSync(descriptor);
     const { size } = info;
-    if (!info.isFile() || size > SMALL_BYTES || !isAt(path, info)) return "other";
+    if (!info.isFile() || size > SMALL_BYTES || !isRegularFileAt(path, info)) return "other";
     const header = headerOf(memberFor(name, info));
     const whole = new Uint8Array(header.length + size + paddingAfter(size));
     whole.set(header);
@@ -161,19 +162,6 @@ function smallFileOf(
     return "skipped";
   } finally {
     if (descriptor !== undefined) closeSync(descriptor);
-  }
-}
-
-/**
- * Whether this is what stands at the path: a file that has become a link since it was listed is not read through
- * it. O_NOFOLLOW does not see to that unless everything is permitted, as the runtime then resolves links itself.
- */
-function isAt(path: string, opened: { dev: number; ino: number }): boolean {
-  try {
-    const there = Deno.lstatSync(path);
-    return there.isFile && there.dev === opened.dev && there.ino === opened.ino;
-  } catch {
-    return false;
   }
 }
 
@@ -198,7 +186,7 @@ async function* fileOf(
   }
   try {
     const info = await file.stat();
-    if (!info.isFile() || !isAt(path, info)) {
+    if (!info.isFile() || !isRegularFileAt(path, info)) {
       options.onSkipped(name, "it was replaced by something else while it was packed");
       return;
     }

@@ -47,7 +47,7 @@ let loops: Promise<boolean> | undefined;
 
 /**
  * A test that mounts what lies in files, with these `tools` besides. That needs the superuser, and
- * a kernel that has it: otherwise the test is skipped, and its name says why.
+ * a kernel that has it: otherwise the test fails in CI, and elsewhere is skipped, and its name says why.
  */
 export async function testWithLoops(
   name: string,
@@ -56,13 +56,16 @@ export async function testWithLoops(
   const needed = [...LOOP_TOOLS, ...tools];
   // Without the tools nobody knows; that is not to pass for a host that cannot.
   const unknown = Deno.uid() === 0 && !needed.every(isInstalled);
-  if (unknown || await (loops ??= loopMountsWork())) testWithTools(name, needed, test);
-  else if (Deno.env.get("CI") === "true") {
+  if (unknown || await (loops ??= loopMountsWork())) {
+    testWithTools(name, needed, test);
+  } else if (Deno.env.get("CI") === "true") {
     Deno.test(name, () => {
       throw new Error("Cannot test this without loop mounts: run it as root, with loop devices");
     });
-  } // On a developer's machine: it needs root and a kernel with loop devices, which nothing stands in for.
-  else Deno.test.ignore(`${name} (skipped: loop mounts are not possible here)`, test);
+  } else {
+    // A developer's machine need not have what nothing stands in for: root, and a kernel with loop devices.
+    Deno.test.ignore(`${name} (skipped: loop mounts are not possible here)`, test);
+  }
 }
 
 /** Whether this host lets us mount file systems that lie in files. */
