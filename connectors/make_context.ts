@@ -42,7 +42,7 @@ export function makeContext(
   parts: ContextParts,
 ): { readonly ctx: ConnectorContext; readonly putBack: PutBackStack } {
   const stack = putBackStack(parts.log);
-  const connections = new SshConnections();
+  const connections = new SshConnections(parts.env.TMPDIR);
   let job: Promise<Job> | undefined;
 
   function build(signal: AbortSignal): ConnectorContext {

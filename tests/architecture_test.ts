@@ -142,3 +142,16 @@ Deno.test("no name that files of lib export means two things", () => {
     .map(([name, files]) => `${name}: ${[...files].join(", ")}`);
   assertEquals(doubled, []);
 });
+
+/** A browser's driver reads this one when it is loaded, and every test that sets it sets the same. */
+const BROWSER = "tests/browser/browser.ts";
+
+/** All files of tests run at the same time in one process. */
+const SHARED = /\bDeno\.(?:env\.(?:set|delete)|umask|chdir)\(/;
+
+Deno.test("no test changes what its process has only once: see support/script.ts", () => {
+  const changing = filesOf("tests").filter((file) =>
+    file !== BROWSER && SHARED.test(Deno.readTextFileSync(join(ROOT, file)))
+  );
+  assertEquals(changing, []);
+});

@@ -10,13 +10,15 @@ const LARGEST_ANSWER_BYTES = 64 * 1024;
 /** How the device is reached. */
 export interface ReadReleaseOptions {
   username: string;
+  /** What ssh runs with. */
+  env: Record<string, string>;
   clock: Clock;
   signal: AbortSignal;
 }
 
 /** Reads `/etc/os-release` of the device over ssh; `unknown` when that does not work. */
 export async function readRelease(deviceIp: string, options: ReadReleaseOptions): Promise<string> {
-  const { username, clock, signal } = options;
+  const { username, env, clock, signal } = options;
   // Either would otherwise be able to begin with a dash and be an option of ssh.
   if (!/^[A-Za-z0-9][A-Za-z0-9.:%_-]*$/.test(deviceIp) || !/^[A-Za-z_][\w.@-]*$/.test(username)) {
     return "unknown";
@@ -40,7 +42,7 @@ export async function readRelease(deviceIp: string, options: ReadReleaseOptions)
     "/etc/os-release",
   ], {
     cwd: "/",
-    env: Deno.env.toObject(),
+    env,
     limits: { totalMs: PATIENCE_MS },
     graceMs: 1000,
     clock,

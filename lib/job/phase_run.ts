@@ -340,6 +340,7 @@ export class PhaseRunner {
     if (typeof deviceIp !== "string") return undefined;
     return await readRelease(deviceIp, {
       username: job.testUsername,
+      env: Deno.env.toObject(),
       clock,
       signal: AbortSignal.any([signals.stop, signals.leave]),
     });

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { markOfFolders, prepareFolders } from "../../lib/agent/folders.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { Lab } from "../support/lab.ts";
+import { after, moduleAt, runScript } from "../support/script.ts";
 import { IS_ROOT, NOBODY, TempFolder } from "../support/temp_folder.ts";
 
 /** A configuration with its folders at the established places below one that is as `/tmp` is. */
@@ -26,12 +27,12 @@ Deno.test("only the agent's own folder is closed to others, however it was made"
   await using folder = new TempFolder();
   const config = configIn(folder);
   const own = join(config.results_basedir, "agent-agent-1");
-  const old = Deno.umask(0);
-  try {
-    assertEquals(prepareFolders(config), { ok: true, folder: own });
-  } finally {
-    Deno.umask(old);
-  }
+  const said = await runScript(
+    `import { prepareFolders } from ${moduleAt("lib/agent/folders.ts")};
+     console.log(JSON.stringify(prepareFolders(JSON.parse(Deno.args[0]))));`,
+    { through: after("umask 000"), args: [JSON.stringify(config)], permissions: ["--allow-all"] },
+  );
+  assertEquals(JSON.parse(said), { ok: true, folder: own });
   assertEquals(modeOf(own), 0o700);
   assertEquals(modeOf(config.execution_basedir), 0o755);
   await Deno.chmod(own, 0o777);

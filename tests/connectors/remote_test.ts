@@ -249,16 +249,10 @@ Deno.test("a host that never answers is given 13 attempts, 5 s apart; what a com
 
 Deno.test("where no socket can be made, every command logs in by itself", async () => {
   await using lab = await Lab.open();
-  const before = Deno.env.get("TMPDIR");
   const deep = join(lab.root, "a-folder-with-a-long-name".repeat(4));
   await Deno.mkdir(deep);
-  Deno.env.set("TMPDIR", deep);
-  try {
-    await inStage(lab, (ctx) => remote(ctx, { host: "10.1.1.1", user: "me" }).run("true"));
-  } finally {
-    if (before === undefined) Deno.env.delete("TMPDIR");
-    else Deno.env.set("TMPDIR", before);
-  }
+  const target = { host: "10.1.1.1", user: "me" };
+  await inStage(lab, (ctx) => remote(ctx, target).run("true"), undefined, { TMPDIR: deep });
   const [call] = await lab.calls("ssh");
   assert(!call?.args.some((arg) => arg.startsWith("Control")), JSON.stringify(call));
   assertEquals([...Deno.readDirSync(deep)], []);

@@ -1,9 +1,9 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { fillJobFolder, makeJobFolder, moveFolder, removeFolder } from "../../lib/job/folder.ts";
 import { recordingLog } from "../support/recording_log.ts";
+import { after, moduleAt, runScript } from "../support/script.ts";
 
 const JOB_ID = "00000000-0000-0000-0000-000000000001";
-const MODULE = new URL("../../lib/job/folder.ts", import.meta.url).href;
 
 /** A user that owns nothing of ours. */
 const SOMEBODY = 65534;
@@ -66,7 +66,7 @@ Deno.test("the modes in a job's folder do not depend on the agent's umask", asyn
         `const folder = await makeJobFolder(root + "/run", "${JOB_ID}", { log });
          await fillJobFolder(folder, "{}");`,
         root,
-        ["sh", "-c", `umask ${umask} && exec "$@"`, "sh"],
+        after(`umask ${umask}`),
       );
       const folder = `${root}/run/${JOB_ID}`;
       assertEquals(await modeOf(folder), "700");
@@ -358,17 +358,17 @@ interface ChildEnd {
 }
 
 /**
- * Runs some code in a process of its own, started through `prefix`; `$ROOT` there and `root` in the
+ * Runs some code in a process of its own, started through `through`; `$ROOT` there and `root` in the
  * code are the folder, `log` is a log, `end` is what comes back.
  */
 async function inChild(
   code: string,
   root: string,
-  prefix: string[],
+  through: readonly string[],
 ): Promise<ChildEnd> {
   const script = `
     import { fillJobFolder, makeJobFolder, moveFolder, removeFolder } from ${
-    JSON.stringify(MODULE)
+    moduleAt("lib/job/folder.ts")
   };
     const root = Deno.args[0];
     const end = { lines: [] };
@@ -376,29 +376,12 @@ async function inChild(
     const log = { debug: keep("debug"), info: keep("info"), warning: keep("warning"), error: keep("error") };
     ${code}
     console.log(JSON.stringify(end));`;
-  const module = await Deno.makeTempFile({ suffix: ".ts" });
-  try {
-    await Deno.writeTextFile(module, script);
-    const [command = "", ...args] = [
-      ...prefix,
-      Deno.execPath(),
-      "run",
-      "--no-check",
-      "--allow-read",
-      "--allow-write",
-      "--allow-run=cat,find,rm,/usr/bin/setsid",
-      module,
-      root,
-    ];
-    const child = new Deno.Command(command, { args, env: { ROOT: root } });
-    const { stdout, stderr } = await child.output();
-    const text = new TextDecoder();
-    try {
-      return JSON.parse(text.decode(stdout));
-    } catch {
-      throw new Error(text.decode(stdout) + text.decode(stderr));
-    }
-  } finally {
-    await Deno.remove(module);
-  }
+  return JSON.parse(
+    await runScript(script, {
+      through,
+      args: [root],
+      env: { ROOT: root },
+      permissions: ["--allow-read", "--allow-write", "--allow-run=cat,find,rm,/usr/bin/setsid"],
+    }),
+  );
 }

@@ -78,7 +78,12 @@ Deno.test("a device's address that would be an option or a command is not asked 
   const ran = join(folder, "ran");
   try {
     for (const address of [`-oProxyCommand=touch ${ran}`, `x; touch ${ran}`, "", "a b", "$(id)"]) {
-      const options = { username: "ubuntu", clock: systemClock, signal: AbortSignal.timeout(5000) };
+      const options = {
+        username: "ubuntu",
+        env: Deno.env.toObject(),
+        clock: systemClock,
+        signal: AbortSignal.timeout(5000),
+      };
       assertEquals(await readRelease(address, options), "unknown");
       assertEquals(
         await readRelease("127.0.0.1", { ...options, username: address || "-x" }),

@@ -5,6 +5,7 @@ import { createLiveness } from "../../lib/observe/liveness.ts";
 import { createSystemd } from "../../lib/observe/systemd.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { recordingLog } from "../support/recording_log.ts";
+import { moduleAt, runScript } from "../support/script.ts";
 
 /** Without systemd's own program there is nothing to test; `.ci/run` installs it. */
 const ignore = !(await isInstalled("systemd-notify"));
@@ -105,12 +106,18 @@ Deno.test("the variables are taken out of the environment, so that jobs do not s
 });
 
 Deno.test("what a job starts does not inherit the way to systemd", async () => {
-  Deno.env.set("NOTIFY_SOCKET", "/nowhere");
-  const clock = new FakeClock();
-  const systemd = createSystemd({ clock, log: recordingLog(), trouble: () => undefined });
-  const { stdout } = await new Deno.Command("env").output();
-  assertEquals(new TextDecoder().decode(stdout).includes("NOTIFY_SOCKET"), false);
-  await systemd?.close();
+  const printed = await runScript(
+    `import { createSystemd } from ${moduleAt("lib/observe/systemd.ts")};
+     import { systemClock } from ${moduleAt("lib/clock.ts")};
+     const log = { warning: console.error, error: console.error };
+     createSystemd({ clock: systemClock, log, trouble: () => undefined });
+     const { stdout } = await new Deno.Command("env").output();
+     console.log(new TextDecoder().decode(stdout));
+     Deno.exit();`,
+    { env: { NOTIFY_SOCKET: "/nowhere", SOMETHING: "else" }, permissions: ["--allow-all"] },
+  );
+  assertStringIncludes(printed, "SOMETHING=else");
+  assertEquals(printed.includes("NOTIFY_SOCKET"), false);
 });
 
 Deno.test({

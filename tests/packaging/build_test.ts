@@ -277,20 +277,14 @@ Deno.test("without a runtime for deno compile the build says where it looked and
     assertMatch(stdout, /Or build with --packaging portable, which needs none\./);
   }));
 
-async function withRuntime<T>(file: string, test: () => Promise<T>): Promise<T> {
-  const before = Deno.env.get("DENORT_BIN");
-  Deno.env.set("DENORT_BIN", file);
-  try {
-    return await test();
-  } finally {
-    if (before === undefined) Deno.env.delete("DENORT_BIN");
-    else Deno.env.set("DENORT_BIN", before);
-  }
+/** The environment of this process, with another runtime in it. */
+function withRuntime(file: string): Record<string, string> {
+  return { ...Deno.env.toObject(), DENORT_BIN: file };
 }
 
-async function refusal(target: Target): Promise<string> {
+async function refusal(target: Target, runtime: string): Promise<string> {
   try {
-    await compile({ target, program: { [MAIN_FILE]: "1" } });
+    await compile({ target, program: { [MAIN_FILE]: "1" }, env: withRuntime(runtime) });
   } catch (error) {
     if (error instanceof Error) return error.message;
   }
@@ -299,11 +293,11 @@ async function refusal(target: Target): Promise<string> {
 
 Deno.test("a runtime that is none, or one for another machine, is refused by name", async () => {
   assertMatch(
-    await withRuntime("/nonexistent", () => refusal(HOST)),
+    await refusal(HOST, "/nonexistent"),
     /^DENORT_BIN names \/nonexistent, which cannot be read or is no ELF program/,
   );
   assertMatch(
-    await withRuntime(Deno.execPath(), () => refusal(otherTarget())),
+    await refusal(otherTarget(), Deno.execPath()),
     /^DENORT_BIN names .*, which is a program for another machine: name the denort for /,
   );
 });
@@ -317,7 +311,7 @@ Deno.test("up to the runtime deno compile does its work: program, permissions, t
     packaging: "compile",
     notices: "licences",
   });
-  const bytes = await withRuntime(Deno.execPath(), () => compile({ target: HOST, program }));
+  const bytes = await compile({ target: HOST, program, env: withRuntime(Deno.execPath()) });
   await inTemp(async (folder) => {
     const file = join(folder, "program");
     await Deno.writeFile(file, bytes);

@@ -12,11 +12,15 @@ export interface CompileParts {
   target: Target;
   /** The bundled program, stamped. */
   program: Program;
+  /** What Deno runs with, the variable that names a runtime among it. @default {this process's} */
+  env?: Readonly<Record<string, string>>;
 }
 
 /** The whole file. */
-export async function compile({ target, program }: CompileParts): Promise<Uint8Array<ArrayBuffer>> {
-  const given = Deno.env.get(DENORT_VARIABLE);
+export async function compile(
+  { target, program, env = Deno.env.toObject() }: CompileParts,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const { [DENORT_VARIABLE]: given, ...others } = env;
   if (given) await refuseWrongRuntime(given, target);
   const folder = await Deno.makeTempDir({ prefix: "testflinger-build-" });
   try {
@@ -35,7 +39,8 @@ export async function compile({ target, program }: CompileParts): Promise<Uint8A
       ],
       cwd: folder,
       clearEnv: true,
-      env: { ...environment(), NO_COLOR: "1" },
+      // Deno takes an empty one for a file; to us and to everybody it is one that is not set.
+      env: { ...others, ...(given && { [DENORT_VARIABLE]: given }), NO_COLOR: "1" },
       stdin: "null",
       stdout: "null",
       stderr: "piped",
@@ -45,12 +50,6 @@ export async function compile({ target, program }: CompileParts): Promise<Uint8A
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
-}
-
-/** Deno takes an empty DENORT_BIN for a file; to us and to everybody it is one that is not set. */
-function environment(): Record<string, string> {
-  const { [DENORT_VARIABLE]: given, ...others } = Deno.env.toObject();
-  return given ? { ...others, [DENORT_VARIABLE]: given } : others;
 }
 
 /** Where Deno looks for the runtime of a target when it is not told of one. */

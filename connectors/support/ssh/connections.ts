@@ -29,12 +29,18 @@ const SOCKET_PATH = /^[A-Za-z0-9_./+,:@=-]{1,88}$/;
  */
 export class SshConnections {
   readonly #sockets = new Map<string, { readonly path: string; readonly target: Login }>();
+  readonly #place: string | undefined;
   #folder: Promise<string | undefined> | undefined;
   #count = 0;
 
+  /** @param place where temporary files are. @default the system's place for them */
+  constructor(place?: string) {
+    this.#place = place;
+  }
+
   /** Options by which ssh and scp use the connection to a target, or make it. */
   async options(target: Login): Promise<readonly string[]> {
-    this.#folder ??= privateFolder();
+    this.#folder ??= privateFolder(this.#place);
     const folder = await this.#folder;
     if (folder === undefined) return [];
     const key = keyOf(target);
@@ -77,9 +83,10 @@ function keyOf({ user, host, port = 22 }: Login): string {
 }
 
 /** A folder that nobody else can look into; undefined where there is none that ssh could use. */
-async function privateFolder(): Promise<string | undefined> {
+async function privateFolder(place: string | undefined): Promise<string | undefined> {
   try {
-    const folder = await Deno.makeTempDir({ prefix: "tf-ssh-" });
+    const where = place ? { dir: place } : {};
+    const folder = await Deno.makeTempDir({ prefix: "tf-ssh-", ...where });
     if (SOCKET_PATH.test(`${folder}/999`)) return folder;
     await Deno.remove(folder);
   } catch {

@@ -8,6 +8,7 @@ export async function inStage<T>(
   lab: Lab,
   work: (ctx: ConnectorContext) => Promise<T>,
   signal: AbortSignal = new AbortController().signal,
+  env: Readonly<Record<string, string>> = {},
 ): Promise<T> {
   let outcome: { ok: true; value: T } | { ok: false; error: unknown } | undefined;
   const connector = defineConnector({
@@ -30,7 +31,7 @@ export async function inStage<T>(
     { connector, stage: "provision", configFile: "c.yaml", jobFile: "testflinger.json" },
     {
       cwd: lab.cwd,
-      env: lab.env(),
+      env: lab.env(env),
       clock: lab.clock.pauses,
       limits: lab.clock.limits,
       signal,

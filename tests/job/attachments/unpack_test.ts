@@ -1,6 +1,7 @@
 import { gzipSync } from "node:zlib";
 import { assert, assertEquals } from "@std/assert";
 import { unpackAttachments } from "../../../lib/job/attachments/unpack.ts";
+import { after, moduleAt, runScript } from "../../support/script.ts";
 import { LIMITS, noise, refused, streamOf, TempFolder, treeOf, unpacked } from "./support.ts";
 import { type BuiltMember, tarOf } from "./tar_builder.ts";
 
@@ -185,7 +186,7 @@ Deno.test("a disk that takes no more fails with the member's name and leaves not
     { name: "test/large", data: noise(240_000) },
   );
   await Deno.writeFile(`${root.path}/archive`, archive);
-  const result = await unpackInChild(root.path, "trap '' XFSZ; ulimit -f 200;");
+  const result = await unpackInChild(root.path, "trap '' XFSZ; ulimit -f 200");
   assertEquals(result.ok, false);
   assertEquals(result.kind, "disk");
   assert(result.reason?.startsWith(`"test/large": cannot be written: File too large`));
@@ -202,7 +203,7 @@ Deno.test("permissions do not depend on the agent's umask", async () => {
       { name: "test/folder", type: "5", mode: 0o3777 },
     ];
     await Deno.writeFile(`${root.path}/archive`, archiveOf(...members));
-    assertEquals((await unpackInChild(root.path, `umask ${umask};`)).ok, true);
+    assertEquals((await unpackInChild(root.path, `umask ${umask}`)).ok, true);
     assertEquals(
       treeOf(`${root.path}/attachments`).map(({ path, info }) => [
         path,
@@ -218,35 +219,15 @@ async function unpackInChild(
   root: string,
   before: string,
 ): Promise<{ ok: boolean; kind?: string; reason?: string }> {
-  const module = new URL("../../../lib/job/attachments/unpack.ts", import.meta.url).href;
   const script = `
-    import { unpackAttachments } from ${JSON.stringify(module)};
+    import { unpackAttachments } from ${moduleAt("lib/job/attachments/unpack.ts")};
     const [root, limits] = Deno.args;
     const archive = await Deno.open(root + "/archive");
     const result = await unpackAttachments(archive.readable, root + "/attachments", {
       limits: JSON.parse(limits),
     });
     console.log(JSON.stringify(result));`;
-  await Deno.writeTextFile(`${root}/child.ts`, script);
-  const { stdout, stderr } = await new Deno.Command("sh", {
-    args: [
-      "-c",
-      `${before} exec "$@"`,
-      "sh",
-      Deno.execPath(),
-      "run",
-      "--no-check",
-      "--allow-read",
-      "--allow-write",
-      `${root}/child.ts`,
-      root,
-      JSON.stringify(LIMITS),
-    ],
-  }).output();
-  const text = new TextDecoder();
-  try {
-    return JSON.parse(text.decode(stdout));
-  } catch {
-    throw new Error(text.decode(stdout) + text.decode(stderr));
-  }
+  return JSON.parse(
+    await runScript(script, { through: after(before), args: [root, JSON.stringify(LIMITS)] }),
+  );
 }
