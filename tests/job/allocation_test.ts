@@ -1,5 +1,5 @@
 /** The device of a job is lent to its parent, and comes back whatever happens to the parent. */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { waitWhileAllocated } from "../../lib/job/allocation.ts";
 import { Job } from "../../lib/job/job.ts";
 import { JobStore } from "../../lib/job/store.ts";
@@ -10,6 +10,8 @@ import { recordingLog } from "../support/recording_log.ts";
 
 /** The time moves in steps of this, so that a request is answered long before its time is up. */
 const STEP_MS = 5000;
+/** Days. */
+const MOST_STEPS = 50_000;
 
 /** Lends the device of a job that the server knows, and says how and after how many seconds that ended. */
 async function lend(
@@ -33,7 +35,8 @@ async function lend(
     const ended = waitWhileAllocated(new Job(received), options).finally(() => isOver = true);
     await settle();
     outbox.append({ t: "settled", n: 0, how: "delivered" });
-    while (!isOver) {
+    for (let step = 0; !isOver; step++) {
+      assert(step < MOST_STEPS, "the device is never given back");
       during(served, jobId, (clock.monotonic() - begun) / 1000);
       await settle();
       await clock.advance(STEP_MS);

@@ -14,6 +14,7 @@ import { type Sandbox, type SandboxOptions } from "../../lib/sandbox/sandbox.ts"
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { createServerClient } from "../../lib/server/client.ts";
 import { PHASES } from "../../lib/phases.ts";
+import { FakeClock } from "./fake_clock.ts";
 import { recordingLog } from "./recording_log.ts";
 
 /** How many times faster than the wall's the agent's clock runs. */
@@ -234,11 +235,15 @@ export class Lab implements AsyncDisposable {
     return this.log.lines.filter((line) => line.level === level).map((line) => line.message);
   }
 
-  /** Stops every agent. */
+  /** Stops every agent; a clock that stands still goes on for that. */
   async stop(): Promise<void> {
+    const { clock } = this.#options;
     for (const agent of this.#agents) {
       agent.stop();
-      await agent.ended;
+      let isOver = false;
+      const ended = agent.ended.finally(() => isOver = true);
+      while (clock instanceof FakeClock && !isOver) await clock.advance(10);
+      await ended;
     }
     this.#agents.length = 0;
   }
