@@ -113,14 +113,13 @@ Deno.test("an InfluxDB that is down is one warning, and gets the points when it 
   await using server = serveInflux(() => up ? noContent() : new Response("no", { status: 503 }));
   const { emit, influx, log, clock } = make(server.env);
   emit({ type: "mode", state: "waiting", comment: "" });
-  for (let n = 1; n <= 3; n++) {
-    await until(() => server.requests.length === n && clock.nextDue !== undefined);
-    await until(() => clock.sleepers === 1);
+  for (let n = 1; n <= 4; n++) {
+    // Two waits each: the limit of the request, and the pause after its answer.
+    await until(() => clock.begun === 2 * n);
+    assertEquals(server.requests.length, n);
+    up = n === 4;
     await clock.advance(clock.nextDue ?? 0);
   }
-  up = true;
-  await until(() => clock.sleepers === 1 && server.requests.length === 4);
-  await clock.advance(clock.nextDue ?? 0);
   await until(() => server.lines().length === 1 && log.lines.length === 2);
   assertEquals(log.lines.map(({ level }) => level), ["warning", "info"]);
   assertStringIncludes(String(log.lines[0]?.fields.reason), "503");
@@ -174,8 +173,8 @@ Deno.test("a database that was dropped is created again", async () => {
   });
   const { emit, influx, clock } = make(server.env);
   emit({ type: "mode", state: "waiting", comment: "" });
-  await until(() => server.requests.length === 2);
-  await until(() => clock.sleepers === 1);
+  // The limits of two requests, and a pause.
+  await until(() => clock.begun === 3);
   await clock.advance(clock.nextDue ?? 0);
   await until(() => server.requests.length === 4);
   assertEquals(server.requests.map(({ path }) => path.slice(0, 6)), [
@@ -203,8 +202,7 @@ Deno.test("the queue is bounded: the oldest points go first", async () => {
   await using server = serveInflux(() => up ? noContent() : new Response("", { status: 500 }));
   const { emit, influx, clock } = make(server.env);
   for (let n = 0; n < 1500; n++) emit({ type: "mode", state: `s${n}`, comment: "" });
-  await until(() => server.requests.length === 1);
-  await until(() => clock.sleepers === 1);
+  await until(() => clock.begun === 2);
   up = true;
   await clock.advance(clock.nextDue ?? 0);
   await until(() => server.lines().length === 1000);

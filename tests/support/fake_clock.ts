@@ -9,6 +9,7 @@ interface Sleeper {
 export class FakeClock implements HostClock {
   #ms: number;
   #sleepers: Sleeper[] = [];
+  #begun = 0;
 
   /** @param start wall-clock milliseconds at which it stands. */
   constructor(start = Date.UTC(2026, 0, 1)) {
@@ -34,6 +35,7 @@ export class FakeClock implements HostClock {
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
+      this.#begun++;
       const sleeper: Sleeper = {
         due: this.#ms + Math.max(0, ms),
         wake: () => {
@@ -48,6 +50,11 @@ export class FakeClock implements HostClock {
       signal?.addEventListener("abort", abort, { once: true });
       this.#sleepers.push(sleeper);
     });
+  }
+
+  /** How many waits have begun so far: what is at work waits for its limit and then for its next turn. */
+  get begun(): number {
+    return this.#begun;
   }
 
   /** How many waits are under way. */
