@@ -24,9 +24,7 @@ async function withServer(
     await test(listener.addr.port, clock);
     assertEquals(log.lines, []);
   } finally {
-    const closed = server.close(1000);
-    await clock.advance(1000);
-    await closed;
+    await clock.advanceUntil(server.close(1000), 1000);
   }
 }
 
@@ -83,7 +81,7 @@ Deno.test("a request has ten seconds to be complete, and 16 KiB", () =>
   withServer(() => new Response("here"), async (port, clock) => {
     using slow = await connect(port, "GET / HTTP/1.1\r\n");
     const answer = allOf(slow);
-    await settle();
+    await clock.hasWaitOf(10_000);
     await clock.advance(9_999);
     await slow.write(encoder.encode("a: b\r\n"));
     await clock.advance(1);
@@ -102,9 +100,8 @@ Deno.test("who does not read their answer is cut off after a minute", () => {
   return withServer(() => new Response(endless()), async (port, clock) => {
     using _conn = await connect(port, "GET / HTTP/1.1\r\n\r\n");
     // The buffers of the connection are full, whatever their size, when nobody takes any more.
-    let isCancelled = false;
-    cancelled.promise.then(() => isCancelled = true);
-    while (!isCancelled) await clock.advance(60_000);
+    await clock.hasWaitOf(60_000);
+    await clock.advanceUntil(cancelled.promise, 60_000);
   });
 });
 
@@ -210,7 +207,7 @@ Deno.test("a form may come in parts; one that is too long, or never comes whole,
       assertEquals((await allOf(long)).includes("got"), false);
       using never = await connect(port, `${head(5)}a=`);
       const answer = allOf(never);
-      await settle();
+      await clock.hasWaitOf(10_000);
       await clock.advance(10_000);
       assertEquals((await answer).includes("got"), false);
     },

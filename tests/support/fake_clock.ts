@@ -73,6 +73,21 @@ export class FakeClock implements HostClock {
     return Math.min(...this.#sleepers.map((sleeper) => sleeper.due)) - this.#ms;
   }
 
+  /** Resolves when somebody waits for so many milliseconds from now. */
+  async hasWaitOf(ms: number): Promise<void> {
+    while (!this.dues.includes(ms)) await settle();
+  }
+
+  /** Moves the time on in steps until the work is over; returns what comes of it. */
+  async advanceUntil<T>(work: Promise<T>, stepMs: number): Promise<T> {
+    let isOver = false;
+    const ended = work.finally(() => isOver = true);
+    // Told below: it may fail while the time is moved.
+    ended.catch(() => {});
+    while (!isOver) await this.advance(stepMs);
+    return await ended;
+  }
+
   /** Moves the time on, waking sleepers in the order in which they are due. */
   async advance(ms: number): Promise<void> {
     const end = this.#ms + ms;

@@ -240,10 +240,8 @@ export class Lab implements AsyncDisposable {
     const { clock } = this.#options;
     for (const agent of this.#agents) {
       agent.stop();
-      let isOver = false;
-      const ended = agent.ended.finally(() => isOver = true);
-      while (clock instanceof FakeClock && !isOver) await clock.advance(10);
-      await ended;
+      if (clock instanceof FakeClock) await clock.advanceUntil(agent.ended, 10);
+      else await agent.ended;
     }
     this.#agents.length = 0;
   }
