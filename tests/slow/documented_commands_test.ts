@@ -147,6 +147,9 @@ Deno.test({
           const { stdout } = await run("testflinger-agent status");
           return /^rpi4-1 +waiting /m.test(stdout) && /^rpi4-01 +waiting /m.test(stdout);
         });
+      const RESTART = "testflinger-agent restart rpi4-1";
+      /** The service's own id for each start of it. */
+      const start = () => sure("systemctl show -P InvocationID testflinger-agent@rpi4-1");
       const failed: string[] = [];
       const ids = { finished: "", waiting: "" };
       /** Types a line of a document; what is not this machine's is replaced by what is. */
@@ -156,6 +159,7 @@ Deno.test({
           .replace("https://testflinger.example.com", server)
           .replaceAll("1.2.3", VERSION)
           .replace(/\bFILE\b/, "rpi4.conf").replace(/\bAGENT\b/, "rpi4-1");
+        const before = line === RESTART ? await start() : "";
         const { code, stdout } = await run(
           GOES_ON.test(line)
             // The sandbox's port may be taken outside.
@@ -166,7 +170,10 @@ Deno.test({
         );
         if (code !== 0) failed.push(`${line}: status ${code}\n${stdout}`);
         // Who types more slowly finds the agent running again.
-        if (line === "testflinger-agent restart rpi4-1") await allWait();
+        if (line === RESTART) {
+          await until("it is another process", async () => await start() !== before);
+          await allWait();
+        }
       };
       const operations = await commandsOf("docs/operations.md");
       const typed: string[] = [];
