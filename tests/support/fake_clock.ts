@@ -52,7 +52,7 @@ export class FakeClock implements HostClock {
     });
   }
 
-  /** How many waits have begun so far: what is at work waits for its limit and then for its next turn. */
+  /** How many waits have begun so far, ended ones included. */
   get begun(): number {
     return this.#begun;
   }
@@ -73,7 +73,7 @@ export class FakeClock implements HostClock {
     return Math.min(...this.#sleepers.map((sleeper) => sleeper.due)) - this.#ms;
   }
 
-  /** Resolves when somebody waits for so many milliseconds from now. */
+  /** Resolves when a wait that ends in exactly `ms` milliseconds is under way. */
   async hasWaitOf(ms: number): Promise<void> {
     while (!this.dues.includes(ms)) await settle();
   }

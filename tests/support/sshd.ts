@@ -35,7 +35,8 @@ export function testWithTools(
       throw new Error(`Cannot test this without ${missing.join(", ")}: install it`);
     });
   } else {
-    // A developer's machine need not have every program; in CI a missing one fails above.
+    // Justified: a developer's machine need not have every program. CI installs them all; there a
+    // missing one fails above instead.
     Deno.test.ignore(`${name} (skipped: there is no ${missing.join(", ")} on this host)`, test);
   }
 }
