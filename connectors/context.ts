@@ -7,7 +7,7 @@ import type { Log } from "../lib/log.ts";
 import type { ProgressView } from "../lib/progress.ts";
 import type { CommonConfig, Shape } from "./support/config.ts";
 import type { HttpClient } from "./support/http/http.ts";
-import type { Job } from "./support/job.ts";
+import type { JobData } from "./support/job.ts";
 import type { ProgramNeed } from "./support/process/programs.ts";
 import type { CommandRunner } from "./support/process/runner.ts";
 import type { PutBack } from "./support/put_back.ts";
@@ -66,7 +66,7 @@ export interface ConnectorContext<Config = CommonConfig> extends PrepareContext<
   /** Writes to standard output, for the job's log. */
   print(text: string | Uint8Array): Promise<void>;
   /** Reads the job file (once). Throws `JobError`. */
-  readJob(): Promise<Job>;
+  readJob(): Promise<JobData>;
   /**
    * Registers something to put back however the stage ends. `action` gets a context of its own,
    * which still works when this one has been stopped.

@@ -9,7 +9,7 @@ import {
   controlHostRequest,
   provisionByControlHost,
 } from "./support/control_host/provision.ts";
-import { checkUserName, type Credentials, credentials, type Job } from "./support/job.ts";
+import { checkUserName, type Credentials, credentials, type JobData } from "./support/job.ts";
 import { SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
 import { deviceTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
@@ -114,7 +114,7 @@ export const controlHostIot = defineConnector({
 });
 
 /** Who is to be created on the device: as the tests will log in, else as the plan says. */
-function loginOf({ log }: PrepareContext, job: Job, plan: Plan | undefined): Credentials {
+function loginOf({ log }: PrepareContext, job: JobData, plan: Plan | undefined): Credentials {
   const { username, password } = plan?.config ?? {};
   const login = credentials(job, {
     user: username ?? DEFAULT_LOGIN.user,

@@ -14,7 +14,7 @@ import {
 } from "./support/config.ts";
 import { preProvisionHook } from "./support/control_host/pre_provision_hook.ts";
 import { ProvisioningError } from "./support/errors.ts";
-import { issuesText, type Job } from "./support/job.ts";
+import { issuesText, type JobData } from "./support/job.ts";
 import { COMMON_PROGRAMS, mergePrograms, type ProgramNeed } from "./support/process/programs.ts";
 import { startSerialLogger } from "./support/serial/serial_logger.ts";
 import { updateFirmware } from "./support/stage/firmware_update.ts";
@@ -23,7 +23,7 @@ import { runTest } from "./support/stage/runtest.ts";
 
 /** What `prepare` is given besides its context. */
 export interface PrepareInput<Data> {
-  readonly job: Job;
+  readonly job: JobData;
   /** The validated `provision_data`; an absent section is an empty one. */
   readonly data: Data;
 }

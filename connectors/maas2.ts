@@ -1,5 +1,5 @@
 import { defineConnector } from "./define.ts";
-import { type Layout, parseLayout } from "./maas2/storage/layout.ts";
+import { parseLayout, type StorageLayout } from "./maas2/storage/layout.ts";
 import { maasClient } from "./maas2/client.ts";
 import {
   maasConfigShape,
@@ -7,12 +7,12 @@ import {
   maasProvisionShape,
   MACHINE_USER,
 } from "./maas2/config.ts";
-import { deploy, encodeUserData } from "./maas2/deploy.ts";
+import { deployMachine, encodeUserData } from "./maas2/deploy.ts";
 import { bootFromNetwork, requestTpmClear } from "./maas2/firmware.ts";
 import type { MaasSession } from "./maas2/machine.ts";
 import { releaseMachine } from "./maas2/release.ts";
-import { messageOf, ProvisioningError } from "./support/errors.ts";
-import { checkUserName, type Job } from "./support/job.ts";
+import { fullMessageOf, ProvisioningError } from "./support/errors.ts";
+import { checkUserName, type JobData } from "./support/job.ts";
 import { MAAS, SSH } from "./support/process/programs.ts";
 
 /** What the TPM step deploys for want of a system that it could talk to. */
@@ -41,7 +41,7 @@ export const maas2 = defineConnector({
     if (ctx.config.reset_efi) await bootFromNetwork(ctx);
     if (ctx.config.clear_tpm) await clearTpm(session);
     await releaseMachine(session);
-    await deploy(session, plan);
+    await deployMachine(session, plan);
   },
   async cleanup(ctx) {
     const job = await readJobLeniently(ctx);
@@ -55,12 +55,12 @@ export const maas2 = defineConnector({
   },
 });
 
-function openSession(ctx: MaasContext, job: Job | undefined): MaasSession {
+function openSession(ctx: MaasContext, job: JobData | undefined): MaasSession {
   return { ctx, maas: maasClient(ctx), debug: job?.debug === true };
 }
 
 /** Not every image creates the job's user; the machine's own is there on all of them. */
-function usersOf(job: Job): string[] {
+function usersOf(job: JobData): string[] {
   const user = job.test_data?.test_username ?? MACHINE_USER;
   checkUserName(user);
   return [...new Set([user, MACHINE_USER])];
@@ -69,7 +69,7 @@ function usersOf(job: Job): string[] {
 function wantedLayout(
   ctx: Pick<MaasContext, "config">,
   disks?: readonly unknown[],
-): Layout | undefined {
+): StorageLayout | undefined {
   if (disks !== undefined) return parseLayout(disks, "disks");
   const standard = ctx.config.default_disks ?? [];
   // An empty list in the configuration means MAAS' flat layout; in a job it is a mistake.
@@ -83,7 +83,7 @@ async function clearTpm(session: MaasSession): Promise<void> {
   if (problem === undefined) return;
   ctx.log.warning(`Cannot clear the TPM: ${problem}; trying again with ${HELPER_DISTRO} deployed`);
   await releaseMachine(session);
-  await deploy(session, {
+  await deployMachine(session, {
     distro: HELPER_DISTRO,
     layout: wantedLayout(ctx),
     users: [MACHINE_USER],
@@ -93,11 +93,11 @@ async function clearTpm(session: MaasSession): Promise<void> {
 }
 
 /** The machine is released whatever became of the job. */
-async function readJobLeniently(ctx: MaasContext): Promise<Job | undefined> {
+async function readJobLeniently(ctx: MaasContext): Promise<JobData | undefined> {
   try {
     return await ctx.readJob();
   } catch (error) {
-    ctx.log.warning(messageOf(error));
+    ctx.log.warning(fullMessageOf(error));
     return undefined;
   }
 }

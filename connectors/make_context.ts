@@ -3,9 +3,9 @@ import type { Log } from "../lib/log.ts";
 import type { ProgressView } from "../lib/progress.ts";
 import type { ConnectorContext, Stage } from "./context.ts";
 import type { CommonConfig } from "./support/config.ts";
-import { messageOf } from "./support/errors.ts";
+import { fullMessageOf } from "./support/errors.ts";
 import { httpClient } from "./support/http/http.ts";
-import { type Job, readJobFile } from "./support/job.ts";
+import { type JobData, readJobData } from "./support/job.ts";
 import { processRunner } from "./support/process/process_runner.ts";
 import { type PutBackStack, putBackStack } from "./support/put_back.ts";
 import { SshConnections } from "./support/ssh/connections.ts";
@@ -43,7 +43,7 @@ export function makeContext(
 ): { readonly ctx: ConnectorContext; readonly putBack: PutBackStack } {
   const stack = putBackStack(parts.log);
   const connections = new SshConnections(parts.env.TMPDIR);
-  let job: Promise<Job> | undefined;
+  let job: Promise<JobData> | undefined;
 
   function build(signal: AbortSignal): ConnectorContext {
     const { cwd, env, limits, forceStop } = parts;
@@ -64,7 +64,7 @@ export function makeContext(
       http: httpClient(limits, signal),
       print: (text) => parts.print(typeof text === "string" ? encoder.encode(text) : text),
       readJob() {
-        job ??= readJobFile(parts.jobFile, cwd);
+        job ??= readJobData(parts.jobFile, cwd);
         return job;
       },
       putBack: (name, action) => stack.add(name, () => unhindered((own) => action(build(own)))),
@@ -99,7 +99,9 @@ export function makeContext(
         await stack.runAll();
         // What was put back may have needed them.
         await unhindered((own) => connections.close(build(own)))
-          .catch((error) => parts.log.error(`Cannot close ssh connections: ${messageOf(error)}`));
+          .catch((error) =>
+            parts.log.error(`Cannot close ssh connections: ${fullMessageOf(error)}`)
+          );
       },
     },
   };

@@ -2,11 +2,11 @@ import * as z from "zod";
 import { join } from "../lib/path.ts";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
-import { type ChildJobServer, childJobServer, type JobResult } from "./multi/server.ts";
+import { type ChildJobServer, childJobServer, type ChildResult } from "./multi/server.ts";
 import { type CommonConfig, need, type ShapeOutput } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import { writeFile } from "./support/files.ts";
-import { issuesText, type Job } from "./support/job.ts";
+import { issuesText, type JobData } from "./support/job.ts";
 import { runTest } from "./support/stage/runtest.ts";
 import { pollUntil } from "./support/wait/poll.ts";
 
@@ -114,7 +114,7 @@ function isMapping(value: unknown): value is Record<string, unknown> {
 }
 
 interface Waiting {
-  readonly job: Job;
+  readonly job: JobData;
   readonly parentId: string;
   readonly children: readonly ListedJob[];
 }
@@ -160,7 +160,7 @@ async function waitUntilAllocated(
   throw new ProvisioningError(`Not all child jobs got a device within ${limitS} s: ${missing}`);
 }
 
-function endText(id: string, { state, failedPhase }: JobResult): string {
+function endText(id: string, { state, failedPhase }: ChildResult): string {
   return `The child job ${id} is '${state}' before it got a device` +
     (failedPhase ? `: its phase ${failedPhase.phase} ended with ${failedPhase.status}` : "");
 }

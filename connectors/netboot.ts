@@ -6,7 +6,7 @@ import * as z from "zod";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type CommonConfig, need, port, script, type ShapeOutput } from "./support/config.ts";
-import { messageOf, ProvisioningError, RecoveryError } from "./support/errors.ts";
+import { fullMessageOf, ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { checkDownload } from "./support/http/download.ts";
 import { serveOnce } from "./support/http/file_server.ts";
 import { imageUrlShape } from "./support/image/config.ts";
@@ -141,7 +141,9 @@ async function bringUpImager(ctx: NetbootContext, device: SshTarget): Promise<vo
     if (!reachable) await bringUpTestImage(ctx, device);
   } catch (error) {
     if (!(error instanceof ProvisioningError)) throw error;
-    throw new RecoveryError(`Neither the imager nor a test image comes up: ${messageOf(error)}`);
+    throw new RecoveryError(
+      `Neither the imager nor a test image comes up: ${fullMessageOf(error)}`,
+    );
   }
   if (await imagerMissing(ctx) === undefined) return;
   await select(ctx, "select_master_script");

@@ -15,14 +15,14 @@ import stockUserData from "./oem_autoinstall/templates/stock-user-data.yaml" wit
 import type { PrepareContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type AutoinstallData, autoinstallProvisionShape } from "./oem_autoinstall/config.ts";
-import { deploy, deployPlan } from "./oem_autoinstall/deploy.ts";
+import { deployImage, deployPlan } from "./oem_autoinstall/deploy.ts";
 import {
   type ControlHostRequest,
   controlHostRequest,
   provisionByControlHost,
 } from "./support/control_host/provision.ts";
 import { ProvisioningError } from "./support/errors.ts";
-import { type Credentials, credentials, type Job } from "./support/job.ts";
+import { type Credentials, credentials, type JobData } from "./support/job.ts";
 import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
 import { publicKeys } from "./support/ssh/ssh_keys.ts";
 
@@ -56,7 +56,7 @@ export const oemAutoinstall = defineConnector({
   },
   async provision(ctx, { plan: { boot, deployment } }) {
     if (boot !== undefined) await provisionByControlHost(ctx, boot);
-    if (deployment !== undefined) await deploy(ctx, deployment);
+    if (deployment !== undefined) await deployImage(ctx, deployment);
   },
 });
 
@@ -64,7 +64,7 @@ export const oemAutoinstall = defineConnector({
 async function bootRequest(
   ctx: PrepareContext,
   { job, data, login }: {
-    readonly job: Job;
+    readonly job: JobData;
     readonly data: AutoinstallData;
     readonly login: Credentials & { readonly keys: readonly string[] };
   },

@@ -10,7 +10,7 @@ import { isLost, remote } from "./support/ssh/remote.ts";
 import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
 import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
-import { bootId, keyLetsIn } from "./support/wait/boot.ts";
+import { deviceBootId, keyLetsIn } from "./support/wait/boot.ts";
 import { pollUntil } from "./support/wait/poll.ts";
 
 const KEY_TIMEOUT_MS = 60_000;
@@ -66,7 +66,7 @@ export const oemrecovery = defineConnector({
       await hardReset(ctx);
       await waitUntilReady(ctx, recovery, undefined);
     }
-    const oldBootId = recovery.mustReboot ? await bootId(ctx, recovery.target) : undefined;
+    const oldBootId = recovery.mustReboot ? await deviceBootId(ctx, recovery.target) : undefined;
     await recover(ctx, recovery, { lastMayDisconnect: ctx.config.recovery_disconnect_ok });
     await waitUntilReady(ctx, recovery, oldBootId);
   },
@@ -153,7 +153,7 @@ async function missingForReadiness(
   { target, readyCommand }: Recovery,
   oldBootId: string | undefined,
 ): Promise<string | undefined> {
-  if (oldBootId !== undefined && await bootId(ctx, target) === oldBootId) {
+  if (oldBootId !== undefined && await deviceBootId(ctx, target) === oldBootId) {
     return "the old system is still running";
   }
   if (readyCommand !== undefined) {

@@ -9,7 +9,7 @@ import { makeContext } from "./make_context.ts";
 import { recordFailure, writeDeviceInfo } from "./support/agent_files.ts";
 import {
   ConfigurationError,
-  messageOf,
+  fullMessageOf,
   RECOVERY_STATUS,
   RecoveryError,
   Stopped,
@@ -81,7 +81,7 @@ export async function runStage(run: StageRun, world: StageWorld): Promise<number
       // A reservation has no other end before its time.
       return stage === "reserve" ? 0 : SIGNAL_STATUS + SIGNALS[world.signal.reason.signal];
     }
-    log.error(`${error instanceof Error ? `${error.name}: ` : ""}${messageOf(error)}`);
+    log.error(`${error instanceof Error ? `${error.name}: ` : ""}${fullMessageOf(error)}`);
     await recordFailure({ cwd, log }, { stage, error });
     return error instanceof RecoveryError ? RECOVERY_STATUS : FAILED_STATUS;
   }

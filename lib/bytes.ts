@@ -1,4 +1,4 @@
-/** Text as bytes on their way: put together, cut anywhere, and made valid UTF-8. */
+/** Text as bytes on their way: put together, cut anywhere, made valid UTF-8, and written whole. */
 
 /** One step in the way of a stream of bytes. */
 export interface ByteStage {
@@ -18,6 +18,22 @@ export function concat(first: Uint8Array, second: Uint8Array): Uint8Array {
   both.set(first);
   both.set(second, first.byteLength);
   return both;
+}
+
+/** Writes all of them, however few the system takes at once. */
+export async function writeAll(
+  to: { write(bytes: Uint8Array): Promise<number> },
+  bytes: Uint8Array,
+): Promise<void> {
+  for (let written = 0; written < bytes.length;) written += await to.write(bytes.subarray(written));
+}
+
+/** The same, before anything else happens. */
+export function writeAllSync(
+  to: { writeSync(bytes: Uint8Array): number },
+  bytes: Uint8Array,
+): void {
+  for (let written = 0; written < bytes.length;) written += to.writeSync(bytes.subarray(written));
 }
 
 /** How many bytes at the beginning are the rest of a character that began before. */

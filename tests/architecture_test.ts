@@ -33,7 +33,7 @@ const ALLOWED: Record<string, readonly string[]> = {
 const LEAVES = [
   "lib/bytes.ts",
   "lib/clock.ts",
-  "lib/either.ts",
+  "lib/wait.ts",
   "lib/exists.ts",
   "lib/log.ts",
   "lib/message.ts",
@@ -131,9 +131,9 @@ Deno.test("no module keeps anything that changes: what does is handed down", () 
 const EXPORTED =
   /^export (?:async )?(?:abstract )?(?:function\*?|const|class|type|interface) (\w+)/gm;
 
-Deno.test("no name that files of lib export means two things", () => {
+Deno.test("no name that files of lib or connectors export means two things", () => {
   const places = new Map<string, Set<string>>();
-  for (const file of filesOf("lib")) {
+  for (const file of filesOf("lib", "connectors")) {
     for (const [, name = ""] of Deno.readTextFileSync(join(ROOT, file)).matchAll(EXPORTED)) {
       places.set(name, (places.get(name) ?? new Set()).add(file));
     }
@@ -141,6 +141,21 @@ Deno.test("no name that files of lib export means two things", () => {
   const doubled = [...places].filter(([, files]) => files.size > 1)
     .map(([name, files]) => `${name}: ${[...files].join(", ")}`);
   assertEquals(doubled, []);
+});
+
+/** A loop that writes what is left, and a wait for one thing or a time, made by hand. */
+const SAID_ONCE = {
+  "lib/bytes.ts": /\.write(?:Sync)?\(\w+\.subarray\(/,
+  "lib/wait.ts": /Promise\.race\(\[[^\]]*\.sleep\(/,
+};
+
+Deno.test("writing all bytes, and waiting for one thing or a time, are written once", () => {
+  for (const [place, idea] of Object.entries(SAID_ONCE)) {
+    const again = filesOf("lib", "connectors").filter((file) =>
+      file !== place && idea.test(Deno.readTextFileSync(join(ROOT, file)))
+    );
+    assertEquals(again, [], `it is in ${place}`);
+  }
 });
 
 /** A browser's driver reads this one when it is loaded, and every test that sets it sets the same. */

@@ -4,8 +4,8 @@ import * as z from "zod";
 import type { PrepareContext } from "../context.ts";
 import { checksumKey, directOnly, script, type ShapeOutput } from "../support/config.ts";
 import { controlHostProvisionShape } from "../support/control_host/provision.ts";
-import { JobError, messageOf, ProvisioningError } from "../support/errors.ts";
-import { type Credentials, credentials, type Job } from "../support/job.ts";
+import { fullMessageOf, JobError, ProvisioningError } from "../support/errors.ts";
+import { type Credentials, credentials, type JobData } from "../support/job.ts";
 import { publicKeyFile } from "../support/ssh/ssh_keys.ts";
 
 const forwarded = z.unknown().meta({ type: "any" });
@@ -93,7 +93,7 @@ export function bringsOem({ alloem_url: alloem, preset }: KvmData): boolean {
  */
 export async function kvmArguments(
   ctx: PrepareContext,
-  { job, data }: { readonly job: Job; readonly data: KvmData },
+  { job, data }: { readonly job: JobData; readonly data: KvmData },
 ): Promise<Record<string, unknown>> {
   const wanted = credentials(job);
   if (bringsOem(data)) checkOemLogin(wanted);
@@ -155,7 +155,7 @@ function checkOemLogin({ user, password }: Credentials): void {
 
 function autoinstallConf(
   { log }: PrepareContext,
-  job: Job,
+  job: JobData,
   data: KvmData,
 ): Record<string, unknown> | null {
   const given = Object.entries(job.provision_data ?? {}).filter(([key, value]) =>
@@ -191,7 +191,7 @@ function checkUserData(encoded: string): void {
   try {
     value = parse(text);
   } catch (error) {
-    throw fail(`is not base64 of YAML: ${messageOf(error).split("\n")[0]}`);
+    throw fail(`is not base64 of YAML: ${fullMessageOf(error).split("\n")[0]}`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw fail("is not base64 of YAML: expected a mapping");

@@ -1,9 +1,9 @@
 import * as z from "zod";
-import { messageOf, ProvisioningError } from "../support/errors.ts";
+import { fullMessageOf, ProvisioningError } from "../support/errors.ts";
 import { LONG_CALL_TIMEOUT_MS } from "./client.ts";
 import { newestInstallation, waitUntilDeployed } from "./deployed.ts";
 import { isIn, type MaasSession } from "./machine.ts";
-import type { Layout } from "./storage/layout.ts";
+import type { StorageLayout } from "./storage/layout.ts";
 import { writeStorage } from "./storage/write.ts";
 
 /** What to deploy. */
@@ -14,7 +14,7 @@ interface DeployRequest {
   readonly userData?: string | undefined;
   readonly ephemeral?: boolean;
   /** @default MAAS' flat layout */
-  readonly layout?: Layout | undefined;
+  readonly layout?: StorageLayout | undefined;
   /** Who must be able to log in at the end; the first who is let in will do. */
   readonly users: readonly string[];
 }
@@ -30,7 +30,7 @@ const DEPLOY_TAKEN = ["Deploying", "Deployed", "Failed deployment"];
  *
  * @throws ProvisioningError
  */
-export async function deploy(session: MaasSession, request: DeployRequest): Promise<void> {
+export async function deployMachine(session: MaasSession, request: DeployRequest): Promise<void> {
   const { ctx, maas } = session;
   if (request.layout) await writeStorage(session, request.layout);
   else await setFlatLayout(session);
@@ -65,7 +65,7 @@ async function setFlatLayout({ ctx, maas }: MaasSession): Promise<void> {
     });
   } catch (error) {
     ctx.signal.throwIfAborted();
-    ctx.log.warning(`${messageOf(error)}; going on with the layout that the machine has`);
+    ctx.log.warning(`${fullMessageOf(error)}; going on with the layout that the machine has`);
   }
 }
 
@@ -80,7 +80,7 @@ async function canDeployIntoMemory({ ctx, maas }: MaasSession): Promise<boolean>
     problem = `MAAS ${version} cannot`;
   } catch (error) {
     ctx.signal.throwIfAborted();
-    problem = messageOf(error);
+    problem = fullMessageOf(error);
   }
   ctx.log.warning(
     `The job wants to be deployed into memory ('ephemeral'), but is deployed to disk: ${problem}`,

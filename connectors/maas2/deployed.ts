@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { join } from "../../lib/path.ts";
 import { need } from "../support/config.ts";
-import { messageOf, ProvisioningError } from "../support/errors.ts";
+import { fullMessageOf, ProvisioningError } from "../support/errors.ts";
 import { writeFile } from "../support/files.ts";
 import { type CommandResult, failureText, succeeded } from "../support/process/runner.ts";
 import { isLost } from "../support/ssh/remote.ts";
@@ -132,7 +132,7 @@ export async function newestInstallation(session: MaasSession): Promise<number |
     return ids.length === 0 ? undefined : Math.max(...ids);
   } catch (error) {
     ctx.signal.throwIfAborted();
-    ctx.log.warning(messageOf(error));
+    ctx.log.warning(fullMessageOf(error));
     return undefined;
   }
 }
@@ -162,6 +162,6 @@ async function showInstallationLog(
     await writeFile(join(ctx.cwd, FILE_NAME), text);
   } catch (error) {
     ctx.signal.throwIfAborted();
-    ctx.log.warning(messageOf(error));
+    ctx.log.warning(fullMessageOf(error));
   }
 }

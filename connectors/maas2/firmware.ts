@@ -1,5 +1,5 @@
 /** What is asked of a machine's firmware before MAAS gets it: to boot from the network, and to clear its TPM. */
-import { messageOf } from "../support/errors.ts";
+import { fullMessageOf } from "../support/errors.ts";
 import { expectSuccess, failureText, succeeded } from "../support/process/runner.ts";
 import { deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import { type MaasContext, MACHINE_USER } from "./config.ts";
@@ -68,7 +68,7 @@ export async function bootFromNetwork(ctx: MaasContext): Promise<void> {
     expectSuccess(changed, { step: "change the EFI boot order", program: "ssh" });
   } catch (error) {
     ctx.signal.throwIfAborted();
-    ctx.log.warning(`${messageOf(error)}; going on without`);
+    ctx.log.warning(`${fullMessageOf(error)}; going on without`);
   }
 }
 

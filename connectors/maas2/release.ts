@@ -1,4 +1,4 @@
-import { messageOf, RecoveryError } from "../support/errors.ts";
+import { fullMessageOf, RecoveryError } from "../support/errors.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import { LONG_CALL_TIMEOUT_MS } from "./client.ts";
 import { type MaasSession, readMachine } from "./machine.ts";
@@ -80,7 +80,7 @@ async function tryCommand(session: MaasSession, name: keyof typeof STEPS): Promi
     return true;
   } catch (error) {
     session.ctx.signal.throwIfAborted();
-    session.ctx.log.warning(messageOf(error));
+    session.ctx.log.warning(fullMessageOf(error));
     return false;
   }
 }

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { PHASES } from "../../lib/phases.ts";
 import type { ConnectorContext } from "../context.ts";
-import { messageOf, ProvisioningError } from "../support/errors.ts";
+import { fullMessageOf, ProvisioningError } from "../support/errors.ts";
 import type { HttpRequest } from "../support/http/http.ts";
 
 const REQUEST_TIMEOUT_MS = 15_000;
@@ -15,7 +15,7 @@ const TOKEN_VARIABLE = "TESTFLINGER_TOKEN";
 const TOKEN_FILE_VARIABLE = "TESTFLINGER_TOKEN_FILE";
 
 /** What is read of a job's result. */
-export interface JobResult {
+export interface ChildResult {
   /** `job_state`; undefined when the server does not know any yet. */
   readonly state: string | undefined;
   readonly deviceInfo: Readonly<Record<string, unknown>> | undefined;
@@ -32,7 +32,7 @@ export type Reply<T> =
 export interface ChildJobServer {
   /** Submits a job. The value is its id. */
   submit(job: Record<string, unknown>): Promise<Reply<string>>;
-  result(jobId: string): Promise<Reply<JobResult>>;
+  result(jobId: string): Promise<Reply<ChildResult>>;
   cancel(jobId: string): Promise<Reply<void>>;
 }
 
@@ -95,7 +95,7 @@ export async function childJobServer(
   };
 }
 
-function readResult(body: string): JobResult | undefined {
+function readResult(body: string): ChildResult | undefined {
   // Status 204: nothing is known of the job yet.
   if (body === "") return { state: undefined, deviceInfo: undefined, failedPhase: undefined };
   const answer = result.safeParse(jsonOf(body));
@@ -108,7 +108,7 @@ function readResult(body: string): JobResult | undefined {
 }
 
 /** Servers write the statuses as `{phase}_status`, or together under `status`. */
-function failedPhase(answer: z.output<typeof result>): JobResult["failedPhase"] {
+function failedPhase(answer: z.output<typeof result>): ChildResult["failedPhase"] {
   for (const phase of PHASES) {
     const status = answer.status?.[phase] ?? answer[`${phase}_status`];
     if (typeof status === "number" && status !== 0) return { phase, status };
@@ -125,7 +125,7 @@ async function readToken({ env }: ConnectorContext): Promise<string | undefined>
     return (await Deno.readTextFile(file)).trim() || undefined;
   } catch (error) {
     throw new ProvisioningError(
-      `Cannot read the token file '${file}' (${TOKEN_FILE_VARIABLE}): ${messageOf(error)}`,
+      `Cannot read the token file '${file}' (${TOKEN_FILE_VARIABLE}): ${fullMessageOf(error)}`,
       { cause: error },
     );
   }

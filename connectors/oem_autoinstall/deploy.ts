@@ -8,10 +8,10 @@ import { checkDownload } from "../support/http/download.ts";
 import type { Credentials } from "../support/job.ts";
 import { type Remote, remote } from "../support/ssh/remote.ts";
 import { deviceTarget, quote } from "../support/ssh/ssh.ts";
-import { bootId, letIn, waitUntilBooted } from "../support/wait/boot.ts";
+import { deviceBootId, letIn, waitUntilBooted } from "../support/wait/boot.ts";
 import type { AutoinstallContext, AutoinstallData } from "./config.ts";
 import { downloadIso, readToken, type Token } from "./download_iso.ts";
-import { LSBLK, resetPartitions } from "./partitions.ts";
+import { LIST_PARTITIONS, resetPartitions } from "../support/oem_partitions.ts";
 import redeployCfg from "./templates/redeploy.cfg" with { type: "text" };
 import writeResetPartition from "./templates/write_reset_partition.sh" with { type: "text" };
 
@@ -112,14 +112,18 @@ async function attached(
 }
 
 /** @throws ProvisioningError naming the step that failed; RecoveryError when a reset fails. */
-export async function deploy(ctx: AutoinstallContext, plan: DeployPlan): Promise<void> {
+export async function deployImage(ctx: AutoinstallContext, plan: DeployPlan): Promise<void> {
   const { login } = plan;
   await letIn(ctx, login);
   await keepForThePerson(ctx, plan);
   const home = login.user === "root" ? "/root" : `/home/${login.user}`;
   const device = remote(ctx, deviceTarget(ctx, { user: login.user }));
   const partitions = resetPartitions(
-    await device.must({ step: "find the reset partition", program: "lsblk", command: LSBLK }),
+    await device.must({
+      step: "find the reset partition",
+      program: "lsblk",
+      command: LIST_PARTITIONS,
+    }),
     home,
   );
   ctx.log.info(`The reset partition is ${partitions.reset}, the EFI partition ${partitions.efi}`);
@@ -139,7 +143,7 @@ export async function deploy(ctx: AutoinstallContext, plan: DeployPlan): Promise
     // Not again in the middle of it.
     attempts: 1,
   });
-  const before = await bootId(ctx, device.target);
+  const before = await deviceBootId(ctx, device.target);
   // The connection may go down before the answer comes.
   await device.run("sudo reboot", { timeoutMs: REBOOT_TIMEOUT_MS, attempts: 1 });
   await device.disconnect();

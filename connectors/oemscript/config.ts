@@ -4,7 +4,7 @@ import type { ConnectorContext, PrepareContext } from "../context.ts";
 import { checksumKey, type CommonConfig, directOnly, type ShapeOutput } from "../support/config.ts";
 import { JobError, ProvisioningError } from "../support/errors.ts";
 import { checkDownload } from "../support/http/download.ts";
-import { type Credentials, credentials, type Job } from "../support/job.ts";
+import { type Credentials, credentials, type JobData } from "../support/job.ts";
 
 /** The configuration keys of the `oemscript` connectors. */
 export const oemConfigShape = {
@@ -68,7 +68,7 @@ export interface IsoPlan {
  */
 export function isoPlan(
   ctx: PrepareContext,
-  { job, data, flavour }: { job: Job; data: OemData; flavour: Flavour },
+  { job, data, flavour }: { job: JobData; data: OemData; flavour: Flavour },
 ): IsoPlan {
   const { url, sha256, insecure_download: insecureDownload } = data;
   if (url === undefined) {

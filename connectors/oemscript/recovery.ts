@@ -7,7 +7,7 @@ import { type Remote, remote } from "../support/ssh/remote.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import { type IsoPlan, OEM_USER, type OemContext } from "./config.ts";
 import { pushPresets } from "./presets.ts";
-import { LSBLK, recoveryPartition } from "./recovery_partition.ts";
+import { LIST_PARTITIONS, recoveryPartition } from "../support/oem_partitions.ts";
 import bootRecoveryNext from "./templates/boot_recovery_next.sh" with { type: "text" };
 import installBootEntry from "./templates/install_boot_entry.sh" with { type: "text" };
 import writePartition from "./templates/write_recovery_partition.sh" with { type: "text" };
@@ -36,7 +36,11 @@ export async function recover(ctx: OemContext, plan: IsoPlan): Promise<void> {
   const device = remote(ctx, deviceTarget(ctx, { user: OEM_USER }));
   await downloadIso(ctx, device, plan);
   const partition = recoveryPartition(
-    await device.must({ step: "find the recovery partition", program: "lsblk", command: LSBLK }),
+    await device.must({
+      step: "find the recovery partition",
+      program: "lsblk",
+      command: LIST_PARTITIONS,
+    }),
   );
   ctx.log.info(`The recovery partition is ${partition}`);
   await runAsRoot(device, {

@@ -2,8 +2,8 @@
 import type { Log } from "../../lib/log.ts";
 import { join } from "../../lib/path.ts";
 import type { ConnectorContext, Stage } from "../context.ts";
-import { messageOf } from "./errors.ts";
-import { rewriteFile } from "./files.ts";
+import { fullMessageOf } from "./errors.ts";
+import { writeInPlace } from "./files.ts";
 
 const DEVICE_INFO_FILE = "device-info.json";
 
@@ -25,10 +25,10 @@ export async function writeDeviceInfo(
     },
   };
   try {
-    await rewriteFile(join(cwd, DEVICE_INFO_FILE), JSON.stringify(info));
+    await writeInPlace(join(cwd, DEVICE_INFO_FILE), JSON.stringify(info));
   } catch (error) {
     if (NEEDED_BY.includes(stage)) throw error;
-    log.warning(messageOf(error));
+    log.warning(fullMessageOf(error));
   }
 }
 
@@ -50,9 +50,9 @@ export async function recordFailure(
   const entries = Object.fromEntries(names.map((name) => [`${name}_exception_info`, info]));
   try {
     const content = { ...await existing(path), ...entries };
-    await rewriteFile(path, JSON.stringify(content));
+    await writeInPlace(path, JSON.stringify(content));
   } catch (error) {
-    log.error(messageOf(error));
+    log.error(fullMessageOf(error));
   }
 }
 
@@ -70,10 +70,10 @@ function exceptionInfo(error: unknown): Record<string, string | null> {
   const cause = error instanceof Error ? error.cause : undefined;
   return {
     exception_name: nameOf(error),
-    exception_message: messageOf(error).trim() || nameOf(error),
+    exception_message: fullMessageOf(error).trim() || nameOf(error),
     exception_cause: cause === undefined || cause === null
       ? null
-      : `${nameOf(cause)}('${messageOf(cause).trim()}')`,
+      : `${nameOf(cause)}('${fullMessageOf(cause).trim()}')`,
   };
 }
 

@@ -47,6 +47,6 @@ export class Stopped extends Error {
 }
 
 /** The message of whatever was thrown. */
-export function messageOf(error: unknown): string {
+export function fullMessageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

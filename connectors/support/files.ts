@@ -1,6 +1,7 @@
 /** Files and folders that a stage writes on this host. What cannot be written is named. */
+import { writeAll } from "../../lib/bytes.ts";
 import { basename } from "../../lib/path.ts";
-import { messageOf } from "./errors.ts";
+import { fullMessageOf } from "./errors.ts";
 
 /**
  * Writes a file. Where only a part of it could be written, as on a disk that is full, nothing is left
@@ -21,7 +22,7 @@ export async function writeFile(
     await writeAll(file, new TextEncoder().encode(text));
   } catch (error) {
     if (isOurs) await Deno.remove(path).catch(() => {});
-    throw new Error(`Cannot write ${basename(path)}: ${whyNot(error)}`, { cause: error });
+    throw new Error(`Cannot write ${basename(path)}: ${systemReason(error)}`, { cause: error });
   }
 }
 
@@ -31,14 +32,14 @@ export async function writeFile(
  *
  * @throws Error "Cannot write <name>: ...".
  */
-export async function rewriteFile(path: string, text: string): Promise<void> {
+export async function writeInPlace(path: string, text: string): Promise<void> {
   try {
     using file = await Deno.open(path, { write: true, create: true });
     const bytes = new TextEncoder().encode(text);
     await writeAll(file, bytes);
     await file.truncate(bytes.length);
   } catch (error) {
-    throw new Error(`Cannot write ${basename(path)}: ${whyNot(error)}`, { cause: error });
+    throw new Error(`Cannot write ${basename(path)}: ${systemReason(error)}`, { cause: error });
   }
 }
 
@@ -47,13 +48,8 @@ export async function makeFolder(path: string): Promise<void> {
   try {
     await Deno.mkdir(path, { recursive: true });
   } catch (error) {
-    throw new Error(`Cannot make the folder ${path}: ${whyNot(error)}`, { cause: error });
+    throw new Error(`Cannot make the folder ${path}: ${systemReason(error)}`, { cause: error });
   }
-}
-
-/** Writes all of it, whatever the system takes at once. */
-export async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length;) done += await file.write(bytes.subarray(done));
 }
 
 /** A folder that nobody else can look into. It goes, with all that is in it, when it is disposed of. */
@@ -75,11 +71,11 @@ export async function temporaryFolder(
     return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
   } catch (error) {
     const place = dir ?? "the folder for temporary files";
-    throw new Error(`Cannot make a folder in ${place}: ${whyNot(error)}`, { cause: error });
+    throw new Error(`Cannot make a folder in ${place}: ${systemReason(error)}`, { cause: error });
   }
 }
 
 /** What the system says of it, without the call and the path, which are said in other words. */
-export function whyNot(error: unknown): string {
-  return messageOf(error).replace(/ \(os error \d+\).*$/s, "");
+export function systemReason(error: unknown): string {
+  return fullMessageOf(error).replace(/ \(os error \d+\).*$/s, "");
 }

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { readFailure } from "../../lib/config/source_text.ts";
 import { resolve } from "../../lib/path.ts";
-import { JobError, messageOf } from "./errors.ts";
+import { fullMessageOf, JobError } from "./errors.ts";
 
 /** Local user names, and the addresses that single sign-on accounts have. Never an option. */
 const USER_NAME = /^[A-Za-z_][A-Za-z0-9_.@-]*[$]?$/;
@@ -26,7 +26,7 @@ const jobSchema = z.looseObject({
 }, { error: "expected an object" });
 
 /** What connectors read of a job. A section that is missing or null is undefined. */
-export type Job = z.output<typeof jobSchema>;
+export type JobData = z.output<typeof jobSchema>;
 
 /**
  * Reads a job file.
@@ -34,7 +34,7 @@ export type Job = z.output<typeof jobSchema>;
  * @param file path relative to `folder`; messages name it like that.
  * @throws JobError naming the file and what is wrong with it.
  */
-export async function readJobFile(file: string, folder: string): Promise<Job> {
+export async function readJobData(file: string, folder: string): Promise<JobData> {
   let text: string;
   try {
     text = await Deno.readTextFile(resolve(folder, file));
@@ -48,7 +48,7 @@ export async function readJobFile(file: string, folder: string): Promise<Job> {
     value = JSON.parse(text);
   } catch (error) {
     // The runtime quotes the text there, which may be a secret, over several lines.
-    const why = messageOf(error).replace(/, (?:\.\.\.)?".*is not valid JSON$/s, "");
+    const why = fullMessageOf(error).replace(/, (?:\.\.\.)?".*is not valid JSON$/s, "");
     throw new JobError(`The job file '${file}' is not JSON: ${why}`);
   }
   const job = jobSchema.safeParse(value);
@@ -76,7 +76,7 @@ export interface Credentials {
  * @throws JobError when the user name is none: it could be taken for an option of ssh.
  */
 export function credentials(
-  job: Job,
+  job: JobData,
   defaults: Credentials = { user: "ubuntu", password: "ubuntu" },
 ): Credentials {
   const user = job.test_data?.test_username ?? defaults.user;

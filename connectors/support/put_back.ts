@@ -1,5 +1,5 @@
 import type { Log } from "../../lib/log.ts";
-import { messageOf } from "./errors.ts";
+import { fullMessageOf } from "./errors.ts";
 
 /**
  * Something that must be put back however the stage ends: a storage mux, a mount, a file server.
@@ -38,7 +38,7 @@ export function putBackStack(log: Log): PutBackStack {
             await entry.run();
           } catch (error) {
             // The caller of run() has been told.
-            if (first) log.error(`Cannot put back ${name}: ${messageOf(error)}`);
+            if (first) log.error(`Cannot put back ${name}: ${fullMessageOf(error)}`);
           }
         },
       };

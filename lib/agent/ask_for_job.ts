@@ -1,5 +1,5 @@
 /** Asks the server for a job, so that none is lost that it hands out. */
-import { either } from "../either.ts";
+import { either } from "../wait.ts";
 import type { Job } from "../job/job.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import type { Log } from "../log.ts";

@@ -1,10 +1,11 @@
 /** What is free on the file systems of folders. */
+import { within } from "../wait.ts";
 import type { Clock } from "../clock.ts";
 import { resolve } from "../path.ts";
 import { ask } from "../process/proc.ts";
 
 /** A file system, as the user of the agent may use it. */
-export interface Disk {
+export interface DiskSpace {
   freeBytes: number;
   /** Zero where it makes inodes as they are needed. */
   inodes: number;
@@ -12,7 +13,7 @@ export interface Disk {
 }
 
 /** Looks at the file system of a folder; undefined where that cannot be done. */
-export type LookAtDisk = (folder: string) => Promise<Disk | undefined>;
+export type LookAtDisk = (folder: string) => Promise<DiskSpace | undefined>;
 
 /** What the kernel says now. */
 export const lookAtDisk: LookAtDisk = async (folder) => {
@@ -40,11 +41,8 @@ const SHARED_MS = 2_000;
  */
 export function sharedDisks(folders: readonly string[], clock: Clock): LookAtDisk {
   const freshUntil = clock.monotonic() + FRESH_MS;
-  const over = new AbortController();
-  const late = clock.sleep(FRESH_MS, over.signal).then(() => new Map<string, Disk>(), () => {});
-  const found = lookByProgram(folders).catch(() => new Map<string, Disk>());
-  const first = Promise.race([found, late]);
-  found.then(() => over.abort());
+  const found = lookByProgram(folders).catch(() => undefined);
+  const first = within(found, { clock, ms: FRESH_MS });
   const look: LookAtDisk = async (folder) => {
     const disk = clock.monotonic() < freshUntil ? (await first)?.get(resolve(folder)) : undefined;
     return disk ?? await lookAtDisk(folder);
@@ -62,7 +60,7 @@ export function sharedDisks(folders: readonly string[], clock: Clock): LookAtDis
   };
 }
 
-async function lookByProgram(folders: readonly string[]): Promise<Map<string, Disk>> {
+async function lookByProgram(folders: readonly string[]): Promise<Map<string, DiskSpace>> {
   const { text } = await ask([
     "stat",
     "-f",

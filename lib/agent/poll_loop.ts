@@ -2,7 +2,7 @@
  * The poll loop of an agent. Each round asks what is wanted of it, on the host and on the server, and then,
  * if it may take one, for a job, which is run to its end.
  */
-import { either } from "../either.ts";
+import { either } from "../wait.ts";
 import { DEVICE_UNUSABLE } from "../observe/words.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import { isSaidElsewhere } from "../outbox/connectivity.ts";

@@ -2,7 +2,7 @@
  * Keeps the agent's record on the server true and fresh. Whoever reports never waits: what is to be
  * shown is noted, and posted as soon as the server takes it; only the latest counts.
  */
-import { either } from "../either.ts";
+import { within } from "../wait.ts";
 import { isSaidElsewhere } from "../outbox/connectivity.ts";
 import { type Answer, isFinal } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
@@ -197,10 +197,7 @@ export class Reporter {
         backoff.reset();
         await this.#advertise(signal);
         if (this.#dirty.size > 0) continue;
-        using over = either(signal);
-        const slept = clock.sleep(this.#untilHeartbeat, over.signal);
-        await Promise.race([this.#wake.promise, slept]).finally(() => over.abort());
-        await slept.catch(() => {});
+        await within(this.#wake.promise, { clock, ms: this.#untilHeartbeat, signal });
       }
     } catch (error) {
       if (!signal.aborted) throw error;

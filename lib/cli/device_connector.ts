@@ -2,6 +2,7 @@
  * `testflinger-agent device-connector`, also known as `testflinger-device-connector` and
  * `snappy-device-agent`: runs one stage of a device connector, as the phase commands of agents do.
  */
+import { writeAll, writeAllSync } from "../bytes.ts";
 import { type Clock, systemClock } from "../clock.ts";
 import { type Connector, type Stage, STAGES } from "../../connectors/context.ts";
 import { didYouMean } from "../config/mistake.ts";
@@ -63,7 +64,7 @@ export async function runDeviceConnector(
   args: readonly string[],
   io: DeviceConnectorIo = {},
 ): Promise<number> {
-  const stdout = io.stdout ?? writeAll;
+  const stdout = io.stdout ?? ((bytes: Uint8Array) => writeAll(Deno.stdout, bytes));
   const stderr = io.stderr ?? writeError;
   const command = await parse(args);
   if (command.kind === "help") {
@@ -287,14 +288,9 @@ function given(signal: AbortSignal): Stop {
   return { signal, forceStop: new AbortController().signal, [Symbol.dispose]() {} };
 }
 
-async function writeAll(bytes: Uint8Array): Promise<void> {
-  for (let done = 0; done < bytes.length;) done += await Deno.stdout.write(bytes.subarray(done));
-}
-
 function writeError(text: string): void {
-  const bytes = new TextEncoder().encode(text);
   try {
-    for (let done = 0; done < bytes.length;) done += Deno.stderr.writeSync(bytes.subarray(done));
+    writeAllSync(Deno.stderr, new TextEncoder().encode(text));
   } catch {
     // Nobody reads the log any more; the stage still has to come to its end.
   }

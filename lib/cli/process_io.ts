@@ -2,6 +2,7 @@
  * What a process prints, and how it ends when something goes wrong that nothing else has dealt with:
  * in one line and with a status, never with a trace of the program's insides.
  */
+import { writeAllSync } from "../bytes.ts";
 import { messageOf } from "../message.ts";
 import { type Io, PROGRAM } from "./command.ts";
 
@@ -19,14 +20,14 @@ export function ownOutput(): Output {
   return {
     stdout(text) {
       try {
-        writeAll(Deno.stdout, text);
+        writeText(Deno.stdout, text);
       } catch (error) {
         endForOutput(error);
       }
     },
     stderr(text) {
       try {
-        writeAll(Deno.stderr, text);
+        writeText(Deno.stderr, text);
       } catch {
         // Nobody is left to be told; what is being done goes on.
       }
@@ -72,16 +73,18 @@ export function endForOutput(error: unknown): never {
   Deno.exit(FAILED_STATUS);
 }
 
-function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
-  const bytes = new TextEncoder().encode(text);
-  for (let written = 0; written < bytes.length;) {
+/** A stream that somebody else has made non-blocking takes nothing while it is full. */
+function writeText(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
+  const writeSync = (bytes: Uint8Array) => {
     try {
-      written += stream.writeSync(bytes.subarray(written));
+      return stream.writeSync(bytes);
     } catch (error) {
       if (!(error instanceof Deno.errors.WouldBlock)) throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, PAUSE_MS);
+      return 0;
     }
-  }
+  };
+  writeAllSync({ writeSync }, new TextEncoder().encode(text));
 }
 
 /** For a person: what happened. For a developer: where. */

@@ -2,6 +2,7 @@
  * The agents of a host in one process, and what there is once for all of them: the signals, the
  * console, systemd, InfluxDB, one endpoint. `testflinger-agent -c FILE` is a host with one agent.
  */
+import { within } from "../wait.ts";
 import type { ControlGroupsResult } from "../agent/context.ts";
 import { sharedDisks } from "../agent/disks.ts";
 import { foldersOfJobs, prepareFolders } from "../agent/folders.ts";
@@ -260,10 +261,7 @@ class Host {
   /** Of one agent's process: without its file the next one cannot start. What cannot be read in time holds up nothing. */
   async #whyNotHandOver(): Promise<string | undefined> {
     if (!this.#isOne) return undefined;
-    const over = new AbortController();
-    const late = this.#options.clock.sleep(LOOK_LIMIT_MS, over.signal).catch(() => {});
-    await Promise.race([this.#look({ all: true }), late]);
-    over.abort();
+    await within(this.#look({ all: true }), { clock: this.#options.clock, ms: LOOK_LIMIT_MS });
     const [broken] = this.#broken;
     return broken && `the next process could not start with ${broken.file} as it is now`;
   }

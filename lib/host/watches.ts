@@ -3,7 +3,7 @@ import { type LookAtDisk, lookAtDisk } from "../agent/disks.ts";
 import { Markers } from "../agent/markers.ts";
 import { StateFile } from "../agent/state_file.ts";
 import type { Clock } from "../clock.ts";
-import { type Either, either } from "../either.ts";
+import { type Either, either } from "../wait.ts";
 import { type Emit, type PendingRequests, type Sink, sinkOf } from "../observe/events.ts";
 
 const LOOK_AT_DISKS_EVERY_MS = 30_000;

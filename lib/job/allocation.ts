@@ -48,17 +48,17 @@ export async function waitWhileAllocated(
   }
   const limitS = job.allocationTimeout;
   const over = new AbortController();
-  const either = AbortSignal.any([signal, over.signal]);
+  const ends = AbortSignal.any([signal, over.signal]);
   const limit = limitS === undefined
     ? undefined
-    : clock.sleep((outbox.state.allocatedAt ?? now) + limitS * 1000 - now, either)
+    : clock.sleep((outbox.state.allocatedAt ?? now) + limitS * 1000 - now, ends)
       .then(() => over.abort(), () => {});
   try {
-    await untilAllocated(outbox, either);
+    await untilAllocated(outbox, ends);
     log.info("The device is allocated until the job or its parent ends", { job_id: job.jobId });
-    return await untilOver(job, { ...options, signal: either });
+    return await untilOver(job, { ...options, signal: ends });
   } catch (error) {
-    if (!either.aborted) throw error;
+    if (!ends.aborted) throw error;
     if (signal.aborted) return undefined;
     return `The allocation ends: its time is up (allocation_timeout, ${limitS}s)`;
   } finally {

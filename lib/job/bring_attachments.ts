@@ -1,4 +1,5 @@
 /** A job's attachments: fetched to the outbox, then unpacked into the working folder. */
+import { writeAll } from "../bytes.ts";
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
@@ -157,9 +158,7 @@ async function tryOnce(
       const reason = `the archive is larger than attachments_max_download (${largestBytes} bytes)`;
       return { ok: false, reason };
     }
-    for (let written = 0; written < chunk.value.length;) {
-      written += await file.write(chunk.value.subarray(written));
-    }
+    await writeAll(file, chunk.value);
     progress.at(size);
   }
 }

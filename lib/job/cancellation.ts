@@ -1,4 +1,5 @@
 /** Learns from the server that the job was cancelled: there is no other way for an agent to know. */
+import { untilAborted, within } from "../wait.ts";
 import type { Clock } from "../clock.ts";
 import type { Connectivity } from "../outbox/connectivity.ts";
 import type { ServerApi } from "../server/api.ts";
@@ -67,13 +68,15 @@ export class CancellationWatch implements AsyncDisposable {
   async check(leave?: AbortSignal): Promise<boolean> {
     if (this.isCancelled || !this.#options.connectivity.isUp) return this.isCancelled;
     const over = new AbortController();
-    const ends = leave === undefined ? over.signal : AbortSignal.any([over.signal, leave]);
-    const limit = this.#options.clock.sleep(LONGEST_CHECK_MS, ends).catch(() => {});
+    const asked = this.#ask(over.signal).then(() => {});
+    const known = Promise.race([asked, this.#whenCancelled(over.signal)]);
     try {
-      await Promise.race([this.#ask(over.signal), limit, this.#whenCancelled(over.signal)]);
+      await within(leave === undefined ? known : untilAborted(known, leave), {
+        clock: this.#options.clock,
+        ms: LONGEST_CHECK_MS,
+      });
     } finally {
       over.abort();
-      await limit;
     }
     return this.isCancelled;
   }

@@ -1,4 +1,5 @@
 /** The end of a job, once its phases are over: nothing of it is left on the host but its journal. */
+import { untilAborted } from "../wait.ts";
 import { messageOf } from "../message.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import type { Outbox } from "../outbox/outbox.ts";
@@ -53,7 +54,7 @@ export class JobEnding {
   /** Nothing of a job outlives it: not what left its process group, not what became a daemon. */
   async endProcesses(): Promise<void> {
     const { leave } = this.#context.signals;
-    await Promise.race([this.attemptToEndProcesses(), aborted(leave)]);
+    await untilAborted(this.attemptToEndProcesses(), leave);
     if (!leave.aborted) this.#noteOver();
   }
 
@@ -185,13 +186,6 @@ export class JobEnding {
       );
     }
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }
 
 /**

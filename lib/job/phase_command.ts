@@ -45,7 +45,7 @@ export interface CommandStart {
 }
 
 /** Everything a phase needs to run. */
-export interface CommandOptions extends CommandStart {
+export interface PhaseCommandOptions extends CommandStart {
   phase: Phase;
   secrets: Secrets;
   outbox: Outbox;
@@ -99,7 +99,7 @@ export interface PhaseEnd {
 }
 
 /** How running the command of a phase ended. */
-export type CommandResult =
+export type PhaseCommandResult =
   | PhaseEnd
   /** It goes on, and is the next process's. */
   | "left running"
@@ -107,7 +107,7 @@ export type CommandResult =
   | "lost";
 
 /** Runs the command of a phase, from where it is. Whatever happens is in the result. */
-export async function runCommand(options: CommandOptions): Promise<CommandResult> {
+export async function runCommand(options: PhaseCommandOptions): Promise<PhaseCommandResult> {
   const { outbox, phase } = options;
   const found = options.again ? undefined : findCommand(options);
   const log = await PhaseLog.open({ ...options, isTakenUp: found !== undefined });
@@ -138,7 +138,7 @@ function isKept(started: KeptCommand | PhaseEnd): started is KeptCommand {
 }
 
 /** The command that an earlier process has started. */
-function findCommand({ outbox, phase }: CommandOptions): KeptCommand | undefined {
+function findCommand({ outbox, phase }: PhaseCommandOptions): KeptCommand | undefined {
   const command = outbox.state.phases.get(phase)?.command;
   if (command === undefined) return undefined;
   const { source } = outbox.state.logs.output;
@@ -154,7 +154,7 @@ function newCommandFolder({ folder, state }: Outbox): string {
 }
 
 async function startCommand(
-  options: CommandOptions,
+  options: PhaseCommandOptions,
   log: PhaseLog,
 ): Promise<KeptCommand | PhaseEnd> {
   const { outbox, phase, clock, limits, notes, ready } = options;
@@ -210,8 +210,8 @@ function keptStart(
 async function attendTo(
   command: KeptCommand,
   log: PhaseLog,
-  options: CommandOptions & { isFound: boolean },
-): Promise<CommandResult> {
+  options: PhaseCommandOptions & { isFound: boolean },
+): Promise<PhaseCommandResult> {
   const { outbox, phase, clock, leave } = options;
   const state = outbox.state.phases.get(phase)!;
   const { at = 0, totalMs, silenceMs } = state.command ?? {};
@@ -258,7 +258,7 @@ async function attendTo(
   }
 }
 
-function phaseEnd(result: SuperviseResult, { ending, command }: PhaseState): CommandResult {
+function phaseEnd(result: SuperviseResult, { ending, command }: PhaseState): PhaseCommandResult {
   switch (result.ended) {
     case "left running":
       return "left running";

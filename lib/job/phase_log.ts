@@ -2,6 +2,7 @@
  * The log of one phase: what its command prints and what the agent has to say of it. The way of
  * the bytes: cleaned to UTF-8, secrets masked, then to the outbox and to `<phase>.log`.
  */
+import { writeAll } from "../bytes.ts";
 import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Entry, Source } from "../outbox/entries.ts";
@@ -140,9 +141,7 @@ export class PhaseLog implements AsyncDisposable {
   async #toFile(bytes: Uint8Array): Promise<void> {
     if (this.#file === undefined) return;
     try {
-      for (let written = 0; written < bytes.length;) {
-        written += await this.#file.write(bytes.subarray(written));
-      }
+      await writeAll(this.#file, bytes);
     } catch (error) {
       this.#closeFile();
       const { phase } = this.#options;

@@ -1,4 +1,5 @@
 /** Runs the phases of one job: what is decided before a command starts, and read after it ended. */
+import { within } from "../wait.ts";
 import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { type Phase, PHASES } from "../phases.ts";
@@ -283,12 +284,8 @@ export class PhaseRunner {
   async #noteUsage(phase: Phase): Promise<void> {
     const { group, outbox, context: { clock } } = this.#options;
     if (!group?.isCountedAnew) return;
-    const over = new AbortController();
-    const now = await Promise.race([
-      group.usage(phase).catch(() => undefined),
-      clock.sleep(USAGE_LIMIT_MS, over.signal).catch(() => undefined),
-    ]);
-    over.abort();
+    const usage = group.usage(phase).catch(() => undefined);
+    const now = await within(usage, { clock, ms: USAGE_LIMIT_MS });
     if (now === undefined) return;
     const { used } = outbox.state.phases.get(phase) ?? {};
     outbox.append({ ...usageInAll(used, now), t: "used", phase });

@@ -6,6 +6,7 @@
  * O_NOFOLLOW alone does not do: unless everything is permitted, the runtime resolves links itself
  * before it opens. So what was opened is compared with what stands at the path.
  */
+import { writeAllSync } from "../bytes.ts";
 
 /** The file at the path must not be opened; the message says what and why. */
 export class NotRegular extends Error {
@@ -121,9 +122,7 @@ export function openForWriting(path: string, options: WritingOptions): Deno.FsFi
 export function rewriteFile(path: string, text: string, mode: number): void {
   using file = openForWriting(path, { mode });
   const bytes = new TextEncoder().encode(text);
-  for (let written = 0; written < bytes.length;) {
-    written += file.writeSync(bytes.subarray(written));
-  }
+  writeAllSync(file, bytes);
   // Only now: ext4 puts a file that was empty in between on the disk when it is closed.
   file.truncateSync(bytes.length);
 }

@@ -2,6 +2,7 @@
  * The jobs of one agent on disk, in `results_basedir/agent-<agent_id>/jobs`: one folder per job,
  * from the moment the server hands it out until the server has everything of it.
  */
+import { writeAll } from "../bytes.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { JOURNAL_VERSION } from "../outbox/entries.ts";
@@ -319,10 +320,7 @@ async function writeReceived(folder: string, job: Job): Promise<void> {
     createNew: true,
     mode: 0o600,
   });
-  const bytes = new TextEncoder().encode(JSON.stringify(job.received));
-  for (let written = 0; written < bytes.length;) {
-    written += await file.write(bytes.subarray(written));
-  }
+  await writeAll(file, new TextEncoder().encode(JSON.stringify(job.received)));
   await file.syncData();
 }
 

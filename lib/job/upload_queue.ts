@@ -2,6 +2,7 @@
  * Brings every job's outbox to the server. The job that runs is delivered live; what earlier runs or
  * an outage left is delivered meanwhile, one after the other, so that neither waits for the other.
  */
+import { untilAborted, within } from "../wait.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -112,7 +113,7 @@ export class UploadQueue {
     const { clock, log } = this.#options;
     const backoff = new Backoff();
     let told: string | undefined;
-    await Promise.race([before, aborted(signal)]);
+    await untilAborted(before, signal);
     const upload = this.#uploads.get(outbox);
     if (upload !== undefined) upload.hasBegun = true;
     while (!signal.aborted) {
@@ -227,14 +228,9 @@ export class UploadQueue {
 
   /** Waits until the server has everything, at most `ms`. Returns whether it has. */
   async drain(ms: number, forceStop?: AbortSignal): Promise<boolean> {
-    const over = new AbortController();
-    const signal = forceStop === undefined
-      ? over.signal
-      : AbortSignal.any([over.signal, forceStop]);
-    const limit = this.#options.clock.sleep(ms, signal).catch(() => {});
-    await Promise.race([Promise.all(this.#all()), limit]);
-    over.abort();
-    await limit;
+    const all = Promise.all(this.#all()).then(() => {});
+    const over = forceStop === undefined ? all : untilAborted(all, forceStop);
+    await within(over, { clock: this.#options.clock, ms });
     return this.#uploads.size === 0;
   }
 
@@ -249,11 +245,4 @@ export class UploadQueue {
     for (const outbox of this.#uploads.keys()) outbox[Symbol.dispose]();
     this.#uploads.clear();
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

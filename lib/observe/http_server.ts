@@ -3,6 +3,8 @@
  * takes as many connections as come, waits for ever for the rest of a request, and ends at the first
  * connection for which there is no file left.
  */
+import { within } from "../wait.ts";
+import { writeAll } from "../bytes.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -67,13 +69,8 @@ export class HttpServer {
     }
     await this.#accepting;
     if (this.#connections.size === 0) return;
-    const over = new AbortController();
     this.#idle = Promise.withResolvers();
-    await Promise.race([
-      this.#idle.promise,
-      clock.sleep(limitMs, over.signal).catch(() => {}),
-    ]);
-    over.abort();
+    await within(this.#idle.promise, { clock, ms: limitMs });
     for (const { conn } of this.#connections) closeQuietly(conn);
   }
 
@@ -253,12 +250,6 @@ function parseRequest({ head, body }: RawRequest): Request | undefined {
 async function readToEnd(conn: Deno.Conn): Promise<void> {
   const buffer = new Uint8Array(4096);
   while (await conn.read(buffer) !== null);
-}
-
-async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
-  for (let written = 0; written < bytes.length;) {
-    written += await conn.write(bytes.subarray(written));
-  }
 }
 
 function closeQuietly(resource: { close(): void }): void {

@@ -2,6 +2,9 @@
  * Lines to a stream that may not be read: a terminal that is stopped, a pipe whose reader sleeps, a
  * journal that hangs. The writer never waits, and what nobody reads is dropped and counted.
  */
+import { systemClock } from "../clock.ts";
+import { within } from "../wait.ts";
+import { writeAll } from "../bytes.ts";
 
 /** As much as a reader may fall behind. */
 const MOST_LINES = 1000;
@@ -26,7 +29,7 @@ export function createLineStream(
   let dropped = 0;
   let writing: Promise<void> | undefined;
 
-  const writeAll = async () => {
+  const writeLines = async () => {
     // Lines that are written in the same breath go out together.
     await Promise.resolve();
     while (lines.length > 0) {
@@ -37,8 +40,7 @@ export function createLineStream(
       lines = [];
       dropped = 0;
       try {
-        const bytes = encoder.encode(text);
-        for (let at = 0; at < bytes.length;) at += await stream.write(bytes.subarray(at));
+        await writeAll(stream, encoder.encode(text));
       } catch {
         // The terminal is gone or the pipe has no reader: there is nobody left to tell.
       }
@@ -51,13 +53,10 @@ export function createLineStream(
     write(line) {
       if (lines.length >= MOST_LINES) dropped++;
       else lines.push(line);
-      writing ??= writeAll();
+      writing ??= writeLines();
     },
     async close() {
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const limit = new Promise<void>((resolve) => timer = setTimeout(resolve, CLOSE_LIMIT_MS));
-      await Promise.race([writing, limit]);
-      clearTimeout(timer);
+      if (writing !== undefined) await within(writing, { clock: systemClock, ms: CLOSE_LIMIT_MS });
     },
   };
 }

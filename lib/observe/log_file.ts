@@ -2,6 +2,7 @@
  * The agent's log file: one file a day, the old ones named as Python's TimedRotatingFileHandler
  * names them, because log shippers in the field look for those names.
  */
+import { writeAllSync } from "../bytes.ts";
 import { messageOf } from "../message.ts";
 import { basename, dirname, join } from "../path.ts";
 import { localDate } from "./log_format.ts";
@@ -79,7 +80,7 @@ export function createLogFile(path: string, { onRotationFailed }: LogFileOptions
     write(line, now) {
       const file = todaysFile(now);
       try {
-        writeWhole(file.file, encoder.encode(`${file.torn ? "\n" : ""}${line}\n`));
+        writeAllSync(file.file, encoder.encode(`${file.torn ? "\n" : ""}${line}\n`));
         file.torn = false;
       } catch (error) {
         close();
@@ -208,8 +209,4 @@ function removeIfThere(path: string): void {
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
-}
-
-function writeWhole(file: Deno.FsFile, bytes: Uint8Array): void {
-  for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
 }

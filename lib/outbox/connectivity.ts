@@ -3,7 +3,7 @@
  * gets through after an outage, none of the others has to wait for the end of its own back-off.
  */
 import type { Clock } from "../clock.ts";
-import { either } from "../either.ts";
+import { within } from "../wait.ts";
 import type { Log } from "../log.ts";
 import type { Failure } from "../server/api.ts";
 
@@ -60,14 +60,12 @@ export class Connectivity {
    * @throws the signal's reason when it aborts.
    */
   async pause(ms: number, signal?: AbortSignal): Promise<void> {
-    using over = either(signal);
     const regained = Promise.withResolvers<void>();
     this.#waiting.add(regained.resolve);
     try {
-      await Promise.race([regained.promise, this.#clock.sleep(ms, over.signal)]);
+      await within(regained.promise, { clock: this.#clock, ms, signal });
     } finally {
       this.#waiting.delete(regained.resolve);
-      over.abort();
     }
   }
 }

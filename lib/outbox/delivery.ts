@@ -2,6 +2,7 @@
  * What the lanes of one uploader share: the outbox, the server, and how both are waited for. A lane
  * does one kind of thing, one after the other; lanes do not wait for each other.
  */
+import { within } from "../wait.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import {
@@ -91,14 +92,7 @@ export class Delivery {
 
   async #waitAtMost(ms: number, changed: Promise<void>): Promise<void> {
     if (ms === Infinity) return await changed;
-    const over = new AbortController();
-    const slept = this.options.clock.sleep(ms, AbortSignal.any([this.signal, over.signal]));
-    try {
-      await Promise.race([changed, slept]);
-    } finally {
-      over.abort();
-      await slept.catch(() => {});
-    }
+    await within(changed, { clock: this.options.clock, ms, signal: this.signal });
   }
 
   /**

@@ -5,6 +5,7 @@
  * A process may die in the middle of a line, a disk may fill up or lose a block. What can be read
  * is used: a torn last line is cut off, a damaged line in the middle is passed over and counted.
  */
+import { writeAllSync } from "../bytes.ts";
 
 /** What was read back from a journal. */
 export interface Reading {
@@ -68,9 +69,7 @@ export function readJournal(bytes: Uint8Array): Reading {
 function writeAt(file: Deno.FsFile, place: number, line: Uint8Array): number {
   try {
     file.seekSync(place, Deno.SeekMode.Start);
-    for (let written = 0; written < line.length;) {
-      written += file.writeSync(line.subarray(written));
-    }
+    writeAllSync(file, line);
     return line.length;
   } catch {
     return 0;
@@ -143,9 +142,7 @@ export class JournalFile {
     const line = lineOf(value);
     const file = this.#opened();
     try {
-      for (let written = 0; written < line.length;) {
-        written += file.writeSync(line.subarray(written));
-      }
+      writeAllSync(file, line);
     } catch (error) {
       file.truncateSync(this.#length);
       file.seekSync(this.#length, Deno.SeekMode.Start);
@@ -175,9 +172,7 @@ export class JournalFile {
     const draft = `${this.#path}.new`;
     {
       using file = Deno.openSync(draft, { write: true, create: true, truncate: true, mode: 0o600 });
-      for (let written = 0; written < line.length;) {
-        written += file.writeSync(line.subarray(written));
-      }
+      writeAllSync(file, line);
       file.syncDataSync();
     }
     Deno.renameSync(draft, this.#path);

@@ -8,7 +8,7 @@ import { messageOf } from "../message.ts";
 import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
-import { cutAtEnd } from "../bytes.ts";
+import { cutAtEnd, writeAll } from "../bytes.ts";
 import type { JobEvent } from "../server/schema.ts";
 import { Entry, LOG_NAMES, type LogName, type Message, type Source } from "./entries.ts";
 import { JournalFile, type JournalHook, openOwnFile } from "./journal.ts";
@@ -316,9 +316,7 @@ export class Outbox implements Disposable {
     try {
       if (!target.isAtEnd) file.seekSync(target.length, Deno.SeekMode.Start);
       target.isAtEnd = false;
-      for (let written = 0; written < bytes.length;) {
-        written += await file.write(bytes.subarray(written));
-      }
+      await writeAll(file, bytes);
       target.isAtEnd = true;
     } catch (error) {
       this.#releaseBallast();

@@ -3,6 +3,7 @@
  * control group, a wait of the kernel's. So it can be done ahead: the command is then ready but for its last
  * step, and takes that when it is told to.
  */
+import { within } from "../wait.ts";
 import { systemClock } from "../clock.ts";
 import { exists } from "../exists.ts";
 import { messageOf } from "../message.ts";
@@ -256,9 +257,7 @@ export class ReadyCommand implements AsyncDisposable {
     if (this.#isTold) return;
     await this.#tell("");
     // Who waits for the end of a job does not wait for what hangs in the kernel.
-    const patience = new AbortController();
-    await Promise.race([this.#over, systemClock.sleep(WORDS_MS, patience.signal).catch(() => {})]);
-    patience.abort();
+    await within(this.#over, { clock: systemClock, ms: WORDS_MS });
   }
 }
 

@@ -1,3 +1,4 @@
+import { within } from "../wait.ts";
 import { type Clock, systemClock } from "../clock.ts";
 
 /** What a pump needs. */
@@ -75,20 +76,17 @@ export class Pump {
    * until all that the command itself had written has been handed on.
    */
   async drain(ms: number): Promise<void> {
-    const over = new AbortController();
+    const { clock, whole } = this.#options;
     const before = this.#bytes;
-    const waited = this.#options.clock.sleep(ms, over.signal).catch(() => {});
-    await Promise.race([this.finished, waited]).finally(() => over.abort());
-    if (this.#options.whole !== undefined) {
-      const patience = new AbortController();
-      const tooLate = systemClock.sleep(WHOLE_MS, patience.signal).catch(() => {});
-      await Promise.race([this.finished, this.#options.whole, tooLate]);
-      patience.abort();
+    await within(this.finished, { clock, ms });
+    if (whole !== undefined) {
+      const over = Promise.race([this.finished, whole]);
+      await within(over, { clock: systemClock, ms: WHOLE_MS });
       return await this.drop();
     }
     while (!this.#ended && this.#bytes - before < LARGEST_PIPE_BYTES) {
       const seen = this.#bytes;
-      await Promise.race([this.finished, systemClock.sleep(SETTLE_MS)]);
+      await within(this.finished, { clock: systemClock, ms: SETTLE_MS });
       if (this.#busy === undefined && this.#bytes === seen) break;
     }
     await this.drop();

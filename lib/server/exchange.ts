@@ -4,7 +4,7 @@
  * waits ends.
  */
 import type { Clock } from "../clock.ts";
-import { type Either, either } from "../either.ts";
+import { type Either, either, unlessAborted } from "../wait.ts";
 import type { Failure } from "./api.ts";
 import { type CallFailure, foreignLine } from "./classify.ts";
 
@@ -108,19 +108,6 @@ export class TimeLimit {
   }
 }
 
-/**
- * The promise, or the signal's reason as soon as it aborts. An abort that was handed to `fetch` does
- * not reach a pending `reader.read()` in Deno 2.9.5 once the `Response` was collected as garbage.
- */
-export function raced<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const aborted = Promise.withResolvers<never>();
-  const abort = () => aborted.reject(signal.reason);
-  if (signal.aborted) abort();
-  else signal.addEventListener("abort", abort, { once: true });
-  return Promise.race([promise, aborted.promise])
-    .finally(() => signal.removeEventListener("abort", abort));
-}
-
 /** Why no whole answer came. */
 export interface NoAnswer {
   /** Method and URL. */
@@ -207,7 +194,7 @@ export class Received {
     if (this.#reader === undefined) return undefined;
     this.#limit.resume();
     try {
-      const { value } = await raced(this.#reader.read(), this.#limit.signal);
+      const { value } = await unlessAborted(this.#reader.read(), this.#limit.signal);
       this.#bytes += value?.length ?? 0;
       return value;
     } catch (error) {

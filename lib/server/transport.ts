@@ -1,3 +1,4 @@
+import { unlessAborted } from "../wait.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import {
@@ -8,7 +9,7 @@ import {
   isMarkup,
   MARKUP,
 } from "./classify.ts";
-import { noAnswer, raced, Received, TimeLimit } from "./exchange.ts";
+import { noAnswer, Received, TimeLimit } from "./exchange.ts";
 import type { Connections } from "./connections.ts";
 import { isBlockedPort } from "./node_http.ts";
 import { Outgoing, type SendStream } from "./request_body.ts";
@@ -218,7 +219,7 @@ export class Transport {
       ? new Outgoing(content(), () => limit.touch())
       : undefined;
     try {
-      const response = await raced(
+      const response = await unlessAborted(
         this.#dispatch({ url, headers, outgoing }, sending),
         limit.signal,
       );

@@ -3,10 +3,10 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import fc from "fast-check";
 import { join } from "node:path";
 import {
-  type Answer,
   exchange,
   type ExchangeRequest,
   type ExchangeResult,
+  type HttpAnswer,
 } from "../../connectors/support/http/exchange.ts";
 import { multipartBody } from "../../connectors/support/http/multipart.ts";
 import { readEvents, type ServerSentEvent } from "../../connectors/support/http/sse.ts";
@@ -27,10 +27,10 @@ function send(
   return inStage(lab, (ctx) => exchange(ctx, url, { ...LIMITS, ...request }));
 }
 
-function answered(result: ExchangeResult): Answer {
+function answered(result: ExchangeResult): HttpAnswer {
   assertEquals(result.ended, "answered", JSON.stringify(result));
   // Otherwise there would have been an exception.
-  return result as Answer;
+  return result as HttpAnswer;
 }
 
 function failed(result: ExchangeResult): { message: string; unreachable: boolean } {

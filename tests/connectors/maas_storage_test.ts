@@ -1,5 +1,5 @@
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { parseSize } from "../../connectors/maas2/storage/layout.ts";
+import { parseDiskSize } from "../../connectors/maas2/storage/layout.ts";
 import { Lab } from "./support/lab.ts";
 import { fakeMaas, MAAS_CONFIG, maasCalls } from "./support/maas.ts";
 
@@ -104,7 +104,7 @@ Deno.test("04-maas-storage 2: sizes are bytes, or decimal, or binary where they 
       ["1.5 mib", 1.5 * MIB],
       ["2.3G", 2_300_000_000],
     ] as const
-  ) assertEquals(parseSize(size), bytes, String(size));
+  ) assertEquals(parseDiskSize(size), bytes, String(size));
 });
 
 Deno.test("04-maas-storage 3: what is no size is refused, and nothing is cleared", async () => {
@@ -113,7 +113,7 @@ Deno.test("04-maas-storage 3: what is no size is refused, and nothing is cleared
     await assertRefused({ disks }, `disks[1] (partition): size: '${size}' is no size`);
   }
   for (const size of ["", "G", "1iB", "1 2", "1e3", "0", "1.G", "9999999T", -1, 1e300, NaN]) {
-    assertEquals(parseSize(size), undefined, String(size));
+    assertEquals(parseDiskSize(size), undefined, String(size));
   }
 });
 

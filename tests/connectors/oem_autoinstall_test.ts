@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/a
 import { join } from "node:path";
 import { parse } from "yaml";
 import { readToken } from "../../connectors/oem_autoinstall/download_iso.ts";
-import { resetPartitions } from "../../connectors/oem_autoinstall/partitions.ts";
+import { resetPartitions } from "../../connectors/support/oem_partitions.ts";
 import { bundledUserData } from "../../connectors/oem_autoinstall.ts";
 import { ControlHostService, entry, provisionWith } from "./support/control_host_service.ts";
 import { Lab } from "./support/lab.ts";

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { rebootingPreset } from "../../connectors/oemscript/presets.ts";
-import { recoveryPartition } from "../../connectors/oemscript/recovery_partition.ts";
+import { recoveryPartition } from "../../connectors/support/oem_partitions.ts";
 import { Lab } from "./support/lab.ts";
 import { OEM_CONFIG, openOemDevice, provisionOem, stepsOn } from "./support/oem_device.ts";
 

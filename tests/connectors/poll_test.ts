@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { bootId, keyLetsIn, waitForReboot } from "../../connectors/support/wait/boot.ts";
+import { deviceBootId, keyLetsIn, waitForReboot } from "../../connectors/support/wait/boot.ts";
 import { pollUntil } from "../../connectors/support/wait/poll.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
@@ -84,7 +84,7 @@ Deno.test("waitForReboot() does not take the system for rebooted that was told t
   const missing = await inStage(lab, async (ctx) =>
     await waitForReboot(ctx, {
       target: DEVICE,
-      before: await bootId(ctx, DEVICE),
+      before: await deviceBootId(ctx, DEVICE),
       limitMs: 300_000,
       pauseMs: 10_000,
     }));

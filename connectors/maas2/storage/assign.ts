@@ -1,6 +1,6 @@
 import { MaasStorageError } from "../../support/errors.ts";
 import type { BlockDevice } from "./devices.ts";
-import type { Disk, Layout, NamedDisk, Partition } from "./layout.ts";
+import type { Disk, NamedDisk, Partition, StorageLayout } from "./layout.ts";
 
 /**
  * Chooses one of the machine's disks for each disk of the layout. Those that are named get what
@@ -11,7 +11,7 @@ import type { Disk, Layout, NamedDisk, Partition } from "./layout.ts";
  * @throws MaasStorageError when there is no such choice.
  */
 export function assignDevices(
-  layout: Layout,
+  layout: StorageLayout,
   devices: readonly BlockDevice[],
 ): ReadonlyMap<Disk, BlockDevice> {
   const fitOn = (disk: Disk, device: BlockDevice): PartitionSizes =>

@@ -55,7 +55,7 @@ export interface Mount {
 }
 
 /** A layout without mistakes but for its not fitting on a machine; each kind in the list's order. */
-export interface Layout {
+export interface StorageLayout {
   readonly disks: readonly Disk[];
   readonly partitions: readonly Partition[];
   readonly formats: readonly Format[];
@@ -69,7 +69,7 @@ const text = z.string({ error: "must be text" }).min(1, "must not be empty");
 
 const size = z.union([z.string(), z.number()], { error: "must be text or a number" })
   .transform((value, context) => {
-    const bytes = parseSize(value);
+    const bytes = parseDiskSize(value);
     if (bytes !== undefined) return bytes;
     context.addIssue({
       code: "custom",
@@ -137,7 +137,7 @@ const NO_PATH = "none";
  * @param key what to call the list in messages: "disks".
  * @throws MaasStorageError naming every mistake and the entry that has it.
  */
-export function parseLayout(entries: readonly unknown[], key: string): Layout {
+export function parseLayout(entries: readonly unknown[], key: string): StorageLayout {
   const reader = new LayoutReader(entries, key);
   const layout = reader.read();
   if (reader.mistakes.length === 0) return layout;
@@ -158,7 +158,7 @@ class LayoutReader {
     this.#key = key;
   }
 
-  read(): Layout {
+  read(): StorageLayout {
     if (this.#entries.length === 0) {
       this.mistakes.push(`'${this.#key}' is an empty list: the machine would have no storage`);
     }
@@ -271,7 +271,7 @@ class LayoutReader {
     return this.#known.get(to);
   }
 
-  #checkTogether({ disks, partitions, formats, mounts }: Layout): void {
+  #checkTogether({ disks, partitions, formats, mounts }: StorageLayout): void {
     if (disks.filter(({ boot }) => boot).length > 1) {
       this.mistakes.push("only one disk can have 'boot'");
     }
@@ -324,7 +324,7 @@ const SIZE = /^(\d+(?:\.\d+)?)\s*([KMGT]?iB|[BKMGT]?)$/i;
  *
  * @returns undefined when it is no size, or none that can be counted exactly.
  */
-export function parseSize(size: string | number): number | undefined {
+export function parseDiskSize(size: string | number): number | undefined {
   const [, count, unit] = SIZE.exec(String(size).trim()) ?? [];
   if (count === undefined || unit === undefined) return undefined;
   const factor = DECIMAL[unit.toUpperCase()] ?? BINARY[unit.toUpperCase()];

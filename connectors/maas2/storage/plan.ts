@@ -1,6 +1,6 @@
 import { assignDevices, partitionSizes } from "./assign.ts";
 import { type BlockDevice, hasPhysicalVolume, isGroupMember, isVirtual } from "./devices.ts";
-import type { Disk, Format, Layout, Mount, Partition } from "./layout.ts";
+import type { Disk, Format, Mount, Partition, StorageLayout } from "./layout.ts";
 
 /** A word of a command; that of a partition is only known when MAAS has created it. */
 export type Word = string | { readonly partition: Partition };
@@ -35,7 +35,7 @@ export interface StorageMachine {
  *
  * @throws MaasStorageError when the layout does not fit on the machine.
  */
-export function planStorage(layout: Layout, machine: StorageMachine): StoragePlan {
+export function planStorage(layout: StorageLayout, machine: StorageMachine): StoragePlan {
   const devices = assignDevices(layout, machine.devices);
   return { clear: clearSteps(machine), apply: applySteps(layout, machine.node, devices) };
 }
@@ -81,7 +81,7 @@ function clearDevice(node: string, device: BlockDevice): StorageStep[] {
 }
 
 function applySteps(
-  layout: Layout,
+  layout: StorageLayout,
   node: string,
   devices: ReadonlyMap<Disk, BlockDevice>,
 ): StorageStep[] {
@@ -141,7 +141,7 @@ function applySteps(
 }
 
 /** The disk that says so; else the one with the boot partition, the EFI one first; else the root's. */
-function bootDisk({ disks, mounts }: Layout): Disk | undefined {
+function bootDisk({ disks, mounts }: StorageLayout): Disk | undefined {
   const explicit = disks.find(({ boot }) => boot);
   if (explicit !== undefined) return explicit;
   const mount = mounts.find(({ path }) => /^\/boot\/efi\/*$/.test(path)) ??

@@ -1,9 +1,9 @@
 import * as z from "zod";
 import type { MaasCall } from "../client.ts";
 import type { MaasSession } from "../machine.ts";
-import { MaasStorageError, messageOf } from "../../support/errors.ts";
+import { fullMessageOf, MaasStorageError } from "../../support/errors.ts";
 import { type BlockDevice, blockDevicesSchema, hasPhysicalVolume } from "./devices.ts";
-import type { Layout, Partition } from "./layout.ts";
+import type { Partition, StorageLayout } from "./layout.ts";
 import { planStorage, type StorageStep } from "./plan.ts";
 
 const idSchema = z.looseObject({ id: z.int() });
@@ -14,7 +14,7 @@ const idSchema = z.looseObject({ id: z.int() });
  *
  * @throws MaasStorageError naming the entry at fault; what MAAS said is its cause.
  */
-export async function writeStorage(session: MaasSession, layout: Layout): Promise<void> {
+export async function writeStorage(session: MaasSession, layout: StorageLayout): Promise<void> {
   const { ctx, maas } = session;
   const devices = await named(session, () => readDevices(session));
   const volumeGroups = devices.some(hasPhysicalVolume)
@@ -102,7 +102,7 @@ async function named<T>({ ctx }: MaasSession, action: () => Promise<T>): Promise
     return await action();
   } catch (error) {
     ctx.signal.throwIfAborted();
-    throw new MaasStorageError(`Cannot write the storage layout: ${messageOf(error)}`, {
+    throw new MaasStorageError(`Cannot write the storage layout: ${fullMessageOf(error)}`, {
       cause: error,
     });
   }

@@ -7,10 +7,10 @@ import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { attachmentPath } from "../attachments.ts";
 import { need, needAll } from "../config.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { multipartBody } from "../http/multipart.ts";
 import { readEvents } from "../http/sse.ts";
-import type { Job } from "../job.ts";
+import type { JobData } from "../job.ts";
 import { pollUntil } from "../wait/poll.ts";
 import { logEntry, type RestFailure, type RestService, restService } from "./rest.ts";
 
@@ -63,7 +63,7 @@ export async function controlHostRequest(
   { method, kwargs, job, data, bootBinary }: {
     readonly method: "ProvisioningIoT" | "ProvisioningKVM" | "ProvisioningOEM";
     readonly kwargs: Readonly<Record<string, unknown>>;
-    readonly job: Job;
+    readonly job: JobData;
     readonly data: { readonly provisioning_timeout?: number | undefined };
     readonly bootBinary?: string | undefined;
   },
@@ -104,7 +104,7 @@ export async function bootBinary(ctx: PrepareContext): Promise<string | undefine
     }
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw new ProvisioningError(`Cannot look for attachments: ${messageOf(error)}`);
+    throw new ProvisioningError(`Cannot look for attachments: ${fullMessageOf(error)}`);
   }
   const [name, ...more] = names;
   if (name === undefined) return undefined;
@@ -282,7 +282,7 @@ class Work {
       }
     } catch (error) {
       ctx.signal.throwIfAborted();
-      ctx.log.info(`The control host's log broke off: ${messageOf(error)}`);
+      ctx.log.info(`The control host's log broke off: ${fullMessageOf(error)}`);
     }
   }
 

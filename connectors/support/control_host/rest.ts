@@ -2,8 +2,8 @@
 import type { Log } from "../../../lib/log.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
 import { need } from "../config.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
-import { type Answer, exchange, type RequestBody, type Trust } from "../http/exchange.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
+import { exchange, type HttpAnswer, type HttpBody, type Trust } from "../http/exchange.ts";
 import { bracketed } from "../ssh/ssh.ts";
 
 /** One call. */
@@ -13,7 +13,7 @@ interface RestCall {
   /** Sent as JSON. */
   readonly json?: unknown;
   /** In place of `json`. */
-  readonly body?: RequestBody;
+  readonly body?: HttpBody;
   readonly headers?: Readonly<Record<string, string>>;
   /** For connecting, and for silence where nothing else is said. */
   readonly timeoutMs: number;
@@ -50,7 +50,7 @@ export interface RestService {
     ctx: CallContext,
     path: string,
     call: RestCall,
-  ): Promise<Answer | RestFailure>;
+  ): Promise<HttpAnswer | RestFailure>;
 }
 
 /** How much of an answer a message shows. */
@@ -123,12 +123,12 @@ async function certificates(file: string | undefined): Promise<string | undefine
     const text = await Deno.readTextFile(file);
     if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
   } catch (error) {
-    why = messageOf(error);
+    why = fullMessageOf(error);
   }
   throw new ProvisioningError(`Cannot read 'control_host_ca', the file '${file}': ${why}`);
 }
 
-function jsonBody(value: unknown): RequestBody {
+function jsonBody(value: unknown): HttpBody {
   const bytes = new TextEncoder().encode(JSON.stringify(value));
   return { type: "application/json", length: bytes.length, pieces: () => [bytes] };
 }

@@ -3,7 +3,7 @@ import { isIP } from "node:net";
 import * as z from "zod";
 import { join, resolve } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
-import { FirmwareUpdateError, messageOf } from "../errors.ts";
+import { FirmwareUpdateError, fullMessageOf } from "../errors.ts";
 import { type TemporaryFolder, temporaryFolder, writeFile } from "../files.ts";
 import { issuesText } from "../job.ts";
 import { type CommandResult, failureText, succeeded } from "../process/runner.ts";
@@ -67,7 +67,7 @@ async function bmcFromConfig(
     const password = (await Deno.readTextFile(resolve(cwd, file))).trim();
     return { address, user, password };
   } catch (error) {
-    throw new FirmwareUpdateError(`Cannot read the password of the BMC: ${messageOf(error)}`);
+    throw new FirmwareUpdateError(`Cannot read the password of the BMC: ${fullMessageOf(error)}`);
   }
 }
 

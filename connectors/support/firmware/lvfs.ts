@@ -4,7 +4,7 @@ import type { ConnectorContext } from "../../context.ts";
 import { FirmwareUpdateError } from "../errors.ts";
 import { succeeded } from "../process/runner.ts";
 import { quote, ssh, sshFailureText, type SshTarget } from "../ssh/ssh.ts";
-import { bootId, waitForReboot } from "../wait/boot.ts";
+import { deviceBootId, waitForReboot } from "../wait/boot.ts";
 
 /** The versions that a job can ask for. */
 export const LVFS_VERSIONS = ["latest", "previous"] as const;
@@ -168,7 +168,7 @@ function changesFor(
 }
 
 async function reboot(ctx: ConnectorContext, target: SshTarget): Promise<void> {
-  const before = await bootId(ctx, target);
+  const before = await deviceBootId(ctx, target);
   // The connection may go down before the answer comes.
   await ssh(ctx, target, "sudo reboot", { timeoutMs: SHORT_MS });
   const missing = await waitForReboot(ctx, {

@@ -3,16 +3,16 @@
  * on silence in place of one on the whole. `fetch` has neither, nor can it leave certificates
  * unchecked for one server alone.
  */
+import { unlessAborted } from "../../../lib/wait.ts";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import type { ConnectorContext } from "../../context.ts";
 import { innermostMessage } from "./http.ts";
-import { unlessAborted } from "../wait/time_limit.ts";
 
 /** Longest answer that is read as text; what is beyond is cut off. */
 const TEXT_MAX_BYTES = 4 * 1024 * 1024;
 
 /** What is sent with a request. */
-export interface RequestBody {
+export interface HttpBody {
   /** The content type. */
   readonly type: string;
   /** In bytes. */
@@ -34,7 +34,7 @@ export interface ExchangeRequest {
   /** @default "GET" */
   readonly method?: string;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: RequestBody | undefined;
+  readonly body?: HttpBody | undefined;
   /** Until there is a connection, encryption included. */
   readonly connectTimeoutMs: number;
   /** How long the server may take no data, or send none; evaluated each time if it is a function. */
@@ -44,7 +44,7 @@ export interface ExchangeRequest {
 }
 
 /** An answer whose body has not been read yet. Disposing of it ends the connection. */
-export interface Answer extends Disposable {
+export interface HttpAnswer extends Disposable {
   readonly ended: "answered";
   readonly status: number;
   /** Status 200 to 299. */
@@ -60,7 +60,7 @@ export interface Answer extends Disposable {
 }
 
 /** What came of a request. */
-export type ExchangeResult = Answer | {
+export type ExchangeResult = HttpAnswer | {
   readonly ended: "failed";
   readonly message: string;
   /** There was no connection at all, so that the request can be repeated without fear. */
@@ -161,7 +161,7 @@ async function begin(
 
 async function send(
   outgoing: ClientRequest,
-  body: RequestBody | undefined,
+  body: HttpBody | undefined,
   { progress, enough }: { progress: () => void; enough: () => boolean },
 ): Promise<void> {
   const gone = new Promise<void>((resolve) => {
@@ -191,7 +191,7 @@ function answerOf(
     readMs: () => number;
     dispose: () => void;
   },
-): Answer {
+): HttpAnswer {
   const status = message.statusCode ?? 0;
   async function* body(): AsyncGenerator<Uint8Array> {
     const pieces = message[Symbol.asyncIterator]();
@@ -211,7 +211,7 @@ function answerOf(
       dispose();
     }
   }
-  const answer: Answer = {
+  const answer: HttpAnswer = {
     ended: "answered",
     status,
     ok: status >= 200 && status < 300,

@@ -1,8 +1,10 @@
+import { unlessAborted } from "../../../lib/wait.ts";
+import { writeAll } from "../../../lib/bytes.ts";
 import { lookup } from "node:dns/promises";
 import { isIP, isIPv4 } from "node:net";
 import type { ConnectorContext } from "../../context.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
-import { timeLimit, unlessAborted } from "../wait/time_limit.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
+import { timeLimit } from "../wait/time_limit.ts";
 
 const ACCEPT_TIMEOUT_MS = 120_000;
 const STALL_TIMEOUT_MS = 60_000;
@@ -70,7 +72,7 @@ export async function serveOnce(
       });
       const client = await unlessAborted(accepted, limit.signal).catch((error) => {
         ctx.signal.throwIfAborted();
-        throw new ProvisioningError(messageOf(error));
+        throw new ProvisioningError(fullMessageOf(error));
       });
       return await send(ctx, body, client);
     },
@@ -95,12 +97,12 @@ async function send(
         message: `the client read nothing for ${STALL_TIMEOUT_MS / 1000} s`,
       });
       try {
-        for (let at = 0; at < value.length;) {
-          at += await unlessAborted(client.write(value.subarray(at)), limit.signal);
-        }
+        await writeAll({
+          write: (bytes) => unlessAborted(client.write(bytes), limit.signal),
+        }, value);
       } catch (error) {
         ctx.signal.throwIfAborted();
-        throw new ProvisioningError(`Only ${sent} bytes were sent: ${messageOf(error)}`, {
+        throw new ProvisioningError(`Only ${sent} bytes were sent: ${fullMessageOf(error)}`, {
           cause: error,
         });
       }
@@ -126,7 +128,7 @@ async function addressesOf(host: string): Promise<string[]> {
   try {
     return (await lookup(host, { all: true })).map(({ address }) => address);
   } catch (error) {
-    throw new ProvisioningError(`Cannot find the address of '${host}': ${messageOf(error)}`);
+    throw new ProvisioningError(`Cannot find the address of '${host}': ${fullMessageOf(error)}`);
   }
 }
 

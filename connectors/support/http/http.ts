@@ -1,5 +1,5 @@
 import type { Clock } from "../../../lib/clock.ts";
-import { messageOf } from "../errors.ts";
+import { fullMessageOf } from "../errors.ts";
 import { timeLimit } from "../wait/time_limit.ts";
 
 /** Longest answer that is read; what is beyond is cut off. */
@@ -65,7 +65,7 @@ export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
 export function innermostMessage(error: unknown): string {
   return error instanceof Error && error.cause instanceof Error
     ? innermostMessage(error.cause)
-    : messageOf(error);
+    : fullMessageOf(error);
 }
 
 async function readText(answer: Response): Promise<string> {

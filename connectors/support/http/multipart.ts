@@ -1,5 +1,5 @@
 import { basename } from "../../../lib/path.ts";
-import type { RequestBody } from "./exchange.ts";
+import type { HttpBody } from "./exchange.ts";
 
 const CHUNK_BYTES = 1024 * 1024;
 
@@ -16,7 +16,7 @@ export interface MultipartForm {
 }
 
 /** A form with one file, which is read from disk while it is sent: images have gigabytes. */
-export async function multipartBody({ fields, file }: MultipartForm): Promise<RequestBody> {
+export async function multipartBody({ fields, file }: MultipartForm): Promise<HttpBody> {
   const boundary = `testflinger-${crypto.randomUUID()}`;
   const encoder = new TextEncoder();
   const part = (head: string) => `--${boundary}\r\nContent-Disposition: form-data; ${head}\r\n`;

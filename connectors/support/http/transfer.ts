@@ -1,14 +1,16 @@
 /** One file on its way from a server to disk. */
+import { unlessAborted } from "../../../lib/wait.ts";
+import { writeAll } from "../../../lib/bytes.ts";
 import { createHash, type Hash } from "node:crypto";
 import { statfs } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { basename, dirname } from "../../../lib/path.ts";
 import type { Progress } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
-import { whyNot, writeAll } from "../files.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
+import { systemReason } from "../files.ts";
 import { progressOf } from "../log.ts";
-import { timeLimit, unlessAborted } from "../wait/time_limit.ts";
+import { timeLimit } from "../wait/time_limit.ts";
 
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 2_000;
@@ -155,7 +157,7 @@ class Transfer implements AsyncDisposable {
   }
 
   #failure(error: unknown): ProvisioningError {
-    return new ProvisioningError(`Cannot download ${shownUrl(this.url)}: ${messageOf(error)}`, {
+    return new ProvisioningError(`Cannot download ${shownUrl(this.url)}: ${fullMessageOf(error)}`, {
       cause: error,
     });
   }
@@ -236,7 +238,7 @@ class Transfer implements AsyncDisposable {
       );
     } catch (error) {
       own.abort();
-      throw new Interrupted(messageOf(error));
+      throw new Interrupted(fullMessageOf(error));
     }
     if (answer.status === 200 || answer.status === 206) return answer;
     if (answer.status === 304 && this.target.known !== undefined) return answer;
@@ -289,7 +291,7 @@ class Transfer implements AsyncDisposable {
     } catch (error) {
       await reader.cancel().catch(() => {});
       if (error instanceof ProvisioningError) throw error;
-      throw new Interrupted(messageOf(error));
+      throw new Interrupted(fullMessageOf(error));
     }
   }
 
@@ -338,7 +340,7 @@ class Transfer implements AsyncDisposable {
 export class CannotKeep extends ProvisioningError {}
 
 function cannotKeep({ path }: FetchTarget, error: unknown): CannotKeep {
-  return new CannotKeep(`Cannot write ${path}: ${whyNot(error)}`, { cause: error });
+  return new CannotKeep(`Cannot write ${path}: ${systemReason(error)}`, { cause: error });
 }
 
 /** A URL for messages, without a password that it may carry. */

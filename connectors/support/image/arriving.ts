@@ -4,19 +4,19 @@
  */
 import { join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { temporaryFolder } from "../files.ts";
 import { downloadSource, expectChecksum } from "../http/download.ts";
 import { CannotKeep, shownUrl } from "../http/transfer.ts";
 import type { ImageCache, UrlEntry } from "./cache.ts";
 import {
+  type ArrivalSource,
+  type ArrivedSoFar,
   arriving,
   type ArrivingImage,
   changed,
-  type Progress,
-  type Source,
 } from "./image_source.ts";
-import { OwnTransfer, type Wanted } from "./own_transfer.ts";
+import { OwnTransfer, type WantedImage } from "./own_transfer.ts";
 
 /** How often it is looked whether another process has written more. */
 const FOLLOW_PAUSE_MS = 100;
@@ -40,7 +40,7 @@ export async function openArriving(
     try {
       lock = await cache.tryLock(url.href);
     } catch (error) {
-      ctx.log.warning(`The image cache is not used: ${messageOf(error)}`);
+      ctx.log.warning(`The image cache is not used: ${fullMessageOf(error)}`);
       return arriving(await download(ctx, { url, wanted }));
     }
     if (lock === undefined) {
@@ -55,7 +55,10 @@ export async function openArriving(
 }
 
 /** Without a cache: a file in the job's folder, which is removed in the end. */
-async function download(ctx: ConnectorContext, { url, wanted }: Wanted): Promise<Source> {
+async function download(
+  ctx: ConnectorContext,
+  { url, wanted }: WantedImage,
+): Promise<ArrivalSource> {
   const folder = await temporaryFolder({ dir: ctx.cwd, prefix: ".image-" });
   const path = join(folder.path, "image");
   const transfer = new OwnTransfer(ctx, { url, wanted, path });
@@ -79,7 +82,7 @@ async function download(ctx: ConnectorContext, { url, wanted }: Wanted): Promise
 }
 
 /** A download for the cache. The lock is given up when it has ended. */
-interface Lead extends Wanted {
+interface Lead extends WantedImage {
   readonly cache: ImageCache;
   readonly lock: Disposable;
   /** A version that need not be sent again. */
@@ -96,7 +99,7 @@ async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransf
     known,
     onHead: async (size, validators) => {
       const isKept = await cache.reserve({ url: url.href, size, ...validators }).catch((error) => {
-        throw new NotKept(messageOf(error), { cause: error });
+        throw new NotKept(fullMessageOf(error), { cause: error });
       });
       if (!isKept) {
         throw new NotKept(`${shownUrl(url)} is larger than the image cache may become`);
@@ -112,7 +115,7 @@ async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransf
     onFetched: async ({ sha256, size, validators }, move) => {
       // Before the image is in its place: who reads it meanwhile looks for it there by the note.
       await cache.noteUrl({ url: url.href, digest: sha256, size, ...validators }).catch((error) =>
-        ctx.log.warning(`The image will not be found in the cache: ${messageOf(error)}`)
+        ctx.log.warning(`The image will not be found in the cache: ${fullMessageOf(error)}`)
       );
       move(cache.contentPath(sha256));
       await cache.keep(url.href, sha256);
@@ -127,7 +130,7 @@ async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransf
 }
 
 /** The process that downloads, unless the server says that what is there is still right. */
-async function lead(ctx: ConnectorContext, wish: Lead): Promise<Source> {
+async function lead(ctx: ConnectorContext, wish: Lead): Promise<ArrivalSource> {
   const { url, wanted, cache, known } = wish;
   const isWanted = known !== undefined && (wanted === undefined || known.digest === wanted);
   const transfer = await transferFor(ctx, { ...wish, known: isWanted ? known : undefined });
@@ -146,7 +149,7 @@ async function lead(ctx: ConnectorContext, wish: Lead): Promise<Source> {
     // What the job names by its checksum is right, whatever the server says.
     if (known !== undefined && wanted === known.digest) {
       ctx.log.warning(
-        `${messageOf(error)}; the image in the cache has the right checksum, and is used`,
+        `${fullMessageOf(error)}; the image in the cache has the right checksum, and is used`,
       );
       return await kept(ctx, cache, known);
     }
@@ -178,7 +181,7 @@ async function kept(
   ctx: ConnectorContext,
   cache: ImageCache,
   { digest, size, url }: { readonly digest: string; readonly size: number; readonly url: string },
-): Promise<Source> {
+): Promise<ArrivalSource> {
   await cache.touch(digest);
   await cache.count("hit", size);
   ctx.log.info(`The image is in the cache of this host: ${shownUrl(new URL(url))}`);
@@ -207,8 +210,8 @@ async function kept(
  */
 async function follow(
   ctx: ConnectorContext,
-  { url, wanted, cache }: Wanted & { readonly cache: ImageCache },
-): Promise<Source | undefined> {
+  { url, wanted, cache }: WantedImage & { readonly cache: ImageCache },
+): Promise<ArrivalSource | undefined> {
   const path = cache.incomingPath(url.href);
   const file = await Deno.open(path).catch(() => undefined);
   const entry = await cache.incoming(url.href);
@@ -228,7 +231,7 @@ async function follow(
     const now = await cache.lookUp(url.href);
     if (now !== undefined && await isOurs(cache.contentPath(now.digest))) finished = now.digest;
   };
-  const wait = async (beyond: number, generation: number): Promise<Progress> => {
+  const wait = async (beyond: number, generation: number): Promise<ArrivedSoFar> => {
     while (own === undefined) {
       const { size } = await file.stat();
       if (size > beyond && finished === undefined) {

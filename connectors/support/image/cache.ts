@@ -18,7 +18,7 @@ import { statfs } from "node:fs/promises";
 import { createHash } from "node:crypto";
 import * as z from "zod";
 import { join } from "../../../lib/path.ts";
-import { messageOf } from "../errors.ts";
+import { fullMessageOf } from "../errors.ts";
 import { writeFile } from "../files.ts";
 import { SPARE_BYTES } from "../http/transfer.ts";
 
@@ -108,7 +108,7 @@ export class ImageCache {
         await Deno.mkdir(join(folder, name), { recursive: true, mode: 0o700 });
       }
     } catch (error) {
-      return { ok: false, why: messageOf(error) };
+      return { ok: false, why: fullMessageOf(error) };
     }
     return { ok: true, cache: new ImageCache(folder, limits) };
   }

@@ -2,7 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { basename } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { checkDownload } from "../http/download.ts";
 import { shownUrl } from "../http/transfer.ts";
 import { type Bmap, looksLikeBmap, parseBmap } from "./bmap.ts";
@@ -102,7 +102,7 @@ async function read(ctx: ConnectorContext, url: URL): Promise<Got> {
     } catch (error) {
       return {
         kind: error instanceof Deno.errors.NotFound ? "absent" : "failed",
-        why: messageOf(error),
+        why: fullMessageOf(error),
       };
     }
   }

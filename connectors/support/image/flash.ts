@@ -10,7 +10,7 @@ import {
   compare,
   END,
   type Medium,
-  PIECE_BYTES,
+  READ_BACK_BYTES,
   readBackInTheEnd,
   ReadBackProgress,
   SAY_WRITTEN,
@@ -178,9 +178,9 @@ function writeCommand(
  */
 function pieceWriter(device: string): string {
   const run = (dd: string) => `said=$(dd ${dd} 2>&1 >&3) || { echo "$said" >&2; exit 1; }`;
-  return `exec 3>${quote(device)} || exit 1; sum=0; n=${PIECE_BYTES}; ` +
-    `while [ "$n" = ${PIECE_BYTES} ]; do ` +
-    `${run(`bs=1M count=${PIECE_BYTES / 1024 / 1024} iflag=fullblock`)}; ` +
+  return `exec 3>${quote(device)} || exit 1; sum=0; n=${READ_BACK_BYTES}; ` +
+    `while [ "$n" = ${READ_BACK_BYTES} ]; do ` +
+    `${run(`bs=1M count=${READ_BACK_BYTES / 1024 / 1024} iflag=fullblock`)}; ` +
     // Not every dd says how many bytes it has written, but the kernel knows where it is.
     `read -r _ pos </proc/self/fdinfo/3 || exit 1; n=$((pos - sum)); ` +
     `[ "$n" = 0 ] || echo "$sum $n"; sum=$pos; done; ` +

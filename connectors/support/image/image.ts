@@ -1,7 +1,7 @@
 import { basename } from "../../../lib/path.ts";
 import type { Task } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { progressOf } from "../log.ts";
 import { expectSuccess } from "../process/runner.ts";
 
@@ -73,7 +73,7 @@ export async function sniffImage(path: string): Promise<ImageFormat> {
   try {
     file = await Deno.open(path);
   } catch (error) {
-    throw new ProvisioningError(`Cannot read the image '${name}': ${messageOf(error)}`, {
+    throw new ProvisioningError(`Cannot read the image '${name}': ${fullMessageOf(error)}`, {
       cause: error,
     });
   }

@@ -6,7 +6,7 @@ import { ProvisioningError } from "../errors.ts";
 const CHUNK_BYTES = 1024 * 1024;
 
 /** What there is of an image at a moment. */
-export interface Progress {
+export interface ArrivedSoFar {
   readonly size: number;
   readonly isComplete: boolean;
   /** Counts how often the image was started again: what was read before is of no use then. */
@@ -29,13 +29,13 @@ export interface ArrivingImage extends AsyncDisposable {
 }
 
 /** Where the bytes are, and how to wait for more of them. */
-export interface Source {
+export interface ArrivalSource {
   readonly size: number | undefined;
   /**
    * Waits until there is more than `beyond`, or all there will be, or it was started again since
    * `generation`. Throws when it cannot be had.
    */
-  wait(beyond: number, generation: number): Promise<Progress>;
+  wait(beyond: number, generation: number): Promise<ArrivedSoFar>;
   /** Undefined: what is read has been verified as it was written. */
   readonly verify?: (digest: string) => Promise<void>;
   /** Opens what is there of it, which may get its final name at any moment. */
@@ -46,7 +46,7 @@ export interface Source {
 }
 
 /** The image that a source has. */
-export function arriving(source: Source): ArrivingImage {
+export function arriving(source: ArrivalSource): ArrivingImage {
   return {
     size: source.size,
     stream: () => streamOf(source),
@@ -78,11 +78,11 @@ export function arriving(source: Source): ArrivingImage {
 }
 
 /** The last piece is held back until all of it is known to be right. */
-function streamOf(source: Source): ReadableStream<Uint8Array> {
+function streamOf(source: ArrivalSource): ReadableStream<Uint8Array> {
   const hash = source.verify === undefined ? undefined : createHash("sha256");
   let file: Deno.FsFile | undefined;
   let at = 0;
-  let known: Progress = { size: 0, isComplete: false, generation: 0 };
+  let known: ArrivedSoFar = { size: 0, isComplete: false, generation: 0 };
   let held: Uint8Array | undefined;
   const close = () => {
     file?.close();

@@ -21,7 +21,7 @@ import {
   compare,
   END,
   type Medium,
-  PIECE_BYTES,
+  READ_BACK_BYTES,
   readBackInTheEnd,
   ReadBackProgress,
   SAY_WRITTEN,
@@ -298,8 +298,8 @@ function orFailed(unpack: string): string {
 /** What is mapped, in pieces. */
 function* piecesOf({ ranges }: Bmap): Generator<Pick<MappedRange, "at" | "length">> {
   for (const { at, length } of ranges) {
-    for (let done = 0; done < length; done += PIECE_BYTES) {
-      yield { at: at + done, length: Math.min(PIECE_BYTES, length - done) };
+    for (let done = 0; done < length; done += READ_BACK_BYTES) {
+      yield { at: at + done, length: Math.min(READ_BACK_BYTES, length - done) };
     }
   }
 }
@@ -382,8 +382,8 @@ class Selector {
         this.#rangeHash = range.checksum === undefined ? undefined : createHash(bmap.digest);
       }
       const inRange = this.#at - range.at;
-      const left = Math.min(PIECE_BYTES - inRange % PIECE_BYTES, range.length - inRange);
-      if (inRange % PIECE_BYTES === 0) pieces.push(encoder.encode(`${this.#at} ${left}\n`));
+      const left = Math.min(READ_BACK_BYTES - inRange % READ_BACK_BYTES, range.length - inRange);
+      if (inRange % READ_BACK_BYTES === 0) pieces.push(encoder.encode(`${this.#at} ${left}\n`));
       const till = Math.min(end, this.#at + left);
       const piece = bytes.subarray(bytes.length - (end - this.#at), bytes.length - (end - till));
       hash.update(piece);

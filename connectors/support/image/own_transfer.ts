@@ -2,19 +2,19 @@
 import type { ConnectorContext } from "../../context.ts";
 import { expectChecksum } from "../http/download.ts";
 import { type Fetched, fetchFile, type FetchTarget } from "../http/transfer.ts";
-import type { Progress } from "./image_source.ts";
+import type { ArrivedSoFar } from "./image_source.ts";
 
 /** Of an image of unknown size, between two looks at what is free. */
 const GROWTH_BYTES = 16 * 1024 * 1024;
 
 /** Which image, and the checksum that the job says it has. */
-export interface Wanted {
+export interface WantedImage {
   readonly url: URL;
   readonly wanted: string | undefined;
 }
 
 /** Where a download goes, and who is told of it. */
-interface TransferOptions extends Wanted {
+interface TransferOptions extends WantedImage {
   readonly path: string;
   readonly resume?: FetchTarget["resume"];
   readonly known?: FetchTarget["known"];
@@ -38,7 +38,7 @@ export class OwnTransfer {
   total: number | undefined;
   finalPath: string;
   readonly #stop = new AbortController();
-  #progress: Progress = { size: 0, isComplete: false, generation: 0 };
+  #progress: ArrivedSoFar = { size: 0, isComplete: false, generation: 0 };
   #failure: { readonly error: unknown } | undefined;
   #waiters: (() => void)[] = [];
   readonly #done: Promise<void>;
@@ -117,7 +117,7 @@ export class OwnTransfer {
     await this.#done;
   }
 
-  readonly wait = async (beyond: number, generation: number): Promise<Progress> => {
+  readonly wait = async (beyond: number, generation: number): Promise<ArrivedSoFar> => {
     while (
       this.#progress.size <= beyond && !this.#progress.isComplete &&
       this.#progress.generation === generation && this.#failure === undefined

@@ -14,7 +14,7 @@ import { quote } from "../ssh/ssh.ts";
 export const VERIFY_TIMEOUT_MS = 1_800_000;
 
 /** How much is written before it is read back: little is left for the end, and a card can erase whole blocks. */
-export const PIECE_BYTES = 32 * 1024 * 1024;
+export const READ_BACK_BYTES = 32 * 1024 * 1024;
 
 /** Direct reads begin and end at multiples of this. */
 export const ALIGNMENT = 4096;
@@ -82,7 +82,7 @@ function follower(device: string, read: string): string {
     `sleep 0.1 2>/dev/null || sleep 1; done; ` +
     `r=$((n % ${ALIGNMENT})); w=$((n - r)); [ "$w" = 0 ] || b "$at" "$w"; ` +
     `[ "$r" = 0 ] || b "$((at + w))" ${ALIGNMENT} | head -c "$r" || x "$?"; sum=$((sum + n)); ` +
-    `[ "$sum" -ge "$next" ] || continue; next=$((sum + ${PIECE_BYTES})); ` +
+    `[ "$sum" -ge "$next" ] || continue; next=$((sum + ${READ_BACK_BYTES})); ` +
     // Where nobody listens any more there is no point in going on.
     `echo "${READ} $sum" >&2 || exit 1; ` +
     `[ "$w" -le ${SPOT_BYTES} ] || w=${SPOT_BYTES}; [ "$w" = 0 ] || { spots="$spots $at:$w"; ` +

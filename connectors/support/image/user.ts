@@ -1,8 +1,8 @@
 /** Creating a user in a mounted image: plans, and their execution on the control host. */
 import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
-import { JobError, messageOf, ProvisioningError } from "../errors.ts";
-import { credentials, type Job } from "../job.ts";
+import { fullMessageOf, JobError, ProvisioningError } from "../errors.ts";
+import { credentials, type JobData } from "../job.ts";
 import { controlHost } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import { publicKeyFile } from "../ssh/ssh_keys.ts";
@@ -22,7 +22,7 @@ const READ_BY_CLOUD_INIT = /^(?:R|RANDOM)$|^\$(?:1|2a|2y|5|6)(?:\$.+){2}/;
  *
  * @throws JobError when the job's user or password cannot be written to an image.
  */
-export async function loginFor(ctx: PrepareContext, job: Job): Promise<Login> {
+export async function loginFor(ctx: PrepareContext, job: JobData): Promise<Login> {
   const { user, password } = credentials(job);
   if (UNPRINTABLE.test(password)) {
     throw new JobError("The job's 'test_password' has control characters, which cannot be typed");
@@ -40,7 +40,7 @@ async function publicKeys(ctx: PrepareContext): Promise<string[]> {
     const text = await Deno.readTextFile(await publicKeyFile(ctx));
     return text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
   } catch (error) {
-    ctx.log.warning(`The image gets no ssh key, only a password: ${messageOf(error)}`);
+    ctx.log.warning(`The image gets no ssh key, only a password: ${fullMessageOf(error)}`);
     return [];
   }
 }

@@ -3,7 +3,7 @@
  * compressed again with zstd or lz4 on its way, which take next to no time to unpack; or raw.
  */
 import type { ConnectorContext } from "../../context.ts";
-import { messageOf } from "../errors.ts";
+import { fullMessageOf } from "../errors.ts";
 import { hasProgram } from "../process/programs.ts";
 import { succeeded } from "../process/runner.ts";
 import type { Remote } from "../ssh/remote.ts";
@@ -130,7 +130,7 @@ export async function chooseWire(ctx: ConnectorContext, sending: Sending): Promi
     ctx.log.info(`The image crosses the network as ${best.name}, which is the fastest here`);
   }
   await image.cache?.noteForm(way, best.name, ctx.clock.now()).catch((error) =>
-    ctx.log.warning(`The next image will be measured again: ${messageOf(error)}`)
+    ctx.log.warning(`The next image will be measured again: ${fullMessageOf(error)}`)
   );
   return best;
 }

@@ -1,7 +1,8 @@
+import { writeAll } from "../../../lib/bytes.ts";
 import { basename, join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
-import { messageOf } from "../errors.ts";
-import { whyNot, writeAll } from "../files.ts";
+import { fullMessageOf } from "../errors.ts";
+import { systemReason } from "../files.ts";
 import { openTcp } from "../wait/tcp.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -38,12 +39,12 @@ export async function startSerialLogger(
   try {
     log = await SerialFile.open(join(ctx.cwd, file), options.maxBytes ?? LOG_MAX_BYTES);
   } catch (error) {
-    ctx.log.warning(`Serial log: ${messageOf(error)}`);
+    ctx.log.warning(`Serial log: ${fullMessageOf(error)}`);
     return none;
   }
   const running = follow(ctx, { host, port, stop: stop.signal, log })
     .catch((error) => {
-      if (!stop.signal.aborted) ctx.log.warning(`Serial log: ${messageOf(error)}`);
+      if (!stop.signal.aborted) ctx.log.warning(`Serial log: ${fullMessageOf(error)}`);
     });
   return {
     async [Symbol.asyncDispose]() {
@@ -92,7 +93,7 @@ class SerialFile {
 /** No other connection would help: this is the end of the log, and of nothing else. */
 class NotWritable extends Error {
   constructor(path: string, cause: unknown) {
-    super(`Cannot write ${basename(path)}: ${whyNot(cause)}`, { cause });
+    super(`Cannot write ${basename(path)}: ${systemReason(cause)}`, { cause });
   }
 }
 
@@ -138,7 +139,9 @@ async function follow(ctx: ConnectorContext, { host, port, stop, log }: Followin
       if (error instanceof NotWritable) throw error;
       if (!complained) {
         ctx.log.warning(
-          `Serial log: no connection to ${host}:${port}: ${messageOf(error)}; trying again every ` +
+          `Serial log: no connection to ${host}:${port}: ${
+            fullMessageOf(error)
+          }; trying again every ` +
             `${RECONNECT_PAUSE_MS / 1000} s`,
         );
       }

@@ -1,6 +1,6 @@
 import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
-import { messageOf, ProvisioningError } from "../errors.ts";
+import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { failureText, succeeded } from "../process/runner.ts";
 import {
   destination,
@@ -144,7 +144,7 @@ export async function publicKeys(
     const text = await Deno.readTextFile(await publicKeyFile(ctx));
     return text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
   } catch (error) {
-    ctx.log.warning(`The system gets no ssh key, only a password: ${messageOf(error)}`);
+    ctx.log.warning(`The system gets no ssh key, only a password: ${fullMessageOf(error)}`);
     return [];
   }
 }

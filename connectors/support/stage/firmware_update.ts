@@ -2,7 +2,7 @@
 import * as z from "zod";
 import type { ConnectorContext } from "../../context.ts";
 import { mappingSchema } from "../config.ts";
-import { FirmwareUpdateError, messageOf } from "../errors.ts";
+import { FirmwareUpdateError, fullMessageOf } from "../errors.ts";
 import { updateByIlo } from "../firmware/hpe.ts";
 import { LVFS_VERSIONS, updateByLvfs } from "../firmware/lvfs.ts";
 import { detectMethod } from "../firmware/machine.ts";
@@ -43,7 +43,7 @@ export async function updateFirmware(ctx: ConnectorContext): Promise<void> {
     ctx.signal.throwIfAborted();
     const failure = error instanceof FirmwareUpdateError
       ? error
-      : new FirmwareUpdateError(messageOf(error), { cause: error });
+      : new FirmwareUpdateError(fullMessageOf(error), { cause: error });
     if (!isIgnored) throw failure;
     ctx.log.error(`${failure.name}: ${failure.message}; the job says ignore_failure`);
   }

@@ -2,7 +2,7 @@ import { join } from "../../../lib/path.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { JobError } from "../errors.ts";
 import { writeFile } from "../files.ts";
-import { credentials, type Job } from "../job.ts";
+import { credentials, type JobData } from "../job.ts";
 import { deviceTarget } from "../ssh/ssh.ts";
 import { copySshKey, importSshKey } from "../ssh/ssh_keys.ts";
 
@@ -50,7 +50,7 @@ export async function reserve(ctx: ConnectorContext): Promise<void> {
   ctx.log.info("END reservation");
 }
 
-function reservationSeconds(job: Job): number {
+function reservationSeconds(job: JobData): number {
   const timeout = job.reserve_data?.timeout ?? DEFAULT_TIMEOUT_S;
   const seconds = parseDuration(timeout);
   if (seconds !== undefined) return seconds;
@@ -65,7 +65,7 @@ function reservationSeconds(job: Job): number {
  *
  * @returns false when the job has keys, and none of them could be installed.
  */
-async function installKeys(ctx: ConnectorContext, job: Job): Promise<boolean> {
+async function installKeys(ctx: ConnectorContext, job: JobData): Promise<boolean> {
   const entries = job.reserve_data?.ssh_keys ?? [];
   if (!Array.isArray(entries)) {
     ctx.log.warning("'reserve_data.ssh_keys' is not a list: no key is installed");

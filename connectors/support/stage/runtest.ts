@@ -3,7 +3,7 @@ import type { ConnectorContext } from "../../context.ts";
 import { preTestHook } from "../control_host/pre_provision_hook.ts";
 import { JobError, RECOVERY_STATUS } from "../errors.ts";
 import { writeFile } from "../files.ts";
-import type { Job } from "../job.ts";
+import type { JobData } from "../job.ts";
 import { startSerialLogger } from "../serial/serial_logger.ts";
 import { fillTemplate } from "../templates.ts";
 
@@ -75,7 +75,7 @@ function ownStatus(ctx: ConnectorContext, status: number): number {
 /** Later ones win: the connector's own, the configuration's, the connector's, the job's secrets. */
 function testEnvironment(
   { config, env }: ConnectorContext,
-  job: Job,
+  job: JobData,
   more: Readonly<Record<string, string>>,
 ): Record<string, string> {
   const result: Record<string, string> = {

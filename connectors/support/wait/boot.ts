@@ -18,7 +18,7 @@ const LOGIN = "/bin/true";
 const LOGIN_TIMEOUT_MS = 30_000;
 
 /** The id of the boot that a system is in; undefined when it does not say. */
-export async function bootId(
+export async function deviceBootId(
   ctx: ConnectorContext,
   target: SshTarget,
 ): Promise<string | undefined> {
@@ -50,7 +50,7 @@ export function waitForReboot(
     limitMs,
     pauseMs,
     async look() {
-      const now = await bootId(ctx, target);
+      const now = await deviceBootId(ctx, target);
       if (now === undefined) return "it does not answer";
       return now === before ? "the old system is still running" : undefined;
     },
@@ -109,7 +109,7 @@ export async function letIn(ctx: ConnectorContext, login: Credentials): Promise<
 export async function restart(ctx: ConnectorContext, login: Credentials): Promise<void> {
   if (await letIn(ctx, login)) return;
   const target = deviceTarget(ctx, { user: login.user });
-  const before = await bootId(ctx, target);
+  const before = await deviceBootId(ctx, target);
   // The connection may go down before the answer comes.
   await ssh(ctx, target, "sudo reboot", { timeoutMs: REBOOT_TIMEOUT_MS });
   await waitUntilBooted(ctx, { login, before });
@@ -141,7 +141,7 @@ export async function waitUntilBooted(
       const copied = await copyKey(ctx, login);
       if (!copied.ok) return copied.why;
       if (before === undefined) return undefined;
-      const now = await bootId(ctx, deviceTarget(ctx, { user: login.user }));
+      const now = await deviceBootId(ctx, deviceTarget(ctx, { user: login.user }));
       return now === before ? "the old system is still running" : undefined;
     },
   });

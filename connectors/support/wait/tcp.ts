@@ -1,6 +1,7 @@
+import { unlessAborted } from "../../../lib/wait.ts";
 import { connect, type Socket } from "node:net";
 import type { ConnectorContext } from "../../context.ts";
-import { timeLimit, unlessAborted } from "./time_limit.ts";
+import { timeLimit } from "./time_limit.ts";
 
 /** Where to connect, and for how long to try. */
 export interface TcpAddress {

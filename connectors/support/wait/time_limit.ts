@@ -1,7 +1,7 @@
 import type { Clock } from "../../../lib/clock.ts";
 
 /** A limit that runs until it is disposed of. */
-export interface TimeLimit extends Disposable {
+export interface StageLimit extends Disposable {
   /** Aborts when the time is over, or when the signal above it does. */
   readonly signal: AbortSignal;
 }
@@ -16,7 +16,7 @@ export interface Limited {
 export function timeLimit(
   { limits, signal }: Limited,
   { ms, message }: { readonly ms: number; readonly message: string },
-): TimeLimit {
+): StageLimit {
   const over = new AbortController();
   const done = new AbortController();
   limits.sleep(ms, done.signal).then(() => over.abort(new Error(message)), () => {});
@@ -24,17 +24,4 @@ export function timeLimit(
     signal: AbortSignal.any([signal, over.signal]),
     [Symbol.dispose]: () => done.abort(),
   };
-}
-
-/** Waits for a promise, but no longer than a signal lets it: then throws the signal's reason. */
-export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(signal.reason);
-  signal.addEventListener("abort", abort, { once: true });
-  if (signal.aborted) abort();
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
 }

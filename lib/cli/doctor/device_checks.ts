@@ -1,4 +1,6 @@
 /** What device connectors need: programs, a key, the device, its control host. */
+import { systemClock } from "../../clock.ts";
+import { within } from "../../wait.ts";
 import { loadConnector } from "../../../connectors/registry.ts";
 import { mergePrograms } from "../../../connectors/support/process/programs.ts";
 import type { Connector } from "../../../connectors/context.ts";
@@ -168,11 +170,9 @@ async function deviceResult({ file, config }: Device): Promise<CheckResult> {
 
 async function whyNotReached(hostname: string, port: number): Promise<string | undefined> {
   const connecting = Deno.connect({ hostname, port });
-  const limit = Promise.withResolvers<"late">();
-  const timer = setTimeout(() => limit.resolve("late"), CONNECT_LIMIT_MS);
   try {
-    const connection = await Promise.race([connecting, limit.promise]);
-    if (connection !== "late") {
+    const connection = await within(connecting, { clock: systemClock, ms: CONNECT_LIMIT_MS });
+    if (connection !== undefined) {
       connection.close();
       return undefined;
     }
@@ -180,8 +180,6 @@ async function whyNotReached(hostname: string, port: number): Promise<string | u
     return `nothing within ${CONNECT_LIMIT_MS / 1000} s`;
   } catch (error) {
     return messageOf(error);
-  } finally {
-    clearTimeout(timer);
   }
 }
 

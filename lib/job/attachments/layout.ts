@@ -28,7 +28,7 @@ export interface Placement {
  * fresh folder and of what kind it is; only a path whose parents are all real folders made here
  * is given out, so that nothing is ever created through a link.
  */
-export class Layout {
+export class FolderLayout {
   readonly #entries = new Map<string, "file" | "directory" | "symlink">();
   readonly #limits: LayoutLimits;
 

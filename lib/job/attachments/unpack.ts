@@ -1,7 +1,8 @@
+import { writeAll } from "../../bytes.ts";
 import { messageOf } from "../../message.ts";
 import { ByteReader, type Member, TarReader } from "./tar_reader.ts";
 import { gunzip, type GunzipLimits } from "./gunzip.ts";
-import { Layout, type LayoutLimits, type Placement } from "./layout.ts";
+import { FolderLayout, type LayoutLimits, type Placement } from "./layout.ts";
 import { quoteName, Refusal, type RefusalKind, refuseMember } from "./refusal.ts";
 
 /** What an archive may have at most; the configuration has a key for each. */
@@ -72,13 +73,13 @@ class Unpacking {
   readonly #folder: string;
   readonly #source: ByteReader;
   readonly #limits: UnpackLimits;
-  readonly #layout: Layout;
+  readonly #layout: FolderLayout;
 
   constructor(folder: string, source: ByteReader, limits: UnpackLimits) {
     this.#folder = folder;
     this.#source = source;
     this.#limits = limits;
-    this.#layout = new Layout(limits);
+    this.#layout = new FolderLayout(limits);
   }
 
   async run(signal?: AbortSignal): Promise<{ members: number; bytes: number }> {
@@ -161,12 +162,6 @@ class Unpacking {
       Deno.chmodSync(path, (member.mode & KEPT_MODE) | 0o600);
       if (mtime !== undefined) file.utimeSync(mtime, mtime);
     });
-  }
-}
-
-async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
-  for (let written = 0; written < bytes.length;) {
-    written += await file.write(bytes.subarray(written));
   }
 }
 

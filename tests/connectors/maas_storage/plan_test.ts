@@ -4,9 +4,9 @@ import fc from "fast-check";
 import { assignDevices, partitionSizes } from "../../../connectors/maas2/storage/assign.ts";
 import { type BlockDevice, blockDevicesSchema } from "../../../connectors/maas2/storage/devices.ts";
 import {
-  type Layout,
   parseLayout,
   type Partition,
+  type StorageLayout,
 } from "../../../connectors/maas2/storage/layout.ts";
 import { planStorage, type StorageStep } from "../../../connectors/maas2/storage/plan.ts";
 import { MaasStorageError } from "../../../connectors/support/errors.ts";
@@ -134,8 +134,8 @@ const deviceArbitrary = fc.uniqueArray(
 ).map((devices) => blockDevicesSchema.parse(devices));
 
 /** Of all ways to give each disk a device of its own on which it fits, the first; slowly. */
-function firstChoice(layout: Layout, devices: readonly BlockDevice[]): number[] | undefined {
-  const rank = ({ selector }: Layout["disks"][number]) =>
+function firstChoice(layout: StorageLayout, devices: readonly BlockDevice[]): number[] | undefined {
+  const rank = ({ selector }: StorageLayout["disks"][number]) =>
     selector?.by === "index" ? selector.index : Number.MAX_SAFE_INTEGER;
   const disks = [...layout.disks].sort((a, b) => rank(a) - rank(b));
   const candidates = devices.filter(({ type }) => type === "physical").sort((a, b) => a.id - b.id);
