@@ -1,5 +1,5 @@
 /** Starts programs in a session of their own, which no Ctrl-C on the agent's terminal reaches. */
-import { exists } from "./exists.ts";
+import { exists } from "./path.ts";
 
 /** Where systems have it: util-linux, busybox. */
 const SETSID = ["/usr/bin/setsid", "/bin/setsid"].find(exists);

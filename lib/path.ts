@@ -1,6 +1,6 @@
 /**
- * Paths of files, as `node:path` has them on POSIX systems. That one takes 8 ms to load, which each start of
- * the program, and so each phase of a connector, would wait for.
+ * Paths of files, as `node:path` has them on POSIX systems, and whether something is there. That one takes
+ * 8 ms to load, which each start of the program, and so each phase of a connector, would wait for.
  */
 
 /** Without what says nothing: `.`, empty parts, and `..` behind a name. A slash at the end stays. */
@@ -60,4 +60,14 @@ function withoutSlashes(path: string): string {
   let { length } = path;
   while (path[length - 1] === "/") length--;
   return path.slice(0, length);
+}
+
+/** Whether something has this name, be it a link to nowhere; false where nobody can tell. */
+export function exists(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
 }

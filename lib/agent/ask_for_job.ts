@@ -3,7 +3,7 @@ import { either } from "../wait.ts";
 import type { Job } from "../job/job.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import type { Log } from "../log.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
+import type { Connectivity } from "../server/connectivity.ts";
 import { type Answer, isFinal, type JobOffer, type ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { ResultUpdate } from "../server/schema.ts";

@@ -3,7 +3,7 @@ import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import type { Emit } from "../observe/events.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
+import type { Connectivity } from "../server/connectivity.ts";
 import type { ControlGroupsResult } from "../process/cgroup.ts";
 import type { ServerApi } from "../server/api.ts";
 

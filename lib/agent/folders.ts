@@ -1,7 +1,7 @@
 /** The folders in which an agent keeps what it has: made at start, and trusted only if nobody else owns them. */
 import type { AgentConfig } from "../config/agent_config.ts";
 import { agentFolder, jobsFolderIn } from "../job/store.ts";
-import { examineFolder } from "../job/trusted_folder.ts";
+import { examineFolder } from "../job/untrusted_paths.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { dirname, resolve } from "../path.ts";

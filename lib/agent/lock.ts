@@ -3,7 +3,7 @@
  * which nobody else can touch, and one in /tmp, which also catches a second copy that was given
  * other folders.
  */
-import { NotRegular, openForWriting } from "../job/regular_file.ts";
+import { NotRegular, openForWriting } from "../job/untrusted_paths.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { join } from "../path.ts";

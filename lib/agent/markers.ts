@@ -3,7 +3,7 @@
  * is everybody's: a marker counts only if it is a regular file of root's or of the agent's own user.
  */
 import { systemClock } from "../clock.ts";
-import { NotRegular, openForReading } from "../job/regular_file.ts";
+import { NotRegular, openForReading } from "../job/untrusted_paths.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { join } from "../path.ts";

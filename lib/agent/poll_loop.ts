@@ -5,15 +5,14 @@
 import { either } from "../wait.ts";
 import { DEVICE_UNUSABLE } from "../observe/words.ts";
 import type { StopSignals } from "../job/job_context.ts";
-import { isSaidElsewhere } from "../outbox/connectivity.ts";
+import { isSaidElsewhere } from "../server/connectivity.ts";
 import type { Failure } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
 import { askForJob } from "./ask_for_job.ts";
 import type { AgentContext } from "./context.ts";
 import { type DesiredState, isForgotten, NO_JOB } from "./desired_state.ts";
-import type { LookAtDisk } from "./disks.ts";
-import { type HostTrouble, troubleWith } from "./host_check.ts";
+import { type HostTrouble, type LookAtDisk, troubleWith } from "./host_check.ts";
 import type { Markers } from "./markers.ts";
 import { LAST_STATE_MS, type Reporter } from "./reporter.ts";
 

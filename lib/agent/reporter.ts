@@ -3,7 +3,7 @@
  * shown is noted, and posted as soon as the server takes it; only the latest counts.
  */
 import { within } from "../wait.ts";
-import { isSaidElsewhere } from "../outbox/connectivity.ts";
+import { isSaidElsewhere } from "../server/connectivity.ts";
 import { type Answer, isFinal } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";

@@ -17,7 +17,7 @@ import {
 } from "../../connectors/support/reference.ts";
 import { clockFor } from "../../connectors/support/wait/time_scale.ts";
 import { ownOutput } from "./process_io.ts";
-import { ownScreen, screenProgress } from "./screen.ts";
+import { ownScreen, screenProgress } from "./terminal.ts";
 
 /** What the command has of the world. Whatever is left out is the process's own. */
 export interface DeviceConnectorIo {

@@ -4,7 +4,7 @@
  */
 import { within } from "../wait.ts";
 import type { ControlGroupsResult } from "../agent/context.ts";
-import { sharedDisks } from "../agent/disks.ts";
+import { sharedDisks } from "../agent/host_check.ts";
 import { foldersOfJobs, prepareFolders } from "../agent/folders.ts";
 import { type HostClock, systemClock } from "../clock.ts";
 import { type AgentConfig, defaultConfig } from "../config/agent_config.ts";

@@ -1,12 +1,12 @@
 /** One life of one agent in this process: what is its own, from its log to its socket. */
 import { type AgentEnd, runAgent } from "../agent/agent.ts";
-import type { LookAtDisk } from "../agent/disks.ts";
+import type { LookAtDisk } from "../agent/host_check.ts";
 import { prepareFolders } from "../agent/folders.ts";
 import { Control, type ControlGroupsResult, type LeaveReason } from "../agent/context.ts";
 import type { HostClock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
-import { withoutUserinfo } from "../observe/configuration_view.ts";
+import { withoutUserinfo } from "../observe/host_view.ts";
 import { combineSinks, type Emit, emitterOf, type Sink } from "../observe/events.ts";
 import { createLiveness, type Liveness } from "../observe/liveness.ts";
 import {
@@ -22,7 +22,7 @@ import type { PageAction } from "../observe/page_actions.ts";
 import { createStatus, type StatusBoard } from "../observe/status.ts";
 import type { BrokenConfiguration, HostStatus } from "../observe/status_schema.ts";
 import { serveStatusSocket, type StatusSocket } from "../observe/status_socket.ts";
-import { Connectivity } from "../outbox/connectivity.ts";
+import { Connectivity } from "../server/connectivity.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import { resolve } from "../path.ts";
 import { createServerClient } from "../server/client.ts";

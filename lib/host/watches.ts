@@ -1,5 +1,5 @@
 /** What is looked at now and then for an agent: the space on its disks, and what has been asked of it. */
-import { type LookAtDisk, lookAtDisk } from "../agent/disks.ts";
+import { type LookAtDisk, lookAtDisk } from "../agent/host_check.ts";
 import { Markers } from "../agent/markers.ts";
 import { StateFile } from "../agent/state_file.ts";
 import type { Clock } from "../clock.ts";

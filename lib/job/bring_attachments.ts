@@ -4,7 +4,7 @@ import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
+import type { Connectivity } from "../server/connectivity.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { join } from "../path.ts";
 import { watched } from "../progress.ts";

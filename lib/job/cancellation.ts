@@ -1,7 +1,7 @@
 /** Learns from the server that the job was cancelled: there is no other way for an agent to know. */
 import { untilAborted, within } from "../wait.ts";
 import type { Clock } from "../clock.ts";
-import type { Connectivity } from "../outbox/connectivity.ts";
+import type { Connectivity } from "../server/connectivity.ts";
 import type { ServerApi } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
 import type { EndReason } from "./job_context.ts";

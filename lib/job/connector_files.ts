@@ -4,7 +4,7 @@
  */
 import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
-import { readSmallFile } from "./regular_file.ts";
+import { readSmallFile } from "./untrusted_paths.ts";
 
 /** Either file is a few hundred bytes. */
 const LARGEST_FILE_BYTES = 1024 * 1024;

@@ -7,11 +7,10 @@ import { interruptedPhase, statusesOf } from "../outbox/job_state.ts";
 import { endSurvivors } from "../process/survivors.ts";
 import { removeArchive } from "./bring_attachments.ts";
 import { JOB_VARIABLE, jobMark } from "./environment.ts";
-import type { Events } from "./webhook_events.ts";
+import { type Events, RECOVERY_FAILED_STATUS } from "./phase_report.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { allGroupsOf, type JobGroup } from "./job_groups.ts";
-import { RECOVERY_FAILED_STATUS } from "./phase_report.ts";
 import { INTERNAL_ERROR_STATUS } from "./phase_command.ts";
 import { WorkingFolder } from "./working_folder.ts";
 

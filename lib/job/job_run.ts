@@ -13,16 +13,15 @@ import { type Phase, PHASES } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { bringAttachments } from "./bring_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
-import { Events } from "./webhook_events.ts";
+import { Events, outcomeOf, PhaseReport } from "./phase_report.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { type JobEnd, JobEnding } from "./job_ending.ts";
 import type { JobGroup } from "./job_groups.ts";
 import type { Drafts } from "./phase_log.ts";
-import { outcomeOf, PhaseReport } from "./phase_report.ts";
 import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, STOPPED_LINE } from "./phase_command.ts";
 import { type EndedPhase, PhaseRunner } from "./phase_run.ts";
-import { jobSoFar } from "./so_far.ts";
+import { jobSoFar } from "./take_up.ts";
 import { prepareSecrets } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
 

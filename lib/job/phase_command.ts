@@ -2,13 +2,12 @@
  * The command of one phase: started, or found where an earlier process has left it; attended to until
  * it ends, is ended, or is left to the next process.
  */
-import { exists } from "../exists.ts";
+import { basename, exists, join } from "../path.ts";
 import type { HostClock } from "../clock.ts";
 import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import type { PhaseState } from "../outbox/job_state.ts";
-import { basename, join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import { type GroupUsage, statusOf } from "../process/exit.ts";
 import { attend, findKept, type KeptCommand } from "../process/keeper.ts";

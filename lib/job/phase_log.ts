@@ -11,7 +11,7 @@ import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { TextFilter } from "../process/text_filter.ts";
-import { openForWriting } from "./regular_file.ts";
+import { openForWriting } from "./untrusted_paths.ts";
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();

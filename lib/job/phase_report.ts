@@ -1,16 +1,20 @@
-/** What is told of the phases of a job: in its journal, its folder and its log, and to the server. */
+/**
+ * What is told of a job and its phases: in its journal, its folder and its log, to the server, and to the
+ * consumers of its webhook.
+ */
+import type { Clock } from "../clock.ts";
 import type { Emit } from "../observe/events.ts";
-import type { Outbox } from "../outbox/outbox.ts";
+import type { Entry } from "../outbox/entries.ts";
 import { statusesOf } from "../outbox/job_state.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { readDeviceInfo, readStageFailure } from "./connector_files.ts";
-import type { EventName, Events } from "./webhook_events.ts";
-import { type Drafts, PhaseLog } from "./phase_log.ts";
 import type { PhaseEnd } from "./phase_command.ts";
+import { type Drafts, PhaseLog } from "./phase_log.ts";
+import { rewriteFile } from "./untrusted_paths.ts";
 import { redactStrings } from "./secrets.ts";
-import { rewriteFile } from "./regular_file.ts";
 
 /** A device connector's way of saying that the device could not be brought back. */
 export const RECOVERY_FAILED_STATUS = 46;
@@ -163,4 +167,40 @@ function isOwnEvent(event: PhaseEnd["event"]): event is PhaseEnd["event"] & Even
 
 function provisionLog(exitCode: number, detail: EventName) {
   return { t: "send" as const, message: { kind: "provision_log" as const, exitCode, detail } };
+}
+
+/** The names of the events of a webhook. */
+export type EventName =
+  | "job_start"
+  | `${Phase}_start`
+  | `${Phase}_success`
+  | `${Phase}_fail`
+  | "cancelled"
+  | "global_timeout"
+  | "output_timeout"
+  | "recovery_fail"
+  | "job_end";
+
+/** Makes the events of one job, as the consumers of its webhook know them. */
+export class Events {
+  readonly #outbox: Outbox;
+  readonly #secrets: Secrets;
+  readonly #clock: Clock;
+
+  constructor(outbox: Outbox, secrets: Secrets, clock: Clock) {
+    this.#outbox = outbox;
+    this.#secrets = secrets;
+    this.#clock = clock;
+  }
+
+  /** Something happened: what is written down of it. Nothing is for a job without a webhook. */
+  drafts(name: EventName, detail = ""): Entry[] {
+    if (this.#outbox.state.accepted?.webhook === undefined) return [];
+    const event = {
+      event_name: name,
+      timestamp: new Date(this.#clock.now()).toISOString().replace("Z", "+00:00"),
+      detail: this.#secrets.redactText(detail),
+    };
+    return [{ t: "event", event }];
+  }
 }

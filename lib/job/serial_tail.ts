@@ -7,7 +7,7 @@ import type { Phase } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { concat } from "../bytes.ts";
 import { TextFilter } from "../process/text_filter.ts";
-import { openForReading, type ReadableFile } from "./regular_file.ts";
+import { openForReading, type ReadableFile } from "./untrusted_paths.ts";
 
 /** A person who watches a boot over serial sees it within half a second. */
 const LOOK_EVERY_MS = 500;

@@ -15,7 +15,7 @@ import type { PhaseStatuses } from "../server/schema.ts";
 import { isJobId } from "../server/answers.ts";
 import { DamagedJobs } from "./damaged_jobs.ts";
 import type { Job } from "./job.ts";
-import { readSmallFile } from "./regular_file.ts";
+import { readSmallFile } from "./untrusted_paths.ts";
 
 /** The job as it was received, secrets included; gone when the job has ended. */
 const RECEIVED_NAME = "job.json";

@@ -1,10 +1,9 @@
 /** The folder in which a job's commands run: made, trusted, handed over, removed. */
-import { exists } from "../exists.ts";
+import { basename, dirname, exists, join } from "../path.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import { basename, dirname, join } from "../path.ts";
 import {
   fillJobFolder,
   JOB_FILE,
@@ -14,7 +13,7 @@ import {
   removeFolder,
 } from "./folder.ts";
 import type { Job } from "./job.ts";
-import { examineFolder } from "./trusted_folder.ts";
+import { examineFolder } from "./untrusted_paths.ts";
 
 /**
  * The working folder of one job: `execution_basedir/job_id`, or, where another agent of this host

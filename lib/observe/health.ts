@@ -6,7 +6,7 @@ import { type Context, Hono } from "hono";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
-import { viewConfiguration } from "./configuration_view.ts";
+import { type AgentView, hostStatus, type HostView, viewConfiguration } from "./host_view.ts";
 import { HttpServer } from "./http_server.ts";
 import {
   createLiveEvents,
@@ -17,7 +17,6 @@ import {
 } from "./live_events.ts";
 import { piecesOf, showText } from "./output_text.ts";
 import type { Metrics } from "./metrics.ts";
-import { type AgentView, hostStatus, type HostView } from "./host_view.ts";
 import { renderActionPage, renderAgentPage, renderDownPage } from "./page/agent_page.ts";
 import { renderHostPage } from "./page/host_page.ts";
 import { PAGE_JS } from "./page/script.ts";

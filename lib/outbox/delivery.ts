@@ -14,7 +14,7 @@ import {
   type Upload,
 } from "../server/api.ts";
 import { Backoff } from "../server/backoff.ts";
-import type { Connectivity } from "./connectivity.ts";
+import type { Connectivity } from "../server/connectivity.ts";
 import type { JobState } from "./job_state.ts";
 import type { Outbox } from "./outbox.ts";
 

@@ -9,9 +9,8 @@ import { Delivery, type NextStep, type UploaderOptions } from "./delivery.ts";
 import { LOG_NAMES, type Message } from "./entries.ts";
 import type { PendingMessage } from "./job_state.ts";
 import { findWhatIsThere, LogLane } from "./log_lane.ts";
-import { postOutcome } from "./outcome_post.ts";
+import { postOutcome, ResultLanes } from "./result_lanes.ts";
 import type { Outbox } from "./outbox.ts";
-import { ResultLanes } from "./result_lanes.ts";
 
 /** How often artifacts that cannot be packed are tried, should the cause be a passing one. */
 const PACKING_TRIES = 3;

@@ -5,11 +5,10 @@
  */
 import { within } from "../wait.ts";
 import { systemClock } from "../clock.ts";
-import { exists } from "../exists.ts";
+import { dirname, exists, join } from "../path.ts";
 import { messageOf } from "../message.ts";
 import { once } from "../once.ts";
 import { inOwnSession } from "../own_session.ts";
-import { dirname, join } from "../path.ts";
 import { shellCommand } from "../shell.ts";
 import { FolderWatch } from "./folder_watch.ts";
 import { RUN_WITHOUT_INHERITED, whyNot } from "./group.ts";

@@ -3,8 +3,7 @@
  * `output.1` and so on, each of at most 32 MiB. A file is whole when the next one is there.
  */
 import { systemClock } from "../clock.ts";
-import { exists } from "../exists.ts";
-import { join } from "../path.ts";
+import { exists, join } from "../path.ts";
 import type { FolderWatch } from "./folder_watch.ts";
 
 /** A place in what a command has printed. */

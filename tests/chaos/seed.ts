@@ -1,6 +1,6 @@
 /** One run: a process of one agent or of several, a server, a way between them that fails, and somebody who pulls the plug. */
 import { join } from "node:path";
-import { exists } from "../../lib/exists.ts";
+import { exists } from "../../lib/path.ts";
 import { createSandbox, type Sandbox } from "../../lib/sandbox/sandbox.ts";
 import { type AgentProcess, startProgram } from "../support/agent_process.ts";
 import { type ChaosJob, jobBody, phaseCommands, randomJob } from "./chaos_jobs.ts";

@@ -1,6 +1,6 @@
 import { assertEquals } from "@std/assert";
 import { processRunner } from "../../connectors/support/process/process_runner.ts";
-import { exists } from "../../lib/exists.ts";
+import { exists } from "../../lib/path.ts";
 import { FakeClock } from "../support/fake_clock.ts";
 import { until } from "./support/stubs.ts";
 

@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { CancellationWatch } from "../../lib/job/cancellation.ts";
-import { Connectivity } from "../../lib/outbox/connectivity.ts";
+import { Connectivity } from "../../lib/server/connectivity.ts";
 import { connect, JOB_ID, json, type Reply, serve, until } from "../server/support/http.ts";
 
 /** A watch on a job of which a test says what the server answers, and when. */

@@ -1,7 +1,7 @@
 /** What `ps` shows of a job: the agent and the job, before anything else of the command line. */
 import { assert, assertEquals } from "@std/assert";
 import { scaledClock } from "../../lib/clock.ts";
-import { exists } from "../../lib/exists.ts";
+import { exists } from "../../lib/path.ts";
 import { processesWith } from "../../lib/process/proc.ts";
 import { Lab } from "../support/lab.ts";
 import { TempFolder } from "../support/temp_folder.ts";

@@ -9,7 +9,7 @@ import { prepareFolders } from "../../lib/agent/folders.ts";
 import { type HostClock, scaledClock } from "../../lib/clock.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { emitterOf, type Sink } from "../../lib/observe/events.ts";
-import { Connectivity } from "../../lib/outbox/connectivity.ts";
+import { Connectivity } from "../../lib/server/connectivity.ts";
 import { type Sandbox, type SandboxOptions } from "../../lib/sandbox/sandbox.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { createServerClient } from "../../lib/server/client.ts";

@@ -5,7 +5,7 @@
 import { type Clock, systemClock } from "../../clock.ts";
 import { isOfAnother } from "../../observe/log_format.ts";
 import type { Io } from "../command.ts";
-import { TerminalText } from "../terminal_text.ts";
+import { TerminalText } from "../terminal.ts";
 import type { AgentRef } from "./agent_ref.ts";
 import { askAgent, fetchFrom } from "./ask_agent.ts";
 

@@ -3,10 +3,13 @@ import { STAGES } from "../../../connectors/context.ts";
 import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts";
 import { type AgentConfig, DEFAULT_METRICS_HOST, FOLDER_KEYS } from "../../config/agent_config.ts";
 import { didYouMean, quoted } from "../../config/mistake.ts";
+import { HOOK_NAMES } from "../../job/hooks.ts";
 import { unkeptLimits } from "../../job/job_groups.ts";
+import { join } from "../../path.ts";
 import { controllersOfHost } from "../../process/cgroup.ts";
 import { type AgentUser, agentUser, findProgram, whyNotWritable } from "../agents/agent_user.ts";
 import { connectorMistake } from "../read_config.ts";
+import type { Say } from "./finding.ts";
 import {
   type ConnectorCall,
   connectorCalls,
@@ -15,8 +18,6 @@ import {
   phaseCommands,
   simpleCommands,
 } from "./phase_commands.ts";
-import type { Say } from "./finding.ts";
-import { hookWarnings } from "./hooks_folder.ts";
 
 /** What people in the field call the stage of the phase `test`. */
 const STAGE_ALIASES = new Map([["test", "runtest"]]);
@@ -174,4 +175,34 @@ async function checkPrograms(
       );
     }
   }
+}
+
+/**
+ * One warning for each file of `hooks_dir` that looks like a hook and is none, or that cannot be run: a hook with
+ * a slip in its name would never run, and nobody would know.
+ */
+export async function hookWarnings(folder: string): Promise<string[]> {
+  const names: string[] = [];
+  try {
+    for await (const { name } of Deno.readDir(folder)) names.push(name);
+  } catch {
+    return ["is no folder that can be read: no hook will run"];
+  }
+  const warnings: string[] = [];
+  for (const name of names.sort()) {
+    if (HOOK_NAMES.includes(name)) {
+      const { mode } = await Deno.stat(join(folder, name)).catch(() => ({ mode: null }));
+      if (mode === null || (mode & 0o111) === 0) {
+        warnings.push(`${quoted(name)} in it cannot be run: make it executable`);
+      }
+      // What has another ending was put aside on purpose.
+    } else if (/^(?:pre|post)[-_][a-z_-]+$/i.test(name)) {
+      const meant = didYouMean(name, HOOK_NAMES);
+      warnings.push(
+        `${quoted(name)} in it is no hook and will not run` +
+          (meant === undefined ? "" : `, did you mean ${quoted(meant)}?`),
+      );
+    }
+  }
+  return warnings;
 }

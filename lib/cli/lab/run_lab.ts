@@ -6,7 +6,7 @@ import { showText } from "../../observe/output_text.ts";
 import { count } from "../../observe/words.ts";
 import { PHASES } from "../../phases.ts";
 import { type CommandLine, type Io, readFormat, USAGE_STATUS } from "../command.ts";
-import { TerminalText } from "../terminal_text.ts";
+import { TerminalText } from "../terminal.ts";
 import { type JobFile, readJobFile, writeArtifacts } from "../try/job_file.ts";
 import { LabServer } from "./lab_server.ts";
 

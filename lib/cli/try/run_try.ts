@@ -10,14 +10,13 @@ import { type Phase, PHASES } from "../../phases.ts";
 import { escapeText } from "../../observe/log_format.ts";
 import { combineSinks, emitterOf } from "../../observe/events.ts";
 import { Control } from "../../agent/context.ts";
-import { Connectivity } from "../../outbox/connectivity.ts";
+import { Connectivity } from "../../server/connectivity.ts";
 import { serveSandbox } from "../../sandbox/serve.ts";
 import { createServerClient } from "../../server/client.ts";
 import { readConfig } from "../read_config.ts";
 import { type CommandLine, type Io, selfCommand } from "../command.ts";
 import { shellCommand } from "../../shell.ts";
-import { ownScreen } from "../screen.ts";
-import { TerminalText } from "../terminal_text.ts";
+import { ownScreen, TerminalText } from "../terminal.ts";
 import { readJobFile, writeArtifacts } from "./job_file.ts";
 import { PhaseTable, TrialProgress } from "./trial_view.ts";
 

@@ -4,7 +4,7 @@ import { type PhaseEnded, type Sink, sinkOf } from "../../observe/events.ts";
 import { duration } from "../../observe/words.ts";
 import { type Phase, PHASES } from "../../phases.ts";
 import { progressWords } from "../../progress.ts";
-import type { Screen } from "../screen.ts";
+import type { Screen } from "../terminal.ts";
 
 /** So often the seconds on the screen go on. */
 const TICK_MS = 1_000;

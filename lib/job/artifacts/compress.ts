@@ -1,5 +1,5 @@
 /** An archive compressed as gzip, in this process or by gzip(1) on another core. */
-import { exists } from "../../exists.ts";
+import { exists } from "../../path.ts";
 import { inOwnSession } from "../../own_session.ts";
 import { PIECE_BYTES } from "./tar_writer.ts";
 

@@ -1,6 +1,6 @@
 import type { FileHandle } from "node:fs/promises";
 import { messageOf } from "../../message.ts";
-import { isRegularFileAt } from "../regular_file.ts";
+import { isRegularFileAt } from "../untrusted_paths.ts";
 import { compressed } from "./compress.ts";
 import {
   type ArchiveMember,

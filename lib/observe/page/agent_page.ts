@@ -2,8 +2,7 @@
 import { html } from "hono/html";
 import { PHASES } from "../../phases.ts";
 import { progressWords } from "../../progress.ts";
-import type { Setting } from "../configuration_view.ts";
-import { stateOf } from "../host_view.ts";
+import { type Setting, stateOf } from "../host_view.ts";
 import type { ShownPiece } from "../output_text.ts";
 import type { AgentStatus, CurrentJob, PastJob, PhaseStatus } from "../status_schema.ts";
 import {
@@ -16,25 +15,31 @@ import {
   resultOf,
   size,
 } from "../words.ts";
-import { elapsed, jobBar, kindOfPhase, limitBar, phaseBar, segmentOf } from "./bars.ts";
 import {
   absolute,
   ago,
   badge,
   brokenNotice,
+  elapsed,
   footLine,
+  jobBar,
   jsonOf,
   type Kind,
+  kindOfPhase,
+  limitBar,
   type Markup,
   NOTHING,
   pathOf,
+  phaseBar,
   renderFrame,
+  renderJumps,
+  renderLines,
+  segmentOf,
   show,
   since,
   STATE_KIND,
 } from "./frame.ts";
 import { ACTION_WORDS } from "../page_actions.ts";
-import { renderJumps, renderLines } from "./log_view.ts";
 
 /** What the page is made of. */
 interface AgentPageContent {

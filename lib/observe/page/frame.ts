@@ -1,6 +1,10 @@
-/** What the pages of a host and of an agent have in common: the document, and small parts of it. */
+/**
+ * What the pages of a host and of an agent have in common: the document, and the parts of which they are
+ * made, such as bars of phases and lines of a log.
+ */
 import { html } from "hono/html";
-import { showText } from "../output_text.ts";
+import { type ShownPiece, showText } from "../output_text.ts";
+import type { CurrentJob, PastJob, PhaseStatus } from "../status_schema.ts";
 import { briefly } from "../words.ts";
 
 /** Markup in which every value has been escaped. */
@@ -148,3 +152,126 @@ export const STATE_KIND = new Map<string, Kind>([
   ["starting", "quiet"],
   ["not running", "bad"],
 ]);
+
+/** A line of a log: its parts, and the phase that begins with it. */
+interface Line {
+  phase?: string;
+  parts: [text: string, look: string][];
+}
+
+/** Lines of a log, each an element. */
+export function renderLines(pieces: readonly ShownPiece[]): Markup[] {
+  return linesOf(pieces).map(({ phase, parts }) =>
+    phase !== undefined
+      ? html`<div class="mark" data-phase="${phase}" id="log-${phase}">${phase}
+</div>`
+      : html`<div class="l">${
+        parts.map(([text, look]) =>
+          look === "" ? html`${text}` : html`<span class="${look}">${text}</span>`
+        )
+      }</div>`
+  );
+}
+
+/** Links to the phases of which the log has something. */
+export function renderJumps(pieces: readonly ShownPiece[]): Markup | string {
+  const phases = pieces.flatMap((piece) =>
+    typeof piece === "object" && "phase" in piece ? [piece.phase] : []
+  );
+  if (phases.length === 0) return NOTHING;
+  return html`${
+    phases.map((phase) =>
+      html`
+        <a href="#log-${phase}">${phase}</a>
+      `
+    )
+  }`;
+}
+
+function linesOf(pieces: readonly ShownPiece[]): Line[] {
+  const lines: Line[] = [];
+  let current: Line | undefined;
+  for (const piece of pieces) {
+    if (typeof piece === "object" && "phase" in piece) {
+      lines.push({ phase: piece.phase, parts: [] });
+      current = undefined;
+      continue;
+    }
+    const [text, look] = typeof piece === "string" ? [piece, ""] : piece;
+    for (const part of text.split(/(?<=\n)/)) {
+      if (current === undefined) lines.push(current = { parts: [] });
+      current.parts.push([part, look]);
+      if (part.endsWith("\n")) current = undefined;
+    }
+  }
+  return lines;
+}
+
+/** The bar's own width: how fine it is drawn. */
+const WIDTH = 1000;
+/** Something that has begun can be seen. */
+const THINNEST = 6;
+
+const SECOND = 1000;
+
+/** One phase on the bar: seconds since the job began. */
+interface Segment {
+  from: number;
+  to: number;
+  kind: Kind;
+}
+
+/** How a phase is, or was. */
+export function kindOfPhase({ state, status }: PhaseStatus): Kind {
+  if (state === "skipped") return "quiet";
+  if (state === "running") return "busy";
+  return status === 0 ? "good" : "bad";
+}
+
+/** Where a phase lies in its job; undefined when it did not run. */
+export function segmentOf(job: CurrentJob | PastJob, entry: PhaseStatus): Segment | undefined {
+  if (entry.started_at === undefined) return undefined;
+  const from = Math.max(0, (Date.parse(entry.started_at) - Date.parse(job.started_at)) / SECOND);
+  return { from, to: from + (entry.seconds ?? 0), kind: kindOfPhase(entry) };
+}
+
+/** The phases of a job one after the other, on a bar that is `seconds` long. */
+export function jobBar(job: CurrentJob | PastJob, seconds: number): Markup {
+  return bar(job.phases.flatMap((entry) => segmentOf(job, entry) ?? []), seconds);
+}
+
+/** One phase at its place in the job. */
+export function phaseBar(segment: Segment | undefined, seconds: number): Markup {
+  return bar(segment === undefined ? [] : [segment], seconds);
+}
+
+/** How much of a limit is used. */
+export function limitBar(used: number, all: number): Markup {
+  const kind = used > 0.9 * all ? "warn" : "busy";
+  return bar([{ from: 0, to: Math.min(used, all), kind }], all);
+}
+
+function bar(segments: readonly Segment[], seconds: number): Markup {
+  const scale = WIDTH / Math.max(1, seconds);
+  return html`
+    <svg class="bar" viewBox="0 0 ${WIDTH} 10" preserveAspectRatio="none"
+      aria-hidden="true">${segments.map(({ from, to, kind }) => {
+        const x = Math.min(WIDTH - THINNEST, from * scale);
+        // A hair's breadth between two phases that follow each other.
+        const width = Math.max(THINNEST, Math.min(WIDTH - x, (to - from) * scale) - 2);
+        return html`
+          <rect class="${kind}" x="${x.toFixed(1)}" y="0" width="${width.toFixed(1)}" height="10" />
+        `;
+      })}</svg>
+  `;
+}
+
+/** Seconds since the job began. */
+export function elapsed({ started_at }: CurrentJob, now: number): number {
+  return Math.max(0, (now - Date.parse(started_at)) / SECOND);
+}
+
+/** How long a job may go on: what has passed, and what its running phase has left. */
+export function horizon(job: CurrentJob, now: number): number {
+  return elapsed(job, now) + (job.limits?.total_left_seconds ?? 0);
+}

@@ -2,12 +2,13 @@
 import { html } from "hono/html";
 import type { AgentSummary, CurrentJob, HostStatus } from "../status_schema.ts";
 import { briefly, count, requestWords, size } from "../words.ts";
-import { horizon, jobBar } from "./bars.ts";
 import {
   ago,
   badge,
   brokenNotice,
   footLine,
+  horizon,
+  jobBar,
   type Kind,
   type Markup,
   NOTHING,

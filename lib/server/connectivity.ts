@@ -5,7 +5,7 @@
 import type { Clock } from "../clock.ts";
 import { within } from "../wait.ts";
 import type { Log } from "../log.ts";
-import type { Failure } from "../server/api.ts";
+import type { Failure } from "./api.ts";
 
 /**
  * Whether it needs no line of its own in the log: `Connectivity` tells of an outage, once for all calls,

@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { viewConfiguration, withoutUserinfo } from "../../lib/observe/configuration_view.ts";
+import { viewConfiguration, withoutUserinfo } from "../../lib/observe/host_view.ts";
 
 function view(configuration: Record<string, unknown>): Record<string, string> {
   return Object.fromEntries(viewConfiguration(configuration).map(({ key, value }) => [key, value]));
