@@ -1,6 +1,6 @@
 import { defineConnector } from "./define.ts";
 import { parseLayout, type StorageLayout } from "./maas2/storage/layout.ts";
-import { maasClient } from "./maas2/client.ts";
+import { maasClient, type MaasSession } from "./maas2/client.ts";
 import {
   maasConfigShape,
   type MaasContext,
@@ -9,7 +9,6 @@ import {
 } from "./maas2/config.ts";
 import { deployMachine, encodeUserData } from "./maas2/deploy.ts";
 import { bootFromNetwork, requestTpmClear } from "./maas2/firmware.ts";
-import type { MaasSession } from "./maas2/machine.ts";
 import { releaseMachine } from "./maas2/release.ts";
 import { fullMessageOf, ProvisioningError } from "./support/errors.ts";
 import { checkUserName, type JobData } from "./support/job.ts";

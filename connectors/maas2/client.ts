@@ -1,5 +1,5 @@
-/** The `maas` command line client, which repeats what may work in a moment. */
-import type { z } from "zod";
+/** A machine in MAAS: the `maas` command line client, which repeats what may work in a moment, and what it says of the machine. */
+import * as z from "zod";
 import { need } from "../support/config.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { issuesText } from "../support/job.ts";
@@ -167,4 +167,46 @@ function jsonFrom(text: string): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** What the steps of one run share. */
+export interface MaasSession {
+  readonly ctx: MaasContext;
+  readonly maas: Maas;
+  /** Show what release and recovery commands print: the job's `debug`. */
+  readonly debug: boolean;
+}
+
+/** What is read of a machine. */
+export interface Machine {
+  /** `status_name`: "Ready", "Deploying", "Failed deployment" ... */
+  readonly status: string;
+  readonly addresses: readonly string[];
+}
+
+const machineSchema = z.looseObject({
+  status_name: z.string(),
+  ip_addresses: z.array(z.string()).nullish(),
+});
+
+/** Asks MAAS for the machine's state. Throws ProvisioningError. */
+export async function readMachine(
+  { maas }: MaasSession,
+  options: Pick<MaasCall, "retry"> = {},
+): Promise<Machine> {
+  const machine = await maas.read(["machine", "read", maas.node], {
+    step: "read the machine's status",
+    schema: machineSchema,
+    ...options,
+  });
+  return { status: machine.status_name, addresses: machine.ip_addresses ?? [] };
+}
+
+/** For `MaasCall.doneAlready`: has the machine got into one of these states? */
+export async function isIn(
+  session: MaasSession,
+  statuses: readonly string[],
+): Promise<string | undefined> {
+  const { status } = await readMachine(session, { retry: false });
+  return statuses.includes(status) ? "" : undefined;
 }

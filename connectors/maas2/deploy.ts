@@ -1,8 +1,7 @@
 import * as z from "zod";
 import { fullMessageOf, ProvisioningError } from "../support/errors.ts";
-import { LONG_CALL_TIMEOUT_MS } from "./client.ts";
+import { isIn, LONG_CALL_TIMEOUT_MS, type MaasSession } from "./client.ts";
 import { newestInstallation, waitUntilDeployed } from "./deployed.ts";
-import { isIn, type MaasSession } from "./machine.ts";
 import type { StorageLayout } from "./storage/layout.ts";
 import { writeStorage } from "./storage/write.ts";
 

@@ -7,7 +7,7 @@ import { type CommandResult, failureText, succeeded } from "../support/process/r
 import { isLost } from "../support/ssh/remote.ts";
 import { destination, deviceTarget, ssh } from "../support/ssh/ssh.ts";
 import { pollUntil } from "../support/wait/poll.ts";
-import { type MaasSession, readMachine } from "./machine.ts";
+import { type MaasSession, readMachine } from "./client.ts";
 
 const POLL_MS = 15_000;
 const PROBE_TIMEOUT_MS = 60_000;

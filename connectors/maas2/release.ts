@@ -1,7 +1,6 @@
 import { fullMessageOf, RecoveryError } from "../support/errors.ts";
 import { pollUntil } from "../support/wait/poll.ts";
-import { LONG_CALL_TIMEOUT_MS } from "./client.ts";
-import { type MaasSession, readMachine } from "./machine.ts";
+import { LONG_CALL_TIMEOUT_MS, type MaasSession, readMachine } from "./client.ts";
 
 const POLL_MS = 10_000;
 const RELEASE_LIMIT_MS = 300_000;

@@ -1,11 +1,10 @@
 /** Writing an OEM ISO to the device's reset partition, and installing from it. */
 import { basename, join } from "../../lib/path.ts";
 import type { PrepareContext } from "../context.ts";
-import { attachmentPath } from "../support/attachments.ts";
+import { attachmentPath, type Credentials } from "../support/job.ts";
 import { ProvisioningError } from "../support/errors.ts";
 import { makeFolder, writeFile } from "../support/files.ts";
 import { checkDownload } from "../support/http/download.ts";
-import type { Credentials } from "../support/job.ts";
 import { type Remote, remote } from "../support/ssh/remote.ts";
 import { deviceTarget, quote } from "../support/ssh/ssh.ts";
 import { deviceBootId, letIn, waitUntilBooted } from "../support/wait/boot.ts";

@@ -1,11 +1,9 @@
-// deno-lint-ignore-file no-control-regex -- control sequences are what this file is about
+// deno-lint-ignore-file no-control-regex -- control characters are what this file is about
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import fc from "fast-check";
 import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { Screen, TerminalText } from "../../lib/cli/terminal.ts";
 import { FakeClock } from "../support/fake_clock.ts";
-
-// deno-lint-ignore-file no-control-regex -- control characters are what this file is about
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const PATIENCE_MS = 60_000;
@@ -178,8 +176,6 @@ Deno.test("Ctrl-C leaves the terminal as it was, with the last word on a line of
     const sequences = [...text.matchAll(/\x1b[^a-zA-Z]*[a-zA-Z]/g)].map(([sequence]) => sequence);
     assertEquals([...new Set(sequences)], ["\x1b[K"]);
   }));
-
-// deno-lint-ignore-file no-control-regex -- control characters are what this file is about
 
 /** What a terminal gets of the text, in one piece, without the end of the colours. */
 function shown(...chunks: string[]): string {

@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { attachmentPath } from "../../connectors/support/attachments.ts";
+import { attachmentPath } from "../../connectors/support/job.ts";
 import { ProvisioningError } from "../../connectors/support/errors.ts";
 import { rawFromQcow2, sniffImage } from "../../connectors/support/image/image.ts";
 import { inStage } from "./support/context.ts";

@@ -1,6 +1,5 @@
 import * as z from "zod";
-import type { MaasCall } from "../client.ts";
-import type { MaasSession } from "../machine.ts";
+import type { MaasCall, MaasSession } from "../client.ts";
 import { fullMessageOf, MaasStorageError } from "../../support/errors.ts";
 import { type BlockDevice, blockDevicesSchema, hasPhysicalVolume } from "./devices.ts";
 import type { Partition, StorageLayout } from "./layout.ts";

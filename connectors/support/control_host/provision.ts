@@ -5,12 +5,11 @@
 import * as z from "zod";
 import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
-import { attachmentPath } from "../attachments.ts";
+import { attachmentPath, type JobData } from "../job.ts";
 import { need, needAll } from "../config.ts";
 import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { multipartBody } from "../http/multipart.ts";
 import { readEvents } from "../http/sse.ts";
-import type { JobData } from "../job.ts";
 import { pollUntil } from "../wait/poll.ts";
 import { logEntry, type RestFailure, type RestService, restService } from "./rest.ts";
 

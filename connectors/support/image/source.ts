@@ -1,7 +1,7 @@
 import { pathToFileURL } from "node:url";
 import { basename, join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
-import { attachmentPath } from "../attachments.ts";
+import { attachmentPath } from "../job.ts";
 import { checkDownload } from "../http/download.ts";
 import { ProvisioningError } from "../errors.ts";
 import { temporaryFolder } from "../files.ts";
