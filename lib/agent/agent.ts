@@ -1,4 +1,5 @@
 /** The life of an agent: start, poll loop, stop; and the jobs that it runs meanwhile. */
+import { Said } from "../once.ts";
 import { importLegacyResults } from "../job/legacy_results.ts";
 import { artifactUpload } from "../job/transfer.ts";
 import { UploadQueue } from "../job/upload_queue.ts";
@@ -123,7 +124,7 @@ class Agent {
   readonly #emit: Emit;
   #leaving: LeaveReason | undefined;
   /** Folders of jobs that nobody could remove, as the log has said. */
-  readonly #foldersTold = new Set<string>();
+  readonly #foldersSaid = new Said();
   /** The agent's folders, as they were when it last followed the way to each. */
   #examined: { mark: string | undefined; until: number } | undefined;
   readonly #secrets = new KeptSecrets((outbox) => this.#uploads.of(outbox.jobId).includes(outbox));
@@ -436,7 +437,7 @@ class Agent {
   async #removeFolder(folder: string): Promise<void> {
     const { config, log } = this.#options;
     const trash = join(config.execution_basedir, `.trash-${encodeURIComponent(config.agent_id)}`);
-    await removeFolder(folder, { trash, log, told: this.#foldersTold });
+    await removeFolder(folder, { trash, log, said: this.#foldersSaid });
     await forgetClaim(folder, config.agent_id);
   }
 

@@ -2,6 +2,7 @@
  * The files by which an administrator on the host asks an agent to restart or to go offline. `/tmp`
  * is everybody's: a marker counts only if it is a regular file of root's or of the agent's own user.
  */
+import { Said } from "../once.ts";
 import { systemClock } from "../clock.ts";
 import { NotRegular, openForReading } from "../job/untrusted_paths.ts";
 import type { Log } from "../log.ts";
@@ -29,8 +30,8 @@ export class Markers {
   readonly #options: MarkersOptions;
   readonly #folder: string;
   readonly #uid: number;
-  /** Files that were reported as ignored, so that each is reported once. */
-  readonly #reported = new Set<string>();
+  /** Of files that are ignored, or stay. */
+  readonly #said = new Said();
   /** When the folder had last been changed, as it was looked at and had no marker of a kind. */
   readonly #without = new Map<MarkerKind, number>();
 
@@ -58,7 +59,7 @@ export class Markers {
     for (const path of this.paths(kind)) {
       const info = infoOf(path);
       if (info === undefined) {
-        this.#reported.delete(path);
+        this.#said.forget(path);
         continue;
       }
       isWithout = false;
@@ -78,8 +79,7 @@ export class Markers {
   }
 
   #report(path: string, why: string): void {
-    if (this.#reported.has(path)) return;
-    this.#reported.add(path);
+    if (!this.#said.isNew(path)) return;
     this.#options.log.warning(
       `The marker ${path} is ignored: it ${why}; it must be a regular file of root or of the agent's user`,
     );
@@ -168,8 +168,7 @@ export class Markers {
         await Deno.remove(path);
       } catch (error) {
         const reason = messageOf(error);
-        if (!this.#reported.has(`${path} stays`)) {
-          this.#reported.add(`${path} stays`);
+        if (this.#said.isNew(`${path} stays`)) {
           this.#options.log.error(
             `Cannot remove the marker ${path}, so the agent does not restart (it would do so for ever): ` +
               `${reason}. Remove the file by hand.`,

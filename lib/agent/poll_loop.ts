@@ -2,6 +2,7 @@
  * The poll loop of an agent. Each round asks what is wanted of it, on the host and on the server, and then,
  * if it may take one, for a job, which is run to its end.
  */
+import { Said } from "../once.ts";
 import { either } from "../wait.ts";
 import { DEVICE_UNUSABLE } from "../observe/words.ts";
 import type { StopSignals } from "../job/job_context.ts";
@@ -59,13 +60,8 @@ export interface PollLoopOptions extends AgentContext {
 /** The poll loop of one agent. */
 export class PollLoop {
   readonly #options: PollLoopOptions;
-  /** What was last reported, so that it is said once and not at each try. */
-  readonly #complaints = new Map<Question, string>();
+  readonly #said = new Said();
   #wake = Promise.withResolvers<void>();
-  /** Why the host can take no job, as it was last said. */
-  #trouble: string | undefined;
-  /** The same of the device's configuration. */
-  #deviceTrouble: string | undefined;
 
   constructor(options: PollLoopOptions) {
     this.#options = options;
@@ -197,23 +193,21 @@ export class PollLoop {
 
   #noteDevice(trouble: string | undefined): void {
     const { log } = this.#options;
-    if (trouble !== undefined && trouble !== this.#deviceTrouble) {
+    if (trouble === undefined) {
+      if (this.#said.forget("device")) log.info("The device configuration can be used again");
+    } else if (this.#said.isNew("device", trouble)) {
       log.error(`${DEVICE_UNUSABLE}: ${trouble}. The agent is offline until that is fixed`);
-    } else if (trouble === undefined && this.#deviceTrouble !== undefined) {
-      log.info("The device configuration can be used again");
     }
-    this.#deviceTrouble = trouble;
   }
 
   #noteTrouble(trouble: HostTrouble | undefined): void {
     const { log } = this.#options;
-    if (trouble !== undefined && trouble.cause !== this.#trouble) {
+    if (trouble === undefined) {
+      if (this.#said.forget("host")) log.info("Jobs are taken again");
+    } else if (this.#said.isNew("host", trouble.cause)) {
       const what = trouble.message.replace(/\.$/, "");
       log.error(`${NO_JOB}${what}. The agent goes on by itself when that is fixed`);
-    } else if (trouble === undefined && this.#trouble !== undefined) {
-      log.info("Jobs are taken again");
     }
-    this.#trouble = trouble?.cause;
   }
 
   async #takeJob(restrictedTo: Record<string, string[] | null | undefined>): Promise<Round> {
@@ -244,8 +238,7 @@ export class PollLoop {
   /** Says once, not at each try, what the server does not do. */
   #complain(what: Question, failure: Failure): void {
     if (isSaidElsewhere(failure)) return;
-    if (this.#complaints.get(what) === failure.message) return;
-    this.#complaints.set(what, failure.message);
+    if (!this.#said.isNew(what, failure.message)) return;
     this.#options.log.error(
       `Cannot ask for a job: ${failure.message}. It is retried automatically; ` +
         "'testflinger-agent doctor' looks for the cause",
@@ -253,7 +246,7 @@ export class PollLoop {
   }
 
   #forget(what: Question): void {
-    this.#complaints.delete(what);
+    this.#said.forget(what);
   }
 }
 

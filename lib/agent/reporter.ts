@@ -2,6 +2,7 @@
  * Keeps the agent's record on the server true and fresh. Whoever reports never waits: what is to be
  * shown is noted, and posted as soon as the server takes it; only the latest counts.
  */
+import { Said } from "../once.ts";
 import { within } from "../wait.ts";
 import { isSaidElsewhere } from "../server/connectivity.ts";
 import { type Answer, isFinal } from "../server/api.ts";
@@ -57,7 +58,7 @@ export class Reporter {
   #registeredAt = -Infinity;
   #isPosting = false;
   #wake = Promise.withResolvers<void>();
-  #complaints = new Map<string, string>();
+  readonly #said = new Said();
 
   constructor(options: ReporterOptions) {
     this.#options = options;
@@ -246,7 +247,7 @@ export class Reporter {
     if (answer.ok || answer.kind === "refused") this.#log = [];
     if (answer.ok) {
       this.#postedAt = this.#options.clock.monotonic();
-      this.#complaints.delete("agent's record");
+      this.#said.forget("agent's record");
       if (shown !== undefined) desired.posted(shown);
       return answer;
     }
@@ -309,7 +310,7 @@ export class Reporter {
   /** Returns whether it makes no sense to try it again soon. */
   #advertised(what: string, answer: Answer<void>): boolean {
     if (answer.ok) {
-      this.#complaints.delete(what);
+      this.#said.forget(what);
       return true;
     }
     return isFinal(this.#failed(what, answer));
@@ -318,8 +319,7 @@ export class Reporter {
   /** Says once, not at each try, what the server does not take. */
   #failed<T extends Answer<unknown> & { ok: false }>(what: string, failure: T): T {
     if (isSaidElsewhere(failure)) return failure;
-    if (this.#complaints.get(what) !== failure.message) {
-      this.#complaints.set(what, failure.message);
+    if (this.#said.isNew(what, failure.message)) {
       this.#options.log.error(
         `The server does not take the ${what}: ${failure.message}. ` +
           "'testflinger-agent doctor' looks for the cause",

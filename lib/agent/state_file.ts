@@ -1,4 +1,5 @@
 /** What an agent has to remember over a restart, in one small file. */
+import { Said } from "../once.ts";
 import * as z from "zod";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -37,7 +38,7 @@ export class StateFile {
   #content: StateContent = {};
   /** What is in the file. */
   #written = "{}";
-  #complained = false;
+  readonly #said = new Said();
 
   /** @param folder the agent's own folder in `results_basedir`; exists. */
   constructor(folder: string, log: Log) {
@@ -91,10 +92,9 @@ export class StateFile {
       Deno.writeTextFileSync(`${this.#path}.new`, text, { mode: 0o600 });
       Deno.renameSync(`${this.#path}.new`, this.#path);
       this.#written = text;
-      this.#complained = false;
+      this.#said.forget("write");
     } catch (error) {
-      if (this.#complained) return;
-      this.#complained = true;
+      if (!this.#said.isNew("write")) return;
       this.#log.error(
         `Cannot write ${this.#path}: ${messageOf(error)}. ` +
           "A restart of the agent may forget that it is offline; make room on the disk.",

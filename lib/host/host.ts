@@ -2,6 +2,7 @@
  * The agents of a host in one process, and what there is once for all of them: the signals, the
  * console, systemd, InfluxDB, one endpoint. `testflinger-agent -c FILE` is a host with one agent.
  */
+import { Said } from "../once.ts";
 import { within } from "../wait.ts";
 import type { ControlGroupsResult } from "../agent/context.ts";
 import { sharedDisks } from "../agent/host_check.ts";
@@ -103,8 +104,8 @@ class Host {
   /** The look at the configurations that is under way, or was the last. */
   #looking: Promise<void> = Promise.resolve();
   #broken: readonly BrokenFile[] = [];
-  /** Of each broken file what was last said. */
-  readonly #said = new Map<string, string>();
+  /** Of broken files. */
+  readonly #said = new Said();
   #log: Log;
   #pool: AgentPool | undefined;
   #endpoint: Endpoint | undefined;
@@ -273,19 +274,18 @@ class Host {
   }
 
   #takeBroken(broken: readonly BrokenFile[]): void {
+    const before = this.#broken;
     this.#broken = broken;
     for (const { file, mistakes, agentId } of broken) {
-      const text = mistakes.join("\n");
-      if (this.#said.get(file) === text) continue;
-      this.#said.set(file, text);
+      if (!this.#said.isNew(file, mistakes.join("\n"))) continue;
       const then = agentId === undefined
         ? "No agent runs for it"
         : `Agent ${agentId} keeps running with the previous configuration`;
       this.#log.error(`A configuration cannot be used. ${then}: ${mistakes.join("; ")}`);
     }
-    for (const file of this.#said.keys()) {
+    for (const { file } of before) {
       if (broken.some((one) => one.file === file)) continue;
-      this.#said.delete(file);
+      this.#said.forget(file);
       this.#log.info(`The configuration ${file} is no longer in the way`);
     }
   }

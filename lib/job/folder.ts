@@ -2,6 +2,7 @@
  * The working folder of a job: created from scratch, never mixed with what an earlier run left, and removed
  * in the end whatever the job has put into it.
  */
+import { Said } from "../once.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { basename, dirname, join } from "../path.ts";
@@ -24,8 +25,8 @@ export interface RemoveOptions {
   /** Where a folder goes that cannot be removed; on the same file system. Made when needed. */
   trash: string;
   log: Log;
-  /** Those that stay where they are, of which the log speaks once. @default each time */
-  told?: Set<string>;
+  /** Of those that stay where they are the log speaks once. @default each time */
+  said?: Said;
 }
 
 /** What {@linkcode makeJobFolder} needs. */
@@ -117,7 +118,7 @@ export async function moveFolder(from: string, to: string): Promise<boolean> {
  */
 export async function removeFolder(
   path: string,
-  { trash, log, told }: RemoveOptions,
+  { trash, log, said }: RemoveOptions,
 ): Promise<"removed" | "trash" | "left"> {
   const obstacle = await removeTree(path);
   if (obstacle === undefined) return "removed";
@@ -130,8 +131,7 @@ export async function removeFolder(
     );
     return "trash";
   } catch (error) {
-    if (!told?.has(path)) {
-      told?.add(path);
+    if (said?.isNew(path) ?? true) {
       log.error(
         `Cannot remove ${path}: ${obstacle}. It cannot be moved to ${trash} either: ` +
           `${messageOf(error)}. Remove it by hand, with ` +

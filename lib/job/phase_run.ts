@@ -1,4 +1,5 @@
 /** Runs the phases of one job: what is decided before a command starts, and read after it ended. */
+import { Said } from "../once.ts";
 import { within } from "../wait.ts";
 import { FEWEST_MASKED_CHARACTERS } from "../process/patterns.ts";
 import type { Outbox } from "../outbox/outbox.ts";
@@ -73,8 +74,7 @@ const READY_MS = 10_000;
 export class PhaseRunner {
   readonly #options: PhaseRunnerOptions;
   readonly #ready = new Map<Phase, ReadyPhase>();
-  /** That there is no control group has been said. */
-  #isTold = false;
+  readonly #said = new Said();
 
   constructor(options: PhaseRunnerOptions) {
     this.#options = options;
@@ -270,8 +270,7 @@ export class PhaseRunner {
   async #cgroupOf(phase: Phase): Promise<string | undefined> {
     const { group, context: { log }, job } = this.#options;
     const folder = await group?.folderOf(phase);
-    if (group !== undefined && folder === undefined && !this.#isTold) {
-      this.#isTold = true;
+    if (group !== undefined && folder === undefined && this.#said.isNew("group")) {
       log.warning(
         `No control group could be made for job ${job.jobId}: its limits are not enforced, and processes that ` +
           "hide may outlive it",

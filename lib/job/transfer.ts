@@ -1,4 +1,5 @@
 /** What is on its way and is no phase: how far it has come, and the artifacts as they are sent. */
+import { Said } from "../once.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { join } from "../path.ts";
@@ -57,10 +58,9 @@ export function artifactUpload(
   folder: string,
   { redact, emit }: ArtifactUploadOptions,
 ): Upload & Disposable {
-  const reported = new Set<string>();
+  const said = new Said();
   const report = (path: string, reason: string) => {
-    if (reported.has(path)) return;
-    reported.add(path);
+    if (!said.isNew(path)) return;
     const phase = outbox.state.logs.output.regions.at(-1)?.phase ?? "cleanup";
     const line = `WARNING: The artifact ${
       JSON.stringify(path)

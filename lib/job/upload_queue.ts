@@ -2,6 +2,7 @@
  * Brings every job's outbox to the server. The job that runs is delivered live; what earlier runs or
  * an outage left is delivered meanwhile, one after the other, so that neither waits for the other.
  */
+import { Said } from "../once.ts";
 import { untilAborted, within } from "../wait.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
@@ -112,7 +113,7 @@ export class UploadQueue {
   ): Promise<void> {
     const { clock, log } = this.#options;
     const backoff = new Backoff();
-    let told: string | undefined;
+    const said = new Said();
     await untilAborted(before, signal);
     const upload = this.#uploads.get(outbox);
     if (upload !== undefined) upload.hasBegun = true;
@@ -122,8 +123,7 @@ export class UploadQueue {
       } catch (error) {
         if (signal.aborted) return;
         const reason = messageOf(error);
-        if (reason !== told) {
-          told = reason;
+        if (said.isNew("delivery", reason)) {
           log.error(
             `Cannot deliver job ${outbox.jobId}: ${reason}. What is left of it is kept in ` +
               `${outbox.folder}, and is retried automatically.`,

@@ -1,4 +1,5 @@
 /** The last jobs of an agent, kept on disk so that they are known after a restart. */
+import { Said } from "../once.ts";
 import * as z from "zod";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -29,22 +30,21 @@ export async function openRecentJobs(folder: string, log: Log): Promise<RecentJo
   let jobs = await read(path, log);
   let writing: Promise<void> | undefined;
   let dirty = false;
-  let failed = false;
+  const said = new Said();
 
   const writeAll = async () => {
     while (dirty) {
       dirty = false;
       try {
         await write(path, JSON.stringify({ version: 1, jobs } satisfies z.infer<typeof File>));
-        failed = false;
+        said.forget("write");
       } catch (error) {
-        if (!failed) {
+        if (said.isNew("write")) {
           log.warning("Cannot keep the list of recent jobs on disk; jobs are not affected", {
             path,
             reason: messageOf(error),
           });
         }
-        failed = true;
       }
     }
   };

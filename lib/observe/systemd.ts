@@ -12,6 +12,7 @@
  * The message then comes from a child: the unit needs `NotifyAccess=all`. Lest the programs of a job
  * speak in the agent's name, the variables are taken out of the environment.
  */
+import { Said } from "../once.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -115,7 +116,7 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
   };
 
   const feedWatchdog = async (periodMs: number) => {
-    let reported = false;
+    const said = new Said();
     while (true) {
       try {
         await clock.sleep(periodMs / PINGS_A_PERIOD, closing.signal);
@@ -124,13 +125,13 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
       }
       const reason = trouble();
       if (reason === undefined) {
+        said.forget("hangs");
         tell("WATCHDOG", "WATCHDOG=1");
-      } else if (!reported) {
+      } else if (said.isNew("hangs")) {
         log.error("The agent hangs and systemd's watchdog will restart it; please report this", {
           reason,
         });
       }
-      reported = reason !== undefined;
     }
   };
   const feeding = watchdogMs === undefined ? Promise.resolve() : feedWatchdog(watchdogMs);

@@ -1,4 +1,5 @@
 /** Brings one log of a job to the server: in order, piece by piece, and no piece twice. */
+import { Said } from "../once.ts";
 import { type Answer, isFinal } from "../server/api.ts";
 import { LogText, type TextMemory, textMemory } from "../server/log_text.ts";
 import type { Phase } from "../phases.ts";
@@ -30,7 +31,7 @@ export class LogLane {
   #lastPhase: Phase | undefined;
   /** Up to this number, it is unknown what became of a piece: always, of an earlier process's. */
   #doubtfulTo: number;
-  #hasComplained = false;
+  readonly #said = new Said();
   /** The piece behind the one that is on its way, which is made ready and announced meanwhile. */
   #ahead: Promise<ReadyPiece | undefined> | undefined;
   /** Of large pieces that have arrived, for the next ones. */
@@ -122,9 +123,7 @@ export class LogLane {
     outbox.append({ t: "fragment_settled", log, how: "refused", message });
     // Else a power cut might leave the next one without it, which would then be taken for this one.
     await outbox.syncEntries().catch(() => {});
-    if (this.#hasComplained) return;
-    this.#hasComplained = true;
-    this.#delivery.complain(`a piece of its ${log} log`, outcome);
+    if (this.#said.isNew("refused")) this.#delivery.complain(`a piece of its ${log} log`, outcome);
   }
 
   /** Writes down which piece is about to be posted, before it is. */

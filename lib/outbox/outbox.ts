@@ -3,6 +3,7 @@
  * folder. What runs the job writes here and never waits for the server; the uploader reads here and
  * never waits for the job.
  */
+import { Said } from "../once.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { join } from "../path.ts";
@@ -84,7 +85,7 @@ export class Outbox implements Disposable {
   /** Bytes that the journal had when it was compacted, or opened. */
   #compactedLength = 0;
   #waiters: Waiter[] = [];
-  #recordComplained = false;
+  readonly #said = new Said();
   #closed = false;
 
   private constructor(
@@ -224,8 +225,7 @@ export class Outbox implements Disposable {
     try {
       this.#appendOrMakeRoom(entries.length === 1 ? entries[0] : entries);
     } catch (error) {
-      if (!this.#recordComplained) {
-        this.#recordComplained = true;
+      if (this.#said.isNew("journal")) {
         this.#log.error(
           `Cannot write the journal of job ${this.jobId}: ${
             messageOf(error)

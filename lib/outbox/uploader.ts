@@ -3,6 +3,7 @@
  * or has refused it for good, and never a piece of a log twice. What does not depend on one another
  * goes in parallel lanes; the outcome waits for all of them.
  */
+import { Said } from "../once.ts";
 import { messageOf } from "../message.ts";
 import type { Answer } from "../server/api.ts";
 import { Delivery, type NextStep, type UploaderOptions } from "./delivery.ts";
@@ -47,7 +48,7 @@ class Uploader {
   readonly #delivery: Delivery;
   readonly #results: ResultLanes;
   #whatIsThere: Promise<void> | undefined;
-  #hasLostEvents = false;
+  readonly #said = new Said();
 
   constructor(delivery: Delivery) {
     this.#delivery = delivery;
@@ -190,8 +191,7 @@ class Uploader {
 
   /** Said once: each further event is tried again with all that were before it. */
   #complainOfEvents(reason: string): void {
-    if (this.#hasLostEvents) return;
-    this.#hasLostEvents = true;
+    if (!this.#said.isNew("events")) return;
     const { options: { log }, outbox } = this.#delivery;
     log.warning(
       `Job ${outbox.jobId}: its webhook cannot be told of what happens, and misses at least the ` +

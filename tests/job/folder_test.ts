@@ -218,9 +218,9 @@ Deno.test("a folder that cannot even be moved stays, and the log says so once", 
     await makeForeignTree(`${root}/job`);
     await Deno.writeTextFile(`${root}/not-a-folder`, "");
     const end = await inChild(
-      `const told = new Set();
+      `const said = new Said();
        for (let i = 0; i < 3; i++) {
-         end.where = await removeFolder(root + "/job", { trash: root + "/not-a-folder", log, told });
+         end.where = await removeFolder(root + "/job", { trash: root + "/not-a-folder", log, said });
        }`,
       root,
       await withoutPrivileges(),
@@ -370,6 +370,7 @@ async function inChild(
     import { fillJobFolder, makeJobFolder, moveFolder, removeFolder } from ${
     moduleAt("lib/job/folder.ts")
   };
+    import { Said } from ${moduleAt("lib/once.ts")};
     const root = Deno.args[0];
     const end = { lines: [] };
     const keep = (level) => (message) => void end.lines.push(level + " " + message);
