@@ -90,7 +90,7 @@ function follower(device: string, read: string): string {
 }
 
 /** What came of writing, without what was only for this program. */
-export interface Said {
+export interface SaidOfCopy {
   readonly result: CommandResult;
   /** Bytes that the writer has written, where it says so. */
   readonly written: number | undefined;
@@ -105,7 +105,7 @@ export interface Said {
  *
  * @throws ProvisioningError when the medium could not be read, or has forgotten something.
  */
-export function takeApart(result: CommandResult, device: string): Said {
+export function takeApart(result: CommandResult, device: string): SaidOfCopy {
   if (!("stdout" in result)) {
     return { result, written: undefined, sha256: undefined, readBack: undefined };
   }
