@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { Stopped } from "../../connectors/support/errors.ts";
 import {
   compareVersions,
   packageFor,
@@ -10,7 +11,7 @@ import { SPARE_BYTES } from "../../connectors/support/http/transfer.ts";
 import { mayMount, SmallDisk } from "../support/small_disk.ts";
 import { CONFIG, openMachine, update, updateOf } from "./support/firmware_machine.ts";
 import { Lab } from "./support/lab.ts";
-import { type HttpStub, httpStub, rawHttpStub, type TcpStub } from "./support/stubs.ts";
+import { type HttpStub, httpStub, rawHttpStub, type TcpStub, until } from "./support/stubs.ts";
 
 const RELEASE = "2023.09.00.04";
 
@@ -221,6 +222,32 @@ Deno.test("packages and credentials are gone when the update is over", async () 
   const config = (await lab.calls("ilorest"))[0]?.args[2] ?? "";
   assert(config.endsWith("redfish.conf"));
   assertEquals(await Deno.stat(config).then(() => "there", () => "gone"), "gone");
+});
+
+Deno.test("an update that is stopped logs out of the iLO, and leaves no credentials", async () => {
+  for (
+    const [step, sessions] of [["--version", 0], ["login", 1], ["flashfwpkg", 1]] as const
+  ) {
+    await using lab = await Lab.open();
+    await using _repository = await openServer(lab);
+    const reached = join(lab.root, "reached");
+    await lab.wrap(
+      "ilorest",
+      `case "$*" in *" ${step}"*) echo "$3" > "${reached}"; exec sleep 100000 ;; esac`,
+    );
+    await lab.job(update({ version: "latest" }));
+    const stop = new AbortController();
+    const running = lab.stage("noprovision", "firmware_update", { signal: stop.signal });
+    await until(() => Deno.stat(reached).then(({ size }) => size > 0, () => false));
+    const folder = dirname((await Deno.readTextFile(reached)).trim());
+    assert((await Deno.stat(folder)).isDirectory);
+    stop.abort(new Stopped("SIGTERM"));
+    const { code, stderr } = await running;
+    assertEquals(code, 143, stderr);
+    assertEquals(await Deno.stat(folder).then(() => "there", () => "gone"), "gone", step);
+    const logouts = (await lab.calls("ilorest")).filter(({ args }) => args.at(-1) === "logout");
+    assertEquals(logouts.length, sessions, step);
+  }
 });
 
 Deno.test({

@@ -7,6 +7,7 @@ import { FirmwareUpdateError, fullMessageOf } from "../errors.ts";
 import { type TemporaryFolder, temporaryFolder, writeFile } from "../files.ts";
 import { issuesText } from "../job.ts";
 import { type CommandResult, failureText, succeeded } from "../process/runner.ts";
+import type { PutBack } from "../put_back.ts";
 import { compareVersions, type Component } from "./hpe_repository.ts";
 
 /** The first version that knows all options used here. */
@@ -99,16 +100,27 @@ async function bmcFromMaas(ctx: ConnectorContext): Promise<Bmc> {
   return { address, user, password };
 }
 
-/** A session with an iLO, logged out when it is disposed of. */
+/** A session with an iLO. Logged out when it is disposed of, and also when the stage is stopped. */
 export class Ilorest implements AsyncDisposable {
   readonly #ctx: ConnectorContext;
   readonly #bmc: Bmc;
   readonly #folder: TemporaryFolder;
+  readonly #end: PutBack;
+  /** A login that was broken off may have worked. */
+  #mayBeLoggedIn = false;
 
   private constructor(ctx: ConnectorContext, bmc: Bmc, folder: TemporaryFolder) {
     this.#ctx = ctx;
     this.#bmc = bmc;
     this.#folder = folder;
+    this.#end = ctx.putBack("the session with the iLO", async (own) => {
+      try {
+        if (this.#mayBeLoggedIn) await this.#run(own, ["logout"], CALL_MS);
+      } finally {
+        // The password is in it.
+        await folder[Symbol.asyncDispose]();
+      }
+    });
   }
 
   /**
@@ -140,14 +152,13 @@ export class Ilorest implements AsyncDisposable {
       await ilorest.login();
       return ilorest;
     } catch (error) {
-      await folder[Symbol.asyncDispose]();
+      await ilorest[Symbol.asyncDispose]();
       throw error;
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.try(["logout"]);
-    await this.#folder[Symbol.asyncDispose]();
+    await this.#end[Symbol.asyncDispose]();
   }
 
   /** Where the iLO answers pings. */
@@ -166,6 +177,7 @@ export class Ilorest implements AsyncDisposable {
 
   #loginWords(): string[] {
     const { bmc_ca_file: ca, bmc_verify_tls: verify } = this.#ctx.config;
+    this.#mayBeLoggedIn = true;
     return ["login", this.#bmc.address, ...(verify && ca !== undefined ? ["--https", ca] : [])];
   }
 
@@ -204,7 +216,15 @@ export class Ilorest implements AsyncDisposable {
 
   /** Runs one command of ilorest, which may fail. */
   try(words: readonly string[], timeoutMs: number = CALL_MS): Promise<CommandResult> {
-    return this.#ctx.runner.run(
+    return this.#run(this.#ctx, words, timeoutMs);
+  }
+
+  #run(
+    { runner }: Pick<ConnectorContext, "runner">,
+    words: readonly string[],
+    timeoutMs: number,
+  ): Promise<CommandResult> {
+    return runner.run(
       ["ilorest", "--nologo", "-c", this.#configFile, `--cache-dir=${this.#folder.path}`, ...words],
       { timeoutMs },
     );
