@@ -84,24 +84,30 @@ export const dragonboard = defineConnector({
   async provision(ctx, { plan: { source, login } }) {
     await tryKey(ctx, login);
     await ensureMaster(ctx, login);
-    const master = remote(ctx, deviceTarget(ctx, { user: MASTER_USER }), "master image of");
+    const master = masterOf(ctx);
     const device = need(ctx.config, "test_device");
     await using image = await openImage(ctx, source);
-    try {
-      await master.run(`sudo umount ${device.replaceAll(/[^\w./-]/g, "")}*`, {
-        timeoutMs: UMOUNT_TIMEOUT_MS,
-      });
-      // The master image is only known to have dd: the image is unpacked here.
-      await flash(ctx, { image, to: master, device, wire: "raw", verify: false });
-      await createUser(ctx, master, login);
-      await bootTestImage(ctx, master, login);
-    } catch (error) {
-      await wipe(ctx, master, device);
-      throw error;
-    }
+    await master.run(`sudo umount ${device.replaceAll(/[^\w./-]/g, "")}*`, {
+      timeoutMs: UMOUNT_TIMEOUT_MS,
+    });
+    let isBooted = false;
+    // Registered first: with half an image on the card the board would not find back to its master image.
+    await using _wiped = ctx.putBack("a card without an image", async (own) => {
+      if (!isBooted) await wipe(own, device);
+    });
+    // The master image is only known to have dd: the image is unpacked here.
+    await flash(ctx, { image, to: master, device, wire: "raw", verify: false });
+    await createUser(ctx, master, login);
+    await bootTestImage(ctx, master, login);
+    isBooted = true;
     await ctx.clock.sleep(SETTLE_MS, ctx.signal);
   },
 });
+
+/** The board while its master image runs. */
+function masterOf(ctx: DragonboardContext): Remote {
+  return remote(ctx, deviceTarget(ctx, { user: MASTER_USER }), "master image of");
+}
 
 /**
  * Installs the agent's key, if the test image is there to take it: whether the agent gets in is seen
@@ -266,9 +272,8 @@ async function bootTestImage(
 }
 
 /** Without a partition table on the card the board boots its master image. */
-async function wipe(ctx: DragonboardContext, master: Remote, device: string): Promise<void> {
-  if (ctx.signal.aborted) return;
-  const result = await master.run(`sudo sgdisk -o ${quote(device)}`, { attempts: 1 });
+async function wipe(ctx: DragonboardContext, device: string): Promise<void> {
+  const result = await masterOf(ctx).run(`sudo sgdisk -o ${quote(device)}`, { attempts: 1 });
   if (succeeded(result)) return;
   ctx.log.warning(
     `The card keeps what is on it, so the board may not find back to its master image: ` +

@@ -1,8 +1,9 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { parse } from "yaml";
+import { Stopped } from "../../connectors/support/errors.ts";
 import { Lab } from "./support/lab.ts";
-import { type HttpStub, httpStub } from "./support/stubs.ts";
+import { type HttpStub, httpStub, until } from "./support/stubs.ts";
 
 const IMAGE = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 251);
 
@@ -183,6 +184,31 @@ Deno.test("14-dragonboard 5: a connection that breaks off leaves a card that the
   const { code } = await provision(scene.lab);
   assertEquals(code, 1);
   assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+});
+
+/** The last step on a board that is stopped while it takes the step with this word. */
+async function lastStepWhenStoppedAt(word: string): Promise<string | undefined> {
+  await using scene = await openBoard({
+    answers: { [word]: ": > reached; head -c 1000 >/dev/null; exec sleep 100000" },
+  });
+  const { lab } = scene;
+  const stop = new AbortController();
+  const running = lab.stage("dragonboard", "provision", { signal: stop.signal });
+  await until(() => lab.has("reached"));
+  stop.abort(new Stopped("SIGTERM"));
+  const { code, stderr } = await running;
+  assertEquals(code, 143, stderr);
+  return (await steps(lab)).at(-1);
+}
+
+Deno.test("a stop in the middle of writing leaves a card that the board falls back from", async () => {
+  for (const word of ["dd of=", "hdparm -z", "mount /dev/mmcblk1p3", "user-data", "/sbin/reboot"]) {
+    assertEquals(await lastStepWhenStoppedAt(word), "sudo sgdisk -o /dev/mmcblk1", word);
+  }
+});
+
+Deno.test("a stop before anything is written leaves the card as it is", async () => {
+  assertEquals(await lastStepWhenStoppedAt("sudo umount"), "sudo umount /dev/mmcblk1*");
 });
 
 Deno.test("14-dragonboard 6: writing that takes more than 1800 s ends with the card wiped", async () => {
