@@ -216,7 +216,7 @@ async function write(ctx: NetbootContext, image: Image): Promise<void> {
   await using packed = await asXz(ctx, image);
   await using server = await serveOnce(ctx, {
     body: packed.stream,
-    clients: [need(ctx.config, "device_ip")],
+    device: { host: need(ctx.config, "device_ip"), port: ctx.config.imager_port },
   });
   const from = encodeURIComponent(`${bracketed(server.address)}:${server.port}`)
     .replaceAll("%3A", ":");

@@ -1,12 +1,15 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
-import { localAddressFor, serveOnce } from "../../connectors/support/http/file_server.ts";
+import type { ConnectorContext } from "../../connectors/context.ts";
+import { serveOnce } from "../../connectors/support/http/file_server.ts";
 import { fileStream } from "../../connectors/support/image/image.ts";
+import { PERMISSIONS } from "../../lib/cli/command.ts";
 import { socketsAt } from "../support/listeners.ts";
+import { after, moduleAt, runScript } from "../support/script.ts";
 import { testWithTools } from "../support/sshd.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
-import { until } from "./support/stubs.ts";
+import { closedPort, tcpStub, until } from "./support/stubs.ts";
 
 const IMAGE = Uint8Array.from({ length: 3_000_000 }, (_, i) => (i * 7919) % 251);
 
@@ -17,13 +20,26 @@ async function fetchRaw(address: { address: string; port: number }): Promise<Uin
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
+/** Serves a stream to a device that answers under this address, or host name. */
+async function serveTo(
+  host: string,
+  { ctx, body, listens = "127.0.0.1" }: {
+    ctx: ConnectorContext;
+    body: ReadableStream<Uint8Array>;
+    listens?: string;
+  },
+) {
+  await using device = tcpStub(() => {}, listens);
+  return await serveOnce(ctx, { body, device: { host, port: device.port } });
+}
+
 Deno.test("a file is served once, to the device, on the network that the device is on", async () => {
   await using lab = await Lab.open();
   await Deno.writeFile(`${lab.cwd}/i.img`, IMAGE);
   await inStage(lab, async (ctx) => {
-    await using server = await serveOnce(ctx, {
+    await using server = await serveTo("127.0.0.1", {
+      ctx,
       body: await fileStream(`${lab.cwd}/i.img`),
-      clients: ["127.0.0.1"],
     });
     assertEquals(server.address, "127.0.0.1");
     const sent = server.sent();
@@ -37,9 +53,9 @@ testWithTools("the nc of a device gets the file whole, and ends with it", ["busy
   await using lab = await Lab.open();
   await Deno.writeFile(`${lab.cwd}/i.img`, IMAGE);
   await inStage(lab, async (ctx) => {
-    await using server = await serveOnce(ctx, {
+    await using server = await serveTo("127.0.0.1", {
+      ctx,
       body: await fileStream(`${lab.cwd}/i.img`),
-      clients: ["127.0.0.1"],
     });
     const sent = server.sent();
     sent.catch(() => {});
@@ -59,9 +75,10 @@ Deno.test("only the device gets the file", async () => {
   await Deno.writeFile(`${lab.cwd}/i.img`, IMAGE);
   await inStage(lab, async (ctx) => {
     // The client's address will be 127.0.0.1, the device is another one on the same network.
-    await using server = await serveOnce(ctx, {
+    await using server = await serveTo("127.0.0.9", {
+      ctx,
+      listens: "127.0.0.9",
       body: await fileStream(`${lab.cwd}/i.img`),
-      clients: ["127.0.0.9"],
     });
     assertEquals((await fetchRaw(server).catch(() => new Uint8Array())).length, 0);
     lab.hang = () => true;
@@ -79,9 +96,9 @@ Deno.test("a client that goes away, or stops reading, has not got the file", asy
   await Deno.writeFile(`${lab.cwd}/i.img`, new Uint8Array(64 * 1024 * 1024));
   for (const why of ["leaves", "stops"]) {
     await inStage(lab, async (ctx) => {
-      await using server = await serveOnce(ctx, {
+      await using server = await serveTo("localhost", {
+        ctx,
         body: await fileStream(`${lab.cwd}/i.img`),
-        clients: ["localhost"],
       });
       const sent = server.sent();
       using client = await Deno.connect({ hostname: server.address, port: server.port });
@@ -104,9 +121,9 @@ Deno.test("a stage that is stopped while it serves a file lets go of the client 
     let port = 0;
     let sockets: string[] = [];
     const serving = inStage(lab, async (ctx) => {
-      await using server = await serveOnce(ctx, {
+      await using server = await serveTo("127.0.0.1", {
+        ctx,
         body: await fileStream(`${lab.cwd}/i.img`),
-        clients: ["127.0.0.1"],
       });
       port = server.port;
       sockets = await socketsAt(port);
@@ -128,28 +145,55 @@ Deno.test("a stage that is stopped while it serves a file lets go of the client 
   }
 });
 
-Deno.test("the address towards a device is that of its network, else that of the best route", () => {
-  const addresses = [
-    { name: "lo", address: "127.0.0.1", netmask: "255.0.0.0" },
-    { name: "eth0", address: "10.0.0.5", netmask: "255.255.0.0" },
-    { name: "eth1", address: "10.0.7.1", netmask: "255.255.255.0" },
-    { name: "eth1", address: "fe80::1", netmask: "ffff:ffff:ffff:ffff::" },
-    { name: "wan", address: "203.0.113.9", netmask: "255.255.255.240" },
-  ];
-  const routes = `Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
-wan 00000000 0171CB00 0003 0 0 100 00000000 0 0 0
-eth0 00000000 0100000A 0003 0 0 600 00000000 0 0 0
-eth1 0000A8C0 FE07000A 0003 0 0 0 0000FFFF 0 0 0
-`;
-  for (
-    const [target, own] of [
-      ["127.0.0.9", "127.0.0.1"],
-      ["10.0.7.40", "10.0.7.1"],
-      ["10.0.8.40", "10.0.0.5"],
-      ["192.168.3.4", "10.0.7.1"],
-      ["8.8.8.8", "203.0.113.9"],
-      ["fe80::2", undefined],
-    ] as const
-  ) assertEquals(localAddressFor(target, { addresses, routes }), own, target);
-  assertEquals(localAddressFor("8.8.8.8", { addresses, routes: "" }), undefined);
+Deno.test("a device that is known by an IPv6 address is served under one", async () => {
+  await using lab = await Lab.open();
+  await inStage(lab, async (ctx) => {
+    const body = new Blob([IMAGE]).stream();
+    // Not as the kernel writes it.
+    await using server = await serveTo("0:0::1", { ctx, body, listens: "::1" });
+    assertEquals(server.address, "::1");
+    const sent = server.sent();
+    assertEquals(await fetchRaw(server), IMAGE);
+    assertEquals(await sent, IMAGE.length);
+  });
 });
+
+Deno.test("a device that does not answer cannot be served", async () => {
+  await using lab = await Lab.open();
+  await inStage(lab, async (ctx) => {
+    const device = { host: "127.0.0.1", port: closedPort() };
+    await assertRejects(
+      () => serveOnce(ctx, { body: new Blob([IMAGE]).stream(), device }),
+      ProvisioningError,
+      "Cannot find out under which address '127.0.0.1' reaches this host: ",
+    );
+  });
+});
+
+/** A network of its own, in which 10.1.1.0/24 is behind the route from 192.0.2.2. */
+const ROUTED = [
+  ...["unshare", "--net", ...(Deno.uid() === 0 ? [] : ["--user", "--map-root-user"])],
+  ...after(
+    "busybox ip link set lo up && busybox ip addr add 192.0.2.2/24 dev lo && " +
+      "busybox ip route add local 10.1.1.0/24 dev lo src 192.0.2.2",
+  ),
+];
+
+testWithTools(
+  "a device on another network is served, with no more permissions than the program has",
+  ["busybox", "unshare"],
+  async () => {
+    const script = `
+import { serveOnce } from ${moduleAt("connectors/support/http/file_server.ts")};
+import { systemClock } from ${moduleAt("lib/clock.ts")};
+using device = Deno.listen({ hostname: "10.1.1.9", port: 0 });
+const ctx = { limits: systemClock, log: console, signal: new AbortController().signal };
+await using server = await serveOnce(ctx, {
+  body: new Blob(["x"]).stream(),
+  device: { host: "10.1.1.9", port: device.addr.port },
+});
+console.log(server.address);`;
+    const said = await runScript(script, { through: ROUTED, permissions: PERMISSIONS });
+    assertEquals(said, "192.0.2.2\n");
+  },
+);

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { closedPort, type HttpStub, httpStub, tcpStub } from "./support/stubs.ts";
@@ -308,6 +308,20 @@ Deno.test("15-netboot 11: imagers of old are sent their backslash, others a plai
     assertStringIncludes(line, wanted);
     assertEquals(line.includes("\\"), legacy);
   }
+});
+
+Deno.test("an imager with an IPv6 address is told to fetch from one", async () => {
+  let asked: URLSearchParams | undefined;
+  await using imager = Deno.serve({ hostname: "::1", port: 0, onListen() {} }, (raw) => {
+    const { pathname, searchParams } = new URL(raw.url);
+    if (pathname === "/check") return new Response("Snappy Test Device Imager");
+    asked = searchParams;
+    return new Response("ERROR: enough");
+  });
+  await using scene = await openLab();
+  await scene.lab.config({ ...scene.config, device_ip: "::1", imager_port: imager.addr.port });
+  assertEquals((await scene.lab.stage("netboot", "provision")).code, 1);
+  assertMatch(asked?.get("server") ?? "", /^\[::1\]:\d+$/);
 });
 
 Deno.test("a device that does not come up after the flash is reset, and given up in the end", async () => {

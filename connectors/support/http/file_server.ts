@@ -1,11 +1,13 @@
 import { unlessAborted } from "../../../lib/wait.ts";
 import { writeAll } from "../../../lib/bytes.ts";
 import { lookup } from "node:dns/promises";
-import { isIP, isIPv4 } from "node:net";
+import { isIP } from "node:net";
 import type { ConnectorContext } from "../../context.ts";
 import { fullMessageOf, ProvisioningError } from "../errors.ts";
+import { openTcp } from "../wait/tcp.ts";
 import { timeLimit } from "../wait/time_limit.ts";
 
+const CONNECT_TIMEOUT_MS = 10_000;
 const ACCEPT_TIMEOUT_MS = 120_000;
 const STALL_TIMEOUT_MS = 60_000;
 
@@ -23,19 +25,20 @@ interface OneShotServer extends AsyncDisposable {
   sent(): Promise<number>;
 }
 
-/**
- * Serves `body` once, to one of `clients` (addresses or host names; the first one is the device)
- * and to nobody else.
- */
+/** What is served, and to whom. */
+interface Serving {
+  readonly body: ReadableStream<Uint8Array>;
+  /** The device, with a port on which it answers: so it is seen how it reaches this host. */
+  readonly device: { readonly host: string; readonly port: number };
+}
+
+/** Serves `body` once, to the device and to nobody else. */
 export async function serveOnce(
-  ctx: ConnectorContext,
-  { body, clients }: {
-    readonly body: ReadableStream<Uint8Array>;
-    readonly clients: readonly string[];
-  },
+  ctx: Pick<ConnectorContext, "limits" | "log" | "signal">,
+  { body, device }: Serving,
 ): Promise<OneShotServer> {
-  const peers = (await Promise.all(clients.map(addressesOf))).flat();
-  const address = await ownAddress(peers[0] ?? "");
+  const { address, peer } = await wayTo(ctx, device);
+  const peers = [peer, ...await addressesOf(device.host)];
   const { promise: accepted, resolve: accept, reject: giveUp } = Promise.withResolvers<Deno.Conn>();
   accepted.catch(() => {});
   // Not node:net, which fails to write to a client that closes its own side meanwhile, such as an nc
@@ -44,13 +47,13 @@ export async function serveOnce(
   let taken: Deno.TcpConn | undefined;
   const listening = (async () => {
     for await (const client of listener) {
-      const peer = plain(client.remoteAddr.hostname);
-      if (taken === undefined && peers.includes(peer)) {
+      const from = plain(client.remoteAddr.hostname);
+      if (taken === undefined && peers.includes(from)) {
         taken = client;
         accept(client);
         continue;
       }
-      if (taken === undefined) ctx.log.warning(`${peer} asked for a file that is not for it`);
+      if (taken === undefined) ctx.log.warning(`${from} asked for a file that is not for it`);
       client.close();
     }
   })();
@@ -81,7 +84,7 @@ export async function serveOnce(
 }
 
 async function send(
-  ctx: ConnectorContext,
+  ctx: Pick<ConnectorContext, "limits" | "signal">,
   body: ReadableStream<Uint8Array>,
   client: Deno.Conn,
 ): Promise<number> {
@@ -132,72 +135,31 @@ async function addressesOf(host: string): Promise<string[]> {
   }
 }
 
-/** Only the network that the device is on gets to see the port. */
-async function ownAddress(peer: string): Promise<string> {
-  if (isIP(peer) === 6) return "::";
-  const address = localAddressFor(peer, {
-    addresses: Deno.networkInterfaces(),
-    routes: await Deno.readTextFile("/proc/net/route").catch(() => ""),
-  });
-  if (address !== undefined) return address;
-  throw new ProvisioningError(`This host has no way to '${peer}'`);
+/**
+ * Both ends of a connection to the device: only the network that it is on gets to see the port, and
+ * the kernel alone knows all of its routes.
+ */
+async function wayTo(
+  ctx: Pick<ConnectorContext, "limits" | "signal">,
+  { host, port }: Serving["device"],
+): Promise<{ readonly address: string; readonly peer: string }> {
+  try {
+    const socket = await openTcp(ctx, { host, port, timeoutMs: CONNECT_TIMEOUT_MS });
+    const { localAddress, remoteAddress } = socket;
+    socket.destroy();
+    if (localAddress === undefined || remoteAddress === undefined) {
+      throw new Error("the connection has no addresses");
+    }
+    return { address: plain(localAddress), peer: plain(remoteAddress) };
+  } catch (error) {
+    ctx.signal.throwIfAborted();
+    throw new ProvisioningError(
+      `Cannot find out under which address '${host}' reaches this host: ${fullMessageOf(error)}`,
+    );
+  }
 }
 
 /** IPv4 addresses as a socket for both kinds shows them. */
 function plain(address: string): string {
   return address.startsWith("::ffff:") ? address.slice("::ffff:".length) : address;
-}
-
-/** One address of this host. */
-interface LocalAddress {
-  readonly name: string;
-  readonly address: string;
-  readonly netmask: string;
-}
-
-/**
- * The address of this host on the way to `target`: on the most specific network that has the
- * target in it, else on the interface of the default route.
- *
- * @param target an IPv4 address.
- * @param own the addresses to choose from, and `/proc/net/route` as text.
- * @returns undefined when there is no way.
- */
-export function localAddressFor(
-  target: string,
-  own: { readonly addresses: readonly LocalAddress[]; readonly routes: string },
-): string | undefined {
-  if (!isIPv4(target)) return undefined;
-  const number = toNumber(target);
-  const usable = own.addresses.filter(({ address }) => isIP(address) === 4);
-  const near = usable.filter(({ address, netmask }) =>
-    ((toNumber(address) ^ number) & toNumber(netmask)) === 0
-  ).sort((a, b) => toNumber(b.netmask) - toNumber(a.netmask));
-  if (near[0] !== undefined) return near[0].address;
-  const name = routeTo(number, own.routes);
-  return usable.find((address) => address.name === name)?.address;
-}
-
-/** The interface of the most specific route. Numbers in the table are little-endian hexadecimal. */
-function routeTo(target: number, table: string): string | undefined {
-  let best: { name: string; mask: number; metric: number } | undefined;
-  for (const line of table.split("\n").slice(1)) {
-    const [name, network, , , , , metricText, maskText] = line.trim().split(/\s+/);
-    if (name === undefined || network === undefined || maskText === undefined) continue;
-    const mask = fromTable(maskText);
-    const metric = Number(metricText);
-    if (((target ^ fromTable(network)) & mask) !== 0) continue;
-    const better = best === undefined || mask > best.mask ||
-      (mask === best.mask && metric < best.metric);
-    if (better) best = { name, mask, metric };
-  }
-  return best?.name;
-}
-
-function toNumber(address: string): number {
-  return address.split(".").reduce((number, part) => number * 256 + Number(part), 0);
-}
-
-function fromTable(hex: string): number {
-  return [6, 4, 2, 0].reduce((number, at) => number * 256 + parseInt(hex.slice(at, at + 2), 16), 0);
 }

@@ -58,8 +58,11 @@ export interface TcpStub extends AsyncDisposable {
 }
 
 /** Starts a TCP server; `serve` is given each client, and its number from 1. */
-export function tcpStub(serve: (client: Deno.TcpConn, n: number) => void | Promise<void>): TcpStub {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+export function tcpStub(
+  serve: (client: Deno.TcpConn, n: number) => void | Promise<void>,
+  hostname = "127.0.0.1",
+): TcpStub {
+  const listener = Deno.listen({ hostname, port: 0 });
   const open = new Set<Deno.TcpConn>();
   let clients = 0;
   const done = (async () => {
