@@ -103,11 +103,11 @@ const SELF_VARIABLE = "TESTFLINGER_AGENT_PROGRAM";
 
 /**
  * What the program may do, however it is packaged; docs/security.md says why. Of the system it may ask
- * for trusted certificates, whether a debugger is open, its addresses, free space and its user.
+ * for trusted certificates, whether a debugger is open, free space and its user.
  */
 export const PERMISSIONS = [
   ...["env", "net", "read", "run", "write"].map((permission) => `--allow-${permission}`),
-  "--allow-sys=ca,inspector,networkInterfaces,statfs,uid",
+  "--allow-sys=ca,inspector,statfs,uid",
 ];
 
 /** Program and first arguments, to which a command is appended. */
