@@ -1,6 +1,7 @@
 /** Downloading the ISO on the device, with the job's credentials where it has some. */
 import { ProvisioningError } from "../support/errors.ts";
-import type { Remote } from "../support/ssh/remote.ts";
+import type { PutBack } from "../support/put_back.ts";
+import { type Remote, remote } from "../support/ssh/remote.ts";
 import { quote } from "../support/ssh/ssh.ts";
 import type { AutoinstallContext } from "./config.ts";
 
@@ -61,8 +62,8 @@ export async function downloadIso(
     throw new ProvisioningError(`Images of ${OEM_SHARE} need the job's 'token_file'`);
   }
   ctx.log.info("Downloading the ISO on the device");
-  if (token?.kind === "rclone") await copyByRclone(device, { ...token, home });
-  else await downloadByWget(device, { url, login: token, iso, home });
+  if (token?.kind === "rclone") await copyByRclone(ctx, device, { ...token, home });
+  else await downloadByWget(ctx, device, { url, login: token, iso, home });
   await device.must({
     step: "download the ISO on the device",
     program: "test",
@@ -83,6 +84,7 @@ export async function downloadIso(
 }
 
 async function copyByRclone(
+  ctx: AutoinstallContext,
   device: Remote,
   { config, source, home }: {
     readonly config: string;
@@ -98,22 +100,20 @@ async function copyByRclone(
       "sudo DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y rclone",
     timeoutMs: INSTALL_TIMEOUT_MS,
   });
-  try {
-    await device.write({ step: "write the credentials on the device", path: file, text: config });
-    await device.must({
-      step: "download the ISO on the device",
-      program: "rclone",
-      command: `sudo rclone --config ${quote(file)} copy ${quote(source)} ${quote(`${home}/`)}`,
-      timeoutMs: DOWNLOAD_TIMEOUT_MS,
-      attempts: 1,
-    });
-  } finally {
-    await device.run(`rm -f ${quote(file)}`);
-  }
+  await using _removed = removedAfterUse(ctx, device, file);
+  await device.write({ step: "write the credentials on the device", path: file, text: config });
+  await device.must({
+    step: "download the ISO on the device",
+    program: "rclone",
+    command: `sudo rclone --config ${quote(file)} copy ${quote(source)} ${quote(`${home}/`)}`,
+    timeoutMs: DOWNLOAD_TIMEOUT_MS,
+    attempts: 1,
+  });
 }
 
 /** Credentials go by a netrc file: a command line can be read by everybody on the device. */
 async function downloadByWget(
+  ctx: AutoinstallContext,
   device: Remote,
   { url, login, iso, home }: {
     readonly url: string;
@@ -126,27 +126,35 @@ async function downloadByWget(
   const wget = `wget --no-verbose --tries=3 ${
     login === undefined ? "" : "--auth-no-challenge "
   }-O ${quote(iso)} ${quote(url)}`;
-  try {
-    if (login !== undefined) {
-      await device.must({
-        step: "make a folder for the credentials on the device",
-        program: "mkdir",
-        command: `mkdir -p -m 700 ${quote(folder)}`,
-      });
-      await device.write({
-        step: "write the credentials on the device",
-        path: `${folder}/.netrc`,
-        text: `machine ${new URL(url).hostname} login ${login.user} password ${login.token}\n`,
-      });
-    }
+  await using _removed = login && removedAfterUse(ctx, device, folder);
+  if (login !== undefined) {
     await device.must({
-      step: "download the ISO on the device",
-      program: "wget",
-      command: login === undefined ? `sudo ${wget}` : `sudo env HOME=${quote(folder)} ${wget}`,
-      timeoutMs: DOWNLOAD_TIMEOUT_MS,
-      attempts: 1,
+      step: "make a folder for the credentials on the device",
+      program: "mkdir",
+      command: `mkdir -p -m 700 ${quote(folder)}`,
     });
-  } finally {
-    if (login !== undefined) await device.run(`rm -rf ${quote(folder)}`);
+    await device.write({
+      step: "write the credentials on the device",
+      path: `${folder}/.netrc`,
+      text: `machine ${new URL(url).hostname} login ${login.user} password ${login.token}\n`,
+    });
   }
+  await device.must({
+    step: "download the ISO on the device",
+    program: "wget",
+    command: login === undefined ? `sudo ${wget}` : `sudo env HOME=${quote(folder)} ${wget}`,
+    timeoutMs: DOWNLOAD_TIMEOUT_MS,
+    attempts: 1,
+  });
+}
+
+/** Removes credentials from the device, however the download ends. Registered before they are there. */
+function removedAfterUse(ctx: AutoinstallContext, { target }: Remote, path: string): PutBack {
+  return ctx.putBack("the device's home folder", async (own) => {
+    await remote(own, target).must({
+      step: "remove the download's credentials from the device",
+      program: "rm",
+      command: `rm -rf ${quote(path)}`,
+    });
+  });
 }

@@ -2,11 +2,13 @@ import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/a
 import { join } from "node:path";
 import { parse } from "yaml";
 import { readToken } from "../../connectors/oem_autoinstall/download_iso.ts";
+import { Stopped } from "../../connectors/support/errors.ts";
 import { resetPartitions } from "../../connectors/support/oem_partitions.ts";
 import { bundledUserData } from "../../connectors/oem_autoinstall.ts";
 import { ControlHostService, entry, provisionWith } from "./support/control_host_service.ts";
 import { Lab } from "./support/lab.ts";
 import { OEM_CONFIG, openOemDevice, provisionOem, stepsOn } from "./support/oem_device.ts";
+import { until } from "./support/stubs.ts";
 
 const ISO = "http://127.0.0.1:1/images/noble-oem.iso";
 const EFI = "C12A7328-F81F-11D2-BA4B-00C04FC93EC9";
@@ -263,6 +265,50 @@ Deno.test("credentials are removed from the device when the download fails, too"
   assertEquals((await stepsOn(lab)).at(-1), "rm -rf /home/ubuntu/.testflinger-netrc");
 });
 
+Deno.test("credentials are removed from the device when the stage is stopped, too", async () => {
+  for (
+    const { url, token, program, credentials } of [
+      {
+        url: ISO,
+        token: "username: me\ntoken: x1\n",
+        program: "wget",
+        credentials: "/home/ubuntu/.testflinger-netrc",
+      },
+      {
+        url: "https://oem-share.canonical.com/share/proj/a/noble-oem.iso",
+        token: "[proj]\npass = x1\n",
+        program: "rclone --config",
+        credentials: "/home/ubuntu/url_token",
+      },
+    ]
+  ) {
+    await using lab = await Lab.open();
+    const loading = join(lab.root, "loading");
+    await openDevice(lab, { [program]: `: > "${loading}"; exec sleep 100000` });
+    await attach(lab, { t: token });
+    await lab.job({ provision_data: { url, token_file: "t" } });
+    const stop = new AbortController();
+    const running = lab.stage("oem_autoinstall", "provision", { signal: stop.signal });
+    await until(() => Deno.stat(loading).then(() => true, () => false));
+    stop.abort(new Stopped("SIGTERM"));
+    const { code, stderr } = await running;
+    assertEquals(code, 143, stderr);
+    const done = await stepsOn(lab);
+    const removal = done.lastIndexOf(`rm -rf ${credentials}`);
+    assert(removal > done.findIndex((command) => command.includes(program)), done.join("\n"));
+  }
+});
+
+Deno.test("credentials that cannot be removed from the device are told of", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, { "rm -rf /home/ubuntu/.testflinger": "echo 'read-only' >&2; exit 1" });
+  await attach(lab, { t: "username: me\ntoken: x1\n" });
+  await lab.job({ provision_data: { url: ISO, token_file: "t" } });
+  const { code, stderr } = await provision(lab);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, "Cannot remove the download's credentials from the device");
+});
+
 Deno.test("images of the OEM share are copied by rclone, whose configuration is the token", async () => {
   const url = (path: string) => new URL(`https://oem-share.canonical.com/${path}`);
   const source = (path: string) => {
@@ -286,7 +332,7 @@ Deno.test("images of the OEM share are copied by rclone, whose configuration is 
       "sudo rclone --config /home/ubuntu/url_token copy proj:a/noble-oem.iso /home/ubuntu/",
     ),
   );
-  assert(done.includes("rm -f /home/ubuntu/url_token"));
+  assert(done.includes("rm -rf /home/ubuntu/url_token"));
   await lab.job({ provision_data: { url: url("share/proj/a/noble-oem.iso").href } });
   assertStringIncludes((await provision(lab)).message, "token_file");
 });
