@@ -11,7 +11,13 @@ import { ProvisioningError, RecoveryError } from "./support/errors.ts";
 import { writeFile } from "./support/files.ts";
 import { bmapConfigShape, bmapProvisionShape, imageUrlShape } from "./support/image/config.ts";
 import { flash } from "./support/image/flash.ts";
-import { classicUserData, type Login, META_DATA, sudoers } from "./support/image/seed_files.ts";
+import {
+  classicUserData,
+  type Login,
+  META_DATA,
+  sudoers,
+  SUDOERS_NAME,
+} from "./support/image/seed_files.ts";
 import { imageSource, openImage } from "./support/image/source.ts";
 import { loginFor } from "./support/image/user.ts";
 import type { Credentials } from "./support/job.ts";
@@ -232,7 +238,7 @@ async function createUser(ctx: DragonboardContext, master: Remote, login: Login)
   }
   await master.write({
     step: "write the sudo rule to the image",
-    path: `${base}/etc/sudoers.d/${login.user}`,
+    path: `${base}/etc/sudoers.d/${SUDOERS_NAME}`,
     text: sudoers(login),
     mode: 0o440,
     sudo: true,

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { parse } from "yaml";
 import { Stopped } from "../../connectors/support/errors.ts";
@@ -138,6 +138,21 @@ Deno.test("only what the block map beside the image names is written to the card
   await lab.config({ ...CONFIG, image_bmap: false });
   assertEquals((await provision(lab)).code, 0);
   assertEquals(await Deno.readFile(join(lab.cwd, "card")), IMAGE);
+});
+
+Deno.test("sudo reads the rule of a user whose name it would ignore as a file's", async () => {
+  for (const user of ["john.doe", "john@example.com"]) {
+    await using scene = await openBoard();
+    const { lab, images } = scene;
+    await lab.job({
+      provision_data: { url: `${images.url}/i.img` },
+      test_data: { test_username: user },
+    });
+    const { code, stderr } = await provision(lab);
+    assertEquals(code, 0, stderr);
+    const rule = (await steps(lab)).find((step) => step.includes("sudoers.d/")) ?? "";
+    assertMatch(rule, /\/etc\/sudoers\.d\/[^./]*[^./~]$/);
+  }
 });
 
 Deno.test("14-dragonboard 2: a board with its test image up is reset into the master image", async () => {

@@ -10,6 +10,7 @@ import {
   OEM_CONFIG_SERVICE,
   preseed,
   sudoers,
+  SUDOERS_NAME,
 } from "./seed_files.ts";
 
 /** From this release on, desktops for the Pi are set up by cloud-init. */
@@ -124,7 +125,7 @@ function sudoRule(login: Login): Change {
     kind: "write",
     partition: "writable",
     folder: "etc/sudoers.d",
-    name: "ubuntu",
+    name: SUDOERS_NAME,
     text,
     mode: SUDOERS_MODE,
   };

@@ -44,6 +44,12 @@ export function coreCloudConfig(login: Login): string {
   return stringify(filled(parse(coreCloud), { ...values, "@KEYS@": [] }));
 }
 
+/**
+ * Its name below etc/sudoers.d, whatever the user's is: sudo reads no file there that has a dot in its name, or a
+ * tilde at its end.
+ */
+export const SUDOERS_NAME = "ubuntu";
+
 /** A sudoers file that asks the user for nothing. */
 export function sudoers({ user }: Login): string {
   return `${user.replaceAll("@", "\\@")} ALL=(ALL) NOPASSWD:ALL\n`;
