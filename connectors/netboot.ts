@@ -134,17 +134,25 @@ async function imagerMissing(ctx: NetbootContext): Promise<string | undefined> {
     : `the device answers with status ${answer.status}, but not as an imager`;
 }
 
-/** Boots the imager, by way of a test image that can be told to reboot. */
+/**
+ * Boots the imager.
+ *
+ * @throws RecoveryError when it does not come up: the device shows nothing that could be told to boot
+ *   it, or cannot be told.
+ */
 async function bringUpImager(ctx: NetbootContext, device: SshTarget): Promise<void> {
   try {
-    const reachable = (await tryLogin(ctx, device)) === undefined;
-    if (!reachable) await bringUpTestImage(ctx, device);
+    await bootImager(ctx, device);
   } catch (error) {
     if (!(error instanceof ProvisioningError)) throw error;
-    throw new RecoveryError(
-      `Neither the imager nor a test image comes up: ${fullMessageOf(error)}`,
-    );
+    throw new RecoveryError(`The imager cannot be booted: ${fullMessageOf(error)}`);
   }
+}
+
+/** Boots the imager, by way of a test image that can be told to reboot. */
+async function bootImager(ctx: NetbootContext, device: SshTarget): Promise<void> {
+  const reachable = (await tryLogin(ctx, device)) === undefined;
+  if (!reachable) await bringUpTestImage(ctx, device);
   if (await imagerMissing(ctx) === undefined) return;
   await select(ctx, "select_master_script");
   await hardReset(ctx);
@@ -155,8 +163,8 @@ async function bringUpImager(ctx: NetbootContext, device: SshTarget): Promise<vo
     look: () => imagerMissing(ctx),
   });
   if (missing === undefined) return;
-  throw new RecoveryError(
-    `The imager did not come up within ${IMAGER_LIMIT_MS / 1000} s: ${missing}`,
+  throw new ProvisioningError(
+    `it did not come up within ${IMAGER_LIMIT_MS / 1000} s: ${missing}`,
   );
 }
 

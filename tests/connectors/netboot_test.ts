@@ -191,9 +191,19 @@ Deno.test("an imager that does not come up after the reset is a matter for a per
   assertEquals((await scene.lab.stage("netboot", "provision")).code, 46);
   assertStringIncludes(
     (await scene.lab.failure("provision")).exception_message ?? "",
-    "The imager did not come up within 600 s",
+    "The imager cannot be booted: it did not come up within 600 s",
   );
   assertEquals(scene.lab.clock.elapsed, 600_000);
+});
+
+Deno.test("a device that cannot be told to boot the imager is a matter for a person", async () => {
+  await using scene = await openLab({ runs: () => false });
+  await scene.lab.config({ ...scene.config, select_master_script: ["echo no relay >&2; false"] });
+  assertEquals((await scene.lab.stage("netboot", "provision")).code, 46);
+  const failure = await scene.lab.failure("provision");
+  assertEquals(failure.exception_name, "RecoveryError");
+  assertStringIncludes(failure.exception_message ?? "", "'select_master_script");
+  assertStringIncludes(failure.exception_message ?? "", "no relay");
 });
 
 Deno.test("15-netboot 5: an imager that refuses ends the stage at once", async () => {
