@@ -225,6 +225,7 @@ async function write(ctx: NetbootContext, image: Image): Promise<void> {
   await using server = await serveOnce(ctx, {
     body: packed.stream,
     device: { host: need(ctx.config, "device_ip"), port: ctx.config.imager_port },
+    controlHost: ctx.config.control_host,
   });
   const from = encodeURIComponent(`${bracketed(server.address)}:${server.port}`)
     .replaceAll("%3A", ":");

@@ -23,14 +23,15 @@ async function fetchRaw(address: { address: string; port: number }): Promise<Uin
 /** Serves a stream to a device that answers under this address, or host name. */
 async function serveTo(
   host: string,
-  { ctx, body, listens = "127.0.0.1" }: {
+  { ctx, body, listens = "127.0.0.1", controlHost }: {
     ctx: ConnectorContext;
     body: ReadableStream<Uint8Array>;
     listens?: string;
+    controlHost?: string;
   },
 ) {
   await using device = tcpStub(() => {}, listens);
-  return await serveOnce(ctx, { body, device: { host, port: device.port } });
+  return await serveOnce(ctx, { body, device: { host, port: device.port }, controlHost });
 }
 
 Deno.test("a file is served once, to the device, on the network that the device is on", async () => {
@@ -89,6 +90,27 @@ Deno.test("only the device gets the file", async () => {
     );
   });
   assert(lab.log.some((line) => line.includes("127.0.0.1 asked for a file that is not for it")));
+});
+
+Deno.test("the control host of a device gets the file as well", async () => {
+  await using lab = await Lab.open();
+  await inStage(lab, async (ctx) => {
+    for (
+      const [host, controlHost] of [
+        ["127.0.0.9", "127.0.0.1"],
+        ["127.0.0.9", "localhost"],
+        // Without an address it keeps nobody else from the file.
+        ["127.0.0.1", "nowhere.invalid"],
+      ] as const
+    ) {
+      const body = new Blob([IMAGE]).stream();
+      await using server = await serveTo(host, { ctx, body, listens: host, controlHost });
+      const sent = server.sent();
+      assertEquals(await fetchRaw(server), IMAGE);
+      assertEquals(await sent, IMAGE.length);
+    }
+  });
+  assert(lab.log.some((line) => line.includes("Cannot find the address of 'nowhere.invalid'")));
 });
 
 Deno.test("a client that goes away, or stops reading, has not got the file", async () => {

@@ -33,15 +33,20 @@ function openImager({ runs = () => true, write }: ImagerOptions = {}): Imager {
       if (path === "/check") return new Response("Snappy Test Device Imager v1");
       if (path !== "/writeimage") return new Response("rebooting");
       if (write !== undefined) return await write();
-      const [hostname = "", port = ""] = (url.searchParams.get("server") ?? "").split(":");
-      using client = await Deno.connect({ hostname, port: Number(port) });
-      const parts: Uint8Array<ArrayBuffer>[] = [];
-      for await (const part of client.readable) parts.push(part);
-      imager.written = new Uint8Array(await new Blob(parts).arrayBuffer());
+      imager.written = await fetchFrom(url);
       return new Response(`wrote ${imager.written.length} bytes`);
     }),
   };
   return imager;
+}
+
+/** Fetches what a `/writeimage` names, from 127.0.0.1. */
+async function fetchFrom({ searchParams }: URL): Promise<Uint8Array> {
+  const [hostname = "", port = ""] = (searchParams.get("server") ?? "").split(":");
+  using client = await Deno.connect({ hostname, port: Number(port) });
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  for await (const part of client.readable) parts.push(part);
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
 /** A lab with an imager and an image server. */
@@ -332,6 +337,30 @@ Deno.test("an imager with an IPv6 address is told to fetch from one", async () =
   await scene.lab.config({ ...scene.config, device_ip: "::1", imager_port: imager.addr.port });
   assertEquals((await scene.lab.stage("netboot", "provision")).code, 1);
   assertMatch(asked?.get("server") ?? "", /^\[::1\]:\d+$/);
+});
+
+Deno.test("a device may fetch the image by way of its control host", async () => {
+  let bytes = 0;
+  await using imager = Deno.serve(
+    { hostname: "127.0.0.2", port: 0, onListen() {} },
+    async (raw) => {
+      const url = new URL(raw.url);
+      if (url.pathname === "/check") return new Response("Snappy Test Device Imager");
+      if (url.pathname === "/writeimage") bytes = (await fetchFrom(url)).length;
+      return new Response();
+    },
+  );
+  await using scene = await openLab();
+  await scene.lab.config({
+    ...scene.config,
+    device_ip: "127.0.0.2",
+    imager_port: imager.addr.port,
+    control_host: "127.0.0.1",
+    control_host_port: closedPort(),
+  });
+  const run = await scene.lab.stage("netboot", "provision");
+  assertEquals(run.code, 0, run.stderr);
+  assertStringIncludes(run.stderr, `The imager has the whole image: ${bytes} bytes`);
 });
 
 Deno.test("a device that does not come up after the flash is reset, and given up in the end", async () => {

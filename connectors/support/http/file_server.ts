@@ -1,7 +1,7 @@
 import { unlessAborted } from "../../../lib/wait.ts";
 import { writeAll } from "../../../lib/bytes.ts";
 import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
+import { isIPv4, isIPv6 } from "node:net";
 import type { ConnectorContext } from "../../context.ts";
 import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { openTcp } from "../wait/tcp.ts";
@@ -30,15 +30,18 @@ interface Serving {
   readonly body: ReadableStream<Uint8Array>;
   /** The device, with a port on which it answers: so it is seen how it reaches this host. */
   readonly device: { readonly host: string; readonly port: number };
+  /** By way of it the device may fetch, or it may fetch for the device. */
+  readonly controlHost?: string | undefined;
 }
 
-/** Serves `body` once, to the device and to nobody else. */
+/** Serves `body` once, to the device or its control host, and to nobody else. */
 export async function serveOnce(
   ctx: Pick<ConnectorContext, "limits" | "log" | "signal">,
-  { body, device }: Serving,
+  { body, device, controlHost }: Serving,
 ): Promise<OneShotServer> {
   const { address, peer } = await wayTo(ctx, device);
-  const peers = [peer, ...await addressesOf(device.host)];
+  const hosts = controlHost === undefined ? [device.host] : [device.host, controlHost];
+  const peers = [peer, ...(await Promise.all(hosts.map((one) => addressesOf(ctx, one)))).flat()];
   const { promise: accepted, resolve: accept, reject: giveUp } = Promise.withResolvers<Deno.Conn>();
   accepted.catch(() => {});
   // Not node:net, which fails to write to a client that closes its own side meanwhile, such as an nc
@@ -126,12 +129,17 @@ function closeQuietly(client: Deno.Conn | undefined): void {
   }
 }
 
-async function addressesOf(host: string): Promise<string[]> {
-  if (isIP(host)) return [host];
+/** As the kernel writes them. */
+async function addressesOf(ctx: Pick<ConnectorContext, "log">, host: string): Promise<string[]> {
+  if (isIPv4(host)) return [host];
+  if (isIPv6(host)) return [new URL(`http://[${host}]`).hostname.slice(1, -1)];
   try {
     return (await lookup(host, { all: true })).map(({ address }) => address);
   } catch (error) {
-    throw new ProvisioningError(`Cannot find the address of '${host}': ${fullMessageOf(error)}`);
+    ctx.log.warning(
+      `Cannot find the address of '${host}', which may not fetch the file: ${fullMessageOf(error)}`,
+    );
+    return [];
   }
 }
 
