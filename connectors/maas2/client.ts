@@ -22,10 +22,13 @@ const READS = ["read", "download"];
  */
 const REFUSAL = new RegExp(
   [
-    // Statuses of the kind 4xx, but for "request timeout" and "too many requests".
-    "(?:http|status|error|code)\\W{0,3}(?:[\\d.]+\\s+)?4(?!08|29)\\d\\d\\b",
-    "bad request|unauthori[sz]ed|forbidden|not found|method not allowed|conflict",
+    // Statuses of the kind 4xx, but for "request timeout", "conflict" and "too many requests". Calls
+    // that come at the same time may conflict, and MAAS wants them repeated. A conflict with the
+    // machine's state it tells in other words.
+    "(?:http|status|error|code)\\W{0,3}(?:[\\d.]+\\s+)?4(?!08|09|29)\\d\\d\\b",
+    "bad request|unauthori[sz]ed|forbidden|not found|method not allowed",
     "no \\w+ matches the given query|does not exist|already (?:exists|in use)",
+    "no available machine matches",
     "authori[sz]ation error|invalid api key|permission denied|not permitted",
     "cannot be \\w+ (?:in|because|while)|current(?:ly in)? (?:state|status)",
     // What forms say of a value: {"distro_series": ["'x' is not a valid distro_series."]}

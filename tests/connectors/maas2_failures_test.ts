@@ -107,8 +107,8 @@ Deno.test("03-maas2 correction 1: a change that MAAS refuses for good is not rep
   for (
     const words of [
       "Not Found",
-      "HTTP 409: locked",
-      "Conflict: the machine is locked",
+      "HTTP 409: Machine cannot be allocated in its current state",
+      "Conflict: an allocation with this name already exists",
       "unrecognised arguments",
       "No available machine matches constraints: status 409",
       "Machine cannot be allocated in its current state",
@@ -125,6 +125,28 @@ Deno.test("03-maas2 correction 1: a change that MAAS refuses for good is not rep
     );
     assertStringIncludes(await message(it), `exit status 2: ${words}`);
     assertEquals(it.clock.paused, [10_000]);
+  }
+});
+
+Deno.test("03-maas2 correction 1: a change that only conflicts with another call is repeated", async () => {
+  for (
+    const words of [
+      // What MAAS itself says with status 409 and a Retry-After.
+      "Conflict error. Try your request again, as it will most likely succeed.",
+      "HTTP 409: locked",
+      "409 Conflict",
+    ]
+  ) {
+    for (const call of ["machine release", "machines allocate", "machine deploy"]) {
+      await using it = await maasLab({
+        statuses: ["Ready", "Ready", "Ready", "Deployed"],
+        on: { [call]: `[ -e .failed ] || { : > .failed; echo '${words}'; exit 2; }; echo '{}'` },
+      });
+      const { code, stderr } = await it.stage("maas2", "provision");
+      assertEquals(code, 0, `${call}: ${words}: ${stderr}`);
+      const calls = (await maasCalls(it)).filter((done) => done.startsWith(call));
+      assertEquals(calls.length, 2, `${call}: ${words}`);
+    }
   }
 });
 
