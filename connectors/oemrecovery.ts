@@ -10,7 +10,7 @@ import { isLost, remote } from "./support/ssh/remote.ts";
 import { deviceTarget, ssh, sshFailureText, type SshTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
 import { SSH, SSH_COPY_ID, SSHPASS } from "./support/process/programs.ts";
-import { deviceBootId, keyLetsIn } from "./support/wait/boot.ts";
+import { deviceBootId, keyLetsIn, notRebooted } from "./support/wait/boot.ts";
 import { pollUntil } from "./support/wait/poll.ts";
 
 const KEY_TIMEOUT_MS = 60_000;
@@ -153,9 +153,8 @@ async function missingForReadiness(
   { target, readyCommand }: Recovery,
   oldBootId: string | undefined,
 ): Promise<string | undefined> {
-  if (oldBootId !== undefined && await deviceBootId(ctx, target) === oldBootId) {
-    return "the old system is still running";
-  }
+  const notYet = await notRebooted(ctx, target, oldBootId);
+  if (notYet !== undefined) return notYet;
   if (readyCommand !== undefined) {
     const result = await ssh(ctx, target, readyCommand, { timeoutMs: READY_CMD_TIMEOUT_MS });
     return succeeded(result) ? undefined : sshFailureText(target, "ready_cmd", result);

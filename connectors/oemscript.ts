@@ -17,8 +17,9 @@ import { recover } from "./oemscript/recovery.ts";
 import { need } from "./support/config.ts";
 import { GIT, SCP, SSH, SSH_COPY_ID, SSHPASS, TAR } from "./support/process/programs.ts";
 import { expectSuccess } from "./support/process/runner.ts";
+import { deviceTarget } from "./support/ssh/ssh.ts";
 import { publicKeyFile } from "./support/ssh/ssh_keys.ts";
-import { restart, waitUntilBooted } from "./support/wait/boot.ts";
+import { deviceBootId, restart, waitUntilBooted } from "./support/wait/boot.ts";
 
 function oemConnector(name: string, flavour: Flavour, recovers: string): Connector {
   return defineConnector({
@@ -36,10 +37,11 @@ function oemConnector(name: string, flavour: Flavour, recovers: string): Connect
 
 /** Unpacks the ISO over the recovery partition, and has the device recover from it. */
 export async function installIso(ctx: OemContext, plan: IsoPlan): Promise<void> {
-  await restart(ctx, plan.login);
-  if (ctx.config.oem_recovery_script !== undefined) await recoverByScript(ctx, plan);
-  else await recover(ctx, plan);
-  await waitUntilBooted(ctx, { login: plan.login, before: undefined });
+  const { login } = plan;
+  await restart(ctx, login);
+  const isByScript = ctx.config.oem_recovery_script !== undefined;
+  const before = isByScript ? await recoverByScript(ctx, plan) : await recover(ctx, plan);
+  await waitUntilBooted(ctx, { login, before });
 }
 
 export const oemscript = oemConnector("oemscript", "dell", "dell-restore-system");
@@ -49,8 +51,14 @@ export const lenovoOemscript = oemConnector("lenovo_oemscript", "ubr", "Ubuntu's
 
 const SCRIPT_TIMEOUT_MS = 5_400_000;
 
-/** @throws ProvisioningError when the script fails or takes more than 90 minutes. */
-async function recoverByScript(ctx: OemContext, plan: IsoPlan): Promise<void> {
+/**
+ * Has the operator's script do the recovery.
+ *
+ * @returns the boot id of the system that was told to recover; undefined where it did not say.
+ * @throws ProvisioningError when the script fails or takes more than 90 minutes.
+ */
+async function recoverByScript(ctx: OemContext, plan: IsoPlan): Promise<string | undefined> {
+  const before = await deviceBootId(ctx, deviceTarget(ctx, { user: plan.login.user }));
   const script = need(ctx.config, "oem_recovery_script");
   const result = await ctx.runner.run([
     script,
@@ -63,4 +71,5 @@ async function recoverByScript(ctx: OemContext, plan: IsoPlan): Promise<void> {
     need(ctx.config, "device_ip"),
   ], { timeoutMs: SCRIPT_TIMEOUT_MS, onOutput: (bytes) => ctx.print(bytes) });
   expectSuccess(result, { step: "recover the device", program: script });
+  return before;
 }

@@ -4,6 +4,7 @@ import { failureText, succeeded } from "../support/process/runner.ts";
 import { copySshKey, publicKeyFile } from "../support/ssh/ssh_keys.ts";
 import { deviceTarget, quote } from "../support/ssh/ssh.ts";
 import { type Remote, remote } from "../support/ssh/remote.ts";
+import { deviceBootId, notRebooted } from "../support/wait/boot.ts";
 import { pollUntil } from "../support/wait/poll.ts";
 import { type IsoPlan, OEM_USER, type OemContext } from "./config.ts";
 import { pushPresets } from "./presets.ts";
@@ -31,8 +32,13 @@ const KEY_LIMIT_MS = 3_600_000;
 const KEY_TIMEOUT_MS = 60_000;
 const INSTALLER_LIMIT_MS = 3_600_000;
 
-/** @throws ProvisioningError naming the step that failed. */
-export async function recover(ctx: OemContext, plan: IsoPlan): Promise<void> {
+/**
+ * Writes the recovery partition, and has the device recover from it.
+ *
+ * @returns the boot id of the system that was told to recover; undefined where it did not say.
+ * @throws ProvisioningError naming the step that failed.
+ */
+export async function recover(ctx: OemContext, plan: IsoPlan): Promise<string | undefined> {
   const device = remote(ctx, deviceTarget(ctx, { user: OEM_USER }));
   await downloadIso(ctx, device, plan);
   const partition = recoveryPartition(
@@ -58,10 +64,12 @@ export async function recover(ctx: OemContext, plan: IsoPlan): Promise<void> {
     });
     await runAsRoot(device, { step: "select the recovery", script: bootRecoveryNext, words: [] });
   }
+  const before = await deviceBootId(ctx, device.target);
   await trigger(ctx, device, plan);
-  await injectKey(ctx);
+  await injectKey(ctx, before);
   await waitForInstaller(ctx, device);
   await purgeInstaller(ctx, device);
+  return before;
 }
 
 async function downloadIso(ctx: OemContext, device: Remote, plan: IsoPlan): Promise<void> {
@@ -150,8 +158,8 @@ async function trigger(ctx: OemContext, device: Remote, { flavour }: IsoPlan): P
   await ctx.clock.sleep(RECOVERY_PAUSE_MS, ctx.signal);
 }
 
-/** The fresh system gets the agent's key. */
-async function injectKey(ctx: OemContext): Promise<void> {
+/** The fresh system gets the agent's key. The old one may take it, too, as it has it already. */
+async function injectKey(ctx: OemContext, before: string | undefined): Promise<void> {
   const keyFile = await publicKeyFile(ctx);
   const target = deviceTarget(ctx, { user: OEM_USER, password: FRESH_PASSWORD });
   const missing = await pollUntil(ctx, {
@@ -166,7 +174,7 @@ async function injectKey(ctx: OemContext): Promise<void> {
         keyFile,
         timeoutMs: KEY_TIMEOUT_MS,
       });
-      return copied.ok ? undefined : copied.why;
+      return copied.ok ? await notRebooted(ctx, target, before) : copied.why;
     },
   });
   if (missing === undefined) return;

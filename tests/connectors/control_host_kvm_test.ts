@@ -163,6 +163,21 @@ Deno.test("08-control-host-kvm 7: an OEM image stands in the preset's url", asyn
   assert(!("alloem_url" in (kwargs ?? {})));
 });
 
+Deno.test("a second step that never happens is a failure", async () => {
+  const { run, failure } = await provision({ preset: "desktop-jammy-oem", url: ISO }, {
+    before: (lab) =>
+      lab.fake(
+        "ssh",
+        `case "$*" in
+        *"sudo reboot") touch rebooted ;;
+        *boot_id) ls rebooted 2>/dev/null || echo up ;;
+        esac`,
+      ),
+  });
+  assertEquals(run.code, 1);
+  assertStringIncludes(failure.exception_message ?? "", "the old system is still running");
+});
+
 Deno.test("08-control-host-kvm 8: an OEM image without a second step is said to stay", async () => {
   const { run, kwargs, calls } = await provision({ alloem_url: "http://a", robot_tasks: [] });
   assertEquals(run.code, 0, run.stderr);

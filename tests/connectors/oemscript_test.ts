@@ -171,6 +171,42 @@ Deno.test("a device that goes on running its old system has not rebooted", async
   assertStringIncludes(message, "the old system is still running");
 });
 
+/** Boot ids of a device that reboots when it is told to, and does nothing else that would replace it. */
+const REBOOTS_ONCE = {
+  "sudo reboot": "touch rebooted",
+  boot_id: "ls rebooted 2>/dev/null || echo up",
+};
+
+Deno.test("a recovery that never happens is a failure, though the old system takes the key", async () => {
+  for (const connector of ["dell_oemscript", "hp_oemscript"]) {
+    await using lab = await Lab.open();
+    await openDevice(lab, REBOOTS_ONCE);
+    const { code, message } = await provision(lab, connector);
+    assertEquals(code, 1);
+    assertStringIncludes(message, "did not bring up a system within 3600 s");
+    assertStringIncludes(message, "the old system is still running");
+    assert(!(await stepsOn(lab)).some((command) => command.includes("purge")));
+  }
+});
+
+Deno.test("an operator's own script that does not recover the device is a failure, too", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, REBOOTS_ONCE);
+  await lab.fake("recover", "");
+  await lab.config({ ...OEM_CONFIG, oem_recovery_script: "recover" });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "the old system is still running");
+});
+
+Deno.test("a device that does not say which boot it is in has not been seen to reboot", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, { boot_id: "if [ -e asked ]; then exit 255; fi; touch asked; echo first" });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "it does not say which boot it is in");
+});
+
 Deno.test("09-oemscript 8: a download that fails on the device ends it before the recovery", async () => {
   await using lab = await Lab.open();
   await openDevice(lab, { wget: "echo 'ERROR 404: Not Found.' >&2; exit 8" });

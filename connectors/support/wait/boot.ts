@@ -26,6 +26,23 @@ export async function deviceBootId(
   return succeeded(result) ? result.stdout.trim() || undefined : undefined;
 }
 
+/**
+ * What shows that a system has not been replaced by another boot; undefined when it has.
+ *
+ * @param before boot id of the system that is to go down. Undefined: it did not say, so that whatever
+ *   answers counts.
+ */
+export async function notRebooted(
+  ctx: ConnectorContext,
+  target: SshTarget,
+  before: string | undefined,
+): Promise<string | undefined> {
+  if (before === undefined) return undefined;
+  const now = await deviceBootId(ctx, target);
+  if (now === undefined) return "it does not say which boot it is in";
+  return now === before ? "the old system is still running" : undefined;
+}
+
 /** A reboot that is waited for. */
 interface Reboot {
   /** How to log in on the system that comes up. */
@@ -140,9 +157,7 @@ export async function waitUntilBooted(
     async look() {
       const copied = await copyKey(ctx, login);
       if (!copied.ok) return copied.why;
-      if (before === undefined) return undefined;
-      const now = await deviceBootId(ctx, deviceTarget(ctx, { user: login.user }));
-      return now === before ? "the old system is still running" : undefined;
+      return await notRebooted(ctx, deviceTarget(ctx, { user: login.user }), before);
     },
   });
   if (missing === undefined) return;
