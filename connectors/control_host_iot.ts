@@ -68,7 +68,7 @@ export const controlHostIot = defineConnector({
   summary: "Lets the service of a control host flash an IoT board.",
   config: {},
   provisionData,
-  testedAgainst: "a real HTTP server, which stands in for the control host's service",
+  testedAgainst: "a real HTTP server, in place of the control host's service",
   needs: ["control_host", "agent_name", "device_ip"],
   powerManagement: true,
   programs: [

@@ -36,7 +36,7 @@ export const controlHostKvm = defineConnector({
   summary: "Lets the service of a control host install a PC or server through KVM over IP.",
   config: oemConfigShape,
   provisionData: kvmProvisionShape,
-  testedAgainst: "a real HTTP server, which stands in for the control host's service",
+  testedAgainst: "a real HTTP server, in place of the control host's service",
   needs: ["control_host", "agent_name", "device_ip"],
   programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, { ...GIT, onlyFor: "presets from Launchpad" }, TAR]
     .map((program) => ({ ...program, onlyFor: program.onlyFor ?? OEM_ONLY })),

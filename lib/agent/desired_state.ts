@@ -35,7 +35,7 @@ export class DesiredState {
 
   /** Set when the agent must not take jobs. */
   get offline(): DesiredMode | undefined {
-    return this.#file.content.wish;
+    return this.#file.content.desired;
   }
 
   /** Whether the server, as last seen, tells an administrator's mode from the agent's state. */
@@ -75,25 +75,26 @@ export class DesiredState {
         this.#log.info("The restart that was asked for on the server is done", { comment });
       } else this.requestRestart(comment, "An administrator asks on the server for a restart");
     }
-    const wish = this.offline;
-    if (wish === undefined) return true;
+    const desired = this.offline;
+    if (desired === undefined) return true;
     // Where there is a mode, a record that a sign of life has made says `online` by itself.
     if (isForgotten(record) && (this.#hasMode || state !== "waiting")) {
-      this.#file.update({ wish: { ...wish, posted: false } });
-    } else if (wish.posted || state === "waiting" && !this.#isOurs(state, comment)) {
-      this.#file.update({ wish: undefined });
+      this.#file.update({ desired: { ...desired, posted: false } });
+    } else if (desired.posted || state === "waiting" && !this.#isOurs(state, comment)) {
+      this.#file.update({ desired: undefined });
       this.#log.info("An administrator set this agent online again");
     }
     return true;
   }
 
   #learnOffline({ state, comment }: { state: "offline" | "maintenance"; comment: string }): void {
-    const wish = this.offline;
-    const isShown = wish?.comment === comment && (wish.state === state || wish.own === true);
-    if (wish !== undefined && isShown) {
-      this.#file.update({ wish: { ...wish, state, posted: true } });
+    const desired = this.offline;
+    const isShown = desired?.comment === comment &&
+      (desired.state === state || desired.own === true);
+    if (desired !== undefined && isShown) {
+      this.#file.update({ desired: { ...desired, state, posted: true } });
     } else if (!this.#isOurs(state, comment)) {
-      this.#file.update({ wish: { state, comment, posted: true } });
+      this.#file.update({ desired: { state, comment, posted: true } });
       this.#log.warning(`An administrator set this agent to ${state}`, { comment });
     }
   }
@@ -120,7 +121,7 @@ export class DesiredState {
   /** The agent takes no more jobs by itself, until it is set online again. */
   goOffline(comment: string): void {
     const state = this.#hasMode ? "maintenance" : "offline";
-    this.#file.update({ wish: { state, comment, posted: false, own: true } });
+    this.#file.update({ desired: { state, comment, posted: false, own: true } });
     this.#log.error(
       `${comment} Repair the device, then set the agent online: on the server, or by ` +
         "'testflinger-agent online' on this host",
@@ -129,10 +130,10 @@ export class DesiredState {
 
   /** The device was repaired, as an operator on the host says: takes back that the agent went offline by itself. */
   comeBack(): void {
-    const { wish } = this.#file.content;
-    if (wish?.own !== true) return;
-    this.#file.update({ wish: undefined });
-    this.#log.info("The agent is set online again on this host", { comment: wish.comment });
+    const { desired } = this.#file.content;
+    if (desired?.own !== true) return;
+    this.#file.update({ desired: undefined });
+    this.#log.info("The agent is set online again on this host", { comment: desired.comment });
   }
 
   /** The agent is about to post this state: whatever happens then, it is the agent's own. */
@@ -141,14 +142,15 @@ export class DesiredState {
     this.#file.update({ posted: remembered({ state, comment }) });
   }
 
-  /** The server has taken this state: it shows the wish, or it no longer does. */
+  /** The server has taken this state: it shows the desired state, or it no longer does. */
   posted({ state, comment }: ShownState): void {
     this.#posts++;
-    const wish = this.offline;
-    const shown = wish?.state === state && wish.comment === comment;
+    const desired = this.offline;
+    const shown = desired?.state === state && desired.comment === comment;
     const acknowledged = remembered({ state, comment });
-    if (wish !== undefined) this.#file.update({ acknowledged, wish: { ...wish, posted: shown } });
-    // After a kill an earlier one of the agent's own states counts as its own, too.
+    if (desired !== undefined) {
+      this.#file.update({ acknowledged, desired: { ...desired, posted: shown } });
+    } // After a kill an earlier one of the agent's own states counts as its own, too.
     else this.#file.updateLater({ acknowledged });
   }
 }

@@ -212,7 +212,7 @@ export class Reporter {
     let shown: ShownState | undefined;
     const isOfCancelled = this.#dirty.has("job_id") && this.#isJobCancelled();
     if (this.#dirty.has("state") || this.#isUnseen || isOfCancelled) {
-      // An administrator's wish may be in the same field and would be overwritten unread.
+      // An administrator's state may be in the same field and would be overwritten unread.
       const { moment } = desired;
       const record = await server.getAgent(signal);
       if (!record.ok) return this.#failed("agent's record", record);
@@ -284,9 +284,9 @@ export class Reporter {
   }
 
   /** An agent that has no job shows what it was told to be, also when it learns that only now. */
-  #respect(wish: DesiredMode | undefined): void {
-    if (this.#inJob || wish === undefined) return;
-    const { state, comment } = wish;
+  #respect(desired: DesiredMode | undefined): void {
+    if (this.#inJob || desired === undefined) return;
+    const { state, comment } = desired;
     if (this.#wanted.state === state && this.#wanted.comment === comment) return;
     this.#wanted.state = state;
     this.#wanted.comment = comment;

@@ -18,7 +18,7 @@ export type DesiredMode = z.infer<typeof DesiredMode>;
 
 const Content = z.object({
   /** An administrator's, or the agent's own after a device could not be brought back. */
-  wish: DesiredMode.optional(),
+  desired: DesiredMode.optional(),
   /** A restart that was asked for and not carried out yet. */
   restart: z.object({ comment: z.string() }).optional(),
   /** The state that this agent was last about to post, to tell its own from an administrator's. */
@@ -27,6 +27,19 @@ const Content = z.object({
   acknowledged: z.object({ state: z.string(), comment: z.string() }).optional(),
 });
 export type StateContent = z.infer<typeof Content>;
+
+/** As it is in the file, where the desired mode has the name that earlier versions gave it. */
+const Stored = z.preprocess(
+  (value) =>
+    typeof value === "object" && value !== null && "wish" in value
+      ? { ...value, desired: value.wish }
+      : value,
+  Content,
+);
+
+function stored({ desired, ...others }: StateContent): string {
+  return JSON.stringify({ ...desired !== undefined && { wish: desired }, ...others });
+}
 
 /** Parts that become others, or are forgotten. */
 type StateChange = { [Key in keyof StateContent]?: StateContent[Key] | undefined };
@@ -51,8 +64,8 @@ export class StateFile {
       return; // A first start.
     }
     try {
-      this.#content = Content.parse(JSON.parse(text));
-      this.#written = JSON.stringify(this.#content);
+      this.#content = Stored.parse(JSON.parse(text));
+      this.#written = stored(this.#content);
     } catch {
       this.#log.error(
         `Cannot understand ${this.#path}, which is reset: if this agent should be offline, ` +
@@ -81,12 +94,12 @@ export class StateFile {
     this.#content = Object.fromEntries(
       Object.entries(next).filter(([, part]) => part !== undefined),
     );
-    return JSON.stringify(this.#content) !== this.#written;
+    return stored(this.#content) !== this.#written;
   }
 
   /** Writes down what is remembered, also when the file has been removed. */
   write(): void {
-    const text = JSON.stringify(this.#content);
+    const text = stored(this.#content);
     try {
       // Renamed into place, so that a kill or a full disk leaves the former content whole.
       Deno.writeTextFileSync(`${this.#path}.new`, text, { mode: 0o600 });

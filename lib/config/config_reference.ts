@@ -8,7 +8,7 @@ export interface KeyReference {
   /** Such as `text`, `list of text`, `integer, seconds`. */
   type: string;
   required: boolean;
-  /** As it would stand in the file; undefined where there is none. */
+  /** As it would be in the file; undefined where there is none. */
   default: string | undefined;
   meaning: string;
 }

@@ -22,7 +22,7 @@ export function expectation(issue: z.core.$ZodRawIssue): string {
     case "invalid_type":
       return `must be ${typeExpected(issue)}`;
     case "invalid_value":
-      return `must be ${either(issue.values.map((value) => quoted(String(value))))}`;
+      return `must be ${alternatives(issue.values.map((value) => quoted(String(value))))}`;
     case "too_small":
       return sizeExpected(issue.origin, issue.minimum, issue.inclusive ? "at least" : "more than");
     case "too_big":
@@ -38,7 +38,7 @@ export function expectation(issue: z.core.$ZodRawIssue): string {
     case "invalid_union":
       // Said by the union's options instead, or by its discriminator.
       return Array.isArray(issue.options)
-        ? `must be ${either(issue.options.map((value) => quoted(String(value))))}`
+        ? `must be ${alternatives(issue.options.map((value) => quoted(String(value))))}`
         : "";
     default:
       return "is not valid";
@@ -115,7 +115,7 @@ function unionRemarks(options: Issue[][], { tree, path }: { tree: Placed; path: 
     .map((issue) => issue.message.replace(/^must be /, ""));
   const message = expected.length === 0
     ? "is of none of the possible forms"
-    : `must be ${either([...new Set(expected)])}`;
+    : `must be ${alternatives([...new Set(expected)])}`;
   return [aboutValue({ code: "custom", path: [], message }, tree, path)];
 }
 
@@ -125,7 +125,7 @@ function unknownKey(tree: Placed, path: Path, keys: string): Remark {
   let expected = "remove it";
   if (meant !== undefined) expected = `did you mean ${quoted(meant)}?`;
   else if (known.length > 0 && known.length <= MOST_KEYS_LISTED) {
-    expected = `must be ${either(known.map(quoted))}`;
+    expected = `must be ${alternatives(known.map(quoted))}`;
   }
   return {
     offset: findPlaced(tree, path).keyOffset,
@@ -166,7 +166,7 @@ function hintFor(issue: Issue, node: Placed, isSecret: boolean): string {
   return unquoted === wanted ? ": remove the quotes" : "";
 }
 
-function either(choices: readonly string[]): string {
+function alternatives(choices: readonly string[]): string {
   const last = choices.at(-1) ?? "nothing";
   return choices.length < 2 ? last : `${choices.slice(0, -1).join(", ")} or ${last}`;
 }

@@ -22,7 +22,7 @@ export function syntaxMistake(text: string, document: Document): Remark | undefi
     ? openedAt(document, first)
     : undefined;
   if (opened !== undefined) return { ...opened, path: [] };
-  return { offset: offsetOf(text, first), path: [], message: oneLine(messageOf(first)) };
+  return { offset: offsetOf(text, first), path: [], message: oneLine(messageFor(first)) };
 }
 
 /** The key behind a line end, where a value was taken to go on: `a: 1`, and ` b: 2` below it. */
@@ -65,7 +65,7 @@ function offsetOf(text: string, { code, pos: [start] }: YAMLError): number {
   return start + (rest.length - rest.trimStart().length);
 }
 
-function messageOf({ code, message }: YAMLError): string {
+function messageFor({ code, message }: YAMLError): string {
   switch (code) {
     case "TAB_AS_INDENT":
       return "a tab is used for indentation, must be spaces";

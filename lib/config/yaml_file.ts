@@ -22,7 +22,7 @@ export type YamlResult<T> =
     }
   )
   & {
-    /** The keys that stand in the file and are not empty: what is left out has its default. */
+    /** The keys that are in the file and are not empty: what is left out has its default. */
     given: ReadonlySet<string>;
     warnings: Mistake[];
     placeOf: PlaceOf;

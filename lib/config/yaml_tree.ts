@@ -1,5 +1,5 @@
 /**
- * From YAML nodes to values that know where they stand in the file. The `yaml` package does the
+ * From YAML nodes to values that know where they are in the file. The `yaml` package does the
  * syntax; types, merge keys, repeated keys and aliases are read here, as PyYAML's SafeLoader
  * reads them, so that an alias can be counted before it is expanded.
  */
@@ -64,7 +64,7 @@ const MAX_DEPTH = 200;
 const STANDARD_TAG = "tag:yaml.org,2002:";
 
 /** Ends the reading of a tree that is not worth going on with. */
-class Refusal extends Error {
+class YamlRefusal extends Error {
   constructor(readonly remark: Remark) {
     super(remark.message);
   }
@@ -81,7 +81,7 @@ export function placeTree(contents: ParsedNode, lineOf: (offset: number) => numb
   try {
     return { tree: builder.place(contents, { offset: 0, path: [] }), mistakes, warnings };
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
+    if (!(error instanceof YamlRefusal)) throw error;
     return { tree: nothing(0), mistakes: [...mistakes, error.remark], warnings };
   }
 }
@@ -112,7 +112,7 @@ class TreeBuilder {
     if (node === null) return nothing(where.offset);
     const here = { ...where, offset: node.range?.[0] ?? where.offset };
     if (where.path.length > MAX_DEPTH) {
-      throw new Refusal({ ...here, path: [], message: `more than ${MAX_DEPTH} levels deep` });
+      throw new YamlRefusal({ ...here, path: [], message: `more than ${MAX_DEPTH} levels deep` });
     }
     if (isAlias(node)) return this.#alias(node.source, here);
     this.#count(1, here);
@@ -239,7 +239,7 @@ class TreeBuilder {
     this.#values += values;
     if (this.#values <= MAX_VALUES) return;
     const message = `more than ${MAX_VALUES} values, counting what aliases stand for`;
-    throw new Refusal({ offset, path: [], message });
+    throw new YamlRefusal({ offset, path: [], message });
   }
 
   #wrong({ offset, path }: Where, message: string): void {

@@ -101,7 +101,7 @@ class Host {
   readonly #console: Console;
   readonly #configurations: Configurations;
   readonly #closing = new AbortController();
-  /** The look at the configurations that is under way, or was the last. */
+  /** The look at the configurations that goes on, or was the last. */
   #looking: Promise<void> = Promise.resolve();
   #broken: readonly BrokenFile[] = [];
   /** Of broken files. */

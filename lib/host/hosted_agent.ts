@@ -203,9 +203,9 @@ export class HostedAgent {
       clock,
       log,
       shared: connections,
-      onContact: (ok, message) => {
+      onAnswer: (ok, message) => {
         connectivity.report(ok, message);
-        this.#emit({ type: "contact", ok, message });
+        this.#emit({ type: "connectivity", ok, message });
       },
       onAccess: (problem) => {
         this.#emit({ type: "access", problem });

@@ -9,7 +9,7 @@ import type { SignalListener, Signals } from "./signals.ts";
 
 /** An agent that stops in order takes half of it. */
 const LIMIT_MS = 60_000;
-/** A job that is being brought to its end takes longer, for its cleanup; systemd kills after 90 s. */
+/** A job that is being ended takes longer, for its cleanup; systemd kills after 90 s. */
 const LIMIT_IN_JOB_MS = 85_000;
 
 /** Handing over takes 2 s at most: nobody polls meanwhile. */

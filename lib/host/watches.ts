@@ -93,12 +93,17 @@ export function watchRequests(options: PendingRequestsOptions): Sink {
 }
 
 function requestsNow(markers: Markers, folder: string): PendingRequests {
-  const { wish, restart } = new StateFile(folder, SILENT).content;
+  const { desired, restart } = new StateFile(folder, SILENT).content;
   const marker = markers.offlineComment();
   const wantsRestart = markers.wantsRestart();
   return {
-    ...(wish !== undefined
-      ? { offline: { comment: wish.comment, by: wish.own ? "by the agent itself" : ON_THE_SERVER } }
+    ...(desired !== undefined
+      ? {
+        offline: {
+          comment: desired.comment,
+          by: desired.own ? "by the agent itself" : ON_THE_SERVER,
+        },
+      }
       : marker !== undefined && { offline: { comment: marker, by: ON_THE_HOST } }),
     ...(wantsRestart
       ? { restart: { comment: "", by: ON_THE_HOST } }

@@ -73,7 +73,7 @@ async function untilAllocated(outbox: Outbox, signal: AbortSignal): Promise<void
   const message = pending.find(({ message }) =>
     message.kind === "state" && message.state === "allocated"
   );
-  if (message !== undefined) await outbox.settled(message.n, signal);
+  if (message !== undefined) await outbox.acknowledged(message.n, signal);
 }
 
 /** A job whose end is waited for. */
@@ -116,8 +116,8 @@ function pauseAfter(answers: readonly Answer<unknown>[], backoff: Backoff): numb
     backoff.reset();
     return ASK_EVERY_MS;
   }
-  const wishes = failures.map(({ retryAfterMs }) => retryAfterMs ?? 0);
-  return Math.max(ASK_EVERY_MS, backoff.next(Math.max(...wishes)));
+  const pauses = failures.map(({ retryAfterMs }) => retryAfterMs ?? 0);
+  return Math.max(ASK_EVERY_MS, backoff.next(Math.max(...pauses)));
 }
 
 /** Nothing is known of the job, or never will be. */

@@ -5,7 +5,7 @@ import { type Phase, PHASES } from "../phases.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { interruptedPhase, statusesOf } from "../outbox/job_state.ts";
 import { endSurvivors } from "../process/survivors.ts";
-import { removeArchive } from "./bring_attachments.ts";
+import { removeArchive } from "./fetch_attachments.ts";
 import { JOB_VARIABLE, jobMark } from "./environment.ts";
 import { type Events, RECOVERY_FAILED_STATUS } from "./phase_report.ts";
 import { Job } from "./job.ts";

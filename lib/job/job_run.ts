@@ -11,7 +11,7 @@ import { interruptedPhase, type JobState } from "../outbox/job_state.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { type Phase, PHASES } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
-import { bringAttachments } from "./bring_attachments.ts";
+import { prepareAttachments } from "./fetch_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
 import { Events, outcomeOf, PhaseReport } from "./phase_report.ts";
 import type { Job } from "./job.ts";
@@ -38,7 +38,7 @@ export type Step =
   | { do: "phase"; phase: Phase }
   /** All phases have run as they should: only cleanup is left. */
   | { do: "decide" }
-  /** What an earlier process could not bring to an end is over. */
+  /** What an earlier process could not end is over. */
   | { do: "interrupt" }
   /** Whatever it has left running is ended. */
   | { do: "end processes" }
@@ -91,7 +91,7 @@ export class JobRun {
   readonly #ending: JobEnding;
   /** Until the job is decided. */
   #watch: CancellationWatch | undefined;
-  /** An earlier process could not bring it to its end, and this one does. */
+  /** An earlier process could not end it, and this one does. */
   #isInterrupted = false;
 
   constructor(job: Job, outbox: Outbox, context: JobContext, options: JobRunOptions = {}) {
@@ -254,7 +254,7 @@ export class JobRun {
     const { broken } = this.#options;
     if (broken !== undefined) return await this.#failSetup(broken);
     this.#phases.makeFirstReady();
-    const refused = await bringAttachments(this.#job, {
+    const refused = await prepareAttachments(this.#job, {
       ...this.#context,
       outbox: this.#outbox,
       folder: this.#folder.path,
@@ -368,14 +368,14 @@ export class JobRun {
     });
   }
 
-  /** An earlier process could not bring it to its end, and nobody else can. */
+  /** An earlier process could not end it, and nobody else can. */
   async #interrupt(): Promise<void> {
     const phase = interruptedPhase(this.#state);
     const message = phase === undefined
       ? "The agent was interrupted between phases"
       : `The agent was interrupted during ${phase}`;
     this.#context.log.warning(
-      `${message} of job ${this.#job.jobId}, which is brought to its end`,
+      `${message} of job ${this.#job.jobId}, which is ended`,
     );
     this.#isInterrupted = true;
     this.#context.emit({ type: "recovery_began", job: this.#job.jobId });
@@ -398,7 +398,7 @@ export class JobRun {
   /** A step cannot be done: the job goes on without it. */
   async #fail(step: Step, reason: string, error?: unknown): Promise<void> {
     this.#context.log.error(
-      `Job ${this.#job.jobId} is brought to its end without a step (${step.do}), please report ` +
+      `Job ${this.#job.jobId} is ended without a step (${step.do}), please report ` +
         `this: ${reason}`,
       { stack: error instanceof Error ? error.stack : undefined },
     );

@@ -42,7 +42,7 @@ export class PhaseLog implements AsyncDisposable {
   /** Set when the disk is full: what room is left is for what the agent has to say. */
   #isFull = false;
   #isLeft = false;
-  /** The end of the writes under way: the command and the agent write to the same log. */
+  /** The end of the writes that have begun: the command and the agent write to the same log. */
   #tail: Promise<void> = Promise.resolve();
 
   private constructor(options: PhaseLogOptions, atLineStart: boolean) {

@@ -97,7 +97,7 @@ export class JobStore {
     try {
       await writeReceived(folder, job);
       const { outbox } = Outbox.open(folder, this.#log, this.#onJournal);
-      outbox.holdBallast();
+      outbox.reserveSpace();
       outbox.append({
         t: "accepted",
         version: JOURNAL_VERSION,
@@ -243,7 +243,7 @@ export class JobStore {
       const value: unknown = JSON.parse(text);
       if (typeof value !== "object" || value === null) return undefined;
       if ("job_id" in value && value.job_id === jobId) return { ...value };
-      this.#log.error(`${path} is not job ${jobId}, which is brought to its end without it.`);
+      this.#log.error(`${path} is not job ${jobId}, which is ended without it.`);
       return undefined;
     } catch {
       return undefined; // The job has ended, or its secrets are lost.

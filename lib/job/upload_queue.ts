@@ -16,7 +16,7 @@ import { makeRoom, type SparePart } from "./space_cap.ts";
 import type { JobStore } from "./store.ts";
 
 /** What all uploads share. */
-export interface DeliveriesOptions {
+export interface UploadQueueOptions {
   store: JobStore;
   uploader: Omit<UploaderOptions, "onCancelled" | "isLeftover">;
   emit: Emit;
@@ -38,7 +38,7 @@ const STUCK_AFTER_MS = 30_000;
 const TELL_EVERY_MS = 2_000;
 
 /** One job on its way. */
-interface Delivery {
+interface QueuedUpload {
   done: Promise<void>;
   /** Stops its uploader. */
   pause: AbortController;
@@ -51,10 +51,10 @@ interface Delivery {
 
 /** All uploads of one agent. */
 export class UploadQueue {
-  readonly #options: DeliveriesOptions;
+  readonly #options: UploadQueueOptions;
   readonly #stop = new AbortController();
   /** Every outbox that the server does not have wholly, in the order of acceptance. */
-  readonly #uploads = new Map<Outbox, Delivery>();
+  readonly #uploads = new Map<Outbox, QueuedUpload>();
   /** The end of the queue in which finished jobs of earlier runs are delivered. */
   #backlog: Promise<void> = Promise.resolve();
   #telling: Promise<void> | undefined;
@@ -62,7 +62,7 @@ export class UploadQueue {
   /** When the disk was last looked at; monotonic milliseconds. */
   #lookedAt = -Infinity;
 
-  constructor(options: DeliveriesOptions) {
+  constructor(options: UploadQueueOptions) {
     this.#options = options;
   }
 
@@ -90,7 +90,7 @@ export class UploadQueue {
   }
 
   /** Returns what resolves when the next of the backlog may begin: at the end, or at the first trouble. */
-  #start(outbox: Outbox, before: Promise<unknown>, how: Delivery["how"]): Promise<void> {
+  #start(outbox: Outbox, before: Promise<unknown>, how: QueuedUpload["how"]): Promise<void> {
     const pause = new AbortController();
     const signal = AbortSignal.any([pause.signal, this.#stop.signal]);
     const next = Promise.withResolvers<void>();
@@ -107,7 +107,7 @@ export class UploadQueue {
     { before, signal, how, onTrouble }: {
       before: Promise<unknown>;
       signal: AbortSignal;
-      how: Delivery["how"];
+      how: QueuedUpload["how"];
       onTrouble(): void;
     },
   ): Promise<void> {
@@ -135,7 +135,11 @@ export class UploadQueue {
     }
   }
 
-  async #tryToDeliver(outbox: Outbox, signal: AbortSignal, how: Delivery["how"]): Promise<void> {
+  async #tryToDeliver(
+    outbox: Outbox,
+    signal: AbortSignal,
+    how: QueuedUpload["how"],
+  ): Promise<void> {
     const { store, removeFolder, uploader } = this.#options;
     const onRetry = () => {
       this.#noteTrouble(outbox);
@@ -201,7 +205,7 @@ export class UploadQueue {
   }
 
   /** Whether nothing of it has arrived for some time, though it was tried. */
-  #isStuck({ trouble }: Delivery): boolean {
+  #isStuck({ trouble }: QueuedUpload): boolean {
     return trouble !== undefined &&
       this.#options.clock.monotonic() - trouble.since >= STUCK_AFTER_MS;
   }

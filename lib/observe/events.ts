@@ -29,7 +29,7 @@ export type Happening =
   | { type: "mode"; state: string; comment: string }
   /** The poll loop has come round. */
   | { type: "turned" }
-  /** A job that an earlier process left is brought to its end, before anything else. */
+  /** A job that an earlier process left is ended, before anything else. */
   | { type: "recovery_began"; job: string }
   | { type: "recovery_ended"; job: string }
   /** `soFar`: an earlier process has begun it, and has counted it. */
@@ -57,7 +57,7 @@ export type Happening =
   /** The server was asked for a job. */
   | { type: "polled" }
   /** A call to the server ended; `message` is a `Failure`'s, one line without secrets. */
-  | { type: "contact"; ok: boolean; message?: string | undefined }
+  | { type: "connectivity"; ok: boolean; message?: string | undefined }
   /** The server turns the agent away, for this reason; then, without one, no longer. */
   | { type: "access"; problem?: string | undefined }
   /** A call to the server, or a delivery, is tried again. */

@@ -59,7 +59,7 @@ export class HttpServer {
     this.#accepting = this.#accept();
   }
 
-  /** Takes no more connections, and lets the answers under way come to their end, for `limitMs`. */
+  /** Takes no more connections, and lets the answers that have begun come to their end, for `limitMs`. */
   async close(limitMs: number): Promise<void> {
     const { clock, listener } = this.#options;
     this.#closing.abort();

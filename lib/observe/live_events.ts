@@ -175,8 +175,8 @@ export interface LogMessage {
 
 /** For pages: `log` and `serial` (each a {@link LogMessage}), `changed`. */
 export function pageFeed(board: StatusBoard): Feed {
-  const log = new LogLane(() => piecesOf(board.tail(), board.marks()), () => board.tail());
-  const serial = new LogLane(() => piecesOf(board.serialTail()), () => board.serialTail());
+  const log = new LiveLog(() => piecesOf(board.tail(), board.marks()), () => board.tail());
+  const serial = new LiveLog(() => piecesOf(board.serialTail()), () => board.serialTail());
   let changed = false;
   return {
     hear(event) {
@@ -199,7 +199,7 @@ export function pageFeed(board: StatusBoard): Feed {
 }
 
 /** One of the logs of a page. */
-class LogLane {
+class LiveLog {
   readonly #all: () => { pieces: ShownPiece[]; stream: LogPieces };
   readonly #tail: () => Uint8Array;
   #stream: LogPieces = createLogPieces();

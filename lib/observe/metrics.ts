@@ -187,7 +187,7 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
     recovery_failed: ({ agent }) => recoveryFailures.inc(of(agent)),
     output: ({ agent, bytes }) => logBytes.inc(of(agent), bytes.length),
     polled: ({ agent }) => polls.inc(of(agent)),
-    contact({ agent, ok }) {
+    connectivity({ agent, ok }) {
       calls.inc({ ...of(agent), outcome: ok ? "success" : "failure" });
       if (ok) lastContact.set(of(agent), clock.now() / MS);
     },

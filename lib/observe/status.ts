@@ -235,7 +235,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     polled() {
       server = { ...server, last_poll_at: iso() };
     },
-    contact({ ok, message }) {
+    connectivity({ ok, message }) {
       const turned = server.reachable !== ok;
       server = ok ? { ...server, reachable: true, last_success_at: iso() } : {
         ...server,
@@ -315,7 +315,7 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
       const notReady = trouble ??
         (recovering === undefined
           ? whyNotReady(mode, server)
-          : `job ${recovering.jobId} of an earlier process is brought to its end first`);
+          : `job ${recovering.jobId} of an earlier process is ended first`);
       const current = jobNow();
       const broken = options.brokenConfiguration?.();
       return {

@@ -103,7 +103,7 @@ export const AgentStatus = z.object({
     job_id: z.string().describe("which"),
     seconds: z.number().describe("for how long"),
   }).optional()
-    .describe("a job of an earlier process, which is brought to its end first"),
+    .describe("a job of an earlier process, which is ended first"),
   transfers: z.array(TransferStatus).optional().describe("attachments and artifacts on their way"),
   server: z.object({
     address: z.string().describe("as the configuration has it"),

@@ -147,7 +147,7 @@ export function createSystemd(options: SystemdOptions): Systemd | undefined {
       recovery_began({ agent, job }) {
         // A cleanup may take longer than systemd waits for a service to start: it would be killed on it.
         ready();
-        const words = `brings job ${job} of an earlier process to its end`;
+        const words = `ends job ${job} of an earlier process`;
         status(agent, { kind: "with a job", words });
       },
       mode({ agent, state, comment }) {

@@ -125,7 +125,7 @@ export class Delivery {
   }
 
   /** Writes down how a message ended its way. */
-  settle(n: number, kind: string, answer: Answer<void>): void {
+  acknowledge(n: number, kind: string, answer: Answer<void>): void {
     if (answer.ok) {
       this.outbox.append({ t: "settled", n, how: "delivered" });
       return;

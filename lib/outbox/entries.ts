@@ -1,6 +1,6 @@
 /**
  * What the journal of a job is made of. An entry is written before the fact that it announces, or
- * right after the one that it attests; folding all entries in order tells where a job stands.
+ * right after the one that it attests; folding all entries in order tells what the state of a job is.
  */
 import * as z from "zod";
 import { PHASES } from "../phases.ts";
@@ -36,7 +36,7 @@ export const Message = z.discriminatedUnion("kind", [
 export type Message = z.infer<typeof Message>;
 
 /** How a message or an event ended its way. */
-const Settled = z.object({
+const Acknowledgement = z.object({
   /** Overtaken: what was said later says it too, or makes it untrue. It was never posted. */
   how: z.enum(["delivered", "refused", "overtaken"]),
   /** What the server said when it refused. */
@@ -69,7 +69,7 @@ export const LogState = z.object({
   next: offset,
   /** Announced, and not known to have arrived. */
   inFlight: Piece.optional(),
-  /** The one that is in flight as soon as that is settled. */
+  /** The one that is in flight as soon as that is acknowledged. */
   ahead: Piece.optional(),
   /** Bytes of each phase that the server refused for good: it has that much less of the phase. */
   refused: z.partialRecord(phase, z.number()),
@@ -95,7 +95,7 @@ const Ending = z.object({
 });
 
 export const Entry = z.discriminatedUnion("t", [
-  /** The server has handed the job out, and it is ours to bring to an end. */
+  /** The server has handed the job out, and it is ours to end. */
   z.object({
     t: z.literal("accepted"),
     /** @see JOURNAL_VERSION */
@@ -199,17 +199,17 @@ export const Entry = z.discriminatedUnion("t", [
   z.object({ t: z.literal("event"), event: JobEvent }),
   /** The server says that the job was cancelled: no state but `complete` may be posted any more. */
   z.object({ t: z.literal("cancelled") }),
-  /** A piece of a log is about to be posted. Only one is under way per log. */
+  /** A piece of a log is about to be posted. Only one is in flight per log. */
   z.object({ t: z.literal("fragment"), log, ...Piece.shape }),
-  /** While one is under way: what is behind it will be posted when it is settled. */
+  /** While one is in flight: what is behind it will be posted when it is acknowledged. */
   z.object({ t: z.literal("fragment_ahead"), log, ...Piece.shape }),
-  /** The server has the piece of this log that was under way, or will never take it. */
-  z.object({ t: z.literal("fragment_settled"), log, ...Settled.shape }),
+  /** The server has the piece of this log that was in flight, or will never take it. */
+  z.object({ t: z.literal("fragment_settled"), log, ...Acknowledgement.shape }),
   /** What the server turned out to have of a log, when a damaged journal did not tell. */
   z.object({ t: z.literal("resumed"), log, settled: offset, next: offset }),
-  z.object({ t: z.literal("settled"), n: z.int(), ...Settled.shape }),
+  z.object({ t: z.literal("settled"), n: z.int(), ...Acknowledgement.shape }),
   /** The first `count` events are through. */
-  z.object({ t: z.literal("events_settled"), count: z.int(), ...Settled.shape }),
+  z.object({ t: z.literal("events_settled"), count: z.int(), ...Acknowledgement.shape }),
   /** To make room, the logs or the artifacts were given up; the outcome is still delivered. */
   z.object({ t: z.literal("given_up"), part: z.enum(["log", "artifacts"]) }),
   /**

@@ -1,4 +1,4 @@
-/** Where a job stands: its journal, folded. Nothing else decides that. */
+/** The state of a job: its journal, folded. Nothing else decides that. */
 import type { JobEvent, PhaseStatuses } from "../server/schema.ts";
 import type { Phase } from "../phases.ts";
 import {
@@ -76,7 +76,7 @@ export interface JobState {
   /** Kinds of which a message has been written down, delivered or not. */
   sent: Set<Message["kind"]>;
   events: JobEvent[];
-  eventsSettled: number;
+  eventsAcknowledged: number;
   /** Whether the job is known to be cancelled. */
   cancelled: boolean;
   /** Whether the logs were given up to make room. */
@@ -105,7 +105,7 @@ export function emptyJobState(): JobState {
     nextMessage: 0,
     sent: new Set(),
     events: [],
-    eventsSettled: 0,
+    eventsAcknowledged: 0,
     cancelled: false,
     logGivenUp: false,
   };
@@ -265,7 +265,7 @@ export function apply(state: JobState, entry: Entry): void {
       state.pending = state.pending.filter((pending) => pending.n !== entry.n);
       break;
     case "events_settled":
-      state.eventsSettled = Math.max(state.eventsSettled, entry.count);
+      state.eventsAcknowledged = Math.max(state.eventsAcknowledged, entry.count);
       break;
     case "given_up":
       if (entry.part === "artifacts") {
@@ -387,7 +387,7 @@ export function interruptedPhase(state: JobState): Phase | undefined {
 }
 
 /** The phase to which the byte at `offset` belongs, and where that phase's bytes stop. */
-export function regionAt(
+export function segmentAt(
   log: LogState,
   offset: number,
   length: number,

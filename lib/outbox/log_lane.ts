@@ -6,7 +6,7 @@ import type { Phase } from "../phases.ts";
 import { cutAtEnd } from "../bytes.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
 import { LOG_NAMES, type LogName, type LogState, type Piece } from "./entries.ts";
-import { deliveredBefore, regionAt } from "./job_state.ts";
+import { deliveredBefore, segmentAt } from "./job_state.ts";
 
 /** A chatty job makes at most five requests a second for its log. */
 const BETWEEN_FRAGMENTS_MS = 200;
@@ -74,7 +74,7 @@ export class LogLane {
   get #isNewPhase(): boolean {
     const { outbox } = this.#delivery;
     const { settled } = this.#state;
-    return regionAt(this.#state, settled, outbox.length(this.#log)).phase !== this.#lastPhase;
+    return segmentAt(this.#state, settled, outbox.length(this.#log)).phase !== this.#lastPhase;
   }
 
   async #deliverPiece(): Promise<void> {
@@ -143,11 +143,11 @@ export class LogLane {
   async #lookAhead({ to: from }: Piece): Promise<ReadyPiece | undefined> {
     const { outbox, options: { server } } = this.#delivery;
     if (this.#state.ahead !== undefined) return undefined; // An earlier process has announced it.
-    const { end } = regionAt(this.#state, from, outbox.length(this.#log));
+    const { end } = segmentAt(this.#state, from, outbox.length(this.#log));
     if (end < from + LARGEST_FRAGMENT_BYTES) return undefined;
     const ready = await this.#makeReady(from);
     if (server.generation === "current") ready.text.prepareJson();
-    // It is under way still: that is settled when this is done.
+    // It is in flight still: that is acknowledged when this is done.
     await this.#writeDown("fragment_ahead", ready);
     return ready;
   }
@@ -155,7 +155,7 @@ export class LogLane {
   /** The piece that begins at `from`, as large as can be. */
   async #makeReady(from: number): Promise<ReadyPiece> {
     const { outbox } = this.#delivery;
-    const { phase, end } = regionAt(this.#state, from, outbox.length(this.#log));
+    const { phase, end } = segmentAt(this.#state, from, outbox.length(this.#log));
     const most = Math.min(end, from + LARGEST_FRAGMENT_BYTES);
     const isLarge = most - from >= FULL_FRAGMENT_BYTES;
     if (!isLarge) this.#memories = [];

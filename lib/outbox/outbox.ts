@@ -22,7 +22,7 @@ import {
   reachesBeyond,
 } from "./job_state.ts";
 
-/** Given up when the disk is full, so that a job can still be brought to its end in good order. */
+/** Given up when the disk is full, so that a job can still be ended in good order. */
 const RESERVED_BYTES = 256 * 1024;
 
 /**
@@ -31,7 +31,7 @@ const RESERVED_BYTES = 256 * 1024;
  */
 const COMPACT_AFTER_BYTES = 256 * 1024;
 
-interface LogFile {
+interface OpenLog {
   /** Undefined while nothing is written to it. */
   file: Deno.FsFile | undefined;
   /** Whether that stands at the end of the log. */
@@ -39,7 +39,7 @@ interface LogFile {
   length: number;
   /** What has been read of the command that runs to come as far as `length`. */
   source: Source | undefined;
-  /** The end of the appends under way, so that they keep their order. */
+  /** The end of the appends that have begun, so that they keep their order. */
   tail: Promise<void>;
   /** What a power cut can no longer take of it, as far as this process knows; bytes. */
   synced: number;
@@ -80,7 +80,7 @@ export class Outbox implements Disposable {
   readonly folder: string;
   readonly state: JobState = emptyJobState();
   readonly #journal: JournalFile;
-  readonly #logs: Record<LogName, LogFile>;
+  readonly #logs: Record<LogName, OpenLog>;
   readonly #log: Log;
   /** Bytes that the journal had when it was compacted, or opened. */
   #compactedLength = 0;
@@ -91,7 +91,7 @@ export class Outbox implements Disposable {
   private constructor(
     folder: string,
     journal: JournalFile,
-    logs: Record<LogName, LogFile>,
+    logs: Record<LogName, OpenLog>,
     log: Log,
   ) {
     this.folder = folder;
@@ -108,7 +108,7 @@ export class Outbox implements Disposable {
   static open(folder: string, log: Log, onAppend?: JournalHook): OutboxReading {
     const damage: Entry = { t: "damaged" };
     const { file, reading } = JournalFile.open(join(folder, "record"), { onAppend, damage });
-    const logs: Record<LogName, LogFile> = {
+    const logs: Record<LogName, OpenLog> = {
       output: emptyLog(),
       serial: emptyLog(),
     };
@@ -184,7 +184,7 @@ export class Outbox implements Disposable {
   }
 
   /** Takes up room that `release()` gives back when the disk is full. */
-  holdBallast(): void {
+  reserveSpace(): void {
     try {
       Deno.writeFileSync(join(this.folder, "ballast"), new Uint8Array(RESERVED_BYTES), {
         mode: 0o600,
@@ -194,7 +194,7 @@ export class Outbox implements Disposable {
     }
   }
 
-  #releaseBallast(): boolean {
+  #releaseReserve(): boolean {
     try {
       Deno.removeSync(join(this.folder, "ballast"));
       return true;
@@ -250,7 +250,7 @@ export class Outbox implements Disposable {
     try {
       this.#journal.append(line);
     } catch (error) {
-      if (!this.#releaseBallast()) throw error;
+      if (!this.#releaseReserve()) throw error;
       this.#journal.append(line);
     }
   }
@@ -319,7 +319,7 @@ export class Outbox implements Disposable {
       await writeAll(file, bytes);
       target.isAtEnd = true;
     } catch (error) {
-      this.#releaseBallast();
+      this.#releaseReserve();
       await file.truncate(target.length);
       throw error;
     }
@@ -430,7 +430,7 @@ export class Outbox implements Disposable {
    *
    * @throws the signal's reason when it aborts.
    */
-  async settled(n: number, signal?: AbortSignal): Promise<void> {
+  async acknowledged(n: number, signal?: AbortSignal): Promise<void> {
     while (this.state.pending.some((pending) => pending.n === n)) await this.changed(signal);
   }
 
@@ -475,7 +475,7 @@ export class Outbox implements Disposable {
   }
 }
 
-function emptyLog(): LogFile {
+function emptyLog(): OpenLog {
   return {
     file: undefined,
     isAtEnd: false,

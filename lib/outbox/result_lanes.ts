@@ -143,7 +143,7 @@ export class ResultLanes {
         : await this.#persist([each], { isFirstTry: false });
       this.#inFlight.delete(each.n);
       // Also where a cancellation has settled it already: it is this that wakes the other lanes.
-      this.#delivery.settle(each.n, each.message.kind, answer);
+      this.#delivery.acknowledge(each.n, each.message.kind, answer);
     }
   }
 

@@ -89,7 +89,7 @@ class Uploader {
   ): NextStep {
     const pending = this.#first(kind);
     if (pending === undefined) return this.#delivery.isOver ? "over" : Infinity;
-    return async () => this.#delivery.settle(pending.n, kind, await post(pending.message));
+    return async () => this.#delivery.acknowledge(pending.n, kind, await post(pending.message));
   }
 
   async #postProvisionLog(
@@ -128,7 +128,7 @@ class Uploader {
       for (const { n } of this.#delivery.state.pending.filter((each) => each !== outcome)) {
         this.#delivery.outbox.append({ t: "settled", n, how: "overtaken" });
       }
-      this.#delivery.settle(outcome.n, "outcome", await this.#deliverOutcome(outcome.message));
+      this.#delivery.acknowledge(outcome.n, "outcome", await this.#deliverOutcome(outcome.message));
     };
   }
 
@@ -153,7 +153,7 @@ class Uploader {
   }
 
   #nextEvents(): NextStep {
-    const { events, eventsSettled, finished } = this.#delivery.state;
+    const { events, eventsAcknowledged: eventsSettled, finished } = this.#delivery.state;
     const count = events.length;
     if (eventsSettled >= count) return finished === undefined ? Infinity : "over";
     return async () => {

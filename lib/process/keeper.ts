@@ -89,7 +89,7 @@ export class KeptCommand implements Disposable {
   /** @param watch of the folder; the command's own from now on. */
   constructor(
     folder: string,
-    { identity, parent }: CommandLine,
+    { identity, parent }: CommandNote,
     { from, watch }: { from: OutputPlace; watch: FolderWatch },
   ) {
     this.#folder = folder;
@@ -229,7 +229,7 @@ export async function attend(
 }
 
 /** The identity of a command, and of whom it was started. */
-interface CommandLine {
+interface CommandNote {
   identity: ProcessIdentity;
   parent: number;
 }

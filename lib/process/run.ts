@@ -115,14 +115,14 @@ export async function capture(
   options: CaptureOptions,
 ): Promise<Captured> {
   const { cwd, env, mark, input, clock, maxBytes, timeoutMs } = options;
-  const stdout = new Keeper(maxBytes);
-  const stderr = new Keeper(maxBytes);
+  const stdout = new Beginning(maxBytes);
+  const stderr = new Beginning(maxBytes);
   const result = await start(
     argv,
     { ...options, limits: { totalMs: timeoutMs } },
     { cwd, env, mark, stdin: input, stderr: "separate" },
     (group) => {
-      const keepIn = (keeper: Keeper) => (bytes: Uint8Array) => {
+      const keepIn = (keeper: Beginning) => (bytes: Uint8Array) => {
         keeper.keep(bytes);
         return options.onOutput?.(bytes);
       };
@@ -266,7 +266,7 @@ async function drained(pumps: Pump[], drainMs: number): Promise<void> {
 }
 
 /** Keeps the beginning of a stream. */
-class Keeper {
+class Beginning {
   truncated = false;
   #chunks: Uint8Array[] = [];
   #left: number;

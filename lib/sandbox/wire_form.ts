@@ -183,7 +183,7 @@ export function setAgentCookie(c: Context, agentId: string): void {
   c.header("Set-Cookie", `${NAME}=${quote(agentId)}; HttpOnly; Path=/; SameSite=Strict`);
 }
 
-/** As the real server does it: what may not stand in a cookie becomes a backslash and octal digits. */
+/** As the real server does it: what may not be in a cookie becomes a backslash and octal digits. */
 function quote(value: string): string {
   if (PLAIN.test(value)) return value;
   const quoted = Array.from(new TextEncoder().encode(value), (byte) => {

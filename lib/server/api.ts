@@ -131,7 +131,7 @@ export interface ServerApi {
   /**
    * Asks for a job. Posts the agent's data and asks again when the cookie is gone.
    *
-   * @param signals `signal` gives up what is under way; once `noLater` has aborted nothing is asked
+   * @param signals `signal` gives up what is in flight; once `noLater` has aborted nothing is asked
    * any more, while an answer that is on its way is waited for: it may hold a job.
    */
   nextJob(

@@ -47,7 +47,7 @@ export interface ServerClientOptions {
   shared?: Connections;
   limits?: AnswerLimits;
   /** Told of each request whether the server was there to answer it, and what came instead. */
-  onContact?: (ok: boolean, message?: string) => void;
+  onAnswer?: (ok: boolean, message?: string) => void;
   /** Told when the server begins to turn the agent away, and, with undefined, when it has stopped. */
   onAccess?: (problem: string | undefined) => void;
 }
@@ -97,7 +97,7 @@ class ServerClient implements ServerApi {
   #profile: AgentUpdate = {};
 
   constructor(options: ServerClientOptions) {
-    const { agentId, clock, log, limits = {}, onContact } = options;
+    const { agentId, clock, log, limits = {}, onAnswer } = options;
     if (["", ".", ".."].includes(agentId)) {
       throw new TypeError(`Cannot use agent_id as "${agentId}": it cannot be part of a URL`);
     }
@@ -113,12 +113,12 @@ class ServerClient implements ServerApi {
       log,
       connections,
       limitBytes: this.#otherBytes,
-      onContact: (ok, message) => {
+      onAnswer: (ok, message) => {
         if (!ok) {
           this.#logs.wasUnreachable();
           this.#results.wasUnreachable();
         }
-        onContact?.(ok, message);
+        onAnswer?.(ok, message);
       },
       onAccess: options.onAccess,
     });

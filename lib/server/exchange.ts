@@ -113,7 +113,7 @@ export interface NoAnswer {
   /** Method and URL. */
   what: string;
   error: unknown;
-  /** That of the exchange; its reason tells a time-out from the caller's wish. */
+  /** That of the exchange; its reason tells a time-out from the caller's decision. */
   signal: AbortSignal;
 }
 

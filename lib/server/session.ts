@@ -36,7 +36,7 @@ export interface SessionOptions {
   /** Of an ordinary answer. */
   limitBytes: number;
   /** Told of each request whether the server was there to answer it, and what came instead. */
-  onContact?: ((ok: boolean, message?: string) => void) | undefined;
+  onAnswer?: ((ok: boolean, message?: string) => void) | undefined;
   /** Told when the server begins to turn the agent away, and, with undefined, when it has stopped. */
   onAccess?: ((problem: string | undefined) => void) | undefined;
 }
@@ -65,7 +65,7 @@ export class Session {
       log: options.log,
       connections: options.connections,
       cookie: () => this.cookie.header,
-      onContact: options.onContact,
+      onAnswer: options.onAnswer,
     });
     this.#tokens = options.connections.tokens(address, options.tokenFile);
     this.#telling = this.#tokens.tell(options.log);
@@ -230,7 +230,7 @@ export class AgentCookie {
       const equals = pair.indexOf("=");
       if (pair.slice(0, equals) !== AGENT_COOKIE) continue;
       const removed = attributes.some((attribute) => /^max-age=(0|-\d+)$/i.test(attribute));
-      // Only what may stand in a header: anything else would make every later request fail.
+      // Only what may be in a header: anything else would make every later request fail.
       const usable = /^[\x21-\x7e]+$/.test(pair) && equals < pair.length - 1;
       this.#pair = usable && !removed ? pair : undefined;
     }

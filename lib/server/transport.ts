@@ -37,7 +37,7 @@ export interface Call {
   /** What must not be repeated in a message even if the server does. */
   secret?: string;
   signal?: AbortSignal | undefined;
-  /** Once it has aborted the request is not sent any more; one that is under way goes on. */
+  /** Once it has aborted the request is not sent any more; one that is in flight goes on. */
   noLater?: AbortSignal | undefined;
 }
 
@@ -59,7 +59,7 @@ export interface TransportOptions {
   connections: Connections;
   /** The `Cookie` by which the server knows the agent; undefined while there is none. */
   cookie: () => string | undefined;
-  onContact: ((ok: boolean, message?: string) => void) | undefined;
+  onAnswer: ((ok: boolean, message?: string) => void) | undefined;
 }
 
 /** What a server answers that does not take a body of unknown length. */
@@ -95,7 +95,7 @@ export class Transport {
     this.#client = options.connections.fetching(options.log);
   }
 
-  /** Gives up what is under way. */
+  /** Gives up what is in flight. */
   close(): void {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort(new Error("The client is closed"));
@@ -132,7 +132,7 @@ export class Transport {
     } finally {
       if (!(answer instanceof Received)) limit[Symbol.dispose]();
     }
-    this.#tellContact(call, answer);
+    this.#tellConnectivity(call, answer);
     return answer;
   }
 
@@ -301,15 +301,15 @@ export class Transport {
   }
 
   /** Something that speaks for a server which is away is no connectivity with it. */
-  #tellContact(call: Call, answer: Received | CallFailure): void {
-    const { onContact } = this.#options;
-    if (answer instanceof Received) return onContact?.(true);
+  #tellConnectivity(call: Call, answer: Received | CallFailure): void {
+    const { onAnswer } = this.#options;
+    if (answer instanceof Received) return onAnswer?.(true);
     if (answer.kind === "aborted") return;
     const isThere = isFromServer(answer);
     // What is reported there is about the webhook, which another service runs.
     const speaksForOthers = call.path.endsWith("/events") && answer.kind !== "unreachable";
-    if (isThere) onContact?.(true);
-    else if (!speaksForOthers) onContact?.(false, answer.message);
+    if (isThere) onAnswer?.(true);
+    else if (!speaksForOthers) onAnswer?.(false, answer.message);
   }
 }
 

@@ -143,7 +143,7 @@ class Plan {
 function waits(freeGib = 212): Happening[] {
   return [
     { type: "mode", state: "waiting", comment: "" },
-    { type: "contact", ok: true },
+    { type: "connectivity", ok: true },
     { type: "polled" },
     { type: "free_space", bytes: freeGib * GIB },
   ];
@@ -274,10 +274,10 @@ export async function serveLab(): Promise<HostScene> {
     if (n === 17) {
       plan.at(45, emit, { type: "access", problem: "its token has expired (401)" });
     }
-    plan.at(0.1 + n / 300, emit, { type: "contact", ok: true });
+    plan.at(0.1 + n / 300, emit, { type: "connectivity", ok: true });
     if (n === 21) {
       const message = "GET /v1/agents: connection refused";
-      plan.at(0.05, emit, { type: "contact", ok: false, message });
+      plan.at(0.05, emit, { type: "connectivity", ok: false, message });
       plan.at(0.05, emit, { type: "undelivered", bytes: 3.4e6, fragments: 40, jobs: 1 });
     }
     if (n === 22) plan.at(1, emit, { type: "undelivered", bytes: 91e3, fragments: 2, jobs: 0 });

@@ -46,11 +46,11 @@ Deno.test("status, offline and restart say that an agent recovers a job that a r
     const { stdout } = await run("status", "--format", "json", "-c", file);
     const [{ state, status: json }] = JSON.parse(stdout);
     assertEquals([state, json.ready, json.recovering.job_id], ["running", false, jobId]);
-    assertMatch(json.not_ready_because, /of an earlier process is brought to its end first$/);
+    assertMatch(json.not_ready_because, /of an earlier process is ended first$/);
     const restart = await run("restart", "-c", file);
     assertStringIncludes(
       restart.stdout,
-      `restarts when this is over: job ${jobId} of an earlier process, which is brought to its end`,
+      `restarts when this is over: job ${jobId} of an earlier process, which is ended`,
     );
     const late = await run("restart", "--timeout", "0", "-c", file);
     assertEquals(late.status, 3);

@@ -41,7 +41,7 @@ function happens(emit: Emit): void {
     release: "22.04.5",
   });
   emit({ type: "output", job: "j", bytes: new Uint8Array(10) });
-  emit({ type: "contact", ok: true });
+  emit({ type: "connectivity", ok: true });
   emit({ type: "cancelled", job: "j", latencyMs: 300 });
   emit({ type: "undelivered", bytes: 1, fragments: 1, jobs: 1 });
   emit({ type: "free_space", bytes: 1e12 });

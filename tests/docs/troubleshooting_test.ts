@@ -1,5 +1,5 @@
 /**
- * docs/troubleshooting.md quotes screens. Here each of them is brought about, as it comes about in the
+ * docs/troubleshooting.md quotes screens. Here each of them is reproduced, as it comes about in the
  * field, and what the program really says is compared with the page.
  */
 import { assertEquals } from "@std/assert";
@@ -256,6 +256,6 @@ for (const [heading, bringAbout] of Object.entries(SECTIONS)) {
   });
 }
 
-Deno.test("docs/troubleshooting.md quotes no screen that is not brought about here", () => {
+Deno.test("docs/troubleshooting.md quotes no screen that is not reproduced here", () => {
   assertEquals([...quotesOnPage().keys()].sort(), Object.keys(SECTIONS).sort());
 });

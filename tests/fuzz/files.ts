@@ -11,7 +11,7 @@ import {
   deliveredBefore,
   emptyJobState,
   interruptedPhase,
-  regionAt,
+  segmentAt,
   statusesOf,
 } from "../../lib/outbox/job_state.ts";
 import { compileSecrets } from "../../lib/process/redactor.ts";
@@ -74,7 +74,7 @@ export const journals: FuzzTarget = plainTarget(
     for (const status of Object.values(statusesOf(state))) {
       assert(Number.isInteger(status) && status >= 0 && status <= 255, `${status}`);
     }
-    regionAt(state.logs.output, 15, 30);
+    segmentAt(state.logs.output, 15, 30);
     deliveredBefore(state.logs.output, "test", 15);
   }),
 );

@@ -121,7 +121,7 @@ Deno.test("/readyz is 200 while jobs are taken, and 503 with the reason otherwis
   withHealth(async ({ url, emit }) => {
     assertEquals((await get(`${url}/readyz`)).status, 503);
     emit({ type: "mode", state: "waiting", comment: "" });
-    emit({ type: "contact", ok: true });
+    emit({ type: "connectivity", ok: true });
     assertEquals((await get(`${url}/readyz`)).status, 200);
     emit({ type: "mode", state: "offline", comment: "cable broken" });
     const { status, text } = await get(`${url}/readyz`);
@@ -148,7 +148,7 @@ Deno.test("/v1/status lists the agents, /v1/agents/ID says all of one, both as t
 Deno.test("of several agents health and readiness name the one with trouble; the page lists and links them", () =>
   withHealth(async ({ url, emit, view }) => {
     emit({ type: "mode", state: "waiting", comment: "" });
-    emit({ type: "contact", ok: true });
+    emit({ type: "connectivity", ok: true });
     view.agents.push({
       agentId: "b/<2>",
       file: "/etc/b.conf",
@@ -219,7 +219,7 @@ Deno.test("the page says everything without a script", () =>
       limits: { totalMs: 7_200_000, silenceMs: 900_000 },
     });
     emit({ type: "output", job: "j", bytes: bytes("hello from the device\n") });
-    emit({ type: "contact", ok: false, message: "GET http://server/v1: refused" });
+    emit({ type: "connectivity", ok: false, message: "GET http://server/v1: refused" });
     emit({ type: "undelivered", bytes: 1536, fragments: 3, jobs: 1 });
     const { status, headers, text } = await get(`${url}/`);
     assertEquals(status, 200);
@@ -259,13 +259,13 @@ Deno.test("the page of an agent that does nothing says so, and why", () =>
 Deno.test("what a job has just printed is no backlog, unless it is much or the server is away", () =>
   withHealth(async ({ url, emit }) => {
     const isSaid = async () => (await get(`${url}/`)).text.includes("Not delivered yet");
-    emit({ type: "contact", ok: true, message: "" });
+    emit({ type: "connectivity", ok: true, message: "" });
     emit({ type: "undelivered", bytes: 340, fragments: 1, jobs: 0 });
     assertEquals(await isSaid(), false);
     emit({ type: "undelivered", bytes: 100_000, fragments: 5, jobs: 0 });
     assertEquals(await isSaid(), true);
     emit({ type: "undelivered", bytes: 340, fragments: 1, jobs: 0 });
-    emit({ type: "contact", ok: false, message: "refused" });
+    emit({ type: "connectivity", ok: false, message: "refused" });
     assertEquals(await isSaid(), true);
   }));
 
@@ -291,7 +291,7 @@ Deno.test("markup, control sequences and bidi marks from outside are text wherev
         seconds: 1,
         release: HOSTILE,
       });
-      emit({ type: "contact", ok: false, message: HOSTILE });
+      emit({ type: "connectivity", ok: false, message: HOSTILE });
       if (n === 0) emit({ type: "job_ended", job: "j", reason: HOSTILE });
     }
     const { text } = await get(`${url}/`);

@@ -81,8 +81,8 @@ Deno.test("what is told shows up: polls, connectivity, backlog, retries, bytes, 
   const { emit } = metrics;
   emit({ type: "polled" });
   emit({ type: "polled" });
-  emit({ type: "contact", ok: true });
-  emit({ type: "contact", ok: false, message: "no route" });
+  emit({ type: "connectivity", ok: true });
+  emit({ type: "connectivity", ok: false, message: "no route" });
   emit({ type: "undelivered", bytes: 10, fragments: 2, jobs: 1 });
   emit({ type: "retried" });
   emit({ type: "output", job: "j", bytes: new Uint8Array(1000) });
@@ -143,7 +143,7 @@ Deno.test("an agent that begins again in its process goes on counting where it w
   const metrics = await make();
   const { emit } = metrics;
   emit({ type: "job_began", job: "j", queue: "q" });
-  emit({ type: "contact", ok: true });
+  emit({ type: "connectivity", ok: true });
   emit({ type: "access", problem: "no role" });
   emit({ type: "cancelled", job: "j", latencyMs: 700 });
   metrics.add("agent-1", "202011-12345", "");

@@ -69,7 +69,7 @@ Deno.test("a job shows its phases, and what is left of the limits on the running
   withBoard(async ({ emit, board, clock, liveness }) => {
     using _job = liveness.hold("job");
     emit({ type: "mode", state: "waiting", comment: "" });
-    emit({ type: "contact", ok: true });
+    emit({ type: "connectivity", ok: true });
     emit({ type: "job_began", job: "j-1", queue: "q", name: "nightly" });
     emit({ type: "phase_skipped", job: "j", phase: "setup", reason: "no command" });
     emit({ type: "mode", state: "provision", comment: "" });
@@ -172,7 +172,7 @@ for (
 ) {
   Deno.test(`an agent that is ${state} is not ready, and says why`, () =>
     withBoard(({ emit, board }) => {
-      emit({ type: "contact", ok: true });
+      emit({ type: "connectivity", ok: true });
       emit({ type: "mode", state, comment });
       assertEquals(board.snapshot().ready, false);
       assertEquals(board.snapshot().not_ready_because, expected);
@@ -183,11 +183,11 @@ for (
 Deno.test("an outage makes it not ready but healthy; a loop that hangs makes it neither", () =>
   withBoard(async ({ emit, board, clock }) => {
     emit({ type: "mode", state: "waiting", comment: "" });
-    emit({ type: "contact", ok: false, message: "GET http://server/v1: refused" });
+    emit({ type: "connectivity", ok: false, message: "GET http://server/v1: refused" });
     assertStringIncludes(board.snapshot().not_ready_because ?? "", "refused");
     assertEquals(board.snapshot().healthy, true);
     assertEquals(board.snapshot().server.last_failure, "GET http://server/v1: refused");
-    emit({ type: "contact", ok: true });
+    emit({ type: "connectivity", ok: true });
     assertEquals(board.snapshot().ready, true);
     await clock.advance(61_000);
     const status = board.snapshot();
@@ -266,8 +266,8 @@ Deno.test("subscribers hear output and that something is new, until they leave",
       using _subscription = board.subscribe(({ kind }) => events.push(kind));
       emit({ type: "mode", state: "waiting", comment: "" });
       emit({ type: "mode", state: "waiting", comment: "" });
-      emit({ type: "contact", ok: true });
-      emit({ type: "contact", ok: true });
+      emit({ type: "connectivity", ok: true });
+      emit({ type: "connectivity", ok: true });
       emit({ type: "output", job: "j", bytes: new Uint8Array([65]) });
       emit({ type: "undelivered", bytes: 5, fragments: 1, jobs: 1 });
       emit({ type: "undelivered", bytes: 6, fragments: 2, jobs: 1 });
@@ -296,7 +296,7 @@ Deno.test("a device that has a novel to tell does not keep the list of jobs from
       emit({ type: "phase_ended", job: "j", phase: "test", ...ok, event: novel, release: novel });
       emit({ type: "job_ended", job: "j", reason: novel });
     }
-    emit({ type: "contact", ok: false, message: novel });
+    emit({ type: "connectivity", ok: false, message: novel });
     await board.close();
     const again = await make(folder);
     assertEquals(again.board.snapshot().recent_jobs.length, 20);

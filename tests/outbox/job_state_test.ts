@@ -6,11 +6,11 @@ import {
   emptyJobState,
   interruptedPhase,
   type JobState,
-  regionAt,
+  segmentAt,
   statusesOf,
 } from "../../lib/outbox/job_state.ts";
 
-function standingOf(...entries: Entry[]): JobState {
+function stateOf(...entries: Entry[]): JobState {
   const state = emptyJobState();
   for (const entry of entries) apply(state, entry);
   return state;
@@ -24,7 +24,7 @@ const region = (phase: "setup" | "test", from: number): Entry => ({
 });
 
 Deno.test("the phase that started and did not end is the one that was interrupted", () => {
-  const state = standingOf(
+  const state = stateOf(
     { t: "phase_started", phase: "setup" },
     { t: "phase_ended", phase: "setup", status: 0 },
     { t: "phase_started", phase: "test" },
@@ -34,7 +34,7 @@ Deno.test("the phase that started and did not end is the one that was interrupte
 });
 
 Deno.test("that the next piece of a log was announced says that the one before it arrived", () => {
-  const state = standingOf(
+  const state = stateOf(
     region("test", 0),
     { t: "fragment", log: "output", number: 0, phase: "test", from: 0, to: 10 },
     { t: "fragment", log: "output", number: 1, phase: "test", from: 10, to: 15 },
@@ -50,9 +50,9 @@ Deno.test("a piece that was announced ahead is in flight once the one before it 
     { t: "fragment", log: "output", number: 0, phase: "test", from: 0, to: 10 },
     { t: "fragment_ahead", log: "output", number: 1, phase: "test", from: 10, to: 15 },
   ] as const;
-  const before = standingOf(...pieces).logs.output;
+  const before = stateOf(...pieces).logs.output;
   assertEquals([before.settled, before.inFlight?.number, before.next], [0, 0, 2]);
-  const { output } = standingOf(
+  const { output } = stateOf(
     ...pieces,
     { t: "fragment_settled", log: "output", how: "delivered" },
   ).logs;
@@ -60,7 +60,7 @@ Deno.test("a piece that was announced ahead is in flight once the one before it 
 });
 
 Deno.test("bytes that the server refused are not expected to be there", () => {
-  const state = standingOf(
+  const state = stateOf(
     region("test", 0),
     { t: "fragment", log: "output", number: 0, phase: "test", from: 0, to: 10 },
     { t: "fragment_settled", log: "output", how: "refused" },
@@ -70,15 +70,15 @@ Deno.test("bytes that the server refused are not expected to be there", () => {
 });
 
 Deno.test("a piece of a log never reaches over the end of its phase", () => {
-  const { logs } = standingOf(region("setup", 0), region("test", 7));
-  assertEquals(regionAt(logs.output, 3, 20), { phase: "setup", end: 7 });
-  assertEquals(regionAt(logs.output, 7, 20), { phase: "test", end: 20 });
+  const { logs } = stateOf(region("setup", 0), region("test", 7));
+  assertEquals(segmentAt(logs.output, 3, 20), { phase: "setup", end: 7 });
+  assertEquals(segmentAt(logs.output, 7, 20), { phase: "test", end: 20 });
   assertEquals(deliveredBefore(logs.output, "setup", 20), 7);
   assertEquals(deliveredBefore(logs.output, "test", 12), 5);
 });
 
 Deno.test("a message is pending until it is settled, and what was sent is remembered", () => {
-  const state = standingOf(
+  const state = stateOf(
     {
       t: "message",
       n: 0,

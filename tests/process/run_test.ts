@@ -266,7 +266,7 @@ Deno.test("an abort ends the group and gives the reason", async () => {
   assertEquals(await aliveIn(group), []);
 });
 
-Deno.test("a second signal hastens the end", async () => {
+Deno.test("a second signal forces the end", async () => {
   const output = new Output();
   const stop = new AbortController();
   const forceStop = new AbortController();

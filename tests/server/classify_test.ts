@@ -50,7 +50,7 @@ for (const status of [200, 203, 302, 400, 401, 403, 404, 405, 410, 413, 422, 451
     await using server = serve(() => page(status));
     for (const [name, call] of Object.entries(CALLS)) {
       const contacts: (boolean | undefined)[] = [];
-      using link = connect({ ...server, onContact: (ok) => contacts.push(ok) });
+      using link = connect({ ...server, onAnswer: (ok) => contacts.push(ok) });
       const failure = failed(await call(link.client));
       assertEquals([failure.kind, failure.status], ["foreign", status], name);
       assertFalse(isFinal(failure));
@@ -211,7 +211,7 @@ Deno.test("something that speaks for a dead server is no contact with it, a fail
   let reply = () => new Response(null, { status: 502 });
   await using server = serve(() => reply());
   const contacts: boolean[] = [];
-  using link = connect({ ...server, onContact: (ok) => contacts.push(ok) });
+  using link = connect({ ...server, onAnswer: (ok) => contacts.push(ok) });
   await link.client.postQueues({});
   await link.client.postEvents(JOB_ID, EVENTS);
   reply = () => page(404);

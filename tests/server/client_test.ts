@@ -47,7 +47,7 @@ Deno.test("a server that is not there is unreachable, and is found again when it
   const contacts: boolean[] = [];
   using link = connect({
     address: `http://127.0.0.1:${port}`,
-    onContact: (ok) => contacts.push(ok),
+    onAnswer: (ok) => contacts.push(ok),
   });
   const { client } = link;
   const failure = failed(await client.postAgent({ state: "waiting" }));

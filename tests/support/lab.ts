@@ -123,9 +123,9 @@ export class Lab implements AsyncDisposable {
       agentId: this.config.agent_id,
       clock,
       log: this.log,
-      onContact: (ok, message) => {
+      onAnswer: (ok, message) => {
         connectivity.report(ok, message);
-        emit({ type: "contact", ok, message });
+        emit({ type: "connectivity", ok, message });
       },
       onAccess: (problem) => {
         emit({ type: "access", problem });

@@ -130,10 +130,10 @@ async function transferFor(ctx: ConnectorContext, lead: Lead): Promise<OwnTransf
 }
 
 /** The process that downloads, unless the server says that what is there is still right. */
-async function lead(ctx: ConnectorContext, wish: Lead): Promise<ArrivalSource> {
-  const { url, wanted, cache, known } = wish;
+async function lead(ctx: ConnectorContext, options: Lead): Promise<ArrivalSource> {
+  const { url, wanted, cache, known } = options;
   const isWanted = known !== undefined && (wanted === undefined || known.digest === wanted);
-  const transfer = await transferFor(ctx, { ...wish, known: isWanted ? known : undefined });
+  const transfer = await transferFor(ctx, { ...options, known: isWanted ? known : undefined });
   try {
     if (await transfer.begun === "not modified" && known !== undefined) {
       await transfer.stop();

@@ -139,9 +139,9 @@ export const requestOffline: Request = async (agent, answer, talk) => {
 export const requestOnline: Request = async (agent, answer, talk) => {
   const { say, waitMs } = talk;
   const removed = await removeMarkers(agent, "OFFLINE");
-  const wish = new StateFile(agent.folder, { debug() {}, info() {}, warning: say, error: say })
-    .content.wish;
-  if (wish?.own === true) {
+  const desired = new StateFile(agent.folder, { debug() {}, info() {}, warning: say, error: say })
+    .content.desired;
+  if (desired?.own === true) {
     await makeMarker(agent, "ONLINE", "");
     say(
       answer.kind === "stopped"
@@ -151,10 +151,12 @@ export const requestOnline: Request = async (agent, answer, talk) => {
     if (waitMs === undefined || answer.kind === "stopped") return "done";
     return await until(agent, { isSo: isOnline, done: "is online", ...talk });
   }
-  if (wish !== undefined) {
-    const because = wish.comment === "" ? "" : `: ${showText(wish.comment).replaceAll("\n", " ")}`;
+  if (desired !== undefined) {
+    const because = desired.comment === ""
+      ? ""
+      : `: ${showText(desired.comment).replaceAll("\n", " ")}`;
     say(
-      `${removed.length > 0 ? "the marker file is removed, but it" : "it"} stays ${wish.state}` +
+      `${removed.length > 0 ? "the marker file is removed, but it" : "it"} stays ${desired.state}` +
         `${because}. That was not asked for on this host but is kept on the server: set it online ` +
         `there, on its web page or with 'testflinger-cli admin set agent-status --status online ` +
         `--agents ${agent.id}'`,

@@ -30,9 +30,7 @@ export function statusLines({ id, file }: AgentRef, answer: AgentAnswer): string
     "\n",
     recovering === undefined ? "" : row(
       "Recovering",
-      `job ${
-        text(recovering.job_id)
-      }: an earlier process left it, and it is brought to its end first`,
+      `job ${text(recovering.job_id)}: an earlier process left it, and it is ended first`,
     ),
     mode === undefined || mode.comment === "" ? "" : row("Because", text(mode.comment)),
     trouble === undefined ? "" : row("Trouble", `it seems to hang: ${text(trouble)}`),
@@ -164,7 +162,7 @@ function stateOf({ mode, recovering }: AgentStatus): string {
 /** What a job is at, in half a sentence; undefined when none runs. */
 export function jobInWords({ job, recovering }: AgentStatus): string | undefined {
   if (recovering !== undefined) {
-    return `job ${text(recovering.job_id)} of an earlier process, which is brought to its end`;
+    return `job ${text(recovering.job_id)} of an earlier process, which is ended`;
   }
   if (job === undefined) return undefined;
   const phase = job.phases.findLast(({ state }) => state === "running");

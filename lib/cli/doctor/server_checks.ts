@@ -45,7 +45,7 @@ export const serverChecks: Check = async (examined) => {
     clock: examined.clock,
     log: silent,
     cookie: () => undefined,
-    onContact: undefined,
+    onAnswer: undefined,
   });
   try {
     const reached = await reach(transport, examined);

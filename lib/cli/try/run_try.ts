@@ -136,7 +136,7 @@ async function runOne(trial: Trial): Promise<number> {
     agentId: config.agent_id,
     clock,
     log,
-    onContact: (ok) => connectivity.report(ok),
+    onAnswer: (ok) => connectivity.report(ok),
   });
   // An id of the job file's own would be the name of a folder.
   const { job_id: _, ...job } = trial.job;

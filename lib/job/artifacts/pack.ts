@@ -16,7 +16,7 @@ import {
 } from "./tar_writer.ts";
 import { oddMembersOf, oddTarget, textNamesIn } from "./odd_names.ts";
 
-/** The name under which the folder stands in the archive, whatever its own is. */
+/** The name that the folder has in the archive, whatever its own is. */
 const TOP_NAME = "artifacts";
 
 /**

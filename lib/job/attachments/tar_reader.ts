@@ -51,7 +51,7 @@ const REFUSED_TYPES: Record<string, string> = {
   "X": "is a Solaris extended header, which is not supported",
 };
 
-/** Keys that say that the data of a file is not what stands in the archive. */
+/** Keys that say that the data of a file is not what is in the archive. */
 const REFUSED_PAX_KEYS = /^(GNU\.|SUN\.holesdata$|SCHILY\.(realsize|filetype)$)/;
 
 /** What a global header may not set: one name, size or target for all members makes no sense. */

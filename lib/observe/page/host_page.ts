@@ -43,7 +43,7 @@ export function renderHostPage(status: HostStatus, query = ""): Markup {
   const { agents, broken_configurations: broken } = status;
   const sorted = agents.toSorted((a, b) => rank(a) - rank(b));
   const found = sorted.filter((agent) => isFound(agent, query));
-  const needing = agents.filter((agent) => standingOf(agent) === "attention").length +
+  const needing = agents.filter((agent) => groupOf(agent) === "attention").length +
     broken.filter(({ agent_id }) => agent_id === undefined).length;
   const busy = agents.filter(({ job }) => job !== undefined).length;
   return renderFrame({
@@ -78,8 +78,7 @@ export function renderHostPage(status: HostStatus, query = ""): Markup {
 }
 
 function renderCounts(agents: readonly AgentSummary[], needing: number): Markup {
-  const of = (...kinds: Standing[]) =>
-    agents.filter((agent) => kinds.includes(standingOf(agent))).length;
+  const of = (...kinds: Group[]) => agents.filter((agent) => kinds.includes(groupOf(agent))).length;
   const one = (kind: Kind, amount: number, words: string) =>
     amount === 0 ? NOTHING : html`
       <span>${badge(kind, `${amount} ${words}`)}</span>
@@ -124,7 +123,7 @@ function renderAgent(agent: AgentSummary, now: number): Markup {
   const { agent_id: id, state, since: at, job, attention } = agent;
   const kind = attention !== undefined ? "bad" : STATE_KIND.get(state) ?? "busy";
   return html`
-    <tr role="row" data-key="${id}" data-find="${show(searchText(agent))}" class="is-${standingOf(
+    <tr role="row" data-key="${id}" data-find="${show(searchText(agent))}" class="is-${groupOf(
       agent,
     )}">
       <th role="rowheader" scope="row" title="${show(id)}"><a href="${pathOf(id)}">${show(
@@ -236,13 +235,13 @@ function renderBacklog({ undelivered_bytes: bytes, undelivered_jobs: jobs }: Age
 }
 
 /** What an agent is to a person who looks at the list. */
-type Standing = "attention" | "away" | "busy" | "other" | "waiting";
+type Group = "attention" | "away" | "busy" | "other" | "waiting";
 
-const ORDER: readonly Standing[] = ["attention", "away", "busy", "other", "waiting"];
+const ORDER: readonly Group[] = ["attention", "away", "busy", "other", "waiting"];
 
-function standingOf(
+function groupOf(
   { attention, broken_configuration: broken, job, state }: AgentSummary,
-): Standing {
+): Group {
   if (attention !== undefined || broken !== undefined) return "attention";
   if (job !== undefined) return "busy";
   if (state === "waiting") return "waiting";
@@ -250,7 +249,7 @@ function standingOf(
 }
 
 function rank(agent: AgentSummary): number {
-  return ORDER.indexOf(standingOf(agent));
+  return ORDER.indexOf(groupOf(agent));
 }
 
 function searchText(agent: AgentSummary): string {

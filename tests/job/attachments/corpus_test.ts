@@ -4,8 +4,8 @@ import { Canary, LIMITS, refused, TempFolder, treeOf, unpacked } from "./support
 
 /** One row of the table that tests/fixtures/archives/make.py writes. */
 type Row =
-  | { file: string; verdict: "refused"; why: string; says: string }
-  | { file: string; verdict: "unpacked"; why: string; members: Expected[] };
+  | { file: string; result: "refused"; why: string; says: string }
+  | { file: string; result: "unpacked"; why: string; members: Expected[] };
 
 interface Expected {
   path: string;
@@ -27,16 +27,16 @@ async function makeArchives(folder: string): Promise<Row[]> {
   return JSON.parse(await Deno.readTextFile(`${folder}/table.json`));
 }
 
-Deno.test("the archives of the corpus get the verdict of its table", async (t) => {
+Deno.test("the archives of the corpus get the result of its table", async (t) => {
   await using made = new TempFolder();
   const table = await makeArchives(made.path);
-  const hostile = table.filter((row) => row.verdict === "refused");
+  const hostile = table.filter((row) => row.result === "refused");
   assert(hostile.length >= 40, `only ${hostile.length} hostile archives`);
   const byBsdtar = table.filter((row) => row.file.startsWith("good-bsdtar-"));
   assertEquals(byBsdtar.length, await hasTool("bsdtar") ? 5 : 0);
 
   for (const row of table) {
-    await t.step(`${row.file} is ${row.verdict}: ${row.why}`, async () => {
+    await t.step(`${row.file} is ${row.result}: ${row.why}`, async () => {
       await using root = new TempFolder();
       const canary = new Canary(root.path);
       const folder = `${root.path}/attachments`;
@@ -45,7 +45,7 @@ Deno.test("the archives of the corpus get the verdict of its table", async (t) =
       const result = await unpackAttachments(archive.readable, folder, { limits: LIMITS });
 
       assertEquals(canary.change(), undefined);
-      if (row.verdict === "refused") {
+      if (row.result === "refused") {
         const { kind, reason } = refused(result);
         assertEquals(kind, "archive");
         assert(reason.includes(row.says), `${reason} / ${row.says}`);

@@ -18,8 +18,8 @@ import { beginTransfer } from "./transfer.ts";
 /** In the job's folder of the outbox, as long as it is fetched and unpacked. */
 const ARCHIVE_NAME = "attachments.tar.gz";
 
-/** What is needed to bring attachments. */
-interface BringOptions {
+/** What is needed to prepare attachments. */
+interface AttachmentsOptions {
   outbox: Outbox;
   /** The job's working folder. */
   folder: string;
@@ -31,10 +31,10 @@ interface BringOptions {
   signal: AbortSignal;
 }
 
-/** Brings the attachments of a job that has any. Returns why that failed. */
-export async function bringAttachments(
+/** Fetches and unpacks the attachments of a job that has any. Returns why that failed. */
+export async function prepareAttachments(
   job: Job,
-  options: BringOptions,
+  options: AttachmentsOptions,
 ): Promise<string | undefined> {
   if (!job.hasAttachments) return undefined;
   const { outbox, folder, config, signal } = options;
