@@ -40,7 +40,7 @@ Deno.test("status, offline and restart say that an agent recovers a job that a r
     assertMatch(
       status,
       new RegExp(
-        `\n {2}Recovering +job ${jobId}: an earlier process left it, and it is brought to`,
+        `\n {2}Recovering +job ${jobId}: an earlier process left it, and it is ended`,
       ),
     );
     const { stdout } = await run("status", "--format", "json", "-c", file);

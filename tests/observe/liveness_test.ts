@@ -72,7 +72,7 @@ Deno.test("a job may take for ever, and when it has ended the loop must turn aga
   assertEquals(liveness.trouble(), "the agent's loop has not turned for 61 s");
 });
 
-Deno.test("bringing a job of an earlier process to its end may take as long as its cleanup", async () => {
+Deno.test("ending a job of an earlier process may take as long as its cleanup", async () => {
   const { clock, emit, liveness } = make();
   emit({ type: "recovery_began", job: "j" });
   await clock.advance(3_600_000);

@@ -163,7 +163,7 @@ Deno.test({
       systemd?.ready();
       await systemd?.close();
       assertEquals(receiver.messages.map(({ lines }) => lines), [
-        ["READY=1", "STATUS=brings job j-1 of an earlier process to its end"],
+        ["READY=1", "STATUS=ends job j-1 of an earlier process"],
       ]);
     }),
 });
