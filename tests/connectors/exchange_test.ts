@@ -342,7 +342,11 @@ Deno.test("a file of certificates that cannot be read, or has none, is named", a
     await lab.write("empty.pem", "");
     const path = join(lab.cwd, file ?? "");
     // The hook is the first that would use them.
-    await lab.config({ control_host: "127.0.0.1", control_host_ca: path });
+    await lab.config({
+      control_host: "127.0.0.1",
+      control_host_scheme: "https",
+      control_host_ca: path,
+    });
     await lab.job({});
     const run = await lab.stage("fake_connector", "provision");
     assertEquals(run.code, 1);

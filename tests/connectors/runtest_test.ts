@@ -173,6 +173,32 @@ Deno.test("runtest tells the control host that tests begin", async () => {
   ]);
 });
 
+Deno.test("tests run although the control host cannot be told, for want of the file of its certificates", async () => {
+  for (
+    const [more, warned, asked] of [
+      [{ control_host_scheme: "https" }, ["Cannot read 'control_host_ca'"], 0],
+      // Nothing is verified by it.
+      [{ control_host_scheme: "http" }, [], 1],
+    ] as const
+  ) {
+    await using lab = await Lab.open();
+    await using host = httpStub(() => new Response());
+    await lab.config({
+      ...CONFIG,
+      ...more,
+      control_host: "127.0.0.1",
+      control_host_port: host.port,
+      control_host_ca: "/not/in/the/container.pem",
+    });
+    await lab.job({ test_data: { test_cmds: "echo tested" } });
+    const { code, stdout, stderr } = await lab.stage("noprovision", "runtest");
+    assertEquals([code, stdout], [0, "tested\n"], stderr);
+    for (const words of warned) assertStringIncludes(stderr, words);
+    assertEquals(stderr.includes("WARNING"), warned.length > 0, stderr);
+    assertEquals(host.requests.length, asked);
+  }
+});
+
 Deno.test("output that is no text and has no line end is passed on as it is", async () => {
   await using lab = await Lab.open();
   await lab.config(CONFIG);

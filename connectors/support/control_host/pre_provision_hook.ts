@@ -1,6 +1,6 @@
 /** What is asked of a device's control host before provisioning and before tests. */
 import type { ConnectorContext } from "../../context.ts";
-import { ProvisioningError, RecoveryError } from "../errors.ts";
+import { fullMessageOf, ProvisioningError, RecoveryError } from "../errors.ts";
 import { runScript } from "../script/script.ts";
 import { pollUntil } from "../wait/poll.ts";
 import { tcpAnswers } from "../wait/tcp.ts";
@@ -49,9 +49,22 @@ export async function preProvisionHook(
   return cycled;
 }
 
-/** Tells the control host that tests begin. Does nothing without a `control_host`. */
+/**
+ * Tells the control host that tests begin. Does nothing without a `control_host`. Best effort: tests
+ * may run in a container that has none of the files which the configuration names.
+ */
 export async function preTestHook(ctx: ConnectorContext): Promise<void> {
-  if (ctx.config.control_host) await tell(ctx, await restService(ctx), { what: "setup/test" });
+  if (!ctx.config.control_host) return;
+  let rest: RestService;
+  try {
+    rest = await restService(ctx);
+  } catch (error) {
+    ctx.log.warning(
+      `The control host is not told that tests begin: ${fullMessageOf(error)}; going on without`,
+    );
+    return;
+  }
+  await tell(ctx, rest, { what: "setup/test" });
 }
 
 async function powerCycle(

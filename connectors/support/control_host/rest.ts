@@ -59,8 +59,8 @@ const SHOWN_CHARS = 500;
 /**
  * The REST service of the configured control host.
  *
- * @throws ProvisioningError when the configuration does not name it, or its certificates cannot be
- *   read.
+ * @throws ProvisioningError when the configuration does not name it, or the certificates to verify
+ *   its own by cannot be read.
  */
 export async function restService(
   { config, log }: Pick<PrepareContext, "config" | "log">,
@@ -68,11 +68,14 @@ export async function restService(
   const { control_host_scheme: scheme, control_host_token: token } = config;
   const host = need(config, "control_host");
   const url = `${scheme}://${bracketed(host)}:${config.control_host_port}`;
+  const verify = config.control_host_verify_tls;
+  // Where nothing is verified, a file that is not there is in nobody's way.
+  const isVerified = scheme === "https" && verify;
   const trust: Trust = {
-    verify: config.control_host_verify_tls,
-    ca: await certificates(config.control_host_ca),
+    verify,
+    ca: isVerified ? await certificates(config.control_host_ca) : undefined,
   };
-  if (scheme === "https" && !trust.verify) {
+  if (scheme === "https" && !verify) {
     log.warning(
       `The certificate of the control host ${host} is not checked, as 'control_host_verify_tls' is ` +
         `false: passwords are sent to any host that answers in its place`,
