@@ -75,7 +75,7 @@ export async function deployPlan(
     url: address.href,
     name,
     sha256: checksum?.toLowerCase(),
-    token: token === undefined ? undefined : readToken(address, token),
+    token: readToken(address, token),
     login,
     files: {
       "user-data": ownUserData ?? userData,

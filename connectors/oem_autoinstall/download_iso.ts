@@ -19,11 +19,17 @@ export type Token =
   | { readonly kind: "login"; readonly user: string; readonly token: string };
 
 /**
- * What a token file says.
+ * The credentials for a download.
  *
- * @throws ProvisioningError when it does not fit the URL.
+ * @param text of the job's token file; undefined where it has none.
+ * @returns undefined where none are needed.
+ * @throws ProvisioningError when they do not fit the URL, or it needs some.
  */
-export function readToken(url: URL, text: string): Token {
+export function readToken(url: URL, text: string | undefined): Token | undefined {
+  if (text === undefined) {
+    if (!url.href.includes(OEM_SHARE)) return undefined;
+    throw new ProvisioningError(`Images of ${OEM_SHARE} need the job's 'token_file'`);
+  }
   if (url.href.includes(OEM_SHARE)) {
     return { kind: "rclone", config: text, source: rcloneSource(url.href) };
   }
@@ -58,9 +64,6 @@ export async function downloadIso(
     readonly home: string;
   },
 ): Promise<void> {
-  if (url.includes(OEM_SHARE) && token?.kind !== "rclone") {
-    throw new ProvisioningError(`Images of ${OEM_SHARE} need the job's 'token_file'`);
-  }
   ctx.log.info("Downloading the ISO on the device");
   if (token?.kind === "rclone") await copyByRclone(ctx, device, { ...token, home });
   else await downloadByWget(ctx, device, { url, login: token, iso, home });

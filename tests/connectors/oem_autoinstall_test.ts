@@ -313,7 +313,7 @@ Deno.test("images of the OEM share are copied by rclone, whose configuration is 
   const url = (path: string) => new URL(`https://oem-share.canonical.com/${path}`);
   const source = (path: string) => {
     const token = readToken(url(path), "[x]");
-    return token.kind === "rclone" ? token.source : "";
+    return token?.kind === "rclone" ? token.source : "";
   };
   assertEquals(source("share/proj/a/b.iso"), "proj:a/b.iso");
   assertEquals(source("partners/proj/share/c/d.iso"), "proj:c/d.iso");
@@ -333,8 +333,16 @@ Deno.test("images of the OEM share are copied by rclone, whose configuration is 
     ),
   );
   assert(done.includes("rm -rf /home/ubuntu/url_token"));
-  await lab.job({ provision_data: { url: url("share/proj/a/noble-oem.iso").href } });
-  assertStringIncludes((await provision(lab)).message, "token_file");
+});
+
+Deno.test("an image of the OEM share is refused without a token file, before anything is asked for", async () => {
+  const { run, lines, steps, message } = await boot({
+    ...BOOTSTRAP,
+    url: "https://oem-share.canonical.com/share/proj/a/noble-oem.iso",
+  });
+  assertEquals(run.code, 1);
+  assertStringIncludes(message, "'token_file'");
+  assertEquals([lines, steps], [[], []]);
 });
 
 Deno.test("a token file that does not say who logs in is refused", () => {
