@@ -7,8 +7,8 @@ import {
   OEM_LOGIN,
 } from "./control_host_kvm/request.ts";
 import { defineConnector } from "./define.ts";
-import { installIso } from "./oemscript.ts";
-import { type Flavour, isoPlan, oemConfigShape } from "./oemscript/config.ts";
+import { installIso, installPlan } from "./oemscript.ts";
+import { type Flavour, oemConfigShape } from "./oemscript/config.ts";
 import {
   bootBinary,
   controlHostRequest,
@@ -54,7 +54,7 @@ export const controlHostKvm = defineConnector({
       request,
       login: credentials(job),
       // Without a URL there is no second step.
-      iso: data.url === undefined ? undefined : isoPlan(ctx, { job, data, flavour }),
+      iso: data.url === undefined ? undefined : await installPlan(ctx, { job, data, flavour }),
     };
   },
   async provision(ctx, { plan: { request, login, iso } }) {

@@ -11,10 +11,14 @@ import {
   isoPlan,
   oemConfigShape,
   type OemContext,
+  type OemData,
+  type OemPrepareContext,
   oemProvisionShape,
 } from "./oemscript/config.ts";
+import { checkPresetCopies } from "./oemscript/presets.ts";
 import { recover } from "./oemscript/recovery.ts";
 import { need } from "./support/config.ts";
+import type { JobData } from "./support/job.ts";
 import { GIT, SCP, SSH, SSH_COPY_ID, SSHPASS, TAR } from "./support/process/programs.ts";
 import { expectSuccess } from "./support/process/runner.ts";
 import { deviceTarget } from "./support/ssh/ssh.ts";
@@ -30,9 +34,26 @@ function oemConnector(name: string, flavour: Flavour, recovers: string): Connect
     provisionData: oemProvisionShape,
     needs: ["device_ip"],
     programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, { ...GIT, onlyFor: "presets from Launchpad" }, TAR],
-    prepare: (ctx, { job, data }) => isoPlan(ctx, { job, data, flavour }),
+    prepare: (ctx, { job, data }) => installPlan(ctx, { job, data, flavour }),
     provision: (ctx, { plan }) => installIso(ctx, plan),
   });
+}
+
+/**
+ * What is to be installed, after a look at all that the installation needs of this host.
+ *
+ * @throws ProvisioningError when something of it is not there, or the job names no ISO that can be used.
+ * @throws JobError when the job wants to log in as a user that there will not be.
+ */
+export async function installPlan(
+  ctx: OemPrepareContext,
+  wanted: { readonly job: JobData; readonly data: OemData; readonly flavour: Flavour },
+): Promise<IsoPlan> {
+  const plan = isoPlan(ctx, wanted);
+  await publicKeyFile(ctx);
+  // An operator's own script brings its own presets.
+  if (ctx.config.oem_recovery_script === undefined) await checkPresetCopies(ctx, plan);
+  return plan;
 }
 
 /** Unpacks the ISO over the recovery partition, and has the device recover from it. */

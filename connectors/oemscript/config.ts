@@ -28,11 +28,16 @@ export const oemProvisionShape = {
   ),
 };
 
+type OemConfig = CommonConfig & ShapeOutput<typeof oemConfigShape>;
+
 /** What the steps work with. */
-export type OemContext = ConnectorContext<CommonConfig & ShapeOutput<typeof oemConfigShape>>;
+export type OemContext = ConnectorContext<OemConfig>;
+
+/** What preparing them works with. */
+export type OemPrepareContext = PrepareContext<OemConfig>;
 
 /** The job's `provision_data`, validated. */
-type OemData = ShapeOutput<typeof oemProvisionShape>;
+export type OemData = ShapeOutput<typeof oemProvisionShape>;
 
 /** dell: dell-restore-system. ubr: a boot entry of "ubuntu recovery". */
 export type Flavour = "dell" | "ubr";

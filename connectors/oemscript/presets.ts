@@ -5,7 +5,7 @@ import { makeFolder, temporaryFolder, writeFile } from "../support/files.ts";
 import { expectSuccess } from "../support/process/runner.ts";
 import { quote } from "../support/ssh/ssh.ts";
 import type { Remote } from "../support/ssh/remote.ts";
-import type { IsoPlan, OemContext } from "./config.ts";
+import type { IsoPlan, OemContext, OemPrepareContext } from "./config.ts";
 import addLocalRepository from "./templates/add_local_repository.sh" with { type: "text" };
 import bootEntry from "./templates/99_ubuntu_recovery" with { type: "text" };
 import removeLocalRepository from "./templates/remove_local_repository.sh" with { type: "text" };
@@ -108,22 +108,36 @@ export function rebootingPreset(text: string): string {
   return [...kept.join("\n").trimEnd().split("\n"), ...answers, ""].join("\n");
 }
 
-/** @returns a folder with the files of a preset. */
-async function fetchPreset(
-  ctx: OemContext,
-  { repository, branch }: Preset,
-  folder: string,
-): Promise<string> {
-  const { oem_preset_dir: copies } = ctx.config;
-  if (copies !== undefined) {
-    for (const name of [`${repository}-${branch}`, repository]) {
-      const copy = join(copies, name);
-      if (await Deno.stat(copy).then((info) => info.isDirectory, () => false)) return copy;
-    }
-    throw new ProvisioningError(
-      `There is no copy of the preset '${repository}' in ${copies} ('oem_preset_dir')`,
-    );
+/**
+ * Makes sure that this host has the copies of presets which the configuration speaks of.
+ *
+ * @throws ProvisioningError naming the preset that is not there.
+ */
+export async function checkPresetCopies(
+  { config }: OemPrepareContext,
+  plan: IsoPlan,
+): Promise<void> {
+  const { oem_preset_dir: copies } = config;
+  if (copies === undefined) return;
+  for (const preset of presetsFor(plan)) await presetCopy(copies, preset);
+}
+
+/** @returns the folder that is the copy of a preset. */
+async function presetCopy(copies: string, { repository, branch }: Preset): Promise<string> {
+  for (const name of [`${repository}-${branch}`, repository]) {
+    const copy = join(copies, name);
+    if (await Deno.stat(copy).then((info) => info.isDirectory, () => false)) return copy;
   }
+  throw new ProvisioningError(
+    `There is no copy of the preset '${repository}' in ${copies} ('oem_preset_dir')`,
+  );
+}
+
+/** @returns a folder with the files of a preset. */
+async function fetchPreset(ctx: OemContext, preset: Preset, folder: string): Promise<string> {
+  const { repository, branch } = preset;
+  const { oem_preset_dir: copies } = ctx.config;
+  if (copies !== undefined) return await presetCopy(copies, preset);
   const clone = join(folder, repository);
   const result = await ctx.runner.run([
     "git",

@@ -21,6 +21,16 @@ const MULTI = { agent_name: "a1", testflinger_server: "http://127.0.0.1:9" };
 const OEM: readonly Refused[] = [
   { data: { a: 1 }, says: "there is no ISO to install" },
   { data: { url: "http://127.0.0.1:9/a b.iso" }, says: "expected the name of an ISO" },
+  {
+    config: { ...DEVICE, ssh_public_key: "/nowhere/id.pub" },
+    data: { url: "http://127.0.0.1:9/a.iso" },
+    says: "looked for /nowhere/id.pub",
+  },
+  {
+    config: { ...DEVICE, oem_preset_dir: "/nowhere" },
+    data: { url: "http://127.0.0.1:9/a.iso" },
+    says: "no copy of the preset",
+  },
 ];
 
 const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
