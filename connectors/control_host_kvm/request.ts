@@ -86,6 +86,11 @@ export function bringsOem({ alloem_url: alloem, preset }: KvmData): boolean {
   return alloem !== undefined || preset === OEM_PRESET;
 }
 
+/** Is it the OEM image itself that the control host installs, so that its own user is there then? */
+function bootsOem({ alloem_url: alloem, preset }: KvmData): boolean {
+  return preset === undefined ? alloem !== undefined : preset === OEM_PRESET;
+}
+
 /**
  * The arguments of the request, but for what all requests have.
  *
@@ -97,7 +102,7 @@ export async function kvmArguments(
 ): Promise<Record<string, unknown>> {
   const wanted = credentials(job);
   if (bringsOem(data)) checkOemLogin(wanted);
-  const login = bringsOem(data) ? OEM_LOGIN : wanted;
+  const login = bootsOem(data) ? OEM_LOGIN : wanted;
   const user = { username: login.user, password: login.password };
   const conf = autoinstallConf(ctx, job, data);
   const keys = { authorized_keys: [await Deno.readTextFile(await publicKeyFile(ctx))] };

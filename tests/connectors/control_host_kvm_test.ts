@@ -163,6 +163,16 @@ Deno.test("08-control-host-kvm 7: an OEM image stands in the preset's url", asyn
   assert(!("alloem_url" in (kwargs ?? {})));
 });
 
+Deno.test("any other preset gets the job's password, though an OEM image goes along", async () => {
+  const test = { test_password: "pw" };
+  const { run, kwargs } = await provision({ preset: "x", alloem_url: "http://a" }, { test });
+  assertEquals(run.code, 0, run.stderr);
+  assertEquals([kwargs?.username, kwargs?.password], ["ubuntu", "pw"]);
+  assertEquals(kwargs?.alloem_url, "http://a");
+  const without = await provision({ alloem_url: "http://a", robot_tasks: [] }, { test });
+  assertEquals(without.kwargs?.password, "u");
+});
+
 Deno.test("a second step that never happens is a failure", async () => {
   const { run, failure } = await provision({ preset: "desktop-jammy-oem", url: ISO }, {
     before: (lab) =>
