@@ -443,18 +443,18 @@ class Agent {
 
   /** What is on its way gets some time, then the server is told why nobody asks for jobs. */
   async #sayGoodbye(end: AgentEnd): Promise<void> {
-    const { restart, offline } = this.#desired;
     await this.#uploads.drain(DRAIN_MS, this.#forceStop.signal);
+    const { restart, offline } = this.#desired;
     const why = end.ended === "left" ? this.#leaving : undefined;
     // Asked for, it is carried out now, also by one who leaves for another reason.
     const isRestart = end.ended === "restart" || why === "drained";
     // It is back in a moment, and takes no job meanwhile.
     if (why === "changed") return;
-    // An administrator's offline stays as it is, comment included.
-    if (offline === undefined) {
-      if (isRestart) this.#reporter.showRestart(restart?.comment || RESTART_COMMENT);
-      else this.#reporter.setState("offline", why ? REMOVED_COMMENT : STOPPED_COMMENT);
-    }
+    // An administrator's offline stays as it is, comment included; so does that of a lost device. A job
+    // that has been ended by this has shown its phases in their place.
+    if (offline !== undefined) this.#reporter.showIdle();
+    else if (isRestart) this.#reporter.showRestart(restart?.comment || RESTART_COMMENT);
+    else this.#reporter.setState("offline", why ? REMOVED_COMMENT : STOPPED_COMMENT);
     await this.#reporter.flush(LAST_STATE_MS, this.#forceStop.signal);
     // Not before: should this process be killed on its way, the next one restarts in its place.
     if (isRestart) this.#desired.restartCarriedOut();

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { scaledClock } from "../../lib/clock.ts";
 import type { ControlGroupsResult } from "../../lib/process/cgroup.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
 import { Lab } from "../support/lab.ts";
@@ -112,6 +113,60 @@ Deno.test("an administrator's offline is kept over a restart of the agent, comme
   await lab.until(() => lab.sandbox.requestCount > 20, "some rounds");
   assertEquals(lab.sandbox.state(jobId), "waiting");
   assertEquals(lab.sandbox.agent("agent-1")?.comment, "new disk");
+});
+
+/** Slow enough for a busy host: what an agent that stops has to say has 5 s to get to the server. */
+const UNHURRIED = 2;
+
+Deno.test("an administrator's offline is on the server again after a stop that has ended a job", async () => {
+  await using lab = await Lab.open({
+    clock: scaledClock(UNHURRIED),
+    config: {
+      setup_command: "while [ ! -e ../go ]; do sleep 0.02; done",
+      test_command: "sleep 1000",
+    },
+  });
+  lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "setup", "state setup");
+  lab.sandbox.setAgent("agent-1", { state: "offline", comment: "cable broken" });
+  await go(lab);
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "test", "state test");
+  await lab.stop();
+  const { state, comment } = lab.sandbox.agent("agent-1") ?? {};
+  assertEquals([state, comment], ["offline", "cable broken"]);
+});
+
+Deno.test("a lost device is offline after a stop in cleanup, also for an agent that finds its own files gone", async () => {
+  await using lab = await Lab.open({
+    clock: scaledClock(UNHURRIED),
+    config: {
+      provision_command: "exit 46",
+      cleanup_command: "while [ ! -e ../go ]; do sleep 0.02; done",
+    },
+  });
+  const lost = lab.submit({ provision_data: { a: 1 } });
+  const agent = lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "cleanup", "state cleanup");
+  agent.stop();
+  await go(lab);
+  await agent.ended;
+  const shown = () => {
+    const { state, comment } = lab.sandbox.agent("agent-1") ?? {};
+    return [state, comment];
+  };
+  const expected = [
+    "offline",
+    `Set to offline by agent. Recovery failed during job '${lost}' execution.`,
+  ];
+  assertEquals(shown(), expected);
+  await Deno.remove(lab.config.results_basedir, { recursive: true });
+  const next = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  const rounds = lab.sandbox.requestCount;
+  await lab.until(() => lab.sandbox.requestCount > rounds + 12, "some rounds");
+  assertEquals(lab.sandbox.state(next), "waiting");
+  assertEquals(shown(), expected);
 });
 
 Deno.test("the offline with which an agent stopped does not keep the next one from working", async () => {
