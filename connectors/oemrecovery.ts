@@ -17,6 +17,9 @@ const KEY_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 600_000;
 const QUERY_TIMEOUT_MS = 15_000;
 const ANSWER_TIMEOUT_MS = 15_000;
+/** The connection is lost when a device begins to go down: its ssh server may answer for a while. */
+const GONE_LIMIT_MS = 120_000;
+const GONE_PAUSE_MS = 5_000;
 const READY_CMD_TIMEOUT_MS = 60_000;
 const READY_LIMIT_MS = 3_600_000;
 const READY_PAUSE_MS = 90_000;
@@ -55,6 +58,7 @@ export const oemrecovery = defineConnector({
     return {
       commands,
       target: deviceTarget(ctx, credentials(job)),
+      lastMayDisconnect: ctx.config.recovery_disconnect_ok,
       readyCommand: ctx.config.ready_cmd,
       mustReboot: ctx.config.recovery_reboots && ctx.config.ready_cmd === undefined,
     };
@@ -67,7 +71,7 @@ export const oemrecovery = defineConnector({
       await waitUntilReady(ctx, recovery, undefined);
     }
     const oldBootId = recovery.mustReboot ? await deviceBootId(ctx, recovery.target) : undefined;
-    await recover(ctx, recovery, { lastMayDisconnect: ctx.config.recovery_disconnect_ok });
+    await recover(ctx, recovery, oldBootId);
     await waitUntilReady(ctx, recovery, oldBootId);
   },
 });
@@ -75,6 +79,8 @@ export const oemrecovery = defineConnector({
 interface Recovery {
   readonly commands: readonly string[];
   readonly target: SshTarget;
+  /** The connection may be lost while the last command runs. */
+  readonly lastMayDisconnect: boolean;
   readonly readyCommand: string | undefined;
   /** Complete only when another system answers than the one that was told to recover. */
   readonly mustReboot: boolean;
@@ -95,8 +101,8 @@ async function copyKey(ctx: ConnectorContext, target: SshTarget): Promise<string
 /** Runs the recovery commands on the device. */
 async function recover(
   ctx: ConnectorContext,
-  { commands, target }: Recovery,
-  { lastMayDisconnect }: { readonly lastMayDisconnect: boolean },
+  { commands, target, lastMayDisconnect }: Recovery,
+  oldBootId: string | undefined,
 ): Promise<void> {
   const device = remote(ctx, keysOnly(target));
   let left = commands.length;
@@ -111,15 +117,36 @@ async function recover(
       const result = await device.run(command, { ...options, attempts: 1 });
       left -= 1;
       const gone = result.ended === "timeout" || isLost(result);
-      // Still there, so it was not the recovery that ended the connection.
       if (!gone || left > 0 || !lastMayDisconnect) return result;
-      if ((await keyLetsIn(ctx, target, ANSWER_TIMEOUT_MS)).ok) return result;
+      // Still there, so it was not the recovery that ended the connection.
+      if (!await goesAway(ctx, target, oldBootId)) return result;
       ctx.log.info("The device has gone away, as it should");
       return { ended: "exited", status: 0, stdout: "", stderr: "" };
     },
   });
   // What answers from now on is to be the new system, by connections of its own.
   await device.disconnect();
+}
+
+/** Does the device stop answering, or has it come back already? */
+async function goesAway(
+  ctx: ConnectorContext,
+  target: SshTarget,
+  oldBootId: string | undefined,
+): Promise<boolean> {
+  const missing = await pollUntil(ctx, {
+    waitingFor: "the device to go away",
+    limitMs: GONE_LIMIT_MS,
+    pauseMs: GONE_PAUSE_MS,
+    lookFirst: true,
+    async look() {
+      if (!(await keyLetsIn(ctx, target, ANSWER_TIMEOUT_MS)).ok) return undefined;
+      const isBack = oldBootId !== undefined &&
+        await notRebooted(ctx, target, oldBootId) === undefined;
+      return isBack ? undefined : "it still answers";
+    },
+  });
+  return missing === undefined;
 }
 
 /**

@@ -217,6 +217,36 @@ Deno.test("the last command may lose the connection, if the device really went a
   }
 });
 
+Deno.test("a device that answers for a while after the connection was lost has gone away all the same", async () => {
+  for (
+    const [config, meanwhile] of [
+      // Its ssh server is among the last to go.
+      [{}, "exit 255"],
+      // It was back before anybody looked.
+      [{}, "touch back"],
+      [{ ready_cmd: "true" }, "exit 255"],
+    ] as const
+  ) {
+    await using lab = await Lab.open();
+    await lab.config({ ...CONFIG, recovery_cmds: ["sudo recover --now"], ...config });
+    await lab.job({});
+    await lab.fake(
+      "ssh",
+      `for last; do :; done
+       case "$last" in
+       *recover*) echo "Connection closed by remote host" >&2; exit 255;;
+       /bin/true) looks=$(cat looks 2>/dev/null)x; echo $looks > looks
+         [ "$looks" != xxx ] || { touch gone; ${meanwhile}; };;
+       *boot_id) if [ -e gone ]; then echo new; else echo old; fi;;
+       "snap model") echo "model  generic-classic";;
+       esac`,
+    );
+    const { code, stderr } = await lab.stage("oemrecovery", "provision");
+    assertEquals(code, 0, stderr);
+    assertEquals(lab.clock.paused, [5_000, 5_000, 90_000]);
+  }
+});
+
 Deno.test("10-oemrecovery correction: a recovery that does not reboot is complete when ready_cmd says so", async () => {
   await using lab = await Lab.open();
   await lab.config({ ...CONFIG, ready_cmd: "test -e /ready" });
