@@ -3,6 +3,7 @@ import { dirname, join } from "node:path";
 import { Stopped } from "../../connectors/support/errors.ts";
 import {
   compareVersions,
+  fetchReleaseNames,
   packageFor,
   packagesIn,
   versionNumbers,
@@ -10,6 +11,7 @@ import {
 import { SPARE_BYTES } from "../../connectors/support/http/transfer.ts";
 import { mayMount, SmallDisk } from "../support/small_disk.ts";
 import { CONFIG, openMachine, update, updateOf } from "./support/firmware_machine.ts";
+import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
 import { type HttpStub, httpStub, rawHttpStub, type TcpStub, until } from "./support/stubs.ts";
 
@@ -283,6 +285,34 @@ Deno.test("16-firmware-update 11: a release that the repository does not have is
   assertStringIncludes(message, "has no release '2023.09'");
   assertStringIncludes(message, RELEASE);
   assert(!await lab.has("flashed"));
+});
+
+Deno.test("releases are found in the page of any server", async () => {
+  for (
+    const [page, names] of [
+      ['<a href="2023.09.00.04/">2023.09.00.04/</a>', ["2023.09.00.04"]],
+      ['<a href="/SDR/repo/fwpp-gen10/2023.09.00.04/">x</a>', ["2023.09.00.04"]],
+      ['<a href="https://mirror/fwpp-gen10/2023.09.00.04">x</a>', ["2023.09.00.04"]],
+      ["<A HREF='./2023.09.00.04/'>x</A>", ["2023.09.00.04"]],
+      ["<a href=2023.09.00.04/>x</a>", ["2023.09.00.04"]],
+      ['[{"name": "2023.09.00.04"}, {"name": "2024.04.00.00"}]', [
+        "2024.04.00.00",
+        "2023.09.00.04",
+      ]],
+      // Cut off in what is shown, as Apache does it.
+      [
+        '<a href="2022.03.0_supspp_rhel9.0_x86_64/">2022.03.0_supspp_rhe..&gt;</a>',
+        ["2022.03.0_supspp_rhel9.0_x86_64"],
+      ],
+      ['<a href="2023.09.00.04/">x</a> 2025.01.17 10:20 -', ["2023.09.00.04"]],
+      ["gen10-2023.09.00.04 and 2023.09.00.04-notes, but 2023.03.00.00.", ["2023.03.00.00"]],
+    ] as const
+  ) {
+    await using lab = await Lab.open();
+    await using repository = httpStub(() => new Response(page));
+    const found = await inStage(lab, (ctx) => fetchReleaseNames(ctx, `${repository.url}/`));
+    assertEquals(found, names, page);
+  }
 });
 
 Deno.test("a dry run on an HPE server names the packages and flashes none", async () => {

@@ -20,8 +20,12 @@ const FILE_LIMIT_MS = 300_000;
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 5_000;
 
-/** `2023.09.00.04`, and releases other than the plain ones, such as `2022.03.0_supspp_rhel9.0_x86_64`. */
-const RELEASE_NAME = /href="(\d{4}\.\d{2}\.\d[\w.]*)\/?"/g;
+/**
+ * `2023.09.00.04`, and releases other than the plain ones, such as `2022.03.0_supspp_rhel9.0_x86_64`:
+ * wherever it stands in a page, as each server lists its folders in its own way. A part of another
+ * name is none, nor is a name that the page has cut off (`2022.03.0_supsp..`), nor a date with a time.
+ */
+const RELEASE_NAME = /(?<![\w.-])\d{4}\.\d{2}\.\d(?:[\w.]*\w)?(?![\w-]|\.[\w.]|\s+\d{1,2}:\d{2})/g;
 
 const PACKAGE_SUFFIX = ".fwpkg";
 
@@ -70,9 +74,9 @@ export function repositoryFor(base: string, model: string): string {
   );
 }
 
-/** The releases that an index page links to, the newest first. */
+/** The releases that an index page names, the newest first. */
 function releaseNames(page: string): string[] {
-  const names = new Set([...page.matchAll(RELEASE_NAME)].map(([, name = ""]) => name));
+  const names = new Set([...page.matchAll(RELEASE_NAME)].map(([name]) => name));
   return [...names].sort().reverse();
 }
 
