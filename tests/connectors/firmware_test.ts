@@ -90,6 +90,42 @@ Deno.test("a device that keeps no results is judged by its version", async () =>
   assertEquals((await updateOf(lab)).code, 0);
 });
 
+Deno.test("where the results do not say how an update ended, the version that the device has decides", async () => {
+  const boots = "*boot_id) wc -l < reboots 2>/dev/null || echo none; exit ;;";
+  for (
+    const [state, becomes, code, says, reboots] of [
+      // Unknown, and pending though the boot has been.
+      [0, "2.91", 0, "", 1],
+      [0, "2.90", 1, "unknown", 1],
+      [1, "2.91", 0, "", 1],
+      [1, "2.90", 1, "pending", 1],
+      // Still said after the second reboot.
+      [4, "2.91", 0, "", 2],
+      [4, "2.90", 1, "needs a reboot", 2],
+      // These do say it.
+      [3, "2.91", 1, "failed", 1],
+      [5, "2.91", 1, "failed, try again", 1],
+    ] as const
+  ) {
+    await using lab = await Lab.open();
+    await openMachine(lab, { results: { UpdateState: state, Releases: [{ Version: "2.91" }] } });
+    await lab.wrap(
+      "ssh",
+      `cd ${lab.cwd}; for c; do :; done
+       case "$c" in
+         ${boots}
+         *reboot) echo >> reboots; sed -i 's/"Version":"2.90"/"Version":"${becomes}"/' devices.json
+           exit 255 ;;
+       esac`,
+    );
+    await lab.job(update({ version: "latest" }));
+    const updated = await updateOf(lab);
+    assertEquals(updated.code, code, updated.stderr);
+    assertStringIncludes(updated.message, says);
+    assertEquals((await lab.read("reboots")).length, reboots);
+  }
+});
+
 Deno.test("an update that needs another reboot gets one", async () => {
   await using lab = await Lab.open();
   await openMachine(lab, { results: { UpdateState: 4 } });

@@ -33,7 +33,9 @@ const UPDATE_STATES = [
   "failed, try again",
 ] as const;
 const SUCCESS = 2;
+const FAILED = 3;
 const NEEDS_REBOOT = 4;
+const FAILED_TRANSIENT = 5;
 
 const Release = z.looseObject({
   Version: z.string(),
@@ -200,7 +202,10 @@ async function checkResults(
   if (needReboot.length === 0) return failures;
   await reboot(ctx, target);
   for (const change of needReboot) {
-    failures.push(...failureOf(change, await resultOf(ctx, target, change)));
+    const state = await resultOf(ctx, target, change);
+    // It had its reboot.
+    const isThere = state === NEEDS_REBOOT && await hasVersion(ctx, target, change);
+    failures.push(...failureOf(change, isThere ? SUCCESS : state));
   }
   return failures;
 }
@@ -211,23 +216,35 @@ function failureOf({ device, version }: Change, state: number | undefined): stri
   return [`${nameOf(device)} did not become version ${version}: ${says}`];
 }
 
-/** The state of an update; that the device has the version now is as good as success. */
+/**
+ * The state of an update. Where the results do not say how it ended, that the device has the version now
+ * is as good as success: some devices keep no results, or none of what happened at their boot.
+ */
 async function resultOf(
   ctx: ConnectorContext,
   target: SshTarget,
-  { device, version }: Change,
+  change: Change,
 ): Promise<number | undefined> {
+  const { device, version } = change;
   const command = `sudo fwupdmgr get-results ${quote(device.DeviceId)} --json`;
   const result = await ssh(ctx, target, command, { timeoutMs: SHORT_MS });
   const parsed = Results.safeParse(succeeded(result) ? jsonIn(result.stdout) : undefined);
-  if (parsed.success) {
-    const { UpdateState: state, Releases } = parsed.data;
-    const isOfThis = state !== SUCCESS || Releases[0]?.Version === version;
-    if (state !== undefined && isOfThis) return state;
-  }
-  // Some devices keep no results.
+  const { UpdateState: state, Releases = [] } = parsed.data ?? {};
+  if (state === FAILED || state === FAILED_TRANSIENT || state === NEEDS_REBOOT) return state;
+  const isSuccess = state === SUCCESS && Releases[0]?.Version === version;
+  if (isSuccess || await hasVersion(ctx, target, change)) return SUCCESS;
+  // A success of another version is none of this one.
+  return state === SUCCESS ? undefined : state;
+}
+
+/** Does the device have the version that it was to get? */
+async function hasVersion(
+  ctx: ConnectorContext,
+  target: SshTarget,
+  { device, version }: Change,
+): Promise<boolean> {
   const now = (await readDevices(ctx, target)).find(({ DeviceId }) => DeviceId === device.DeviceId);
-  return now?.Version === version ? SUCCESS : undefined;
+  return now?.Version === version;
 }
 
 /** A remote command that must succeed. @returns its standard output. */
