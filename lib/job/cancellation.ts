@@ -20,6 +20,8 @@ const BYTES_PER_PAUSE_MS = 1024 * 1024 / 1000;
 const LONGEST_RETRY_AFTER_MS = 60_000;
 /** A server that is slow to say whether the job was cancelled does not hold up its next phase. */
 const LONGEST_CHECK_MS = 2000;
+/** What was answered longer ago than this, for what else took its time, is asked again before a state is posted. */
+const CERTAIN_FOR_MS = 1000;
 
 /** What a watch needs. */
 export interface CancellationWatchOptions {
@@ -37,6 +39,8 @@ export class CancellationWatch implements AsyncDisposable {
   readonly #cancelled = new AbortController();
   readonly #over = new AbortController();
   readonly #watching: Promise<void>;
+  /** When `check()` was answered last; monotonic milliseconds. */
+  #checkedAt = -Infinity;
 
   constructor(options: CancellationWatchOptions) {
     this.#options = options;
@@ -53,6 +57,14 @@ export class CancellationWatch implements AsyncDisposable {
     return this.#cancelled.signal.aborted;
   }
 
+  /**
+   * Whether a check was answered in the last moments, so that a state that is posted now overwrites no
+   * cancellation.
+   */
+  get isCertain(): boolean {
+    return this.#options.clock.monotonic() - this.#checkedAt < CERTAIN_FOR_MS;
+  }
+
   /** To be called when the cancellation becomes known in another way. */
   noteCancelled(): void {
     if (this.isCancelled) return;
@@ -63,12 +75,15 @@ export class CancellationWatch implements AsyncDisposable {
 
   /**
    * Asks now. What the server does not answer in time counts as no cancellation: a job is not held
-   * up by an outage.
+   * up by an outage. It is not certain then.
    */
   async check(leave?: AbortSignal): Promise<boolean> {
+    this.#checkedAt = -Infinity;
     if (this.isCancelled || !this.#options.connectivity.isUp) return this.isCancelled;
     const over = new AbortController();
-    const asked = this.#ask(over.signal).then(() => {});
+    const asked = this.#ask(over.signal).then((asked) => {
+      if (asked.ok) this.#checkedAt = this.#options.clock.monotonic();
+    });
     const known = Promise.race([asked, this.#whenCancelled(over.signal)]);
     try {
       await within(leave === undefined ? known : untilAborted(known, leave), {

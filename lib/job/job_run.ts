@@ -282,7 +282,7 @@ export class JobRun {
         return await this.#endBefore(phase, CANCELLED_LINE, this.#cancelled());
       }
       if (skip !== undefined) return this.#phases.skip(phase, skip);
-      this.#report.started(phase);
+      this.#report.started(phase, { isAsked: watch.isCertain });
     }
     // Interrupting a provision could brick the device: it is ended by a stop of the agent only.
     const ends = phase === "provision" ? [stop] : [watch.signal, stop];

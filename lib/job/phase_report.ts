@@ -61,15 +61,22 @@ export class PhaseReport {
     await this.say(phase, text, [{ t: "phase_announced", phase }]);
   }
 
-  /** Writes down and sends that a phase begins. */
-  started(phase: Phase): void {
-    this.#options.outbox.append(...this.#startDrafts(phase));
+  /**
+   * Writes down and sends that a phase begins.
+   *
+   * @param options.isAsked whether the server has just said that the job is not cancelled. @default false
+   */
+  started(phase: Phase, options: { isAsked?: boolean } = {}): void {
+    this.#options.outbox.append(...this.#startDrafts(phase, options));
   }
 
-  #startDrafts(phase: Phase): Drafts {
+  #startDrafts(phase: Phase, { isAsked = false } = {}): Drafts {
     return [
       { t: "phase_started", phase },
-      { t: "send", message: { kind: "state", state: phase } },
+      {
+        t: "send",
+        message: { kind: "state", state: phase, ...(isAsked && { isAsked }) },
+      },
       ...this.#options.events.drafts(`${phase}_start`),
     ];
   }

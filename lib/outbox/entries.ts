@@ -23,8 +23,11 @@ const Identity = z.object({ pid: z.int(), startTime: z.number(), bootId: z.strin
 
 /** Something for the server, apart from the logs and the events. */
 export const Message = z.discriminatedUnion("kind", [
-  /** `job_state` = the phase that starts, or `allocated`. */
-  z.object({ kind: z.literal("state"), state: z.string() }),
+  /**
+   * `job_state` = the phase that starts, or `allocated`. `isAsked`: right before, the server has said that the
+   * job is not cancelled. Without that it is asked before the state is posted, which would overwrite `cancelled`.
+   */
+  z.object({ kind: z.literal("state"), state: z.string(), isAsked: z.literal(true).optional() }),
   z.object({ kind: z.literal("status"), status: PhaseStatuses }),
   z.object({ kind: z.literal("device_info"), deviceInfo: z.record(z.string(), z.unknown()) }),
   z.object({ kind: z.literal("provision_log"), exitCode: z.int(), detail: z.string() }),

@@ -8,7 +8,7 @@ import { PHASES } from "../phases.ts";
 import { type Answer, type Generation, isFinal, type ServerApi } from "../server/api.ts";
 import type { PhaseStatuses, ResultUpdate } from "../server/schema.ts";
 import type { Delivery, NextStep } from "./delivery.ts";
-import { LOG_NAMES } from "./entries.ts";
+import { LOG_NAMES, type Message } from "./entries.ts";
 import { type PendingMessage, statusesOf } from "./job_state.ts";
 import type { Outbox } from "./outbox.ts";
 
@@ -19,6 +19,8 @@ export class ResultLanes {
   readonly #inFlight = new Set<number>();
   /** States from this number on have not waited: the lane had nothing to do when they were made. */
   #freshFrom = Infinity;
+  /** A state before which the server is being asked whether the job is cancelled. */
+  #askedFor: PendingMessage | undefined;
 
   constructor(delivery: Delivery) {
     this.#delivery = delivery;
@@ -61,7 +63,7 @@ export class ResultLanes {
 
   /** When a client reads that a device is allocated, its address is there. */
   #waitsForFacts({ message }: PendingMessage): boolean {
-    return message.kind === "state" && message.state === "allocated" &&
+    return isAllocated(message) &&
       this.#delivery.state.pending.some((each) =>
         each.message.kind === "device_info" && this.#inFlight.has(each.n)
       );
@@ -78,7 +80,7 @@ export class ResultLanes {
     const { pending, logs } = this.#delivery.state;
     return pending.filter(({ n, message, after }) => {
       if (this.#inFlight.has(n)) return false;
-      if (message.kind === "device_info") return true;
+      if (message.kind === "device_info") return !isAllocated(this.#askedFor?.message);
       return message.kind === "status" &&
         logs.output.settled >= after.output && logs.serial.settled >= after.serial;
     });
@@ -86,23 +88,35 @@ export class ResultLanes {
 
   /**
    * A posted state overwrites `cancelled`: one that had to wait may have been overtaken by a
-   * cancellation, so the server is asked first.
+   * cancellation, so the server is asked first; and so may one before which the job itself did not ask, or
+   * got no answer in time.
    */
   async #deliverState(state: PendingMessage): Promise<void> {
     const { connectivity, isLeftover, server } = this.#delivery.options;
+    const { message } = state;
+    const isAsked = message.kind === "state" && message.isAsked === true;
     const hasWaited = state.n < this.#freshFrom || isLeftover === true || !connectivity.isUp;
     this.#freshFrom = Infinity;
-    if (hasWaited && !await this.#mayPost(state)) return;
+    const mayPost = isAsked && !hasWaited || await this.#mayPost(state);
     // On a server of the older generation a status would be refused, and the state with it.
     const facts = this.#dueFacts().filter(({ message }) =>
       message.kind === "device_info" || server.generation === "current"
     );
-    await this.#post([...this.#statesUpTo(state), ...facts]);
+    const messages = [...mayPost ? this.#statesUpTo(state) : [], ...facts];
+    if (messages.length > 0) await this.#post(messages);
   }
 
   /** Asks whether the job is cancelled; false as well when the state has been overtaken meanwhile. */
   async #mayPost(state: PendingMessage): Promise<boolean> {
-    await this.#delivery.persist(() => this.#learnOfCancellation());
+    // Meanwhile the address of a device does not leave: it is to be there with the state, not behind it.
+    this.#askedFor = state;
+    try {
+      await this.#delivery.persist(async () =>
+        this.#isLatest(state) ? await this.#learnOfCancellation() : DONE
+      );
+    } finally {
+      this.#askedFor = undefined;
+    }
     return this.#isLatest(state);
   }
 
@@ -183,6 +197,10 @@ export class ResultLanes {
     }
     return { ok: true, value };
   }
+}
+
+function isAllocated(message: Message | undefined): boolean {
+  return message?.kind === "state" && message.state === "allocated";
 }
 
 const DONE: Answer<void> = { ok: true, value: undefined };

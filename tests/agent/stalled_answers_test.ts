@@ -63,10 +63,13 @@ for (const [what, answer] of Object.entries({ "stands still": stalled, "never en
     const jobId = lab.submit({ test_data: { a: 1 } });
     lab.start();
     await lab.eventually(() => answers > 0, "such an answer");
-    // A state that is on its way would be the job's again.
-    await lab.until(() => lab.sandbox.state(jobId) === "test", "the server knows the phase");
+    await lab.until(
+      () => lab.sandbox.log(jobId, "output", "test").includes("ready"),
+      "the test runs",
+    );
     lab.sandbox.cancel(jobId);
     isOdd = false;
     await lab.complete(jobId);
+    assertEquals(lab.statuses(jobId), { test: 256 - 15 });
   });
 }

@@ -188,6 +188,112 @@ Deno.test("a state that had to wait is not posted over a cancellation", async ()
   assertEquals(lab.statuses(jobId).test, undefined);
 });
 
+/**
+ * Holds back answers to the question for the state of a job, as the server had it when it was asked: whoever
+ * waits for them learns of nothing that happens meanwhile.
+ *
+ * @param most of them. @default all until they are released
+ */
+function holdStates(lab: Lab, most = Infinity) {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const held = { count: 0, release: resolve };
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (request.method !== "GET" || !/\/v1\/result\//.test(request.url)) return undefined;
+    if (held.count >= most) return undefined;
+    const answer = await proceed();
+    held.count++;
+    await promise;
+    return answer;
+  });
+  return held;
+}
+
+const UNTIL_TOLD = "while [ ! -e ../go ]; do sleep 0.02; done";
+
+Deno.test("a device is not said to be allocated over a cancellation that came a moment before", async () => {
+  const info = JSON.stringify({ device_info: { device_ip: "10.1.1.1" } });
+  await using lab = await Lab.open({
+    config: {
+      allocate_command: `touch ../allocating; ${UNTIL_TOLD}; echo '${info}' > device-info.json`,
+    },
+  });
+  const posted = recordResults(lab);
+  const jobId = lab.submit({ allocate_data: { allocate: true } });
+  lab.start();
+  await ran(lab, "allocating");
+  const held = holdStates(lab, 1);
+  await lab.eventually(() => held.count > 0, "the agent asks during the phase");
+  lab.sandbox.cancel(jobId);
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.until(() => lab.sandbox.state(jobId) !== "cancelled", "the job goes on");
+  held.release();
+  assertEquals(statesIn(posted), ["allocate", "complete"]);
+  assertEquals(lab.sandbox.result(jobId)?.device_info, { device_ip: "10.1.1.1" });
+});
+
+Deno.test("a cleanup is not announced over a cancellation that came a moment before", async () => {
+  await using lab = await Lab.open({
+    config: {
+      test_command: `touch ../testing; ${UNTIL_TOLD}`,
+      cleanup_command: "touch ../cleaning; while [ ! -e ../clean ]; do sleep 0.02; done",
+    },
+  });
+  const posted = recordResults(lab);
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await ran(lab, "testing");
+  const held = holdStates(lab, 1);
+  await lab.eventually(() => held.count > 0, "the agent asks during the phase");
+  lab.sandbox.cancel(jobId);
+  const asked = () => lab.sandbox.requests.filter(({ method }) => method === "GET").length;
+  const before = asked();
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await ran(lab, "cleaning");
+  await lab.until(
+    () => asked() > before || statesIn(posted).includes("cleanup"),
+    "the state of the cleanup is due",
+  );
+  held.release();
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "clean"), "");
+  await lab.complete(jobId);
+  assertEquals(statesIn(posted), ["test", "complete"]);
+  assertEquals(lab.statuses(jobId), { test: 0, cleanup: 0 });
+});
+
+Deno.test("a phase begins while the server is slow to say whether the job is cancelled, and is announced only if it is not", async () => {
+  for (const isCancelled of [true, false]) {
+    await using lab = await Lab.open({
+      config: {
+        setup_command: `touch ../settingup; ${UNTIL_TOLD}`,
+        test_command:
+          "touch ../testing; while [ ! -e ../tested ]; do sleep 0.02; done; touch ../passed",
+      },
+    });
+    const posted = recordResults(lab);
+    const jobId = lab.submit({ test_data: { a: 1 } });
+    lab.start();
+    await ran(lab, "settingup");
+    await lab.until(() => lab.sandbox.state(jobId) === "setup", "the state of the setup");
+    const held = holdStates(lab);
+    await lab.eventually(() => held.count > 0, "the agent asks during the setup");
+    if (isCancelled) lab.sandbox.cancel(jobId);
+    await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+    await ran(lab, "testing");
+    assertEquals(statesIn(posted), ["setup"]);
+    held.release();
+    if (!isCancelled) {
+      await lab.until(() => lab.sandbox.state(jobId) === "test", "the state of the test");
+      await Deno.writeTextFile(join(lab.config.execution_basedir, "tested"), "");
+    }
+    await lab.complete(jobId);
+    assertEquals(
+      statesIn(posted),
+      isCancelled ? ["setup", "complete"] : ["setup", "test", "complete"],
+    );
+    assertEquals(lab.statuses(jobId).test, isCancelled ? 256 - 15 : 0);
+  }
+});
+
 Deno.test("a process that takes a cancelled job over posts no state of it", async () => {
   await using lab = await Lab.open({
     config: {
