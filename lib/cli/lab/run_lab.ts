@@ -18,6 +18,11 @@ const INPUT_STATUS = 2;
 const LOOK_MS = 1_000;
 /** So many looks may fail, one after the other, before it is given up. */
 const MOST_FAILURES = 30;
+/**
+ * So many looks, one after the other, may find that the server knows nothing of the job: one that has
+ * just taken it may have no result yet. One that was started anew without its jobs never will.
+ */
+const MOST_UNKNOWN = 10;
 
 const Submitted = z.object({ job_id: z.string() });
 
@@ -90,18 +95,27 @@ async function send(server: LabServer, { job, attachments }: JobFile): Promise<S
 
 /** Shows the log of a job until it is over. */
 async function follow(server: LabServer, jobId: string, io: Io): Promise<number> {
+  const clock = io.host?.clock ?? systemClock;
   const interrupted = new AbortController();
   io.signals.listen({ restart() {}, stop: () => interrupted.abort() });
   const shown = new GrowingText();
   const text = new TerminalText();
   let state = "";
   let failures = 0;
+  let unknown = 0;
   while (!interrupted.signal.aborted) {
     const answer = await resultOf(server, jobId);
-    failures = answer.ok ? 0 : failures + 1;
-    if (!answer.ok && failures >= MOST_FAILURES) {
-      io.stderr(`${answer.message}; the job goes on\n`);
-      return FAILED_STATUS;
+    if (answer.ok) {
+      if (failures > 0) io.stderr("The server is back\n");
+      failures = 0;
+      unknown = answer.result === undefined ? unknown + 1 : 0;
+    } else {
+      failures++;
+      if (failures >= MOST_FAILURES) {
+        io.stderr(`${answer.message}; the job goes on\n`);
+        return FAILED_STATUS;
+      }
+      if (failures === 1) io.stderr(`${answer.message}; trying again\n`);
     }
     const result = answer.ok ? answer.result : undefined;
     if (result !== undefined) {
@@ -114,8 +128,11 @@ async function follow(server: LabServer, jobId: string, io: Io): Promise<number>
         io.stdout(`${text.flush()}\n${resultTable(result)}`);
         return hasPassed(result) ? 0 : FAILED_STATUS;
       }
+    } else if (unknown >= MOST_UNKNOWN) {
+      io.stderr(unknownJob(server, jobId));
+      return FAILED_STATUS;
     }
-    await systemClock.sleep(LOOK_MS, interrupted.signal).catch(() => {});
+    await clock.sleep(LOOK_MS, interrupted.signal).catch(() => {});
   }
   io.stderr(`\nThe job goes on; to end it: testflinger-agent cancel ${jobId}\n`);
   return FAILED_STATUS;
@@ -129,7 +146,7 @@ export async function results(line: CommandLine, io: Io): Promise<number> {
   const [jobId = ""] = line.positionals;
   const answer = await resultOf(server, jobId);
   if (!answer.ok || answer.result === undefined) {
-    io.stderr(`${answer.ok ? `${server.address} knows no job ${jobId}` : answer.message}\n`);
+    io.stderr(answer.ok ? unknownJob(server, jobId) : `${answer.message}\n`);
     return FAILED_STATUS;
   }
   const { result } = answer;
@@ -176,6 +193,11 @@ export async function cancel(line: CommandLine, io: Io): Promise<number> {
   await answer.response.body?.cancel();
   io.stdout(`Job ${jobId} is cancelled\n`);
   return 0;
+}
+
+/** A line for a server that has no result of a job. */
+function unknownJob({ address }: LabServer, jobId: string): string {
+  return `${address} knows no job ${jobId}\n`;
 }
 
 function cancelJob(server: LabServer, jobId: string) {
