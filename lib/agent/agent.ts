@@ -180,7 +180,7 @@ class Agent {
       folder: this.#store.folder,
       restoreFolders: () => this.#restoreFolders(),
       deviceTrouble: async () => await options.deviceTrouble?.(),
-      runJob: (received, broken) => this.#acceptJob(received, broken),
+      runJob: (received, more) => this.#acceptJob(received, more),
     });
   }
 
@@ -359,9 +359,12 @@ class Agent {
     );
   }
 
-  async #acceptJob(received: Record<string, unknown>, broken?: string): Promise<"ran" | "refused"> {
+  async #acceptJob(
+    received: Record<string, unknown>,
+    { text, broken }: { text?: string; broken?: string },
+  ): Promise<"ran" | "refused"> {
     const { server, connectivity, clock, log } = this.#options;
-    const job = new Job(received);
+    const job = new Job(received, text);
     let outbox;
     try {
       outbox = await this.#store.accept(job, this.#uploads.of(job.jobId), clock.now());

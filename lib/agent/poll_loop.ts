@@ -54,7 +54,10 @@ export interface PollLoopOptions extends AgentContext {
    *
    * @param broken why the job as it came cannot be run.
    */
-  runJob(received: Record<string, unknown>, broken?: string): Promise<"ran" | "refused">;
+  runJob(
+    received: Record<string, unknown>,
+    more: { text?: string; broken?: string },
+  ): Promise<"ran" | "refused">;
 }
 
 /** The poll loop of one agent. */
@@ -227,11 +230,15 @@ export class PollLoop {
           `The server handed out job ${offer.value.jobId}, but it cannot be read; it is ended as failed: ` +
             offer.value.reason,
         );
-        await runJob({ job_id: offer.value.jobId, job_queue: "" }, offer.value.reason);
+        await runJob({ job_id: offer.value.jobId, job_queue: "" }, { broken: offer.value.reason });
         return { next: "at once" };
       case "job":
         // After one that could not be written down the next would fare no better at once.
-        return { next: await runJob(offer.value.job) === "ran" ? "at once" : "later" };
+        return {
+          next: await runJob(offer.value.job, { text: offer.value.text }) === "ran"
+            ? "at once"
+            : "later",
+        };
     }
   }
 

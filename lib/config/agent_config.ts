@@ -117,6 +117,9 @@ const establishedKeys = {
       "Pause between two requests for a job if there was none; 10 to 20 % longer. The agents of a host " +
         "ask at different times, a few together.",
     ),
+  output_polling_interval: z.number().gt(0).optional().meta({ type: "number, seconds" }).describe(
+    "Accepted, as newer versions of the established agent have it, and without effect: output is sent as it comes.",
+  ),
   execution_basedir: filledText().default("/tmp/testflinger/run").describe(
     "Folder for the working folders, one per job.",
   ),

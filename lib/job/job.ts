@@ -58,20 +58,24 @@ export class Job {
   readonly hasAttachments: boolean;
   /** As it was received, whole. */
   readonly received: JsonObject;
+  /** The same as text, in which a number may have more digits than one of ours can. */
+  readonly text: string;
   /** Like `received`, less what has been dealt with. It shares its parts: nothing in them is changed. */
   readonly #data: JsonObject;
 
   /**
    * @param received a job whose `job_id` is a UUID.
+   * @param text what it was parsed from. @default made of `received`
    * @throws {TypeError} if it is not.
    */
-  constructor(received: JsonObject) {
+  constructor(received: JsonObject, text: string = JSON.stringify(received)) {
     if (!isJobId(received.job_id)) {
       throw new TypeError(
         `Cannot take a job whose 'job_id' is not a UUID: ${JSON.stringify(received.job_id)}`,
       );
     }
     this.received = received;
+    this.text = text;
     this.#data = { ...received };
     this.jobId = received.job_id;
     this.queue = textOf(received.job_queue) ?? "";

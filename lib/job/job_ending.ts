@@ -101,7 +101,10 @@ export class JobEnding {
       ...(leftIn !== undefined && { folder: leftIn }),
     });
     const reason = this.#outbox.state.decided ?? "";
-    this.#context.emit({ type: "job_ended", job: this.#job.jobId, reason, failed: this.#failed() });
+    const failed = this.#failed();
+    const ending = failed && this.#outbox.state.phases.get(failed)?.ending?.event;
+    const timedOut = ending === "global_timeout" || ending === "output_timeout";
+    this.#context.emit({ type: "job_ended", job: this.#job.jobId, reason, failed, timedOut });
     this.#context.log.info(`Job ${this.#job.jobId} ended`, { because: reason });
   }
 

@@ -13,14 +13,14 @@ import { type Phase, PHASES } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { prepareAttachments } from "./fetch_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
-import { Events, outcomeOf, PhaseReport } from "./phase_report.ts";
+import { Events, outcomeOf, type PhaseConclusion, PhaseReport } from "./phase_report.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { type JobEnd, JobEnding } from "./job_ending.ts";
 import type { JobGroup } from "./job_groups.ts";
 import type { Drafts } from "./phase_log.ts";
 import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, STOPPED_LINE } from "./phase_command.ts";
-import { type EndedPhase, PhaseRunner } from "./phase_run.ts";
+import { type EndedPhase, PhaseRunner, UNKNOWN_RELEASE } from "./phase_run.ts";
 import { jobSoFar } from "./take_up.ts";
 import { prepareSecrets } from "./secrets.ts";
 import { WorkingFolder } from "./working_folder.ts";
@@ -362,7 +362,7 @@ export class JobRun {
   /** The job cannot even begin: that is a failure of its setup. */
   async #failSetup(reason: string): Promise<void> {
     this.#context.log.warning(`Job ${this.#job.jobId} fails in setup: ${reason}`);
-    await this.#report.ended("setup", { status: 1, event: "error", detail: `ERROR: ${reason}` }, {
+    await this.#endedByAgent("setup", { status: 1, event: "error", detail: `ERROR: ${reason}` }, {
       reason,
       drafts: [{ t: "decided", reason: "setup_fail" }],
     });
@@ -370,7 +370,7 @@ export class JobRun {
 
   /** An earlier process could not end it, and nobody else can. */
   async #interrupt(): Promise<void> {
-    const phase = interruptedPhase(this.#state);
+    const phase = interruptedPhase(this.#state) ?? this.#duePhase();
     const message = phase === undefined
       ? "The agent was interrupted between phases"
       : `The agent was interrupted during ${phase}`;
@@ -387,12 +387,30 @@ export class JobRun {
       : [];
     if (phase !== undefined) {
       const end = { status: INTERNAL_ERROR_STATUS, event: "error" as const, detail: message };
-      return await this.#report.ended(phase, end, { drafts: decided });
+      return await this.#endedByAgent(phase, end, { drafts: decided });
     }
     // The log of a phase is opened a moment before the phase begins.
     const last = this.#state.logs.output.regions.at(-1)?.phase ?? "setup";
     if (decided.length > 0) return await this.#report.say(last, message, decided);
     await this.#fail(nextStep({ ...this.#state, crashes: 0 }), message);
+  }
+
+  /** The phase that would have come next, whose preparation an interruption ends; none when all have been run. */
+  #duePhase(): Phase | undefined {
+    if (this.#state.decided !== undefined) return undefined;
+    const last = [...this.#state.phases.keys()].at(-1);
+    if (last === undefined) return "setup";
+    return PHASES.slice(PHASES.indexOf(last) + 1)
+      .find((phase) => phase !== "cleanup" && this.#phases.reasonToSkip(phase) === undefined);
+  }
+
+  /** A phase ends without its command having said how. */
+  async #endedByAgent(phase: Phase, end: EndedPhase, more: PhaseConclusion): Promise<void> {
+    const { status, event } = end;
+    const release = this.#state.release ?? UNKNOWN_RELEASE;
+    const { jobId } = this.#job;
+    this.#context.emit({ type: "phase_ended", job: jobId, phase, status, event, release });
+    await this.#report.ended(phase, end, more);
   }
 
   /** A step cannot be done: the job goes on without it. */
@@ -410,7 +428,7 @@ export class JobRun {
       detail: `ERROR: ${reason}`,
     };
     const isDecided = this.#state.decided !== undefined;
-    await this.#report.ended(phase, end, {
+    await this.#endedByAgent(phase, end, {
       reason,
       drafts: isDecided ? [] : [{ t: "decided", reason: `${phase}_fail` }],
     });

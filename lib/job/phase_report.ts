@@ -99,12 +99,12 @@ export class PhaseReport {
     const { event, detail, status } = end;
     const outcome = outcomeOf(phase, status);
     if (outcome === "recovery_fail") emit({ type: "recovery_failed", job: outbox.jobId });
-    const failure = status === 0 || phase === "cleanup" ? "" : readStageFailure(folder, phase);
+    const failure = status === 0 ? "" : readStageFailure(folder, phase);
     const statuses = { ...statusesOf(outbox.state), [phase]: status };
     this.#rewriteOutcome(statuses);
     const drafts: Drafts = [
       ...(outbox.state.phases.has(phase) ? [] : this.#startDrafts(phase)),
-      ...(isOwnEvent(event) && phase !== "cleanup" ? events.drafts(event, detail) : []),
+      ...(isOwnEvent(event) ? events.drafts(event, detail) : []),
       ...events.drafts(outcome, status === 0 ? "" : more.reason ?? (failure || detail)),
       {
         t: "phase_ended",
@@ -156,7 +156,7 @@ export class PhaseReport {
 
 /** The event that says how a phase ended. */
 export function outcomeOf(phase: Phase, status: number): EventName {
-  if (status === RECOVERY_FAILED_STATUS && phase !== "cleanup") return "recovery_fail";
+  if (status === RECOVERY_FAILED_STATUS) return "recovery_fail";
   return `${phase}_${status === 0 ? "success" : "fail"}`;
 }
 

@@ -29,7 +29,7 @@ import { shownName, unmaskedNames } from "./secrets.ts";
 import type { WorkingFolder } from "./working_folder.ts";
 
 /** The label of the metrics when nobody knows what runs on the device. */
-const UNKNOWN_RELEASE = "unknown";
+export const UNKNOWN_RELEASE = "unknown";
 
 /** Handing over takes 2 s at most, with a hundred jobs, too. */
 const USAGE_LIMIT_MS = 500;

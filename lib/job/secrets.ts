@@ -85,12 +85,15 @@ const UNSAFE_NAMES = new Set([
   ...["HOME", "CURL_HOME", "WGETRC", "OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"],
   // Programs that are started by others
   ...["EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "SSH_ASKPASS"],
-  ...["SUDO_ASKPASS", "RSYNC_RSH", "TAR_OPTIONS", "MAKEFLAGS", "MAKEFILES"],
+  ...["SSH_SK_HELPER", "SSH_PKCS11_HELPER"],
+  ...["SUDO_ASKPASS", "RSYNC_RSH", "RSYNC_CONNECT_PROG", "TAR_OPTIONS", "MAKEFLAGS", "MAKEFILES"],
   ...["GIT_SSH", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_EXEC_PATH", "GIT_EXTERNAL_DIFF"],
   ...["GIT_PAGER", "GIT_EDITOR", "GIT_PROXY_COMMAND", "GIT_TEMPLATE_DIR"],
   // Interpreters
   ...["PERLLIB", "PERL_UNICODE", "PERLIO_DEBUG", "RUBYLIB", "RUBYOPT", "NODE_OPTIONS", "NODE_PATH"],
   ...["CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"],
+  // This program: a file of the host that it reads. (TESTFLINGER_TOKEN and the client's are a job's to give.)
+  ...["TESTFLINGER_TOKEN_FILE", "TESTFLINGER_PHASE_STATUS"],
 ]);
 
 const UNSAFE_BEGINNINGS = [
@@ -102,6 +105,12 @@ const UNSAFE_BEGINNINGS = [
   "GIT_CONFIG",
   "XDG_",
   "DENO_",
+  "LUA_",
+  "ANSIBLE_",
+  // What this file runs, and from where; and what its connectors take for an image of the host's.
+  "TESTFLINGER_AGENT_",
+  "TESTFLINGER_IMAGE_CACHE",
+  "TFDC_",
 ];
 
 /** Whether a variable of this name would change which code the commands of a phase run. */

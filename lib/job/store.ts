@@ -32,11 +32,17 @@ export function jobsFolderIn(agentFolder: string): string {
   return join(agentFolder, "jobs");
 }
 
+/** A job as it was received. */
+interface Received {
+  job: Record<string, unknown>;
+  text: string;
+}
+
 /** A job that an earlier process left. */
 export interface Leftover {
   outbox: Outbox;
   /** The job as it was received, secrets included; undefined once it has ended. */
-  received: Record<string, unknown> | undefined;
+  received: Received | undefined;
 }
 
 /** The jobs of one agent. */
@@ -236,13 +242,13 @@ export class JobStore {
   }
 
   /** The job as it was received; undefined where it cannot be read, or is another job. */
-  #readReceived(folder: string, jobId: string): Record<string, unknown> | undefined {
+  #readReceived(folder: string, jobId: string): Received | undefined {
     const path = join(folder, RECEIVED_NAME);
     try {
       const text = new TextDecoder().decode(readSmallFile(path, MOST_RECEIVED_BYTES));
       const value: unknown = JSON.parse(text);
       if (typeof value !== "object" || value === null) return undefined;
-      if ("job_id" in value && value.job_id === jobId) return { ...value };
+      if ("job_id" in value && value.job_id === jobId) return { job: { ...value }, text };
       this.#log.error(`${path} is not job ${jobId}, which is ended without it.`);
       return undefined;
     } catch {
@@ -320,7 +326,7 @@ async function writeReceived(folder: string, job: Job): Promise<void> {
     createNew: true,
     mode: 0o600,
   });
-  await writeAll(file, new TextEncoder().encode(JSON.stringify(job.received)));
+  await writeAll(file, new TextEncoder().encode(job.text));
   await file.syncData();
 }
 

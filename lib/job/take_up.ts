@@ -53,9 +53,9 @@ function jobOf({ outbox, received }: Leftover, clock: Clock): Job {
   const { jobId } = outbox;
   const { accepted } = outbox.state;
   if (accepted !== undefined) {
-    return new Job({ ...received, job_id: jobId, job_queue: accepted.queue });
+    return new Job({ ...received?.job, job_id: jobId, job_queue: accepted.queue }, received?.text);
   }
-  const job = new Job({ ...received, job_id: jobId });
+  const job = new Job({ ...received?.job, job_id: jobId }, received?.text);
   outbox.append({
     t: "accepted",
     version: JOURNAL_VERSION,

@@ -88,7 +88,7 @@ export class WorkingFolder {
       );
     }
     await makeJobFolder(execution_basedir, basename(this.#path), { log: this.#log });
-    await fillJobFolder(this.path, JSON.stringify(this.#job.received));
+    await fillJobFolder(this.path, this.#job.text);
   }
 
   /** A cleanup command finds its folder and `testflinger.json`, whatever became of them. */

@@ -37,11 +37,7 @@ export type Happening =
   | { type: "phase_began"; job: string; phase: Phase; limits: LimitsOfPhase }
   | { type: "phase_skipped"; job: string; phase: Phase; reason: string }
   | PhaseEnded
-  /**
-   * `reason` is the detail of the event `job_end`: `normal_exit` or what ended the job. `failed` is the first
-   * phase that ended with another status than 0.
-   */
-  | { type: "job_ended"; job: string; reason: string; failed?: Phase | undefined }
+  | JobEnded
   /** The device could not be brought back (exit status 46). */
   | { type: "recovery_failed"; job: string }
   /**
@@ -110,9 +106,22 @@ export interface PhaseEnded {
   status: number;
   /** The event that goes to the job's webhook: `test_success`, `global_timeout` ... */
   event: string;
-  seconds: number;
+  /** Absent of a phase that the agent ended without having run its command. */
+  seconds?: number;
   /** What runs on the device (`22.04.5`, `Core 22`), else `unknown`. */
   release: string;
+}
+
+/** How a job ended. */
+export interface JobEnded {
+  type: "job_ended";
+  job: string;
+  /** The detail of the event `job_end`: `normal_exit` or what ended the job. */
+  reason: string;
+  /** The first phase that ended with another status than 0. */
+  failed?: Phase | undefined;
+  /** Whether that one was ended by a limit. */
+  timedOut?: boolean | undefined;
 }
 
 /** Something that is not a phase and may take long: attachments and artifacts on their way. Often told. */

@@ -5,8 +5,8 @@
 import * as z from "zod";
 import type { Clock } from "../clock.ts";
 import { join } from "../path.ts";
-import { type Phase, PHASES } from "../phases.ts";
-import { type Sink, sinkOf } from "./events.ts";
+import { PHASES } from "../phases.ts";
+import { type JobEnded, type Sink, sinkOf } from "./events.ts";
 
 /** Buckets of `phase_duration_seconds`: phases take minutes to hours. */
 const PHASE_BUCKETS_S = [60, 120, 300, 600, 1800, 3600, 7200, 14400];
@@ -179,10 +179,10 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
       const labels = { ...of(agent), test_phase: phase };
       if (status !== 0) failures.inc(labels);
       const identifier = identifiers.get(agent) ?? "";
+      if (seconds === undefined) return;
       phaseDuration.observe({ ...labels, identifier, release: releaseLabel(release) }, seconds);
     },
-    job_ended: ({ agent, reason, failed }) =>
-      jobsEnded.inc({ ...of(agent), outcome: outcomeOf(reason, failed) }),
+    job_ended: ({ agent, ...end }) => jobsEnded.inc({ ...of(agent), outcome: outcomeOf(end) }),
     free_space: ({ agent, bytes }) => freeBytes.set(of(agent), bytes),
     recovery_failed: ({ agent }) => recoveryFailures.inc(of(agent)),
     output: ({ agent, bytes }) => logBytes.inc(of(agent), bytes.length),
@@ -266,9 +266,11 @@ export async function createMetrics(options: MetricsOptions): Promise<Metrics> {
 /** How a job ended, in one of few words. */
 const OUTCOMES = ["passed", "failed", "timeout", "cancelled", "stopped"] as const;
 
-function outcomeOf(reason: string, failed: Phase | undefined): typeof OUTCOMES[number] {
+function outcomeOf(
+  { reason, failed, timedOut }: Pick<JobEnded, "reason" | "failed" | "timedOut">,
+): typeof OUTCOMES[number] {
   if (reason === "cancelled" || reason === "stopped") return reason;
-  if (reason.endsWith("_timeout")) return "timeout";
+  if (timedOut) return "timeout";
   return reason === "normal_exit" && failed === undefined ? "passed" : "failed";
 }
 

@@ -187,11 +187,11 @@ export async function createStatus(options: StatusOptions): Promise<StatusBoard>
     },
     phase_ended({ phase, status, event, seconds, release }) {
       running = undefined;
+      const words = { event: clip(event), release: clip(release) };
+      const end = { state: "ended" as const, status, seconds, ...words };
       const entry = job?.phases.findLast((entry) => entry.phase === phase);
-      if (entry !== undefined) {
-        const words = { event: clip(event), release: clip(release) };
-        Object.assign(entry, { state: "ended", status, seconds, ...words });
-      }
+      if (entry !== undefined) Object.assign(entry, end);
+      else job?.phases.push({ phase, ...end });
       changed();
     },
     job_ended({ reason }) {

@@ -39,7 +39,7 @@ export function readJob(body: JobBody): Answer<JobOffer> {
     const value: unknown = text.trim() === "" ? null : JSON.parse(text);
     if (value === null || isEmpty(value)) return { ok: true, value: { kind: "none" } };
     if (isObject(value) && isJobId(value.job_id)) {
-      return { ok: true, value: { kind: "job", job: value } };
+      return { ok: true, value: { kind: "job", job: value, text: text.trim() } };
     }
   }
   const jobId = findId(body.bytes, reason === undefined ? "" : text);

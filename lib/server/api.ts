@@ -73,7 +73,8 @@ export type Answer<T> = { ok: true; value: T } | Failure;
 
 /** A job as the server handed it out. */
 export type JobOffer =
-  | { kind: "job"; job: Record<string, unknown> }
+  /** `text` is the answer itself: numbers that are larger than ours can be stay as they are in it. */
+  | { kind: "job"; job: Record<string, unknown>; text: string }
   | { kind: "none" }
   /** The answer was cut off or is not a job, but it carries this id: the server has marked it running. */
   | { kind: "broken"; jobId: string; reason: string };

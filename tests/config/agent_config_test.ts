@@ -28,6 +28,11 @@ function withNeeded(key: string, line: string): string {
   return NEEDED.split("\n").map((old) => old.startsWith(`${key}:`) ? line : old).join("\n");
 }
 
+Deno.test("the keys that the established agent has on its way are taken", async () => {
+  const config = await configWith("output_polling_interval: 10\n");
+  assertEquals(config.output_polling_interval, 10);
+});
+
 Deno.test("a configuration of three lines has every default of the contract", async () => {
   assertEquals(await configWith(""), {
     agent_id: "rpi4-001",
@@ -306,6 +311,7 @@ const WRONG: Record<string, [value: string, message: string][]> = {
     ["'10'", "is the text '10', must be a number: remove the quotes"],
     [".inf", "is the number '.inf', must be a finite number"],
   ],
+  output_polling_interval: [["0", "is the number '0', must be more than 0"]],
   execution_basedir: [["''", "is the text '', must not be empty"]],
   logging_basedir: [["''", "is the text '', must not be empty"]],
   results_basedir: [["''", "is the text '', must not be empty"]],

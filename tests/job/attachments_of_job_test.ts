@@ -62,6 +62,18 @@ Deno.test("attachments that climb out fail the job in setup, with the reason in 
   );
 });
 
+Deno.test("a job that fails before its first phase counts as a failure of setup", async () => {
+  const ended: unknown[] = [];
+  await using lab = await Lab.open({
+    sink: (event) => {
+      if (event.type === "phase_ended") ended.push([event.phase, event.status, event.seconds]);
+    },
+  });
+  const tar = await archive([{ header: { name: "test/../../escaped", size: 1 }, body: "x" }]);
+  await lab.run({ attachments_status: "complete" }, tar);
+  assertEquals(ended, [["setup", 1, undefined]]);
+});
+
 Deno.test("attachments that cannot be fetched fail the job in setup", async () => {
   await using lab = await Lab.open({ config: { cleanup_command: "true" } });
   lab.sandbox.intercept((request) =>

@@ -1,5 +1,5 @@
 /** What a job says is data: it is no path, no command, and no address that the agent would call. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { systemClock } from "../../lib/clock.ts";
 import { readRelease } from "../../lib/job/os_release.ts";
@@ -94,4 +94,23 @@ Deno.test("a device's address that would be an option or a command is not asked 
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("testflinger.json has the job as the server gave it, numbers that are larger than ours included", async () => {
+  await using lab = await Lab.open({ config: { setup_command: "cat testflinger.json" } });
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (new URL(request.url).pathname !== "/v1/job" || request.method !== "GET") return undefined;
+    const answer = await proceed();
+    if (answer.status !== 200) return answer;
+    const text = (await answer.text()).replace('"BIG"', "12345678901234567890").replace(
+      '"FLOAT"',
+      "1.0",
+    );
+    return new Response(text, { headers: { "content-type": "application/json" } });
+  });
+  const jobId = await lab.run({ provision_data: { serial: "BIG", version: "FLOAT" } });
+  assertStringIncludes(
+    lab.output(jobId, "setup"),
+    '"provision_data":{"serial":12345678901234567890,"version":1.0}',
+  );
 });

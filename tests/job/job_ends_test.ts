@@ -16,8 +16,12 @@ async function grandchild(lab: Lab): Promise<number> {
 }
 
 Deno.test("a phase that takes longer than its global timeout is ended, with a line that says so", async () => {
+  const ends: unknown[] = [];
   await using lab = await Lab.open({
     config: { setup_command: `echo begun; ${FOREVER}`, cleanup_command: "echo cleaned" },
+    sink: (event) => {
+      if (event.type === "job_ended") ends.push([event.failed, event.timedOut]);
+    },
   });
   const jobId = await lab.run({ ...WEBHOOK, global_timeout: 2, test_data: { a: 1 } });
   assertEquals(lab.output(jobId, "setup"), "begun\nERROR: Global timeout reached! (2s)\n");
@@ -27,6 +31,34 @@ Deno.test("a phase that takes longer than its global timeout is ended, with a li
     lab.events(jobId).slice(1, 4),
     ["setup_start", "global_timeout", "setup_fail"],
   );
+  await lab.until(() => ends.length > 0, "its end is told");
+  assertEquals(ends, [["setup", true]]);
+});
+
+Deno.test("a cleanup that takes longer than the global timeout has the same event", async () => {
+  await using lab = await Lab.open({ config: { cleanup_command: FOREVER, global_timeout: 1 } });
+  const jobId = await lab.run({ ...WEBHOOK });
+  await lab.until(() => lab.events(jobId).includes("job_end"), "the last event");
+  assertEquals(
+    lab.events(jobId).slice(-4),
+    ["cleanup_start", "global_timeout", "cleanup_fail", "job_end"],
+  );
+});
+
+Deno.test("status 46 of a cleanup is the loss of the device, with what the connector says of it", async () => {
+  const error = {
+    cleanup_exception_info: { exception_name: "RecoveryError", exception_message: "no power" },
+  };
+  await using lab = await Lab.open({
+    config: {
+      cleanup_command: `echo '${JSON.stringify(error)}' >device-connector-error.json; exit 46`,
+    },
+  });
+  const jobId = await lab.run({ ...WEBHOOK });
+  await lab.until(() => lab.events(jobId).includes("job_end"), "the last event");
+  const { event_name, detail } = lab.sandbox.events(jobId).at(-2) ?? {};
+  assertEquals([event_name, detail], ["recovery_fail", "RecoveryError: no power"]);
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "offline", "it is offline");
 });
 
 Deno.test("the configuration's limit counts when the job asks for more", async () => {

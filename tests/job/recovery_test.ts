@@ -84,6 +84,55 @@ Deno.test("a phase that was announced and does not begin says in its log why", a
   );
 });
 
+for (
+  const [when, answersTo, statuses] of [
+    ["while its attachments are fetched", "/attachments", { setup: 100 }],
+    ["between two phases", "/status", { setup: 0, provision: 100 }],
+  ] as const
+) {
+  Deno.test(`a job that a reboot interrupts ${when} ends with the phase that was due`, async () => {
+    const config = { setup_command: "true", provision_command: "true", test_command: "true" };
+    await using lab = await Lab.open({ config });
+    const asked = Promise.withResolvers<void>();
+    const rebooted = Promise.withResolvers<void>();
+    let hangs = true;
+    lab.sandbox.intercept(async (request) => {
+      const isBefore = answersTo === "/status" && lab.sandbox.state(jobId) !== "setup";
+      if (!hangs || isBefore || !request.url.endsWith(answersTo)) return undefined;
+      asked.resolve();
+      await rebooted.promise;
+      return new Response(null, { status: 503 });
+    });
+    const jobId = lab.submit({
+      attachments_status: "complete",
+      provision_data: { a: 1 },
+      test_data: { a: 1 },
+    });
+    const agent = lab.start();
+    await asked.promise;
+    agent.handOver();
+    await agent.ended;
+    hangs = false;
+    rebooted.resolve();
+    const next = await Lab.open({
+      folder: lab.folder,
+      served: lab.served,
+      bootId: "another boot",
+      config,
+    });
+    const other = next.start();
+    await lab.complete(jobId);
+    other.stop();
+    await other.ended;
+    assertEquals(lab.statuses(jobId), statuses);
+    const [phase = ""] = Object.keys(statuses).slice(-1);
+    assertStringIncludes(
+      lab.sandbox.log(jobId, "output"),
+      `The agent was interrupted during ${phase}\n`,
+    );
+  });
+}
+
 Deno.test("a damaged journal is put aside for a person to look at, and its job is ended all the same", async () => {
   await using lab = await Lab.open({ config: { cleanup_command: "true" } });
   const jobId = running(lab);
@@ -116,7 +165,8 @@ Deno.test("a journal that holds nothing but rubbish still ends the job that its 
   await Deno.writeFile(join(folder, "record"), crypto.getRandomValues(new Uint8Array(500)));
   lab.start();
   await lab.complete(jobId);
-  assertEquals(lab.statuses(jobId), { cleanup: 0 });
+  // Nobody knows what it had come to: it has not passed.
+  assertEquals(lab.statuses(jobId), { setup: 100, cleanup: 0 });
 });
 
 Deno.test("a job id that is handed out again runs again, behind what is left of the first time", async () => {

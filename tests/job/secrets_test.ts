@@ -70,11 +70,18 @@ Deno.test("secrets that would decide which programs the host runs are left out, 
   await Deno.mkdir(trap);
   await Deno.writeTextFile(join(trap, "ls"), "#!/bin/sh\necho taken over\n", { mode: 0o755 });
   await Deno.writeTextFile(join(trap, "env.sh"), "echo taken over\n");
-  const names = ["PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "IFS", "BASH_ENV", "ENV"];
+  const names = [
+    ...["PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "IFS", "BASH_ENV", "ENV", "RSYNC_CONNECT_PROG"],
+    // What the file of this program runs and from where, and what is the host's to say.
+    ...["TESTFLINGER_AGENT_RUNNER", "TESTFLINGER_AGENT_CACHE", "TESTFLINGER_IMAGE_CACHE"],
+    ...["TESTFLINGER_TOKEN_FILE", "TFDC_TIME_SCALE"],
+  ];
   const secrets = Object.fromEntries(names.map((name) => [name, join(trap, "env.sh")]));
   const jobId = await lab.run({
     provision_data: { secrets: { ...secrets, PATH: trap, TOKEN: "tea-and-biscuits" } },
-    test_data: { secrets: { PYTHONPATH: trap, PERL5OPT: "-Mtrap" } },
+    test_data: {
+      secrets: { PYTHONPATH: trap, PERL5OPT: "-Mtrap", TESTFLINGER_SECRET_KEY: "of-the-client" },
+    },
   });
   const output = lab.output(jobId, "provision");
   assertEquals(output.includes("taken over"), false, output);
@@ -83,6 +90,7 @@ Deno.test("secrets that would decide which programs the host runs are left out, 
   const test = lab.output(jobId, "test");
   assertEquals(lines(test).map((line) => /"(\w+)"/.exec(line)?.[1]), ["PERL5OPT"]);
   assertStringIncludes(test, "\nPYTHONPATH=**");
+  assertStringIncludes(test, "\nTESTFLINGER_SECRET_KEY=**");
   assertEquals(test.includes("\nPERL5OPT="), false, test);
 });
 

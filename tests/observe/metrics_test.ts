@@ -255,18 +255,19 @@ Deno.test("hits and saved bytes of an image cache are counted once, though agent
 Deno.test("jobs that have ended are counted by how, and free space is what it was last", async () => {
   const metrics = await make();
   const ends = [
-    ["normal_exit", undefined, "passed"],
-    ["normal_exit", "test", "failed"],
-    ["provision_fail", "provision", "failed"],
-    ["output_timeout", "test", "timeout"],
-    ["cancelled", "test", "cancelled"],
-    ["stopped", undefined, "stopped"],
+    ["normal_exit", undefined, false, "passed"],
+    ["normal_exit", "test", false, "failed"],
+    ["normal_exit", "test", true, "timeout"],
+    ["provision_fail", "provision", false, "failed"],
+    ["provision_fail", "provision", true, "timeout"],
+    ["cancelled", "test", false, "cancelled"],
+    ["stopped", undefined, false, "stopped"],
   ] as const;
   const series = (outcome: string) =>
     `testflinger_agent_jobs_ended_total{agent_id="agent-1",outcome="${outcome}"}`;
-  for (const [reason, failed, outcome] of ends) {
+  for (const [reason, failed, timedOut, outcome] of ends) {
     const before = await value(metrics, series(outcome)) ?? NaN;
-    metrics.emit({ type: "job_ended", job: "j", reason, failed });
+    metrics.emit({ type: "job_ended", job: "j", reason, failed, timedOut });
     assertEquals(await value(metrics, series(outcome)), before + 1, reason);
   }
   metrics.emit({ type: "free_space", bytes: 5 });

@@ -34,7 +34,10 @@ Deno.test("a job comes with every field the server sent, known or not", async ()
     started_at: "2026-01-01T00:00:00+00:00Z",
     something_new: { a: [1] },
   };
-  assertEquals(await ask(() => json(job)), { ok: true, value: { kind: "job", job } });
+  assertEquals(await ask(() => json(job)), {
+    ok: true,
+    value: { kind: "job", job, text: JSON.stringify(job) },
+  });
 });
 
 Deno.test("204, an empty body, null and an empty object all mean that there is no job", async () => {

@@ -121,9 +121,8 @@ export class PhaseTable {
       if ("skipped" in row) return `${name} skipped: ${row.skipped}`;
       const checkResult = row.status === 0 ? "passed" : "failed";
       const why = row.event === "normal_exit" ? "" : ` (${row.event})`;
-      return `${name} ${checkResult}   status ${String(row.status).padStart(3)}   ${
-        row.seconds.toFixed(2)
-      } s${why}`;
+      const took = row.seconds === undefined ? "" : `   ${row.seconds.toFixed(2)} s`;
+      return `${name} ${checkResult}   status ${String(row.status).padStart(3)}${took}${why}`;
     });
     return lines.join("\n");
   }
