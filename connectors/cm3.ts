@@ -13,6 +13,7 @@ import {
   need,
   script,
   type ShapeOutput,
+  wholeNumber,
 } from "./support/config.ts";
 import { ProvisioningError } from "./support/errors.ts";
 import { bmapConfigShape, bmapProvisionShape, imageWireShape } from "./support/image/config.ts";
@@ -47,7 +48,7 @@ const configShape = {
   test_device: muxpiConfigShape.test_device.describe(
     "Block device on the control host that the module's eMMC is, such as /dev/sda.",
   ),
-  usb_boot_gpio: z.int().nonnegative().default(16)
+  usb_boot_gpio: wholeNumber.default(16)
     .describe("GPIO of the control host that switches the module to USB boot."),
   usb_boot_script: script.optional().describe(
     "Commands on the control host that make the module's eMMC the block device 'test_device' there " +

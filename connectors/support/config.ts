@@ -43,6 +43,10 @@ export const positiveNumber = number.pipe(z.number().positive()).meta({ type: "n
 /** A number, 0 or more. */
 export const amount = number.pipe(z.number().nonnegative()).meta({ type: "number" });
 
+/** A whole number, 0 or more. */
+export const wholeNumber = number.pipe(z.int("must be a whole number").nonnegative())
+  .meta({ type: "integer" });
+
 /** What the field writes where there is no serial server. */
 const serialPort = z.preprocess(
   (value) => value === 0 || value === "0" ? undefined : value,

@@ -63,6 +63,19 @@ Deno.test("00-common 4: numbers may be quoted, and a serial port 0 is none", asy
   assertEquals((await lab.stage("muxpi", "setup")).code, 0);
 });
 
+Deno.test("00-common 4: a quoted GPIO is one, and what is no whole number is none", async () => {
+  for (
+    const [gpio, code] of [['"17"', 0], ["17", 0], ['"1.5"', 1], ["-1", 1], ['"a"', 1]] as const
+  ) {
+    await using lab = await Lab.open();
+    await lab.config(`agent_name: a1\nusb_boot_gpio: ${gpio}\n`);
+    await lab.job({});
+    const run = await lab.stage("cm3", "allocate");
+    assertEquals(run.code, code, gpio);
+    if (code !== 0) assertStringIncludes(run.stderr, "usb_boot_gpio");
+  }
+});
+
 for (
   const [what, connector, yaml] of [
     ["empty texts", "noprovision", 'device_ip: 10.1.1.1\nserial_host: ""\nserial_port: ""\n'],

@@ -1,5 +1,6 @@
 /** Storage layouts as jobs and configurations write them: a flat list of entries. */
 import * as z from "zod";
+import { wholeNumber } from "../../support/config.ts";
 import { MaasStorageError } from "../../support/errors.ts";
 import { issuesText } from "../../support/job.ts";
 
@@ -111,8 +112,8 @@ const ENTRIES = {
     number: z.union([z.number(), z.string().regex(/^\d+$/)], { error: "must be a number" })
       .transform(Number).nullish(),
     size: size.nullish(),
-    alloc_pct: z.int("must be a whole number, 1 to 100").min(1, "must be 1 to 100")
-      .max(100, "must be 1 to 100").nullish(),
+    alloc_pct: wholeNumber.pipe(z.int().min(1, "must be 1 to 100").max(100, "must be 1 to 100"))
+      .nullish(),
   }).refine((entry) => (entry.size ?? entry.alloc_pct ?? null) !== null, {
     error: "'size' or 'alloc_pct' is needed",
   }),

@@ -29,7 +29,7 @@ Deno.test("100 percent fit, also beside partitions of a fixed size", () => {
   const layout = parseLayout([
     { type: "disk", id: "d" },
     { type: "partition", id: "efi", device: "d", size: "500M" },
-    { type: "partition", id: "a", device: "d", alloc_pct: 25 },
+    { type: "partition", id: "a", device: "d", alloc_pct: "25" },
     { type: "partition", id: "b", device: "d", alloc_pct: 75, size: "10G" },
   ], "disks");
   const sizes = sizesOn(100 * GB, layout.partitions);
