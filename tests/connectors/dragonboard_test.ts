@@ -2,10 +2,14 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { join } from "node:path";
 import { parse } from "yaml";
 import { Stopped } from "../../connectors/support/errors.ts";
+import { incompressible } from "../support/disk_images.ts";
 import { Lab } from "./support/lab.ts";
 import { type HttpStub, httpStub, until } from "./support/stubs.ts";
 
 const IMAGE = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 251);
+
+/** More than pipes hold, also when it is packed. */
+const NOISE = incompressible(2_000_000);
 
 const CONFIG = {
   agent_name: "a1",
@@ -55,6 +59,24 @@ esac`,
       await lab[Symbol.asyncDispose]();
     },
   };
+}
+
+/** In the words of a shell: what the master image gets to run, on a card that is a file here. */
+const REALLY = 'eval "$(printf "%s" "$command" | sed "s#/dev/mmcblk1#card#g")"';
+
+/** A board whose master image has the programs by which a card is read back. */
+async function openReadingBoard(
+  { image = IMAGE, synced = ":" }: { image?: Uint8Array<ArrayBuffer>; synced?: string } = {},
+) {
+  const scene = await openBoard({
+    image,
+    answers: { "command -v": REALLY, "dd of=": REALLY, "hdparm -f": REALLY, "sync": synced },
+  });
+  const { lab } = scene;
+  await lab.fake("sudo", 'exec "$@"');
+  await lab.fake("hdparm", "");
+  await Deno.symlink("/usr/bin/sha256sum", join(lab.root, "bin/sha256sum"));
+  return scene;
 }
 
 async function provision(lab: Lab) {
@@ -109,13 +131,7 @@ Deno.test("14-dragonboard 1: the master image writes the card, and the test imag
 });
 
 Deno.test("only what the block map beside the image names is written to the card", async () => {
-  // In the words of a shell: what the master image gets to run, on a card that is a file here.
-  await using scene = await openBoard({
-    answers: {
-      "seek=": 'eval "$(printf "%s" "$command" | sed "s#/dev/mmcblk1#card#g")"',
-      "hdparm": ":",
-    },
-  });
+  await using scene = await openBoard({ answers: { "seek=": REALLY, "hdparm": ":" } });
   const { lab } = scene;
   await lab.fake("sudo", 'exec "$@"');
   const blocks = Math.ceil(IMAGE.length / 4096);
@@ -248,6 +264,56 @@ Deno.test("an image that cannot be unpacked fails, and the card is wiped", async
   assertEquals(code, 1);
   assertStringIncludes(message, "on the agent's host");
   assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+});
+
+Deno.test("a host that has no program to unpack the image says which", async () => {
+  await using scene = await openBoard({ image: await packed("xz", IMAGE) });
+  await scene.lab.remove("xz");
+  const { code, message } = await provision(scene.lab);
+  assertEquals(code, 1);
+  assertMatch(message, /on the agent's host says: .*\bxz\b/);
+});
+
+Deno.test("what the card has is compared with what this host has unpacked", async () => {
+  for (const image of [IMAGE, await packed("xz", IMAGE)]) {
+    await using scene = await openReadingBoard({ image });
+    const { lab } = scene;
+    const { code, stderr } = await provision(lab);
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stderr, `Read back ${IMAGE.length} bytes`);
+    assertEquals(await Deno.readFile(join(lab.cwd, "card")), IMAGE);
+  }
+});
+
+Deno.test("a card that does not keep what is written to it fails the job, and is wiped", async () => {
+  const forget = "printf xxxx | dd of=card conv=notrunc 2>/dev/null";
+  await using scene = await openReadingBoard({ synced: forget });
+  const { lab } = scene;
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertStringIncludes(message, "does not keep what is written to it");
+  assertEquals((await steps(lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+
+  await lab.config({ ...CONFIG, verify_flash: false });
+  assertEquals((await provision(lab)).code, 0);
+});
+
+Deno.test("a dd that says that it wrote less than the image fails the job, and the card is wiped", async () => {
+  for (
+    const dd of [
+      "cat >/dev/null; printf '0+1 records in\\n0+1 records out\\n1000 bytes (1.0 kB) copied\\n' >&2",
+      "head -c 1000 >/dev/null; echo 0+1 records out >&2",
+    ]
+  ) {
+    for (const image of [NOISE, await packed("xz", NOISE)]) {
+      await using scene = await openBoard({ image, answers: { "dd of=": dd } });
+      const { code, message, stderr } = await provision(scene.lab);
+      assertEquals(code, 1, dd);
+      assertMatch(message, /'dd' has written (1000|some) bytes, and the image has/);
+      assertStringIncludes(stderr, "the master image has no sha256sum");
+      assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+    }
+  }
 });
 
 Deno.test("14-dragonboard 8: a test image that never boots fails, and the card is wiped", async () => {

@@ -8,6 +8,7 @@ import {
 } from "@std/assert";
 import { join } from "node:path";
 import { ProvisioningError } from "../../connectors/support/errors.ts";
+import { xz } from "../support/disk_images.ts";
 import { SSH_TOOLS, testWithTools } from "../support/sshd.ts";
 import { assertSame, FlashBoard } from "./support/flash_board.ts";
 import { LoopControlHost, testWithLoops } from "./support/loop_control_host.ts";
@@ -184,6 +185,39 @@ testWithTools(
       "after more had been written no longer",
     );
     assert((await reads()).some(ofPiece(1)));
+  },
+);
+
+testWithTools(
+  "what crosses the connection raw is compared with what this host has unpacked",
+  [...SSH_TOOLS, "xz"],
+  async () => {
+    await using board = await FlashBoard.open();
+    const bytes = image().slice(0, 3 * MIB + 1234);
+    const file = join(board.lab.root, "i.img");
+    await Deno.writeFile(file, bytes);
+    board.served.set("/i.img.xz", await Deno.readFile(await xz(file)));
+    await board.flash("i.img.xz", { wire: "raw" });
+    assertSame(await Deno.readFile(board.medium), bytes);
+    assertStringIncludes(board.said(), `Read back ${bytes.length} bytes`);
+
+    // Whatever loses it, before the far side's programs have seen it.
+    const arrives = (how: string) =>
+      board.server.program("cat", `[ $# = 0 ] || exec /usr/bin/cat "$@"\n${how}`);
+    await arrives("/usr/bin/head -c 1000000; exec /usr/bin/cat >/dev/null");
+    for (const verify of [true, false]) {
+      const error = await assertRejects(
+        () => board.flash("i.img.xz", { wire: "raw", verify }),
+        ProvisioningError,
+      );
+      assertMatch(error.message, /'dd' has written 1000000 bytes, and the image has/);
+    }
+    await arrives("exec /usr/bin/tr '\\001' '\\002'");
+    await assertRejects(
+      () => board.flash("i.img.xz", { wire: "raw" }),
+      ProvisioningError,
+      "does not keep what is written to it",
+    );
   },
 );
 

@@ -1,6 +1,9 @@
 /** An image on its way through a program of this host. */
 import type { ConnectorContext } from "../../context.ts";
-import type { CommandResult } from "../process/runner.ts";
+import { ProvisioningError } from "../errors.ts";
+import { type CommandResult, succeeded } from "../process/runner.ts";
+import type { Image } from "./source.ts";
+import { localUnpacker } from "./wire.ts";
 
 /** A program, and what goes through it. */
 export interface Filter {
@@ -81,4 +84,26 @@ export function unfiltered(stream: ReadableStream<Uint8Array>): Filtered {
     // Its reader holds it.
     [Symbol.asyncDispose]: () => stream.locked ? Promise.resolve() : stream.cancel(),
   };
+}
+
+/** Unpacks an image as it arrives. */
+export function unpackHere(
+  ctx: ConnectorContext,
+  image: Pick<Image, "unpacker" | "timeoutMs">,
+  input: ReadableStream<Uint8Array>,
+): Filtered {
+  if (image.unpacker === "cat") return unfiltered(input);
+  return filtered(ctx, {
+    argv: localUnpacker(image.unpacker),
+    input,
+    timeoutMs: image.timeoutMs,
+    check(result) {
+      if (succeeded(result)) return;
+      const said = "stderr" in result ? result.stderr.trim() : result.message;
+      throw new ProvisioningError(
+        `Cannot unpack the image: '${image.unpacker}' on the agent's host says: ` +
+          (said || result.ended),
+      );
+    },
+  });
 }

@@ -1,3 +1,4 @@
+import { createHash, type Hash } from "node:crypto";
 import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { withProgress } from "./image.ts";
@@ -5,6 +6,7 @@ import { expectSuccess, failureText, succeeded } from "../process/runner.ts";
 import { controlHost, type Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import type { Bmap } from "./bmap.ts";
+import { unfiltered, unpackHere } from "./filter.ts";
 import { canUnpackHere, readBackMapped, writeMapped } from "./mapped.ts";
 import {
   compare,
@@ -105,7 +107,7 @@ async function usableMap(
 
 /** What has been written. */
 interface Written {
-  /** In bytes, as the program said that wrote it; undefined: it did not. */
+  /** In bytes; undefined: the program that wrote it did not say, and it was unpacked there. */
   readonly size: number | undefined;
   /** Of what was to be written; undefined where nobody wanted to know. */
   readonly sha256: string | undefined;
@@ -120,18 +122,23 @@ export async function writeImage(
 ): Promise<Written> {
   const step = `write the image to ${device}`;
   const wire = await chooseWire(ctx, { image, to, wanted });
-  const { unpacker, filter } = wire;
-  const program = `${unpacker} | dd`;
+  const { unpacker } = wire;
+  // What crosses the connection raw is unpacked here, so that this host knows what there is to write.
+  const isRaw = unpacker === "cat";
+  const filter = isRaw ? undefined : wire.filter;
+  const packed = withProgress(ctx, await image.stream(), {
+    what: `Writing the image to ${device}`,
+    total: image.size,
+  });
+  await using sending = isRaw ? unpackHere(ctx, image, packed) : unfiltered(packed);
+  const tally = isRaw ? new Tally(sending.stream, { isHashed: verify }) : undefined;
   using reading = new ReadBackProgress(ctx, device);
   const { result, written, sha256, readBack } = takeApart(
-    await to.run(writeCommand({ unpacker, device, verify }), {
+    await to.run(writeCommand({ unpacker, device, verify, isHashedThere: !isRaw }), {
       timeoutMs: image.timeoutMs + (verify ? VERIFY_TIMEOUT_MS : 0),
       onOutput: reading.onOutput,
       ...(filter === undefined ? {} : { filter }),
-      input: withProgress(ctx, await image.stream(), {
-        what: `Writing the image to ${device}`,
-        total: image.size,
-      }),
+      input: tally?.stream ?? sending.stream,
     }),
     device,
   );
@@ -145,28 +152,67 @@ export async function writeImage(
   if (succeeded(result) && result.stderr.includes(UNPACKING_FAILED)) {
     const why = result.stderr.split(UNPACKING_FAILED)[0]?.trim() ?? "";
     throw new ProvisioningError(
-      `Cannot ${step}: '${image.unpacker}' cannot unpack it on ${
-        filter === undefined ? "the control host" : "the agent's host"
-      }: ${why}`,
+      filter === undefined
+        ? `Cannot ${step}: '${unpacker}' cannot unpack it on the control host: ${why}`
+        : `Cannot ${step}: '${image.unpacker}' cannot unpack it on the agent's host: ${why}`,
     );
   }
-  expectSuccess(result, { step, program });
+  expectSuccess(result, { step, program: `${unpacker} | dd` });
   const bytes = /^(\d+) bytes?\b/m.exec(said)?.[1];
-  return {
-    size: written ?? (bytes === undefined ? undefined : Number(bytes)),
-    sha256,
-    readBack,
-  };
+  const size = written ?? (bytes === undefined ? undefined : Number(bytes));
+  if (tally === undefined) return { size, sha256, readBack };
+  if (!tally.isWhole || (size !== undefined && size !== tally.size)) {
+    throw new ProvisioningError(
+      `Cannot ${step}: 'dd' has written ${size ?? "some"} bytes, and the image has ` +
+        `${tally.isWhole ? "" : "more than "}${tally.size}`,
+    );
+  }
+  return { size: tally.size, sha256: tally.sha256(), readBack };
+}
+
+/** Counts what passes, and hashes it where that is wanted. */
+class Tally {
+  /** In bytes, so far. */
+  size = 0;
+  /** Has all of it passed? */
+  isWhole = false;
+  readonly stream: ReadableStream<Uint8Array>;
+  readonly #hash: Hash | undefined;
+
+  constructor(stream: ReadableStream<Uint8Array>, { isHashed }: { readonly isHashed: boolean }) {
+    this.#hash = isHashed ? createHash("sha256") : undefined;
+    this.stream = stream.pipeThrough(
+      new TransformStream<Uint8Array, Uint8Array>({
+        transform: (bytes, controller) => {
+          this.size += bytes.length;
+          this.#hash?.update(bytes);
+          controller.enqueue(bytes);
+        },
+        flush: () => {
+          this.isWhole = true;
+        },
+      }),
+    );
+  }
+
+  /** To be asked for once, when all has passed. */
+  sha256(): string | undefined {
+    return this.#hash?.digest("hex");
+  }
 }
 
 function writeCommand(
-  { unpacker, device, verify }: Pick<Flashing, "device" | "verify"> & { readonly unpacker: string },
+  { unpacker, device, verify, isHashedThere }: Pick<Flashing, "device" | "verify"> & {
+    readonly unpacker: string;
+    readonly isHashedThere: boolean;
+  },
 ): string {
   const unpacked = unpackingThere(unpacker);
   const dd = `dd of=${quote(device)} bs=16M conv=fsync`;
   // In English, as the number of bytes is read from it.
   if (!verify) return `${unpacked} | LC_ALL=C sudo ${dd}`;
   const program = writingAndReadingBack({ device, writer: pieceWriter(device), otherwise: dd });
+  if (!isHashedThere) return `${unpacked} | sudo sh -c ${quote(program)}`;
   return `f=$(mktemp -d) && mkfifo "$f/sum" && ` +
     `{ sha256sum < "$f/sum" & ${unpacked} | tee "$f/sum" | sudo sh -c ${quote(program)}; s=$?; ` +
     `wait; rm -r "$f"; exit "$s"; }`;

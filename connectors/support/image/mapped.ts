@@ -10,12 +10,12 @@ import type { Progress } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
 import { ProvisioningError } from "../errors.ts";
 import { hasProgram } from "../process/programs.ts";
-import { expectSuccess, succeeded } from "../process/runner.ts";
+import { expectSuccess } from "../process/runner.ts";
 import { progressOf } from "../log.ts";
 import type { Remote } from "../ssh/remote.ts";
 import { quote } from "../ssh/ssh.ts";
 import type { Bmap, MappedRange } from "./bmap.ts";
-import { type Filtered, filtered, unfiltered } from "./filter.ts";
+import { unpackHere } from "./filter.ts";
 import {
   ALIGNMENT,
   compare,
@@ -302,28 +302,6 @@ function* piecesOf({ ranges }: Bmap): Generator<Pick<MappedRange, "at" | "length
       yield { at: at + done, length: Math.min(READ_BACK_BYTES, length - done) };
     }
   }
-}
-
-/** Unpacks an image as it arrives. */
-function unpackHere(
-  ctx: ConnectorContext,
-  image: Pick<Image, "unpacker" | "timeoutMs">,
-  input: ReadableStream<Uint8Array>,
-): Filtered {
-  if (image.unpacker === "cat") return unfiltered(input);
-  return filtered(ctx, {
-    argv: localUnpacker(image.unpacker),
-    input,
-    timeoutMs: image.timeoutMs,
-    check(result) {
-      if (succeeded(result)) return;
-      const said = "stderr" in result ? result.stderr.trim() : "";
-      throw new ProvisioningError(
-        `Cannot unpack the image: '${image.unpacker}' on the agent's host says: ` +
-          (said || result.ended),
-      );
-    },
-  });
 }
 
 interface Selection {
