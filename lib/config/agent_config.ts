@@ -49,7 +49,8 @@ const agentId = filledText().max(LONGEST_AGENT_ID)
   .refine((id) => !/[/\p{Cc}]/u.test(id), "must not contain '/' or control characters")
   .refine((id) => !id.startsWith("."), "must not begin with '.'");
 
-const serverAddress = filledText().transform((address, { issues }) => {
+/** The address of a server, with its scheme. */
+export const serverAddress = filledText().transform((address, { issues }) => {
   const url = addressToUrl(address);
   const wrong = whyNoServer(url);
   if (wrong !== undefined) issues.push({ code: "custom", input: address, message: wrong });

@@ -6,7 +6,7 @@
  */
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
-import { messageOf } from "../message.ts";
+import { requestMessageOf } from "../message.ts";
 import { type Sink, sinkOf } from "./events.ts";
 
 const DATABASE = "agent_jobs";
@@ -217,7 +217,7 @@ async function post(
     const { status, statusText } = response;
     return { ok: false, status, message: `answered ${status} ${statusText}`.trimEnd() };
   } catch (error) {
-    const message = messageOf(error);
+    const message = requestMessageOf(error);
     return { ok: false, message };
   } finally {
     ended.abort();

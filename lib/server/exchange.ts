@@ -5,6 +5,7 @@
  */
 import type { Clock } from "../clock.ts";
 import { type Either, either, unlessAborted } from "../wait.ts";
+import { requestMessageOf } from "../message.ts";
 import type { Failure } from "./api.ts";
 import { type CallFailure, foreignLine } from "./classify.ts";
 
@@ -122,15 +123,17 @@ export function noAnswer({ what, error, signal }: NoAnswer): CallFailure {
   if (signal.aborted && !(signal.reason instanceof TimeUp)) {
     return { ok: false, kind: "aborted", message: `${what}: given up on request` };
   }
-  const reason = signal.aborted ? signal.reason.message : describe(error);
+  const reason = signal.aborted ? signal.reason.message : describeNoAnswer(error, "server_address");
   return { ok: false, kind: "unreachable", message: `${what}: ${reason}` };
 }
 
-/** The last part of what the runtime says, which names the trouble; the rest repeats the URL. */
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return foreignLine(String(error));
-  const inner = error.cause instanceof Error ? error.cause : error;
-  const text = foreignLine(inner.message.replace(/^.*?client error \(\w+\): /s, ""));
+/**
+ * Says why a server did not answer, and what can be done about it.
+ *
+ * @param setting what names the server: a key or an option.
+ */
+export function describeNoAnswer(error: unknown, setting: string): string {
+  const text = foreignLine(requestMessageOf(error));
   if (/certificate (expired|not valid yet)/i.test(text)) {
     return `the server's certificate is not valid now (${text}): have it renewed, or set this ` +
       `host's clock right`;
@@ -140,7 +143,7 @@ function describe(error: unknown): string {
       `name the authority's certificate in SSL_CERT_FILE or DENO_CERT`;
   }
   if (/invalid HTTP version|corrupt message/i.test(text)) {
-    return `what answers there does not speak HTTP (${text}): check server_address`;
+    return `what answers there does not speak HTTP (${text}): check ${setting}`;
   }
   return text === "" ? "no answer" : text;
 }

@@ -3,7 +3,8 @@ import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { main } from "../../lib/cli/main.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { FakeClock } from "../support/fake_clock.ts";
-import { type Ran, withFiles } from "./support.ts";
+import { freePort } from "../support/free_port.ts";
+import { type Ran, run, withFiles } from "./support.ts";
 
 const JOB = { "job.yaml": "job_queue: queue-1\ntest_data:\n  test_cmds: echo\n" };
 
@@ -77,3 +78,78 @@ Deno.test("submit --wait goes on where a server has no result of a job for a mom
       await served.close();
     }
   }));
+
+const JOB_ID = "4b1e7c0e-8f0d-4c5e-9a55-6a1c5f0f3b21";
+
+/** All commands that talk to a server. */
+function calls(folder: string): string[][] {
+  return [
+    ["submit", `${folder}/job.yaml`],
+    ["results", JOB_ID],
+    ["artifacts", JOB_ID],
+    ["cancel", JOB_ID],
+  ];
+}
+
+Deno.test("why there is no answer is said in the agent's words: a closed port, an unknown name, no TLS", () =>
+  withFiles(JOB, async (folder) => {
+    const served = serveSandbox();
+    try {
+      const { port } = new URL(served.url);
+      for (
+        const [server, words] of [
+          [
+            `http://127.0.0.1:${freePort()}`,
+            "tcp connect error: Connection refused (os error 111)",
+          ],
+          ["nosuch.invalid", "dns error: "],
+          [`https://127.0.0.1:${port}`, "received corrupt message"],
+        ] as const
+      ) {
+        for (const args of calls(folder)) {
+          const { status, stderr } = await run(...args, "--server", server);
+          assertEquals(status, 1);
+          assertMatch(stderr, /^(GET|POST) http\S+: [^\n]+\n$/);
+          assertStringIncludes(stderr, words);
+          assertEquals(/fetch failed|error sending request/.test(stderr), false, stderr);
+        }
+      }
+    } finally {
+      await served.close();
+    }
+  }));
+
+Deno.test("an address that is none of a server is refused before anything is asked", () =>
+  withFiles(JOB, async (folder) => {
+    for (const server of ["ftp://foo", "http://a b", "http://me:secret@foo"]) {
+      for (const args of calls(folder)) {
+        const { status, stderr } = await run(...args, "--server", server);
+        assertEquals(status, 2);
+        assertMatch(stderr, /^--server must (be|not contain) [^\n]+\n$/);
+        assertEquals(stderr.includes("secret"), false);
+      }
+    }
+  }));
+
+Deno.test("artifacts of which only a part arrives are named in one line", async () => {
+  const served = serveSandbox();
+  try {
+    served.sandbox.intercept((request) =>
+      request.url.endsWith("/artifact")
+        ? new Response(
+          new ReadableStream({
+            pull(controller) {
+              controller.enqueue(new Uint8Array(10));
+              controller.error(new Error("gone"));
+            },
+          }),
+        )
+        : undefined
+    );
+    const { status, stderr } = await run("artifacts", JOB_ID, "--server", served.url);
+    assertEquals(status, 1);
+    assertMatch(stderr, /^The artifacts of job \S+ did not arrive whole: [^\n]+; try again\n$/);
+  } finally {
+    await served.close();
+  }
+});

@@ -7,6 +7,7 @@ import { ProvisioningError, Stopped } from "../../connectors/support/errors.ts";
 import type { Task } from "../../lib/progress.ts";
 import { inStage } from "./support/context.ts";
 import { Lab } from "./support/lab.ts";
+import { freePort } from "../support/free_port.ts";
 import { httpStub, rawHttpStub, type TcpStub, tcpStub } from "./support/stubs.ts";
 
 const IMAGE = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 251);
@@ -240,4 +241,12 @@ Deno.test("a password in a URL is not logged", async () => {
   await get(lab, server.url.replace("http://", "http://me:s3cret@"));
   assert(!lab.log.join("\n").includes("s3cret"));
   assertStringIncludes(lab.log.join("\n"), "http://me:***@");
+});
+
+Deno.test("a server that is not there is named with what the system says of it, and without a password", async () => {
+  await using lab = await Lab.open();
+  const url = `http://me:secret@127.0.0.1:${freePort()}/i.img`;
+  const error = await assertRejects(() => get(lab, url), ProvisioningError);
+  assertStringIncludes(error.message, ": tcp connect error: Connection refused (os error 111)");
+  assert(![error.message, ...lab.log].some((line) => line.includes("secret")));
 });

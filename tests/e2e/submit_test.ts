@@ -138,7 +138,7 @@ Deno.test("a server that is not there, or is none, is named in one line", () =>
     await writeJob(lab);
     const { code, stderr } = await run("submit", "job.yaml", "--server", "127.0.0.1:9");
     assertEquals(code, 1);
-    assertMatch(stderr, /^POST http:\/\/127\.0\.0\.1:9\/v1\/job: [^\n]*\n$/);
+    assertMatch(stderr, /^POST http:\/\/127\.0\.0\.1:9\/v1\/job: [^\n]*blocked\n$/);
     lab.sandbox.intercept(() => new Response("<html>Welcome", { status: 200 }));
     const html = await run("submit", "job.yaml");
     assertEquals(html.code, 1);

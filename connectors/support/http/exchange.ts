@@ -6,7 +6,7 @@
 import { unlessAborted } from "../../../lib/wait.ts";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import type { ConnectorContext } from "../../context.ts";
-import { innermostMessage } from "./http.ts";
+import { requestMessageOf } from "../../../lib/message.ts";
 
 /** Longest answer that is read as text; what is beyond is cut off. */
 const TEXT_MAX_BYTES = 4 * 1024 * 1024;
@@ -124,7 +124,7 @@ export async function exchange(
     dispose();
     signal.throwIfAborted();
     const unreachable = !state.connected && (silence.over || isNetworkError(error));
-    return { ended: "failed", message: innermostMessage(error), unreachable };
+    return { ended: "failed", message: requestMessageOf(error), unreachable };
   }
 }
 

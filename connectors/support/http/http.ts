@@ -1,5 +1,5 @@
 import type { Clock } from "../../../lib/clock.ts";
-import { fullMessageOf } from "../errors.ts";
+import { requestMessageOf } from "../../../lib/message.ts";
 import { timeLimit } from "../wait/time_limit.ts";
 
 /** Longest answer that is read; what is beyond is cut off. */
@@ -55,17 +55,10 @@ export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
       } catch (error) {
         signal.throwIfAborted();
         const cause = limit.signal.aborted ? limit.signal.reason : error;
-        return { ended: "failed", message: innermostMessage(cause) };
+        return { ended: "failed", message: requestMessageOf(cause) };
       }
     },
   };
-}
-
-/** What `fetch` throws says "fetch failed"; what happened is said by its cause. */
-export function innermostMessage(error: unknown): string {
-  return error instanceof Error && error.cause instanceof Error
-    ? innermostMessage(error.cause)
-    : fullMessageOf(error);
 }
 
 async function readText(answer: Response): Promise<string> {

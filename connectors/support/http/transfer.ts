@@ -4,6 +4,7 @@ import { writeAll } from "../../../lib/bytes.ts";
 import { createHash, type Hash } from "node:crypto";
 import { statfs } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import { requestMessageOf } from "../../../lib/message.ts";
 import { basename, dirname } from "../../../lib/path.ts";
 import type { Progress } from "../../../lib/progress.ts";
 import type { ConnectorContext } from "../../context.ts";
@@ -238,7 +239,7 @@ class Transfer implements AsyncDisposable {
       );
     } catch (error) {
       own.abort();
-      throw new Interrupted(fullMessageOf(error));
+      throw new Interrupted(requestMessageOf(error));
     }
     if (answer.status === 200 || answer.status === 206) return answer;
     if (answer.status === 304 && this.target.known !== undefined) return answer;
@@ -291,7 +292,7 @@ class Transfer implements AsyncDisposable {
     } catch (error) {
       await reader.cancel().catch(() => {});
       if (error instanceof ProvisioningError) throw error;
-      throw new Interrupted(fullMessageOf(error));
+      throw new Interrupted(requestMessageOf(error));
     }
   }
 

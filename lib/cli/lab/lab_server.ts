@@ -1,7 +1,8 @@
 /** A Testflinger server as a person who submits jobs sees it. */
 import * as z from "zod";
-import { messageOf } from "../../message.ts";
-import type { CommandLine, Flag } from "../command.ts";
+import { serverAddress } from "../../config/agent_config.ts";
+import { describeNoAnswer } from "../../server/exchange.ts";
+import { type CommandLine, type Flag, type Io, USAGE_STATUS } from "../command.ts";
 
 const CALL_LIMIT_MS = 30_000;
 /** Attachments and artifacts may be large, and the line slow. */
@@ -31,6 +32,8 @@ export type LabAnswer = { ok: true; response: Response } | {
   message: string;
 };
 
+type Read = { ok: true; server: LabServer } | { ok: false; message: string };
+
 const Token = z.object({ access_token: z.string() });
 
 /** The server that a command line names. The secret of a client is in the environment alone. */
@@ -39,15 +42,28 @@ export class LabServer {
   readonly #login: string | undefined;
   #token: string | undefined;
 
-  constructor({ values }: CommandLine, env: Readonly<Record<string, string>>) {
-    const address = values.server ?? env.TESTFLINGER_SERVER ?? SANDBOX;
-    this.address = (/^https?:\/\//i.test(address) ? address : `http://${address}`)
-      .replace(/\/+$/, "");
+  /** @param login a client's name and secret, with a colon between them. */
+  private constructor(address: string, login: string | undefined) {
+    this.address = address;
+    this.#login = login === undefined
+      ? undefined
+      : `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(login)))}`;
+  }
+
+  /** Reads the command line and the environment. */
+  static read({ values }: CommandLine, env: Readonly<Record<string, string>>): Read {
+    const { TESTFLINGER_SERVER: fromEnv = "" } = env;
+    const setting = values.server === undefined ? "TESTFLINGER_SERVER" : "--server";
+    const given = serverAddress.safeParse(values.server ?? (fromEnv === "" ? SANDBOX : fromEnv));
+    if (!given.success) {
+      return { ok: false, message: `${setting} ${given.error.issues[0]?.message}` };
+    }
     const clientId = values["client-id"] ?? env.TESTFLINGER_CLIENT_ID;
     const secret = env.TESTFLINGER_SECRET_KEY;
-    this.#login = clientId === undefined || secret === undefined
+    const login = clientId === undefined || secret === undefined
       ? undefined
-      : `Basic ${btoa(String.fromCharCode(...new TextEncoder().encode(`${clientId}:${secret}`)))}`;
+      : `${clientId}:${secret}`;
+    return { ok: true, server: new LabServer(given.data, login) };
   }
 
   /** Asks; with a token where there is a client, a new one when it has expired. */
@@ -82,7 +98,8 @@ export class LabServer {
     const headers = new Headers(init.headers);
     if (this.#token !== undefined) headers.set("authorization", `Bearer ${this.#token}`);
     const isTransfer = /\/(attachments|artifact)$/.test(path);
-    const limit = AbortSignal.timeout(isTransfer ? TRANSFER_LIMIT_MS : CALL_LIMIT_MS);
+    const limitMs = isTransfer ? TRANSFER_LIMIT_MS : CALL_LIMIT_MS;
+    const limit = AbortSignal.timeout(limitMs);
     try {
       const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
       const response = await fetch(`${this.address}${path}`, { ...init, headers, signal });
@@ -92,8 +109,19 @@ export class LabServer {
       const message = `${what}: ${status} ${statusText}${text === "" ? "" : `: ${text}`}`;
       return { ok: false, status, message };
     } catch (error) {
+      const reason = limit.aborted
+        ? `no whole answer within ${limitMs / 1000} s`
+        : describeNoAnswer(error, "--server");
       const hint = this.address === SANDBOX ? " (start one with: testflinger-agent sandbox)" : "";
-      return { ok: false, status: undefined, message: `${what}: ${messageOf(error)}${hint}` };
+      return { ok: false, status: undefined, message: `${what}: ${reason}${hint}` };
     }
   }
+}
+
+/** The server of a command; what is wrong with its address is told, and there is an exit status. */
+export function readServer(line: CommandLine, io: Io): LabServer | number {
+  const read = LabServer.read(line, Deno.env.toObject());
+  if (read.ok) return read.server;
+  io.stderr(`${read.message}\n`);
+  return USAGE_STATUS;
 }

@@ -5,10 +5,11 @@ import { formatMistake, sourceLines } from "../../config/mistake.ts";
 import { showText } from "../../observe/output_text.ts";
 import { count } from "../../observe/words.ts";
 import { PHASES } from "../../phases.ts";
+import { describeNoAnswer } from "../../server/exchange.ts";
 import { type CommandLine, type Io, readFormat, USAGE_STATUS } from "../command.ts";
 import { TerminalText } from "../terminal.ts";
 import { type JobFile, readJobFile, writeArtifacts } from "../try/job_file.ts";
-import { LabServer } from "./lab_server.ts";
+import { type LabServer, readServer } from "./lab_server.ts";
 
 const FAILED_STATUS = 1;
 /** The job file is wrong: nothing was submitted. */
@@ -28,6 +29,8 @@ const Submitted = z.object({ job_id: z.string() });
 
 /** Submits a job; with `--wait` shows its log and ends as the job does. */
 export async function submit(line: CommandLine, io: Io): Promise<number> {
+  const server = readServer(line, io);
+  if (typeof server === "number") return server;
   const read = await readJobFile(line.positionals[0] ?? "");
   if (!read.ok) {
     for (const one of read.mistakes) io.stderr(`${formatMistake(one)}\n${sourceLines(one)}`);
@@ -42,7 +45,6 @@ export async function submit(line: CommandLine, io: Io): Promise<number> {
     io.stderr("The job names no queue: give it a job_queue, or add --queue NAME\n");
     return INPUT_STATUS;
   }
-  const server = new LabServer(line, Deno.env.toObject());
   const sent = await send(server, { ...read.value, job: { ...job, job_queue: queue } });
   if (!sent.ok) {
     io.stderr(`${sent.message}\n`);
@@ -142,7 +144,8 @@ async function follow(server: LabServer, jobId: string, io: Io): Promise<number>
 export async function results(line: CommandLine, io: Io): Promise<number> {
   const format = readFormat(line, io);
   if (format === undefined) return USAGE_STATUS;
-  const server = new LabServer(line, Deno.env.toObject());
+  const server = readServer(line, io);
+  if (typeof server === "number") return server;
   const [jobId = ""] = line.positionals;
   const answer = await resultOf(server, jobId);
   if (!answer.ok || answer.result === undefined) {
@@ -161,7 +164,8 @@ export async function results(line: CommandLine, io: Io): Promise<number> {
 
 /** Fetches the artifacts of a job into `./artifacts-JOB_ID/`. */
 export async function artifacts(line: CommandLine, io: Io): Promise<number> {
-  const server = new LabServer(line, Deno.env.toObject());
+  const server = readServer(line, io);
+  if (typeof server === "number") return server;
   const [jobId = ""] = line.positionals;
   const folder = `artifacts-${jobId.replaceAll(/[^\w-]/g, "_")}`;
   if (await Deno.lstat(folder).then(() => true, () => false)) {
@@ -175,7 +179,14 @@ export async function artifacts(line: CommandLine, io: Io): Promise<number> {
     );
     return FAILED_STATUS;
   }
-  const archive = new Uint8Array(await answer.response.arrayBuffer());
+  let archive;
+  try {
+    archive = new Uint8Array(await answer.response.arrayBuffer());
+  } catch (error) {
+    const reason = describeNoAnswer(error, "--server");
+    io.stderr(`The artifacts of job ${jobId} did not arrive whole: ${reason}; try again\n`);
+    return FAILED_STATUS;
+  }
   const files = await writeArtifacts(archive, folder);
   io.stdout(`${count(files, "artifact")} in ./${folder}/\n`);
   return 0;
@@ -183,7 +194,8 @@ export async function artifacts(line: CommandLine, io: Io): Promise<number> {
 
 /** Cancels a job. */
 export async function cancel(line: CommandLine, io: Io): Promise<number> {
-  const server = new LabServer(line, Deno.env.toObject());
+  const server = readServer(line, io);
+  if (typeof server === "number") return server;
   const [jobId = ""] = line.positionals;
   const answer = await cancelJob(server, jobId);
   if (!answer.ok) {
