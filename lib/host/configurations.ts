@@ -4,8 +4,10 @@
  */
 import type { Clock } from "../clock.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
+import { quoted } from "../config/mistake.ts";
 import { messageOf } from "../message.ts";
-import { join } from "../path.ts";
+import { join, resolve } from "../path.ts";
+import { lastConfiguration } from "../agent/last_configuration.ts";
 
 /** In a folder of its own for each agent, as the established host charm lays them out. */
 const FILE_NAME = "testflinger-agent.conf";
@@ -112,7 +114,10 @@ export class Configurations {
       known.set(file, { text, read, good: read.ok ? read.config : earlier?.good });
     }
     this.#known = known;
-    const { wanted, broken } = sortOut(known, this.#wanted);
+    const { wanted, broken } = sortOut(known, {
+      wanted: this.#wanted,
+      lastOf: lastConfiguration,
+    });
     this.#wanted = wanted;
     const now = this.#clock.now();
     this.#brokenSince = new Map(
@@ -132,40 +137,55 @@ export class Configurations {
   }
 }
 
+/** What `sortOut()` knows of the time before. */
+interface Before {
+  wanted: ReadonlyMap<string, Wanted>;
+  /** The configuration that this agent last ran with, in this process or an earlier one. */
+  lastOf(config: AgentConfig): string | undefined;
+}
+
 /**
- * Which agents follow from the files. An id that two files name is that one's which has had it before (a
- * copy that was not changed yet disturbs nobody), else the first one's.
+ * Which agents follow from the files. An id that several files name stays that one's whose agent has it (a
+ * copy that was not changed yet disturbs nobody), also over a restart. Where that is none of them no agent
+ * runs: which one is right only a person knows.
  */
 function sortOut(
   known: ReadonlyMap<string, Known>,
-  before: ReadonlyMap<string, Wanted>,
+  before: Before,
 ): { wanted: Look["wanted"]; broken: Omit<BrokenFile, "since">[] } {
   const wanted = new Map<string, Wanted>();
   const broken: Omit<BrokenFile, "since">[] = [];
-  const had = ([file, { good }]: [string, Known]) =>
-    good !== undefined && before.get(good.agent_id)?.file === file;
-  const files = [...known];
-  for (
-    const [file, { read, good }] of [
-      ...files.filter(had),
-      ...files.filter((one) => !had(one)),
-    ]
-  ) {
+  const byId = new Map<string, (Wanted & { isRead: boolean })[]>();
+  for (const [file, { read, good }] of known) {
     const agentId = good?.agent_id;
     if (!read.ok) {
       broken.push({ file, mistakes: read.mistakes, ...(agentId !== undefined && { agentId }) });
     }
     if (good === undefined || agentId === undefined) continue;
-    const first = wanted.get(agentId);
-    if (first === undefined) {
-      wanted.set(agentId, { file, config: good });
-    } else if (read.ok) {
-      const mistake = `${file}: agent_id: '${agentId}' is the agent of ${first.file} already, ` +
-        "give this one another id";
-      broken.push({ file, mistakes: [mistake] });
+    byId.set(agentId, [...byId.get(agentId) ?? [], { file, config: good, isRead: read.ok }]);
+  }
+  for (const [agentId, all] of byId) {
+    const had = all.filter(({ file }) => before.wanted.get(agentId)?.file === file);
+    const last = had.length > 0
+      ? had
+      : all.filter(({ file, config }) => before.lastOf(config) === resolve(file));
+    const [owner, ...others] = all.length === 1 ? all : last;
+    if (owner !== undefined && others.length === 0) {
+      wanted.set(agentId, { file: owner.file, config: owner.config });
+    }
+    for (const { file, isRead } of all) {
+      if (!isRead || wanted.get(agentId)?.file === file) continue;
+      const same = all.filter((one) => one.file !== file).map((one) => one.file);
+      broken.push({ file, mistakes: [`${file}: agent_id: ${sameIdWords(agentId, same)}`] });
     }
   }
   return { wanted, broken: broken.sort((a, b) => a.file < b.file ? -1 : 1) };
+}
+
+/** What is wrong with an id that other files name, too, and what to do. */
+export function sameIdWords(agentId: string, others: readonly string[]): string {
+  return `${quoted(agentId)} is the agent_id of ${others.join(" and ")} too: ` +
+    "remove one of the files, or give it another agent_id";
 }
 
 /** The configuration files in a folder, in the order of their names. */

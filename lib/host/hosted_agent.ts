@@ -29,6 +29,7 @@ import { createServerClient } from "../server/client.ts";
 import type { Connections } from "../server/connections.ts";
 import { VERSION } from "../version.ts";
 import type { Wanted } from "./configurations.ts";
+import { rememberConfiguration } from "../agent/last_configuration.ts";
 import { watchFreeSpace, watchRequests } from "./watches.ts";
 import { ServerPages } from "./server_pages.ts";
 
@@ -258,6 +259,7 @@ export class HostedAgent {
     const { clock, host } = this.#shared;
     return ({ type }) => {
       if (type === "mode") {
+        if (this.#socket === undefined) rememberConfiguration(folder, this.#wanted.file);
         this.#socket ??= serveStatusSocket({ folder, board, host, clock, log: this.log });
       }
       if (type === "turned") this.#socket?.renew();

@@ -67,9 +67,14 @@ Deno.test("check --config-dir judges all agents of a host together, in both layo
     "f/other.conf": "",
   }, (folder) => ["--config-dir", folder]);
   assertEquals([status, lines], [2, [
+    "a.conf:1:11: agent_id: 'a' is the agent_id of c.conf too: remove one of the files, or give it " +
+    "another agent_id",
+    "   1 | agent_id: a",
+    "     |           ^",
     "b.conf:7:15: warning: metrics_port: 127.0.0.1:9101 is not opened: one endpoint serves all " +
     "agents of the process, at 127.0.0.1:9100 of a.conf; remove the key here",
-    "c.conf:1:11: agent_id: 'a' is the agent_id of a.conf too: choose another",
+    "c.conf:1:11: agent_id: 'a' is the agent_id of a.conf too: remove one of the files, or give it " +
+    "another agent_id",
     "   1 | agent_id: a",
     "     |           ^",
     "d/testflinger-agent.conf:1:1: warning: the file 'environment' next to it is for an agent with its own " +
@@ -77,9 +82,8 @@ Deno.test("check --config-dir judges all agents of a host together, in both layo
     "/etc/testflinger-agent/environment, what is for this one's jobs into its commands",
     "e/testflinger-agent.conf:5:18: warning: logging_basedir: 'a/logs' is that of a.conf too: both " +
     "write one log, whose lines have their names; give each its own folder",
-    "a.conf: the agent's configuration is valid",
     "d/default.yaml: the device's configuration is valid for noprovision",
-    "6 files: 1 mistake, 3 warnings",
+    "6 files: 2 mistakes, 3 warnings",
   ]]);
 });
 
@@ -95,10 +99,13 @@ Deno.test("check judges the other keys while one is wrong", async () => {
   assertEquals(status, 2);
   const said = lines.filter((line) => !line.startsWith(" ") && !line.includes("PATH"));
   assertEquals(said, [
+    "a.conf:1:11: agent_id: 'rpi4-1' is the agent_id of b.conf too: remove one of the files, or " +
+    "give it another agent_id",
     "a.conf:2:17: server_address: is the text 'ftp://x', must be an http or https URL, such as " +
     "'https://testflinger.example.com'",
     "a.conf:7:12: connector: there is no device connector 'muxpy', did you mean 'muxpi'?",
-    "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: choose another",
+    "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: remove one of the files, or " +
+    "give it another agent_id",
     "b.conf:3:13: job_queues: is the text 'rpi4', must be a list: write ['rpi4']",
     `b.conf:5:18: ${SAME_LOG}`,
     "b.conf:7:15: metrics_port: is the number '1000000', must be at most 65535",
@@ -107,7 +114,7 @@ Deno.test("check judges the other keys while one is wrong", async () => {
     "c.conf:9:12: max_spool: is the text 'much', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
     "device.yaml:1:1: control_host: is missing, muxpi cannot provision without it",
     "device.yaml:1:14: serial_port: is the text 'many', must be a port number, 1 to 65535",
-    "4 files: 9 mistakes, 3 warnings",
+    "4 files: 10 mistakes, 3 warnings",
   ]);
 });
 
@@ -333,7 +340,10 @@ Deno.test("check finds what agents of one host must not share", async () => {
   const said = lines.filter((line) => !/there is no program|^ |is valid$/.test(line));
   assertEquals(status, 2);
   assertEquals(said, [
-    "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: choose another",
+    "a.conf:1:11: agent_id: 'rpi4-1' is the agent_id of b.conf too: remove one of the files, or " +
+    "give it another agent_id",
+    "b.conf:1:11: agent_id: 'rpi4-1' is the agent_id of a.conf too: remove one of the files, or " +
+    "give it another agent_id",
     `b.conf:5:18: ${SAME_LOG}`,
     "c.conf:1:11: warning: agent_id: 'rpi41' without its dashes is the id of a.conf too: a marker " +
     "file meant for one of the two may reach the other",

@@ -103,16 +103,19 @@ Deno.test("of a file that cannot be used it is known since when, whatever is wro
   }
 });
 
-Deno.test("an id that two files have is the first one's, and becomes the other's when that is gone", () =>
+Deno.test("an id that two files have at a start is neither's, both are named, and it is the one's that stays", () =>
   inFolder(async ({ folder, write, configurations }) => {
     await write("a.conf", agent("twin"));
     await write("b.conf", agent("twin"));
     const { wanted, broken } = await configurations.look();
-    assertEquals(wanted.get("twin")?.file, `${folder}/a.conf`);
-    assertStringIncludes(
-      broken[0]?.mistakes.join() ?? "",
-      `b.conf: agent_id: 'twin' is the agent of ${folder}/a.conf already`,
-    );
+    assertEquals([...wanted], []);
+    const words = (file: string, other: string) =>
+      `${folder}/${file}: agent_id: 'twin' is the agent_id of ${folder}/${other} too: ` +
+      "remove one of the files, or give it another agent_id";
+    assertEquals(broken.map(({ mistakes }) => mistakes), [
+      [words("a.conf", "b.conf")],
+      [words("b.conf", "a.conf")],
+    ]);
     await Deno.remove(`${folder}/a.conf`);
     const later = await configurations.look();
     assertEquals([later.wanted.get("twin")?.file, later.broken], [`${folder}/b.conf`, []]);

@@ -229,3 +229,20 @@ Deno.test("SIGUSR1 lets all jobs end, takes no other, and ends the process with 
   await lab.waiting("a", "b");
   assertEquals(lab.shown("c"), ["offline", "cable"]);
 });
+
+Deno.test("an agent keeps its configuration over a restart, whatever a stray copy of it is called", async () => {
+  await using lab = await HostLab.open();
+  const file = await lab.configure("b");
+  const first = lab.start();
+  await lab.waiting("b");
+  const copy = JSON.parse(await Deno.readTextFile(file));
+  const stray = join(lab.configs, "a.conf");
+  await lab.writeFile(stray, JSON.stringify({ ...copy, job_queues: ["elsewhere"] }));
+  first.kill("SIGTERM");
+  await first.exited;
+  lab.start();
+  await lab.waiting("b");
+  assertEquals(lab.sandbox.agent(lab.id("b"))?.queues, ["b"]);
+  const words = `${stray}: agent_id: '${lab.id("b")}' is the agent_id of ${file} too`;
+  assertStringIncludes(lab.process.output(), words);
+});

@@ -4,6 +4,7 @@ import { CONNECTOR_NAMES, loadConnector } from "../../../connectors/registry.ts"
 import { AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
 import { quoted } from "../../config/mistake.ts";
 import { readYamlFile } from "../../config/yaml_file.ts";
+import { sameIdWords } from "../../host/configurations.ts";
 import { dirname, join, resolve } from "../../path.ts";
 import { withDeviceFile } from "../read_config.ts";
 import { checkAgent } from "./agent_file.ts";
@@ -211,7 +212,7 @@ function shared(group: readonly DeviceUse[], findings: Finding[]): void {
 
 /** What must not be the same for two agents on a host. */
 function compareAgents(agents: readonly Agent[], inOneProcess: boolean): void {
-  const ids = new Map<string, string>();
+  const ids = new Map<string, Agent[]>();
   const markers = new Map<string, string>();
   const ports = new Map<string, string>();
   const logs = new Map<string, string>();
@@ -232,14 +233,7 @@ function compareAgents(agents: readonly Agent[], inOneProcess: boolean): void {
     if (log !== undefined) logs.set(log, sameLog ?? file);
     if (id === undefined) continue;
     const sameId = ids.get(id);
-    if (sameId !== undefined) {
-      say(
-        "mistake",
-        ["agent_id"],
-        `${quoted(id)} is the agent_id of ${sameId} too: choose another`,
-      );
-    }
-    ids.set(id, sameId ?? file);
+    ids.set(id, [...sameId ?? [], { file, config, say }]);
     // Markers in /tmp also count with the dashes of the id removed.
     const marker = id.replaceAll("-", "");
     const sameMarker = sameId === undefined ? markers.get(marker) : undefined;
@@ -277,6 +271,13 @@ function compareAgents(agents: readonly Agent[], inOneProcess: boolean): void {
       );
     }
     ports.set(address, samePort ?? file);
+  }
+  // Which of them is wrong only a person knows.
+  for (const [id, same] of ids) {
+    for (const { file, say } of same.length > 1 ? same : []) {
+      const others = same.filter((one) => one.file !== file).map((one) => one.file);
+      say("mistake", ["agent_id"], sameIdWords(id, others));
+    }
   }
 }
 
