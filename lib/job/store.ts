@@ -138,7 +138,8 @@ export class JobStore {
     const draft = this.#makePartial();
     try {
       using outbox = Outbox.open(draft, this.#log).outbox;
-      outbox.append({ t: "accepted", at: now, jobId: job.jobId, queue: job.queue, rerun: false });
+      const accepted = { t: "accepted", version: JOURNAL_VERSION, rerun: false } as const;
+      outbox.append({ ...accepted, at: now, jobId: job.jobId, queue: job.queue });
       for (const phase of PHASES) {
         const status = statuses[phase];
         if (status === undefined) continue;

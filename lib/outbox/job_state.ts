@@ -2,7 +2,7 @@
 import type { JobEvent, PhaseStatuses } from "../server/schema.ts";
 import type { Phase } from "../phases.ts";
 import {
-  type Entry,
+  Entry,
   LOG_NAMES,
   type LogName,
   type LogState,
@@ -350,9 +350,11 @@ const LOG_ENTRIES: ReadonlySet<string> = new Set(
  * @param logs as the journal has them.
  */
 export function compacted(values: readonly unknown[], { logs }: Pick<JobState, "logs">): unknown[] {
-  const isOfLogs = (value: unknown) =>
-    typeof value === "object" && value !== null && "t" in value && typeof value.t === "string" &&
-    LOG_ENTRIES.has(value.t);
+  // What a newer version has written about a log is not in this state: it stays.
+  const isOfLogs = (value: unknown) => {
+    const entry = Entry.safeParse(value);
+    return entry.success && LOG_ENTRIES.has(entry.data.t);
+  };
   return [
     ...values.filter((value) => !isOfLogs(value)),
     ...LOG_NAMES.map((log) => ({ t: "log", log, state: logs[log] })),

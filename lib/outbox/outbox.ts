@@ -11,7 +11,14 @@ import type { Phase } from "../phases.ts";
 import { removeTree } from "../remove_tree.ts";
 import { cutAtEnd, writeAll } from "../bytes.ts";
 import type { JobEvent } from "../server/schema.ts";
-import { Entry, LOG_NAMES, type LogName, type Message, type Source } from "./entries.ts";
+import {
+  Entry,
+  JOURNAL_VERSION,
+  LOG_NAMES,
+  type LogName,
+  type Message,
+  type Source,
+} from "./entries.ts";
 import { JournalFile, type JournalHook, openOwnFile } from "./journal.ts";
 import {
   apply,
@@ -118,7 +125,7 @@ export class Outbox implements Disposable {
       for (const value of reading.values.flat()) {
         const entry = Entry.safeParse(value);
         if (entry.success) apply(outbox.state, entry.data);
-        else unknown++;
+        if (!entry.success || isNewer(entry.data)) unknown++;
       }
       const { damaged } = reading;
       if (damaged + unknown > 0) outbox.#noteDamage(damage);
@@ -505,6 +512,11 @@ async function readPart(
     filled += read;
   }
   return bytes.subarray(0, filled);
+}
+
+/** Whether a newer version began the journal, whose entries may mean what this one does not know. */
+function isNewer(entry: Entry): boolean {
+  return entry.t === "accepted" && (entry.version ?? 0) > JOURNAL_VERSION;
 }
 
 function isGone(error: unknown): boolean {

@@ -1,4 +1,6 @@
 /** What a failing disk, a person's hand or another version leaves of a job's journal. */
+import { JOURNAL_VERSION } from "../../lib/outbox/entries.ts";
+import { compacted, emptyJobState } from "../../lib/outbox/job_state.ts";
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { JournalFile } from "../../lib/outbox/journal.ts";
@@ -215,4 +217,25 @@ Deno.test("an entry of a newer version is kept and said so, and is no failing di
     await Deno.readTextFile(join(ownFolder(lab), "damaged", copy)),
     "teleported",
   );
+});
+
+Deno.test("an entry of a newer version about a log stays in the journal when that is compacted", () => {
+  const newer = { t: "region", log: "console", from: 0 };
+  const known = { t: "region", log: "output", phase: "test", from: 0 };
+  const values = compacted([newer, known, { t: "teleported" }], emptyJobState());
+  assertEquals(values.slice(0, 2), [newer, { t: "teleported" }]);
+  assertEquals(values.includes(known), false);
+});
+
+Deno.test("a journal that a newer version has begun is said to be one, and its job is ended", async () => {
+  await using lab = await Lab.open({ config: CONFIG });
+  const left = await leaveInterrupted(lab);
+  const { file } = JournalFile.open(join(ownFolder(lab), "jobs", left.jobId, "record"));
+  const version = JOURNAL_VERSION + 1;
+  file.append({ t: "accepted", version, at: 1, jobId: left.jobId, queue: "q", rerun: false });
+  file.close();
+  lab.start();
+  await lab.complete(left.jobId);
+  const warnings = lab.logged("warning").join("\n");
+  assertStringIncludes(warnings, "has 1 entries of a newer version of the agent");
 });
