@@ -155,11 +155,15 @@ export async function deployImage(ctx: AutoinstallContext, plan: DeployPlan): Pr
 /** The job's folder shows what was used, as it always did; credentials are not kept. */
 async function keepForThePerson(
   { cwd }: AutoinstallContext,
-  { files, isDefault }: DeployPlan,
+  { files, authorizedKeys, isDefault }: DeployPlan,
 ): Promise<void> {
   const folder = join(cwd, "attachments", "provision");
   await makeFolder(folder);
-  const shown = { ...files, ...(isDefault ? { "default-user-data": files["user-data"] } : {}) };
+  const shown = {
+    ...files,
+    ...(isDefault ? { "default-user-data": files["user-data"] } : {}),
+    ...(authorizedKeys === undefined ? {} : { authorized_keys: authorizedKeys }),
+  };
   for (const [name, text] of Object.entries(shown)) {
     await writeFile(join(folder, name), text, { mode: 0o600 });
   }

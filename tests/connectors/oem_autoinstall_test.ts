@@ -203,6 +203,16 @@ Deno.test("attachments are used under the names that the job gives, or under the
   for (const text of ["mine: 1", "set timeout=9", "ssh-rsa K", "redeploy/authorized_keys"]) {
     assertStringIncludes(written, text);
   }
+  // In the job's folder, too, they have their fixed names.
+  for (
+    const [name, text] of [
+      ["user-data", "#cloud-config\nmine: 1\n"],
+      ["redeploy.cfg", "set timeout=9\n"],
+      ["authorized_keys", "ssh-rsa K\n"],
+    ] as const
+  ) {
+    assertEquals(await lab.read(`attachments/provision/${name}`), text);
+  }
 });
 
 Deno.test("11-oem-autoinstall 8: an unsigned kernel is not installed where only signed ones boot", async () => {
