@@ -353,18 +353,13 @@ class Agent {
     await this.#uploads.enforceCap();
   }
 
-  #goOffline(jobId: string): void {
-    this.#desired.goOffline(
-      `Set to offline by agent. Recovery failed during job '${jobId}' execution.`,
-    );
-  }
-
   async #acceptJob(
     received: Record<string, unknown>,
     { text, broken }: { text?: string; broken?: string },
   ): Promise<"ran" | "refused"> {
     const { server, connectivity, clock, log } = this.#options;
     const job = new Job(received, text);
+    this.#desired.forgetLostDevice(job.jobId);
     let outbox;
     try {
       outbox = await this.#store.accept(job, this.#uploads.of(job.jobId), clock.now());
@@ -410,7 +405,6 @@ class Agent {
       );
     }
     if (result === "left running") return;
-    if (result?.recoveryFailed) this.#goOffline(result.jobId);
     this.#reporter.setJob("");
     if (!this.#stop.signal.aborted) this.#reporter.showIdle();
   }
@@ -429,6 +423,7 @@ class Agent {
       bootId: this.#options.bootId ?? await bootId(),
       groups: await this.#groups,
       wantsRelease,
+      noteLostDevice: (jobId) => this.#desired.noteLostDevice(jobId),
       forgetReceived: (outbox) => this.#store.forgetReceived(outbox),
       keepSecret: (outbox, secrets) => {
         this.#secrets.keep(outbox, secrets);

@@ -80,11 +80,17 @@ export class DesiredState {
     // Where there is a mode, a record that a sign of life has made says `online` by itself.
     if (isForgotten(record) && (this.#hasMode || state !== "waiting")) {
       this.#file.update({ desired: { ...desired, posted: false } });
-    } else if (desired.posted || state === "waiting" && !this.#isOurs(state, comment)) {
+    } else if (desired.posted || this.#isSetOnline(desired, { state, comment })) {
       this.#file.update({ desired: undefined });
       this.#log.info("An administrator set this agent online again");
     }
     return true;
+  }
+
+  /** Whether somebody sets an agent online of which the server does not show that it is not. */
+  #isSetOnline({ own }: DesiredMode, { state, comment }: ShownState): boolean {
+    // Nobody can take back what nobody has seen: that a device is lost. The words are of an earlier time.
+    return own !== true && state === "waiting" && !this.#isOurs(state, comment);
   }
 
   #learnOffline({ state, comment }: { state: "offline" | "maintenance"; comment: string }): void {
@@ -118,14 +124,27 @@ export class DesiredState {
     this.#file.update({ restart: undefined });
   }
 
-  /** The agent takes no more jobs by itself, until it is set online again. */
-  goOffline(comment: string): void {
+  /**
+   * A job has found that the device cannot be brought back: the agent takes no more jobs by itself, until it is set
+   * online again. That counts from then on, whatever else is told of the same job.
+   */
+  noteLostDevice(jobId: string): void {
+    if (this.#file.content.lost === jobId) return;
     const state = this.#hasMode ? "maintenance" : "offline";
-    this.#file.update({ desired: { state, comment, posted: false, own: true } });
+    const comment = `Set to offline by agent. Recovery failed during job '${jobId}' execution.`;
+    this.#file.update({
+      lost: jobId,
+      desired: { state, comment, posted: false, own: true },
+    });
     this.#log.error(
       `${comment} Repair the device, then set the agent online: on the server, or by ` +
         "'testflinger-agent online' on this host",
     );
+  }
+
+  /** A job begins: what an earlier run of the same one has found does not count. */
+  forgetLostDevice(jobId: string): void {
+    if (this.#file.content.lost === jobId) this.#file.update({ lost: undefined });
   }
 
   /** The device was repaired, as an operator on the host says: takes back that the agent went offline by itself. */

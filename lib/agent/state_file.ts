@@ -19,6 +19,8 @@ export type DesiredMode = z.infer<typeof DesiredMode>;
 const Content = z.object({
   /** An administrator's, or the agent's own after a device could not be brought back. */
   desired: DesiredMode.optional(),
+  /** The job that was the last to find that its device cannot be brought back. */
+  lost: z.string().optional(),
   /** A restart that was asked for and not carried out yet. */
   restart: z.object({ comment: z.string() }).optional(),
   /** The state that this agent was last about to post, to tell its own from an administrator's. */

@@ -34,6 +34,11 @@ export interface JobContext {
   groups: JobGroups | undefined;
   /** Whether anything reads the `release` label of the metrics. */
   wantsRelease: boolean;
+  /**
+   * The device could not be brought back: the agent must not take another job. Told before the journal says so, and
+   * again by each process that finds it there.
+   */
+  noteLostDevice(jobId: string): void;
   /** Forgets the job as it was received, when it has ended. */
   forgetReceived(outbox: Outbox): void;
   /** Masks these secrets in the agent's own log, until the server has everything of the job. */

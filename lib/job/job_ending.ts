@@ -7,21 +7,12 @@ import { interruptedPhase, statusesOf } from "../outbox/job_state.ts";
 import { endSurvivors } from "../process/survivors.ts";
 import { removeArchive } from "./fetch_attachments.ts";
 import { JOB_VARIABLE, jobMark } from "./environment.ts";
-import { type Events, RECOVERY_FAILED_STATUS } from "./phase_report.ts";
+import type { Events } from "./phase_report.ts";
 import { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
 import { allGroupsOf, type JobGroup } from "./job_groups.ts";
 import { INTERNAL_ERROR_STATUS } from "./phase_command.ts";
 import { WorkingFolder } from "./working_folder.ts";
-
-/** How a job ended. */
-export interface JobEnd {
-  jobId: string;
-  /** The detail of the event `job_end`. */
-  reason: string;
-  /** The device could not be brought back: the agent must not take another job. */
-  recoveryFailed: boolean;
-}
 
 /** What there is of a job that ends. */
 export interface JobEndingOptions {
@@ -118,14 +109,6 @@ export class JobEnding {
     if (step === "end processes") return this.#noteOver();
     this.#sendOutcome();
     this.#finish();
-  }
-
-  /** How the job ended. */
-  result(): JobEnd {
-    const { phases, decided = "" } = this.#outbox.state;
-    const recoveryFailed = [...phases.values()]
-      .some(({ status }) => status === RECOVERY_FAILED_STATUS);
-    return { jobId: this.#job.jobId, reason: decided, recoveryFailed };
   }
 
   /**

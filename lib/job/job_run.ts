@@ -13,10 +13,16 @@ import { type Phase, PHASES } from "../phases.ts";
 import type { Secrets } from "../process/redactor.ts";
 import { prepareAttachments } from "./fetch_attachments.ts";
 import { CancellationWatch } from "./cancellation.ts";
-import { Events, outcomeOf, type PhaseConclusion, PhaseReport } from "./phase_report.ts";
+import {
+  Events,
+  isDeviceLost,
+  outcomeOf,
+  type PhaseConclusion,
+  PhaseReport,
+} from "./phase_report.ts";
 import type { Job } from "./job.ts";
 import type { JobContext } from "./job_context.ts";
-import { type JobEnd, JobEnding } from "./job_ending.ts";
+import { JobEnding } from "./job_ending.ts";
 import type { JobGroup } from "./job_groups.ts";
 import type { Drafts } from "./phase_log.ts";
 import { CANCELLED_LINE, INTERNAL_ERROR_STATUS, STOPPED_LINE } from "./phase_command.ts";
@@ -66,7 +72,7 @@ export function nextStep(state: JobState): Step {
 }
 
 /** How running a job ended. */
-export type JobResult = JobEnd | "left running";
+export type JobResult = "ended" | "left running";
 
 /** What is known of a job from outside its journal. */
 export interface JobRunOptions {
@@ -111,6 +117,7 @@ export class JobRun {
       emit: context.emit,
       secrets: masks,
       agentId: context.config.agent_id,
+      noteLostDevice: context.noteLostDevice,
       // Where it is, is settled when it is made.
       get folder() {
         return folder.path;
@@ -148,7 +155,7 @@ export class JobRun {
       while (true) {
         if (leave.aborted) return this.#handOver();
         const step = nextStep(this.#state);
-        if (step.do === "nothing") return this.#ending.result();
+        if (step.do === "nothing") return "ended";
         try {
           await this.#perform(step);
         } catch (error) {
@@ -193,6 +200,8 @@ export class JobRun {
       at: await clock.sinceBoot(),
       ...(this.#group !== undefined && { cgroup: this.#group.folder }),
     });
+    // A version that told its agent only when the job was over has left it.
+    if (isDeviceLost(this.#state)) this.#context.noteLostDevice(jobId);
     this.#context.keepSecret(this.#outbox, this.#secrets);
     log.info(`Job ${jobId} ${isNew ? "begins" : "is taken over where it is"}`, { queue });
     emit({

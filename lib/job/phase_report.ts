@@ -5,7 +5,7 @@
 import type { Clock } from "../clock.ts";
 import type { Emit } from "../observe/events.ts";
 import type { Entry } from "../outbox/entries.ts";
-import { statusesOf } from "../outbox/job_state.ts";
+import { type JobState, statusesOf } from "../outbox/job_state.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { join } from "../path.ts";
 import type { Phase } from "../phases.ts";
@@ -17,7 +17,7 @@ import { rewriteFile } from "./untrusted_paths.ts";
 import { redactStrings } from "./secrets.ts";
 
 /** A device connector's way of saying that the device could not be brought back. */
-export const RECOVERY_FAILED_STATUS = 46;
+const RECOVERY_FAILED_STATUS = 46;
 
 /** To whom it is told, and what must not be. */
 export interface PhaseReportOptions {
@@ -26,6 +26,8 @@ export interface PhaseReportOptions {
   emit: Emit;
   secrets: Secrets;
   agentId: string;
+  /** As in `JobContext`. */
+  noteLostDevice(jobId: string): void;
   /** The job's working folder. */
   folder: string;
 }
@@ -95,10 +97,14 @@ export class PhaseReport {
 
   /** Writes down, says and sends how a phase ended. */
   async ended(phase: Phase, end: PhaseEnd, more: PhaseConclusion = {}): Promise<void> {
-    const { outbox, events, emit, folder } = this.#options;
+    const { outbox, events, emit, folder, noteLostDevice } = this.#options;
     const { event, detail, status } = end;
     const outcome = outcomeOf(phase, status);
-    if (outcome === "recovery_fail") emit({ type: "recovery_failed", job: outbox.jobId });
+    if (outcome === "recovery_fail") {
+      // Should this process be killed in between, the phase is ended once more by the next one.
+      noteLostDevice(outbox.jobId);
+      emit({ type: "recovery_failed", job: outbox.jobId });
+    }
     const failure = status === 0 ? "" : readStageFailure(folder, phase);
     const statuses = { ...statusesOf(outbox.state), [phase]: status };
     this.#rewriteOutcome(statuses);
@@ -152,6 +158,11 @@ export class PhaseReport {
     });
     await log.say(line, drafts);
   }
+}
+
+/** Whether a phase of the job has found that the device cannot be brought back. */
+export function isDeviceLost({ phases }: JobState): boolean {
+  return [...phases.values()].some(({ status }) => status === RECOVERY_FAILED_STATUS);
 }
 
 /** The event that says how a phase ended. */

@@ -10,6 +10,7 @@ import { type HostClock, scaledClock } from "../../lib/clock.ts";
 import { AgentConfig } from "../../lib/config/agent_config.ts";
 import { emitterOf, type Sink } from "../../lib/observe/events.ts";
 import { Connectivity } from "../../lib/server/connectivity.ts";
+import type { JournalHook } from "../../lib/outbox/journal.ts";
 import { type Sandbox, type SandboxOptions } from "../../lib/sandbox/sandbox.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { createServerClient } from "../../lib/server/client.ts";
@@ -39,6 +40,8 @@ export interface LabOptions {
   clock?: HostClock;
   /** @default none are used */
   controlGroups?: Promise<ControlGroupsResult>;
+  /** Is told of what is written into the journals of jobs. */
+  onJournal?: JournalHook;
   /** The agent's own log lines since the last call. */
   recentLog?: () => string[];
   /** Is given what masks secrets in the agent's own log. */
@@ -152,6 +155,7 @@ export class Lab implements AsyncDisposable {
       sharedFolder: this.folder,
       bootId: this.#options.bootId,
       controlGroups: this.#options.controlGroups,
+      onJournal: this.#options.onJournal,
     }).finally(() => server.close());
     const agent: RunningAgent = {
       ended,
