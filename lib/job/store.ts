@@ -14,6 +14,7 @@ import { removeTree } from "../remove_tree.ts";
 import type { PhaseStatuses } from "../server/schema.ts";
 import { isJobId } from "../server/answers.ts";
 import { DamagedJobs } from "./damaged_jobs.ts";
+import { DeliveredJobs } from "./delivered_jobs.ts";
 import type { Job } from "./job.ts";
 import { readSmallFile } from "./untrusted_paths.ts";
 
@@ -50,6 +51,7 @@ export class JobStore {
   readonly folder: string;
   readonly #log: Log;
   readonly #damaged: DamagedJobs;
+  readonly #delivered: DeliveredJobs;
   readonly #onJournal: JournalHook | undefined;
 
   /**
@@ -62,6 +64,7 @@ export class JobStore {
     this.#onJournal = onJournal;
     this.#damaged = new DamagedJobs(join(folder, "damaged"), log);
     this.makeFolder();
+    this.#delivered = new DeliveredJobs(folder, log);
   }
 
   /** Where the jobs are; each has a folder in it. */
@@ -111,7 +114,7 @@ export class JobStore {
         jobId: job.jobId,
         queue: job.queue,
         ...(job.webhook !== undefined && { webhook: job.webhook }),
-        rerun: earlier.length > 0,
+        rerun: earlier.length > 0 || this.hasDelivered(job.jobId),
       });
       await outbox.sync();
       syncFolder(folder);
@@ -273,8 +276,14 @@ export class JobStore {
     }
   }
 
-  /** Removes a job that the server has wholly. */
+  /** Whether the server has had everything of an earlier run of the job, as far as that is remembered. */
+  hasDelivered(jobId: string): boolean {
+    return this.#delivered.has(jobId);
+  }
+
+  /** Removes a job that the server has wholly; only its id is kept. */
   async remove(outbox: Outbox): Promise<void> {
+    this.#delivered.add(outbox.jobId);
     outbox[Symbol.dispose]();
     try {
       // Atomically: half of a job would be taken for one that was interrupted at its beginning.

@@ -29,7 +29,7 @@ export async function findJobs(
 ): Promise<FoundJob[]> {
   const found: FoundJob[] = [];
   for (const leftover of await store.leftovers()) {
-    const job = jobOf(leftover, clock);
+    const job = jobOf(leftover, store, clock);
     const { outbox } = leftover;
     const { finished, sent } = outbox.state;
     if (finished === undefined) {
@@ -49,7 +49,7 @@ export async function findJobs(
 }
 
 /** The job; its acceptance is written down where that was all that the last process did not come to. */
-function jobOf({ outbox, received }: Leftover, clock: Clock): Job {
+function jobOf({ outbox, received }: Leftover, store: JobStore, clock: Clock): Job {
   const { jobId } = outbox;
   const { accepted } = outbox.state;
   if (accepted !== undefined) {
@@ -63,7 +63,8 @@ function jobOf({ outbox, received }: Leftover, clock: Clock): Job {
     jobId,
     queue: job.queue,
     ...(job.webhook !== undefined && { webhook: job.webhook }),
-    rerun: false,
+    // Of a damaged journal what the server has may be this run's.
+    rerun: !outbox.isIncomplete && store.hasDelivered(jobId),
   });
   return job;
 }

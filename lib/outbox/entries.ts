@@ -107,7 +107,10 @@ export const Entry = z.discriminatedUnion("t", [
     jobId: z.string(),
     queue: z.string(),
     webhook: z.string().optional(),
-    /** An earlier run of the same job is not wholly delivered yet: this one's turn is after it. */
+    /**
+     * There is an earlier run of the same job. This one's turn is after it where it is not wholly delivered yet;
+     * else the server is asked what it has of it.
+     */
     rerun: z.boolean(),
   }),
   /** How much text of earlier runs the server has, by result key. */

@@ -54,6 +54,10 @@ export async function violations(scene: Scene): Promise<string[]> {
       checkDamaged(scene, submitted, wrong);
       continue;
     }
+    if (submitted.runs > 1) {
+      checkRepeated(scene, submitted, wrong);
+      continue;
+    }
     checkOutput(scene, submitted, wrong);
     for (const [phase, printed] of OTHER_OUTPUT) {
       checkRuns(scene, jobId, { phase, printed }, wrong);
@@ -73,13 +77,32 @@ export async function violations(scene: Scene): Promise<string[]> {
 /** A job of which the agent has lost something: what there is of its log is in order, and there once. */
 function checkDamaged(scene: Scene, submitted: Submitted, wrong: Wrong): void {
   checkCleanup(scene, submitted, wrong);
-  if (scene.generation === "legacy") return;
+  if (scene.generation === "legacy" || submitted.runs > 1) return;
   const numbers = [...scene.sandbox.log(submitted.jobId, "output").matchAll(/^line (\d+) of/gm)]
     .map((found) => Number(found[1]));
   const odd = numbers.findIndex((number, index) =>
     index > 0 && number <= (numbers[index - 1] ?? 0)
   );
   if (odd !== -1) wrong(`its log has line ${numbers[odd]} behind line ${numbers[odd - 1]}`);
+}
+
+/** A job that was handed out again after it was delivered: the runs are in its log one behind the other. */
+function checkRepeated(scene: Scene, submitted: Submitted, wrong: Wrong): void {
+  const { jobId, job } = submitted;
+  checkCleanup(scene, submitted, wrong);
+  const numbers = scene.sandbox.fragments(jobId, "output").map((each) => each.fragment_number);
+  if (new Set(numbers).size < numbers.length) wrong(`its fragments are numbered ${numbers}`);
+  const expected = expectedOutput(job, compileSecrets([SECRET]).redactText(SECRET));
+  const runs = scene.sandbox.log(jobId, "output", "test").split(RUN_START).slice(1)
+    .map((run) => run.replace(REMARKS, ""));
+  const odd = runs.find((run) => !expected.startsWith(run) && !expected.startsWith(run.trimEnd()));
+  if (odd !== undefined) {
+    wrong(`a run of its test printed ${odd.length} characters that are not a beginning`);
+  }
+  const whole = runs.filter((run) => run === expected).length;
+  if (isUndisturbed(scene, submitted) && whole !== submitted.runs) {
+    wrong(`its log has ${whole} whole runs, not ${submitted.runs}`);
+  }
 }
 
 type Wrong = (text: string) => void;
@@ -216,7 +239,7 @@ function checkSerial(scene: Scene, { jobId, job }: Submitted, wrong: Wrong): voi
 
 /** Cleanup ran once, or was completed. */
 function checkCleanup(scene: Scene, submitted: Submitted, wrong: Wrong): void {
-  const { damaged, jobId } = submitted;
+  const { damaged, jobId, runs } = submitted;
   let notes = "";
   try {
     notes = Deno.readTextFileSync(join(scene.truth, jobId));
@@ -228,7 +251,7 @@ function checkCleanup(scene: Scene, submitted: Submitted, wrong: Wrong): void {
   if (ends === 0 && !isGivenUp(scene, submitted)) wrong("its cleanup was never completed");
   // A journal that has lost that cleanup had ended has it run again.
   const mayRepeat = damaged || scene.kills.reboot !== 0;
-  if (ends > 1 && !mayRepeat) wrong(`its cleanup was completed ${ends} times`);
+  if (ends > runs && !mayRepeat) wrong(`its cleanup was completed ${ends} times`);
   // Or it has lost with which status.
   if (!damaged && statusOf(scene, jobId, "cleanup") === undefined) {
     wrong("its cleanup has no status");

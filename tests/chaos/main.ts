@@ -69,6 +69,8 @@ console.log(
   } with several agents in the process: ${sum((r) => r.jobs)} jobs (${
     sum((r) => r.cancelled)
   } cancelled, ${sum((r) => r.forgotten)} forgotten by the server, ${
+    sum((r) => r.handedOutAgain)
+  } handed out again, ${
     sum((r) => r.handedToNobody)
   } handed to an agent that had stopped listening), ${
     sum((r) => total(r.faults))

@@ -37,10 +37,11 @@ export const SERVER_FAULTS = {
   "spoiled tokens": 0.05,
   "forgotten agent": 0.05,
   "forgotten job": 0.04,
+  "job handed out again": 0.5,
 } as const;
 
 /** What has happened to a job that was just submitted. */
-const UNTOUCHED = { cancelled: false, damaged: false, forgotten: false, cutOff: false };
+const UNTOUCHED = { cancelled: false, damaged: false, forgotten: false, cutOff: false, runs: 1 };
 
 /** What became of a run. */
 export interface SeedResult {
@@ -55,6 +56,8 @@ export interface SeedResult {
   cancelled: number;
   /** Jobs that the server has forgotten. */
   forgotten: number;
+  /** How often the server handed out a job again that it had all of. */
+  handedOutAgain: number;
   /** How often the agent's files were damaged. */
   damages: number;
   /** Jobs that the server handed to an agent which had stopped listening: not promised. */
@@ -74,6 +77,8 @@ export interface Submitted {
   forgotten: boolean;
   /** The server's answer with it did not arrive as a whole: it fails in setup. */
   cutOff: boolean;
+  /** How often it was submitted: more than once, it was so each time after it had been delivered. */
+  runs: number;
 }
 
 /** Runs one seed in a folder of its own. */
@@ -178,10 +183,26 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     proxy.handedToNobody.has(jobId) ||
     sandbox.state(jobId) === "cancelled" && !proxy.handedOut.has(jobId) ||
     sandbox.state(jobId) !== "complete" && proxy.handedOut.has(jobId) && cameTooLate(jobId);
+  // What a job printed for another agent, this one does not know.
+  const canRepeat = generation === "current" && !isHost;
+  const handOutAgain = (): boolean => {
+    const delivered = submitted.find(({ jobId, cancelled, forgotten }) =>
+      sandbox.state(jobId) === "complete" && !cancelled && !forgotten && !isOnDisk(jobId)
+    );
+    const isChosen = random.chance(SERVER_FAULTS["job handed out again"]);
+    if (!canRepeat || delivered === undefined || !isChosen) return false;
+    delivered.runs++;
+    const { job, jobId } = delivered;
+    sandbox.submit(
+      { ...jobBody(job, "chaos"), job_id: jobId },
+      job.attachment ? attachments : undefined,
+    );
+    return true;
+  };
   try {
     // 1. Unrest: signals and cancellations at moments that the seed chooses.
     let until = performance.now() + random.int(1000, LONGEST_UNREST_MS);
-    while (performance.now() < until && !isDone()) {
+    while (performance.now() < until && (handOutAgain() || !isDone())) {
       // On a machine under load each agent would be killed before it has done anything.
       if (random.chance(0.8)) {
         const begun = performance.now();
@@ -192,7 +213,10 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       await new Promise((resolve) => setTimeout(resolve, random.int(20, 700)));
       const what = random.pick(happenings);
       const target = random.pick(submitted as [Submitted, ...Submitted[]]);
-      if (random.chance(0.12)) target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
+      // One that is cancelled before it is handed out again would be handed to nobody.
+      if (random.chance(0.12) && target.runs === 1) {
+        target.cancelled = sandbox.cancel(target.jobId) || target.cancelled;
+      }
       if (random.chance(SERVER_FAULTS["expired tokens"])) sandbox.expireAccessTokens();
       if (random.chance(SERVER_FAULTS["spoiled tokens"])) sandbox.spoilAccessTokens();
       if (random.chance(SERVER_FAULTS["forgotten agent"])) {
@@ -239,6 +263,10 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     proxy.calmDown();
     await settled(sandbox, isDone);
     await idle(sandbox, agentIds);
+    if (handOutAgain()) {
+      await settled(sandbox, isDone);
+      await idle(sandbox, agentIds);
+    }
     agent.kill("SIGTERM");
     const status = await agent.exited;
     output += agent.output();
@@ -257,6 +285,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
       kills,
       cancelled: submitted.filter((job) => job.cancelled).length,
       forgotten: submitted.filter((job) => job.forgotten).length,
+      handedOutAgain: submitted.reduce((sum, { runs }) => sum + runs - 1, 0),
       damages,
       handedToNobody: submitted.filter(({ jobId }) =>
         proxy.handedOut.has(jobId) && isNobodys(jobId)

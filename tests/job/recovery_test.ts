@@ -196,6 +196,57 @@ Deno.test("a job id that is handed out again runs again, behind what is left of 
   assertStringIncludes(lab.sandbox.log(jobId, "output", "test"), "printed before\n");
 });
 
+/** What the log of a setup is that ran so often. */
+function setupLog(printed: string, runs: number): string {
+  const frame = "*".repeat("* Starting testflinger setup phase on agent-1 *".length);
+  return `${frame}\n* Starting testflinger setup phase on agent-1 *\n${frame}\n${printed}`
+    .repeat(runs);
+}
+
+Deno.test("a job that is handed out again after it was delivered has its log behind the first one, also after a restart", async () => {
+  await using lab = await Lab.open({
+    config: { setup_command: "echo one; sleep 0.1; echo two; sleep 0.1; echo three" },
+  });
+  const looks = () =>
+    lab.sandbox.requests.filter(({ method, path }) =>
+      method === "GET" && path === `/v1/result/${jobId}`
+    ).length;
+  const jobId = await lab.run({});
+  assertEquals(looks(), 0);
+  for (let runs = 2; runs <= 3; runs++) {
+    await lab.eventually(
+      () => [...Deno.readDirSync(jobsFolder(lab))].length === 0,
+      "nothing is left of the run before",
+    );
+    await lab.stop();
+    await lab.run({ job_id: jobId });
+    assertEquals(looks(), runs - 1);
+    assertEquals(
+      lab.sandbox.log(jobId, "output", "setup"),
+      setupLog("one\ntwo\nthree\n", runs),
+    );
+    const numbers = lab.sandbox.fragments(jobId, "output").map((f) => f.fragment_number);
+    assertEquals(numbers, [...new Set(numbers)].sort((a, b) => a - b));
+  }
+});
+
+Deno.test("a piece of a job that is handed out again is not taken for one of the first run", async () => {
+  await using lab = await Lab.open({ config: { setup_command: "echo one" } });
+  const jobId = await lab.run({});
+  await lab.eventually(
+    () => [...Deno.readDirSync(jobsFolder(lab))].length === 0,
+    "nothing is left of the first run",
+  );
+  let failures = 1;
+  lab.sandbox.intercept((request) =>
+    request.url.endsWith("/log/output") && failures-- > 0
+      ? new Response("busy", { status: 503 })
+      : undefined
+  );
+  await lab.run({ job_id: jobId });
+  assertEquals(lab.sandbox.log(jobId, "output", "setup"), setupLog("one\n", 2));
+});
+
 Deno.test("results that the established agent could not deliver are taken over", async () => {
   await using lab = await Lab.open();
   const jobId = running(lab);
