@@ -70,7 +70,7 @@ export const statusCommand: Command = {
     if (format === undefined) return USAGE_STATUS;
     const { chooseAgents } = await import("./agents/choose.ts");
     const { findAgents } = await import("./agents/agent_ref.ts");
-    const { askAgents } = await import("./agents/ask_agent.ts");
+    const { askAgents, askHosts } = await import("./agents/ask_agent.ts");
     const { statusLines, statusTable } = await import("./agents/show_status.ts");
     const complaints: string[] = [];
     const stderr = (text: string) => void complaints.push(text);
@@ -80,14 +80,25 @@ export const statusCommand: Command = {
       async () => (await findAgents()).agents,
     );
     const said = entries.flatMap(({ answer }) =>
-      answer.kind === "running" && format !== "json"
+      format === "json" || answer.kind === "silent"
+        ? []
+        : answer.kind === "running"
         ? answer.status.broken_configuration?.mistakes ?? []
-        : []
+        : answer.why ?? []
     );
     for (const complaint of complaints) {
       if (!said.some((mistake) => isAbout(complaint, mistake))) io.stderr(complaint);
     }
     if (chosen === undefined) return USAGE_STATUS;
+    // Those for which a host runs no agent, wherever its configurations are.
+    const isNamed = line.positionals.length > 0 || (line.lists.config ?? []).length > 0;
+    const unused = isNamed ? [] : (await askHosts(entries))
+      .flatMap(({ broken_configurations: broken }) => broken)
+      .filter(({ agent_id: id }) => id === undefined);
+    for (const mistake of unused.flatMap(({ mistakes }) => mistakes)) {
+      if (complaints.some((complaint) => isAbout(complaint, mistake))) continue;
+      io.stderr(`A configuration cannot be used, and no agent runs for it: ${mistake}\n`);
+    }
     const [only] = entries;
     if (format === "json") {
       const plain = entries.map(({ agent, answer: { kind, ...more } }) => ({
@@ -102,7 +113,7 @@ export const statusCommand: Command = {
     } else {
       io.stdout(statusTable(entries));
     }
-    const isWell = chosen.isComplete && !chosen.isBroken &&
+    const isWell = chosen.isComplete && !chosen.isBroken && unused.length === 0 &&
       entries.every(({ answer }) =>
         answer.kind === "running" && answer.status.healthy &&
         answer.status.broken_configuration === undefined
@@ -111,9 +122,9 @@ export const statusCommand: Command = {
   },
 };
 
-/** Whether a complaint is what an agent says itself of its configuration: `FILE:LINE:COLUMN: ...`. */
+/** Whether a complaint is what an agent or its host says of a configuration: `FILE:LINE:COLUMN: ...`. */
 function isAbout(complaint: string, mistake: string): boolean {
-  return complaint.includes(mistake.replace(/^.*?:(?=\d+:\d+: )/, ""));
+  return complaint.includes(mistake.replace(/^.*?:(?=\d+:\d+: )/, "").replace(/^\/\S+: /, ""));
 }
 
 /** `testflinger-agent jobs`. */

@@ -244,3 +244,60 @@ Deno.test("status, jobs, logs, offline, online, restart and doctor take a host's
     "--config-dir and --config cannot be given both\n",
   ]);
 });
+
+Deno.test("status, reload and logs say of each configuration that cannot be used why, and end with exit status 1", async () => {
+  await using lab = await HostLab.open();
+  const on = ["--config-dir", lab.configs];
+  const file = await lab.configure("b");
+  const typo = await lab.configure("typo", { connector: "muxpy" });
+  const twin = join(lab.configs, "a.conf");
+  await lab.writeFile(twin, await Deno.readTextFile(file));
+  await lab.configure("bad", { agent_id: "" });
+  await lab.writeFile(join(lab.configs, "empty.conf"), "");
+  await lab.writeFile(join(lab.configs, "yaml.conf"), "agent_id: [\n");
+  const [b, broken] = [lab.id("b"), lab.id("typo")];
+
+  // At a start with two files of one id, none of them is used.
+  const before = await run("status", ...on);
+  assertEquals(before.status, 1);
+  assertMatch(before.stdout, new RegExp(`\n${b} +stopped +${twin} cannot be used: agent_id: `));
+  assertStringIncludes(before.stderr, `${file} cannot be used: agent_id: '${b}' is the agent_id`);
+  await Deno.remove(twin);
+  lab.start();
+  await lab.waiting("b");
+  await lab.writeFile(twin, await Deno.readTextFile(file));
+
+  const wrong = `${typo} cannot be used: 1:`;
+  const { status, stdout, stderr } = await run("status", ...on);
+  assertEquals(status, 1, stdout);
+  assertMatch(stdout, new RegExp(`\n${b} +waiting `));
+  assertMatch(stdout, new RegExp(`\n${broken} +stopped +${wrong}\\d+: connector: .*'muxpi'`));
+  const lines = stderr.trimEnd().split("\n").sort();
+  assertEquals(lines.map((line) => line.split(" cannot be used")[0]), [
+    twin,
+    ...["bad", "empty", "yaml"].map((name) => join(lab.configs, `${name}.conf`)),
+  ]);
+  // Where the folder is not named, the process of the host knows it.
+  const unnamed = await run("status");
+  assertEquals(unnamed.status, 1);
+  const at = "A configuration cannot be used, and no agent runs for it: ";
+  await lab.until(
+    async () => (await run("status")).stderr.includes(`${at}${twin}: agent_id: '${b}' is the`),
+    "the host has seen the copy",
+  );
+  for (const name of ["empty", "yaml", "bad", "typo"]) {
+    assertStringIncludes(unnamed.stderr, `${at}${join(lab.configs, name)}.conf:`);
+  }
+
+  const one = await run("status", broken, ...on);
+  assertEquals(one.status, 1);
+  assertMatch(one.stdout, new RegExp(`does not run\n  Because +${wrong}`));
+  const reload = await run("reload", broken, ...on);
+  assertEquals(reload.status, 1);
+  assertMatch(reload.stdout, new RegExp(`^${broken}: does not run; it cannot start, ${wrong}`));
+  await Deno.mkdir(join(lab.folder, "typo", "logs"), { recursive: true });
+  await lab.writeFile(join(lab.folder, "typo", "logs", "testflinger-agent.log"), "");
+  const logs = await run("logs", broken, ...on);
+  assertEquals([logs.status, logs.stdout], [1, ""]);
+  assertStringIncludes(logs.stderr, wrong);
+});

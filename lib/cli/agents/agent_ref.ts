@@ -1,11 +1,13 @@
 /** The agents of this host: those that are set up, and those that run. */
 import { type AgentConfig, loadAgentConfig } from "../../config/agent_config.ts";
-import { filesIn } from "../../host/configurations.ts";
+import { lastConfiguration } from "../../agent/last_configuration.ts";
+import { filesIn, sameIdWords } from "../../host/configurations.ts";
 import { agentFolder } from "../../job/store.ts";
 import { basename, dirname, isAbsolute, join, resolve } from "../../path.ts";
 import { ask } from "../../process/proc.ts";
 import { LOG_FILE_NAME } from "../../observe/agent_log.ts";
 import { DEFAULT_CONFIG } from "../command.ts";
+import { connectorMistake, withDeviceFile } from "../read_config.ts";
 import { askStatus } from "./ask_agent.ts";
 import { heldLocks, pidIn } from "./lock_holder.ts";
 
@@ -35,6 +37,8 @@ export interface AgentRef {
   folder: string;
   /** Undefined where nobody can tell. */
   logFile: string | undefined;
+  /** Why its configuration cannot be used as it is now, in one line: an agent that does not run cannot start. */
+  mistake?: string;
 }
 
 /** One whose configuration can be used. */
@@ -66,18 +70,27 @@ export async function readAgentRef(file: string): Promise<AgentRead> {
     folder: agentFolder(results_basedir, id),
     logFile: logging_basedir === undefined ? undefined : join(logging_basedir, LOG_FILE_NAME),
   };
-  if (result.ok && agent !== undefined) {
+  const config = await withDeviceFile(result.ok ? result.value : result.valid, file);
+  const wrongConnector = await connectorMistake(config);
+  if (result.ok && agent !== undefined && wrongConnector === undefined) {
     return { ok: true, agent: { ...agent, config: result.value } };
   }
-  const [first, ...more] = result.ok ? [] : result.mistakes;
+  const mistakes = [
+    ...result.ok ? [] : result.mistakes,
+    ...wrongConnector === undefined
+      ? []
+      : [{ ...result.placeOf(["connector"]), path: "connector", message: wrongConnector }],
+  ];
+  const [first, ...more] = mistakes;
   const others = more.length === 0 ? "" : ` (and ${more.length} more)`;
   const place = first !== undefined && first.line > 0 ? `${first.line}:${first.column}: ` : "";
   const key = first === undefined || first.path === "" ? "" : `${first.path}: `;
+  const message = `${file} cannot be used: ${place}${key}${first?.message ?? ""}${others}`;
   return {
     ok: false,
-    message: `${file} cannot be used: ${place}${key}${first?.message ?? ""}${others}`,
+    message,
     isForbidden: await isForbidden(file),
-    agent,
+    agent: agent && { ...agent, mistake: message },
   };
 }
 
@@ -143,6 +156,7 @@ export async function findAgents(
   const hostFolder = configFolder === undefined ? await installedHostFolder(hostUnits) : undefined;
   const folders = new Set([configFolder ?? CONFIG_FOLDER, ...hostFolder ? [hostFolder] : []]);
   const agents = new Map<string, AgentRef>();
+  const named: ConfiguredAgent[] = [];
   const complaints: string[] = [];
   const broken = new Set<string>();
   let unknown = 0;
@@ -165,9 +179,16 @@ export async function findAgents(
       if (!read.ok) complaints.push(read.message);
       if (!read.ok && !read.isForbidden) broken.add(file);
       const { agent } = read;
+      if (read.ok) named.push(read.agent);
       if (agent !== undefined && !agents.has(agent.id)) agents.set(agent.id, agent);
       if (agent === undefined && !files.has(file)) unknown++;
     }
+  }
+  for (const { agent, message, owner } of await sharedIds(named, running)) {
+    complaints.push(message);
+    broken.add(agent.file);
+    if (agents.get(agent.id)?.file !== agent.file) continue;
+    agents.set(agent.id, owner ?? { ...agent, mistake: message });
   }
   return {
     agents: [...agents.values()].sort((a, b) => a.id.localeCompare(b.id)),
@@ -175,6 +196,27 @@ export async function findAgents(
     complaints,
     broken,
   };
+}
+
+/** Configurations that cannot be used, because of others with the same `agent_id`: as a host decides it. */
+async function sharedIds(
+  named: readonly ConfiguredAgent[],
+  running: readonly AgentRef[],
+): Promise<{ agent: AgentRef; message: string; owner: AgentRef | undefined }[]> {
+  const mistakes: { agent: AgentRef; message: string; owner: AgentRef | undefined }[] = [];
+  for (const agent of named) {
+    const others = named.filter(({ id, file }) => id === agent.id && file !== agent.file);
+    if (others.length === 0) continue;
+    const last = running.find(({ id }) => id === agent.id)?.file ?? lastConfiguration(agent.config);
+    const path = last === undefined ? undefined : await realPath(last);
+    if (path === await realPath(agent.file)) continue;
+    let owner: AgentRef | undefined;
+    for (const other of others) if (path === await realPath(other.file)) owner = other;
+    const words = sameIdWords(agent.id, others.map(({ file }) => file));
+    const message = `${agent.file} cannot be used: agent_id: ${words}`;
+    mistakes.push({ agent, message, owner });
+  }
+  return mistakes;
 }
 
 /** The agents of a folder: those that have a configuration there, and those that run with one. */

@@ -45,12 +45,12 @@ export async function askAgent({ folder }: { folder: string }): Promise<AgentAns
 }
 
 /**
- * Asks several agents. Of one that does not run it is told why, where a process that runs others of them
- * would run it, too.
+ * Asks several agents. Of one that does not run it is told why: what a process says that runs others of them
+ * and would run it, too, or what is wrong with its configuration.
  *
  * @param running whose processes may know.
  */
-export async function askAgents<Agent extends { id: string; folder: string }>(
+export async function askAgents<Agent extends { id: string; folder: string; mistake?: string }>(
   agents: readonly Agent[],
   running: () => Promise<readonly { folder: string }[]>,
 ): Promise<{ agent: Agent; answer: AgentAnswer }[]> {
@@ -61,11 +61,25 @@ export async function askAgents<Agent extends { id: string; folder: string }>(
   const hosts = await Promise.all((await running()).map(({ folder }) => askHost(folder)));
   const known = hosts.flatMap((host) => host?.agents ?? []);
   return entries.map(({ agent, answer }) => {
-    const why = known.find(({ agent_id: id }) => id === agent.id)?.trouble;
+    const why = known.find(({ agent_id: id }) => id === agent.id)?.trouble ?? agent.mistake;
     return answer.kind !== "stopped" || why === undefined
       ? { agent, answer }
       : { agent, answer: { ...answer, why } };
   });
+}
+
+/** The hosts that run these agents, each asked once. */
+export async function askHosts(
+  entries: readonly { agent: { id: string; folder: string }; answer: AgentAnswer }[],
+): Promise<HostStatus[]> {
+  const hosts: HostStatus[] = [];
+  for (const { agent, answer } of entries) {
+    const isKnown = hosts.some((host) => host.agents.some((one) => one.agent_id === agent.id));
+    if (answer.kind !== "running" || isKnown) continue;
+    const host = await askHost(agent.folder);
+    if (host !== undefined) hosts.push(host);
+  }
+  return hosts;
 }
 
 /** What the process of an agent says of itself and all its agents; undefined where it does not. */

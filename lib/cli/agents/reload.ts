@@ -61,7 +61,7 @@ export async function runReload(
     if (begun.has(agent.id)) continue;
     const answer = await askAgent(agent);
     const why = answer.kind === "stopped"
-      ? `does not run; start it: ${await startHint(agent)}`
+      ? `does not run; ${await startHint(agent)}`
       : await whyMarkerIgnored(agent) ??
         "its process cannot be found: try as root, or in the container that it runs in";
     io.stdout(`${agent.id}: ${why}\n`);
@@ -128,7 +128,7 @@ class Reload {
         return this.#failed(
           isThere
             ? `process ${pid} has not reacted to SIGHUP; its log says more`
-            : `has ended, and nothing has started it again: ${agent && await startHint(agent)}`,
+            : `has ended, and nothing has started it again; ${agent && await startHint(agent)}`,
         );
       }
       await this.#clock.sleep(LOOK_MS);

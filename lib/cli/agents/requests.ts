@@ -91,7 +91,7 @@ export async function runRequest(
 export const requestRestart: Request = async (agent, answer, talk) => {
   const { say, waitMs } = talk;
   if (answer.kind === "stopped") {
-    say(`does not run, so there is nothing to restart; start it: ${await startHint(agent)}`);
+    say(`does not run, so there is nothing to restart; ${await startHint(agent)}`);
     return "refused";
   }
   await makeMarker(agent, "RESTART", "");
@@ -145,7 +145,7 @@ export const requestOnline: Request = async (agent, answer, talk) => {
     await makeMarker(agent, "ONLINE", "");
     say(
       answer.kind === "stopped"
-        ? `does not run; when it is started it takes jobs again: ${await startHint(agent)}`
+        ? `does not run; when it is started it takes jobs again; ${await startHint(agent)}`
         : "takes jobs again: it had gone offline by itself",
     );
     if (waitMs === undefined || answer.kind === "stopped") return "done";
@@ -164,7 +164,7 @@ export const requestOnline: Request = async (agent, answer, talk) => {
     return "refused";
   }
   if (answer.kind === "stopped") {
-    say(`does not run; start it: ${await startHint(agent)}`);
+    say(`does not run; ${await startHint(agent)}`);
     return "refused";
   }
   if (removed.length === 0) say("was not asked on this host to be offline");
@@ -197,7 +197,7 @@ async function until(agent: AgentRef, { isSo, done, ...talk }: Until): Promise<O
     if (now.kind === "running") missingSince = undefined;
     else missingSince ??= clock.monotonic();
     if (clock.monotonic() - (missingSince ?? Infinity) > COMES_BACK_MS) {
-      say(`has ended, and nothing has started it again: ${await startHint(agent)}`);
+      say(`has ended, and nothing has started it again; ${await startHint(agent)}`);
       return "refused";
     }
     if (await wait.isOver(waitedFor(now))) return "late";
@@ -254,8 +254,14 @@ async function markerGone(agent: AgentRef, kind: MarkerKind, talk: Talk): Promis
   return "done";
 }
 
+/** What to do about an agent that does not run, as half a sentence. */
+export async function startHint(agent: AgentRef): Promise<string> {
+  const start = await startCommand(agent);
+  return agent.mistake === undefined ? `start it: ${start}` : `it cannot start, ${agent.mistake}`;
+}
+
 /** How an agent is started, where it was set up by install.sh. */
-export async function startHint({ file }: AgentRef): Promise<string> {
+async function startCommand({ file }: AgentRef): Promise<string> {
   if (await isOfInstalledHost(file)) return "systemctl start testflinger-agents";
   const name = /^\/etc\/testflinger-agent\/([^/]+)\/testflinger-agent\.conf$/.exec(file)?.[1];
   return name === undefined

@@ -22,7 +22,7 @@ export async function showLog(agent: AgentRef, io: Io, choice: LogChoice): Promi
 }
 
 async function showAgent(
-  { logFile: path, id }: AgentRef,
+  { logFile: path, id, mistake }: AgentRef,
   io: Io,
   { lines, follow }: LogChoice,
 ): Promise<number> {
@@ -35,14 +35,20 @@ async function showAgent(
   // Agents with one logging_basedir write one file.
   const counts = (line: string) => !isOfAnother(line, id);
   let partial = "";
+  let isEmpty = true;
   try {
     for await (const bytes of followFile(path, { lines, counts, follow, clock: systemClock })) {
       const all = (partial + decoder.decode(bytes, { stream: true })).split(/(?<=\n)/);
       partial = all.at(-1)?.endsWith("\n") ? "" : all.pop() ?? "";
-      io.stdout(screen.push(all.filter(counts).join("")));
+      const shown = all.filter(counts).join("");
+      if (shown !== "") isEmpty = false;
+      io.stdout(screen.push(shown));
     }
     if (counts(partial)) io.stdout(screen.push(partial));
-    return 0;
+    if (!isEmpty || partial !== "" || lines === 0) return 0;
+    io.stderr(`The log ${path} has no line of ${id} yet\n`);
+    // It has not begun, and cannot.
+    return mistake === undefined ? 0 : 1;
   } catch (error) {
     const why = error instanceof Deno.errors.NotFound
       ? "there is none; has the agent ever run with this configuration?"
