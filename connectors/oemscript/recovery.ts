@@ -10,6 +10,7 @@ import { type IsoPlan, OEM_USER, type OemContext } from "./config.ts";
 import { pushPresets } from "./presets.ts";
 import { LIST_PARTITIONS, recoveryPartition } from "../support/oem_partitions.ts";
 import bootRecoveryNext from "./templates/boot_recovery_next.sh" with { type: "text" };
+import checkFreeSpace from "./templates/check_free_space.sh" with { type: "text" };
 import installBootEntry from "./templates/install_boot_entry.sh" with { type: "text" };
 import writePartition from "./templates/write_recovery_partition.sh" with { type: "text" };
 
@@ -24,6 +25,9 @@ const PARTITION_TIMEOUT_MS = 1_800_000;
 const STEP_TIMEOUT_MS = 120_000;
 const PURGE_TIMEOUT_MS = 600_000;
 const LOCK_TIMEOUT_S = 300;
+
+/** Of `check_free_space.sh`. */
+const NO_ROOM_STATUS = 28;
 
 /** The device goes down and comes up again, and nothing is to be asked meanwhile. */
 const RECOVERY_PAUSE_MS = 300_000;
@@ -78,12 +82,21 @@ async function downloadIso(ctx: OemContext, device: Remote, plan: IsoPlan): Prom
   if (isInsecure) {
     ctx.log.warning("The certificate of the ISO's server is not checked: insecure_download is set");
   }
+  const options = isInsecure ? ["--no-check-certificate"] : [];
+  const room = await device.run(
+    `sh -s -- ${[plan.url, path, ...options].map(quote).join(" ")}`,
+    { input: checkFreeSpace, timeoutMs: STEP_TIMEOUT_MS },
+  );
+  if (room.ended === "exited" && room.status === NO_ROOM_STATUS) {
+    throw new ProvisioningError(
+      `Cannot download the ISO on the device: ${room.stderr.trim()}`,
+    );
+  }
   await device.must({
     step: `download the ISO on the device`,
     program: "wget",
-    command: `sudo wget --no-verbose --tries=3 ` +
-      `${isInsecure ? "--no-check-certificate " : ""}-O ${path} ${quote(plan.url)} && ` +
-      `sudo test -s ${path}`,
+    command: `sudo ${["wget", "--no-verbose", "--tries=3", ...options].join(" ")} ` +
+      `-O ${path} ${quote(plan.url)} && sudo test -s ${path}`,
     timeoutMs: DOWNLOAD_TIMEOUT_MS,
     attempts: 1,
   });

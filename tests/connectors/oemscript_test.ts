@@ -1,9 +1,15 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { rebootingPreset } from "../../connectors/oemscript/presets.ts";
+import checkFreeSpace from "../../connectors/oemscript/templates/check_free_space.sh" with {
+  type: "text",
+};
 import { recoveryPartition } from "../../connectors/support/oem_partitions.ts";
+import { mayMount, SmallDisk } from "../support/small_disk.ts";
+import { isInstalled } from "../support/sshd.ts";
 import { Lab } from "./support/lab.ts";
 import { OEM_CONFIG, openOemDevice, provisionOem, stepsOn } from "./support/oem_device.ts";
+import { rawHttpStub } from "./support/stubs.ts";
 
 const ISO = "http://127.0.0.1:1/images/dell-bto-jammy-X10.iso";
 
@@ -215,6 +221,70 @@ Deno.test("09-oemscript 8: a download that fails on the device ends it before th
   assertStringIncludes(message, "download the ISO");
   assertStringIncludes(message, "404");
   assert(!(await stepsOn(lab)).some((command) => command.includes("dell-restore-system")));
+});
+
+Deno.test("an ISO that the device has no room for is not downloaded", async () => {
+  await using lab = await Lab.open();
+  await openDevice(lab, { [`sh -s -- ${ISO}`]: "echo 'there is room for 5' >&2; exit 28" });
+  const { code, message } = await provision(lab);
+  assertEquals(code, 1);
+  assertEquals(message, "Cannot download the ISO on the device: there is room for 5");
+  assert(!(await stepsOn(lab)).some((command) => command.includes("wget")));
+});
+
+Deno.test("an ISO is downloaded where nobody can say whether there is room for it", async () => {
+  for (const trouble of ["echo 'sh: not found' >&2; exit 127", "hang"]) {
+    await using lab = await Lab.open();
+    await openDevice(lab, { [`sh -s -- ${ISO}`]: trouble });
+    const { code, stderr } = await provision(lab);
+    assertEquals(code, 0, stderr);
+  }
+});
+
+/** What the device says of its room for a download to which a server gives these answers. */
+async function roomFor(file: string, ...answers: readonly string[][]) {
+  await using server = rawHttpStub((request) => ({
+    head: answers[request.includes(" /moved ") ? 1 : 0] ?? ["HTTP/1.1 404 Not Found"],
+    body: new Uint8Array(),
+  }));
+  const sh = new Deno.Command("sh", {
+    args: ["-s", "--", `http://127.0.0.1:${server.port}/a.iso`, file],
+    env: { no_proxy: "*" },
+    stdin: "piped",
+    stderr: "piped",
+  }).spawn();
+  await new Blob([checkFreeSpace]).stream().pipeTo(sh.stdin);
+  const { code, stderr } = await sh.output();
+  return { code, said: new TextDecoder().decode(stderr) };
+}
+
+Deno.test({
+  name: "the room for a download is what is free, and what is there already under its name",
+  ignore: !mayMount || !isInstalled("wget"),
+  async fn() {
+    await using lab = await Lab.open();
+    await using disk = await SmallDisk.mount(lab.cwd);
+    await disk.leave({ blocks: 100 });
+    const file = join(lab.cwd, "a.iso");
+    const sized = (bytes: number) => ["HTTP/1.1 200 OK", `Content-Length: ${bytes}`];
+    const room = 100 * 4096;
+    assertEquals(await roomFor(file, sized(room)), { code: 0, said: "" });
+    assertEquals(await roomFor(file, sized(room + 1)), {
+      code: 28,
+      said: `the ISO has ${room + 1} bytes, and there is room for ${room} in ${lab.cwd}\n`,
+    });
+    // The redirection is short; what it leads to is not.
+    const moved = ["HTTP/1.1 302 Found", "Location: /moved", "Content-Length: 5"];
+    assertEquals((await roomFor(file, moved, sized(room + 1))).code, 28);
+    await lab.write("a.iso", "x".repeat(10 * 4096));
+    assertEquals((await roomFor(file, sized(room))).code, 0);
+    assertEquals((await roomFor(file, sized(room + 1))).code, 28);
+    // Nobody says how large it is, or how much room there is.
+    for (const answers of [[["HTTP/1.1 200 OK"]], []]) {
+      assertEquals(await roomFor(file, ...answers), { code: 0, said: "" });
+    }
+    assertEquals((await roomFor("/nowhere/a.iso", sized(room))).code, 0);
+  },
 });
 
 Deno.test("09-oemscript 9: a fresh system that never takes the key is given up after an hour", async () => {
