@@ -1,4 +1,5 @@
 /** The commands about agents that run on this host: what they do is in `agents/` and `doctor/`. */
+import type { PastJob } from "../observe/status_schema.ts";
 import { count } from "../observe/words.ts";
 import {
   type Command,
@@ -144,11 +145,12 @@ export const jobsCommand: Command = {
     const { jobsTable, recentJobs } = await import("./agents/show_status.ts");
     const chosen = await chooseAgents(line, io, { manyByDefault: true });
     if (chosen === undefined) return USAGE_STATUS;
-    const status = chosen.isComplete ? 0 : 1;
-    const lists = await Promise.all(chosen.agents.map(async (agent) => ({
-      agent_id: agent.id,
-      jobs: await recentJobs(agent, (text) => io.stderr(`${text}\n`)),
-    })));
+    const lists: { agent_id: string; jobs: readonly PastJob[] }[] = [];
+    for (const agent of chosen.agents) {
+      const jobs = await recentJobs(agent, (text) => io.stderr(`${text}\n`));
+      if (jobs !== undefined) lists.push({ agent_id: agent.id, jobs });
+    }
+    const status = chosen.isComplete && lists.length === chosen.agents.length ? 0 : 1;
     if (format === "json") {
       io.stdout(`${JSON.stringify(lists, null, 2)}\n`);
       return status;

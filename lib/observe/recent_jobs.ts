@@ -65,15 +65,37 @@ export async function openRecentJobs(folder: string, log: Log): Promise<RecentJo
 }
 
 async function read(path: string, log: Log): Promise<PastJob[]> {
+  const result = await readFile(path);
+  if (result.ok) return result.jobs;
+  const { reason } = result;
+  log.warning("The list of recent jobs cannot be read; a new one is begun", { path, reason });
+  return [];
+}
+
+/** The last jobs, newest first, or why they are not known. */
+export type RecentJobsRead = { ok: true; jobs: PastJob[] } | {
+  ok: false;
+  path: string;
+  reason: string;
+  /** This user may not read it, which says nothing of what is in it. */
+  isForbidden: boolean;
+};
+
+/** Reads what an agent keeps in `folder`, and changes nothing. */
+export async function readRecentJobs(folder: string): Promise<RecentJobsRead> {
+  return await readFile(join(folder, FILE_NAME));
+}
+
+async function readFile(path: string): Promise<RecentJobsRead> {
   try {
     const { size, isFile } = await Deno.lstat(path);
     if (!isFile || size > MAX_FILE_BYTES) throw new Error("not a file of ours");
-    return File.parse(JSON.parse(await Deno.readTextFile(path))).jobs.slice(0, MAX_JOBS);
+    const { jobs } = File.parse(JSON.parse(await Deno.readTextFile(path)));
+    return { ok: true, jobs: jobs.slice(0, MAX_JOBS) };
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return [];
+    if (error instanceof Deno.errors.NotFound) return { ok: true, jobs: [] };
     const reason = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
-    log.warning("The list of recent jobs cannot be read; a new one is begun", { path, reason });
-    return [];
+    return { ok: false, path, reason, isForbidden: error instanceof Deno.errors.PermissionDenied };
   }
 }
 

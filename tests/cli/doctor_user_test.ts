@@ -8,6 +8,8 @@ import { giveAway } from "../packaging/support/command.ts";
 import { NOBODY } from "../support/temp_folder.ts";
 import { Lab } from "../support/lab.ts";
 import { about, withFixture } from "./doctor_fixture.ts";
+import { shortCommand } from "../../lib/cli/agents/lock_holder.ts";
+import { startProgram as startProgramHere } from "../support/agent_process.ts";
 import { AGENT, run, withFiles } from "./support.ts";
 
 const isRoot = Deno.uid() === 0;
@@ -139,7 +141,7 @@ Deno.test({
       const disk = join(folder, "disk");
       await Deno.mkdir(disk);
       const through = [...READ_ONLY, disk];
-      await using doctor = startProgram(["doctor", "-c", `${folder}/a.conf`], { through });
+      await using doctor = startProgramHere(["doctor", "-c", `${folder}/a.conf`], { through });
       assertEquals(await doctor.exited, 1);
       assertStringIncludes(
         doctor.output(),
@@ -154,4 +156,64 @@ Deno.test({
         `${disk} is on a file system that is mounted read-only: mount it`,
       );
     }),
+});
+
+/** As root who may do no more than any user: what belongs to another one is closed. */
+const POWERLESS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"];
+
+Deno.test({
+  name:
+    "who may not look into an agent's folder is told so by doctor and jobs, and nothing else about it",
+  ignore: !isRoot,
+  fn: () =>
+    withFiles({}, async (folder) => {
+      const id = `closed-${crypto.randomUUID().slice(0, 8)}`;
+      await Deno.writeTextFile(
+        `${folder}/a.conf`,
+        AGENT.replace("rpi4-1", id).replaceAll("DIR", folder),
+      );
+      const own = `${folder}/results/agent-${id}`;
+      await Deno.mkdir(own, { recursive: true, mode: 0o700 });
+      await Deno.writeTextFile(`${own}/recent-jobs.json`, '{"version":1,"jobs":[]}');
+      const shared = `/tmp/testflinger-agent-${id}.lock`;
+      using lock = await Deno.open(shared, { write: true, create: true });
+      using ownLock = await Deno.open(`${own}/lock`, { write: true, create: true });
+      assertEquals([lock.tryLockSync(true), ownLock.tryLockSync(true)], [true, true]);
+      await giveAway(`${folder}/results`);
+      await Deno.chmod(folder, 0o755);
+      try {
+        const doctor = startProgramHere(["doctor", "-c", `${folder}/a.conf`], {
+          through: POWERLESS,
+        });
+        await doctor.exited;
+        assertStringIncludes(
+          doctor.output(),
+          `skipped  lock           process ${Deno.pid} runs as agent '${id}'; you may not look into ` +
+            `${own}, so it cannot be told whose it is: try as root\n`,
+        );
+        assertStringIncludes(
+          doctor.output(),
+          "skipped  open files     the agent's process cannot be",
+        );
+        const jobs = startProgramHere(["jobs", "-c", `${folder}/a.conf`], { through: POWERLESS });
+        assertEquals([await jobs.exited, jobs.output()], [
+          1,
+          `The list of recent jobs ${own}/recent-jobs.json cannot be read: permission denied: try ` +
+          "again as root\n",
+        ]);
+      } finally {
+        await Deno.remove(shared);
+      }
+    }),
+});
+
+Deno.test("a command line in a message has nothing of the runtime, and is short", () => {
+  const runtime = ["/opt/deno", "run", "--quiet", "--allow-read", "/opt/app/main.ts"];
+  assertEquals(shortCommand([...runtime, "-c", "a.conf"]), "/opt/deno -c a.conf");
+  assertEquals(
+    shortCommand(["/usr/bin/testflinger-agent", "-c", "a.conf"]),
+    "/usr/bin/testflinger-agent -c a.conf",
+  );
+  assertEquals(shortCommand(["sh", "-c", "x".repeat(500)]).length, 123);
+  assertEquals(shortCommand([]), "");
 });

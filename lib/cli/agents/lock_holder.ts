@@ -5,7 +5,7 @@ import { ask, processesOf } from "../../process/proc.ts";
 /** The process that holds a lock. */
 export interface LockHolder {
   pid: number;
-  /** As it was started, in one line; empty where it may not be seen. */
+  /** As it was started, in one short line; empty where it may not be seen. */
   command: string;
 }
 
@@ -65,9 +65,30 @@ async function commandOf(pid: number): Promise<string> {
   const { text } = await ask([
     "/bin/sh",
     "-c",
-    'tr "\\000" " " <"/proc/$1/cmdline"',
+    'tr "\\000" "\\n" <"/proc/$1/cmdline"',
     "sh",
     `${pid}`,
   ]);
-  return text.trim().replaceAll(/\s+/g, " ");
+  return shortCommand(text.trim().split("\n"));
+}
+
+/** More of a command line tells nobody more. */
+const LONGEST_COMMAND = 120;
+
+/** A command line for a message: without the options of the runtime that runs a program. */
+export function shortCommand(args: readonly string[]): string {
+  const [program = "", ...rest] = args;
+  const first = rest.findIndex((arg) => arg !== "run" && !arg.startsWith("-"));
+  const isRuntime = /\.[jt]s$/.test(rest[first] ?? "");
+  const words = [program, ...isRuntime ? rest.slice(first + 1) : rest].join(" ")
+    .replaceAll(/\s+/g, " ");
+  return words.length > LONGEST_COMMAND ? `${words.slice(0, LONGEST_COMMAND)}...` : words;
+}
+
+/** Whether this user may not see who holds that lock: then nothing is known of it. */
+export async function isLockHidden(path: string): Promise<boolean> {
+  return await Deno.stat(path).then(
+    () => false,
+    (error) => error instanceof Deno.errors.PermissionDenied,
+  );
 }

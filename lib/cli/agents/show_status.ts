@@ -187,21 +187,17 @@ function secondsBetween(earlier: string, later: string): number {
   return (Date.parse(later) - Date.parse(earlier)) / 1000;
 }
 
-/** The last jobs, newest first, whether the agent runs or not. */
+/** The last jobs, newest first, whether the agent runs or not; undefined where they cannot be read, which is told. */
 export async function recentJobs(
   { folder }: AgentRef,
   complain: (text: string) => void,
-): Promise<readonly PastJob[]> {
-  await Deno.stat(folder).catch((error) => {
-    if (error instanceof Deno.errors.PermissionDenied) {
-      complain(`${folder} cannot be read: try again as root`);
-    }
-  });
-  const warning = (message: string, fields = {}) =>
-    complain(`${message}: ${Object.values(fields).join(": ")}`);
-  const { openRecentJobs } = await import("../../observe/recent_jobs.ts");
-  const recent = await openRecentJobs(folder, { debug() {}, info() {}, warning, error: warning });
-  return recent.jobs;
+): Promise<readonly PastJob[] | undefined> {
+  const { readRecentJobs } = await import("../../observe/recent_jobs.ts");
+  const read = await readRecentJobs(folder);
+  if (read.ok) return read.jobs;
+  const why = read.isForbidden ? "permission denied: try again as root" : read.reason;
+  complain(`The list of recent jobs ${read.path} cannot be read: ${text(why)}`);
+  return undefined;
 }
 
 /** One line for each job: when it began, how it ended, what its phases took. */

@@ -6,10 +6,15 @@ import { dirname, join, resolve } from "../../path.ts";
 import { controllersOfHost, inspectGroups } from "../../process/cgroup.ts";
 import { ask } from "../../process/proc.ts";
 import { canRead, whyNotWritable } from "../agents/agent_user.ts";
-import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
+import {
+  isLockHidden,
+  type LockHolder,
+  lockHolder,
+  sharedLockPath,
+} from "../agents/lock_holder.ts";
 import { formatFinding } from "../check/finding.ts";
 import { checkFiles } from "../check/check_files.ts";
-import { type Check, failed, ok, warning } from "./check_result.ts";
+import { type Check, failed, ok, skipped, warning } from "./check_result.ts";
 
 /** A job with a log, artifacts, an upload and some connections; the usual limit is 1024. */
 const FEWEST_OPEN_FILES = 1024;
@@ -83,10 +88,19 @@ export const lockCheck: Check = async ({ agent, user, sharedFolder }) => {
   const own = await lockHolder(join(agent.folder, "lock"));
   const sharedPath = sharedLockPath(sharedFolder, id);
   const shared = await lockHolder(sharedPath);
+  if (await isLockHidden(join(agent.folder, "lock"))) {
+    const runs = shared === undefined ? "" : `process ${shared.pid} runs as agent '${id}'; `;
+    return [skipped(
+      "lock",
+      `${runs}you may not look into ${agent.folder}, so it cannot be told whose it is: try as root`,
+    )];
+  }
   if (own === undefined && shared !== undefined) {
     return [failed(
       "lock",
-      `process ${shared.pid} (${shared.command}) runs as agent '${id}' with another results_basedir`,
+      `process ${shared.pid}${
+        commandWords(shared)
+      } runs as agent '${id}' with another results_basedir`,
       "stop it, or give one of the two another agent_id",
     )];
   }
@@ -105,8 +119,17 @@ export const lockCheck: Check = async ({ agent, user, sharedFolder }) => {
   return [ok("lock", `held by the agent, process ${own.pid}`)];
 };
 
+function commandWords({ command }: LockHolder): string {
+  return command === "" ? "" : ` (${command})`;
+}
+
 /** How many files the agent may have open. */
 export const openFilesCheck: Check = async ({ agent }) => {
+  if (await isLockHidden(join(agent.folder, "lock"))) {
+    return [
+      skipped("open files", "the agent's process cannot be told from this account: try as root"),
+    ];
+  }
   const holder = await lockHolder(join(agent.folder, "lock"));
   const limit = holder === undefined ? await limitOfShell() : await limitOf(holder.pid);
   const whose = holder === undefined ? "in this shell" : `of process ${holder.pid}`;
