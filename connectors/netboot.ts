@@ -3,6 +3,7 @@
  * fetches an image from the agent's host over TCP and writes it.
  */
 import * as z from "zod";
+import { either } from "../lib/wait.ts";
 import type { ConnectorContext } from "./context.ts";
 import { defineConnector } from "./define.ts";
 import { type CommonConfig, need, port, script, type ShapeOutput } from "./support/config.ts";
@@ -27,11 +28,13 @@ import { hardReset, runScript } from "./support/script/script.ts";
 import { bracketed, deviceTarget, ssh, type SshTarget } from "./support/ssh/ssh.ts";
 import { copySshKey } from "./support/ssh/ssh_keys.ts";
 import { pollUntil } from "./support/wait/poll.ts";
+import { timeLimit } from "./support/wait/time_limit.ts";
 
 const IMAGER_PORT = 8989;
 const IMAGER_MARK = "Snappy Test Device Imager";
 
 const CHECK_TIMEOUT_MS = 5_000;
+/** Without the time in which nothing has arrived that could be written. */
 const WRITE_TIMEOUT_MS = 1_800_000;
 const REBOOT_TIMEOUT_MS = 10_000;
 const SCRIPT_TIMEOUT_MS = 60_000;
@@ -221,11 +224,17 @@ async function select(
 
 /** Has the imager fetch the image and write it. */
 async function write(ctx: NetbootContext, image: Image): Promise<void> {
+  using asking = either(ctx.signal);
+  using limit = timeLimit({ limits: ctx.limits, signal: asking.signal }, {
+    ms: WRITE_TIMEOUT_MS,
+    message: `no answer within ${WRITE_TIMEOUT_MS / 1000} s`,
+  });
   await using packed = await asXz(ctx, image);
   await using server = await serveOnce(ctx, {
     body: packed.stream,
     device: { host: need(ctx.config, "device_ip"), port: ctx.config.imager_port },
     controlHost: ctx.config.control_host,
+    limit,
   });
   const from = encodeURIComponent(`${bracketed(server.address)}:${server.port}`)
     .replaceAll("%3A", ":");
@@ -234,14 +243,11 @@ async function write(ctx: NetbootContext, image: Image): Promise<void> {
   const url = imagerUrl(ctx, `writeimage?server=${from}${escape}&dev=${to}`);
   ctx.log.info(`The imager writes the image to ${need(ctx.config, "test_device")}`);
   const sent = server.sent();
-  // An answer that refuses comes without anybody having fetched the image.
-  sent.catch(() => {});
-  const notSent = new Promise<never>((_, reject) => void sent.catch(reject));
-  const answer = await Promise.race([
-    ctx.http.send(url, { timeoutMs: WRITE_TIMEOUT_MS }),
-    notSent,
-  ]);
+  // There is no answer to be waited for then. One that refuses comes without anybody having fetched.
+  sent.catch((error) => asking.abort(error));
+  const answer = await ctx.http.send(url, { limit });
   if (answer.ended === "failed") {
+    if (asking.signal.aborted) await sent;
     throw new ProvisioningError(`The imager did not write the image: ${answer.message}`);
   }
   const said = answer.body.trim();

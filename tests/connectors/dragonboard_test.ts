@@ -4,6 +4,7 @@ import { parse } from "yaml";
 import { Stopped } from "../../connectors/support/errors.ts";
 import { incompressible } from "../support/disk_images.ts";
 import { Lab } from "./support/lab.ts";
+import { slowImages } from "./support/slow_link.ts";
 import { type HttpStub, httpStub, until } from "./support/stubs.ts";
 
 const IMAGE = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 251);
@@ -248,6 +249,28 @@ Deno.test("14-dragonboard 6: writing that takes more than 1800 s ends with the c
   assertEquals(code, 1);
   assertStringIncludes(message, "1800 s");
   assertEquals((await steps(scene.lab)).at(-1), "sudo sgdisk -o /dev/mmcblk1");
+});
+
+Deno.test("an image that takes more than 1800 s to arrive is written for all that", async () => {
+  await using scene = await openBoard();
+  const { lab } = scene;
+  // Of which something is left when it is packed.
+  const raw = new Uint8Array(300_000);
+  for (let at = 0; at < raw.length; at += 50_000) {
+    crypto.getRandomValues(raw.subarray(at, at + 50_000));
+  }
+  for (const image of [raw, await packed("zstd", raw)]) {
+    const isWriting = () => lab.has("card");
+    await using images = slowImages(lab, { image, ms: 2_000_000, isWriting });
+    await lab.job({ provision_data: { url: `${images.url}/i.img` } });
+    const before = lab.clock.elapsed;
+    const { code, stderr } = await provision(lab);
+    assertEquals(code, 0, stderr);
+    assert(lab.clock.elapsed - before > 2_000_000);
+    assertEquals(await Deno.readFile(join(lab.cwd, "card")), raw);
+    for (const file of ["up", "after_reset"]) await lab.write(file, "master");
+    await Deno.remove(join(lab.cwd, "card"));
+  }
 });
 
 Deno.test("14-dragonboard 7: a zstd image arrives unpacked", async () => {

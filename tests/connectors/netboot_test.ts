@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { closedPort, type HttpStub, httpStub, tcpStub } from "./support/stubs.ts";
 import { Lab } from "./support/lab.ts";
+import { slowImages } from "./support/slow_link.ts";
 
 const IMAGE = Uint8Array.from({ length: 200_000 }, (_, i) => (i * 7919) % 251);
 
@@ -19,7 +20,7 @@ interface ImagerOptions {
   /** False: it does not run; asked at each request. @default it runs */
   runs?: () => boolean;
   /** In place of fetching and writing. */
-  write?: () => Response | Promise<Response>;
+  write?: (url: URL) => Response | Promise<Response>;
 }
 
 function openImager({ runs = () => true, write }: ImagerOptions = {}): Imager {
@@ -32,7 +33,7 @@ function openImager({ runs = () => true, write }: ImagerOptions = {}): Imager {
       if (!runs()) return new Response("nothing here", { status: 404 });
       if (path === "/check") return new Response("Snappy Test Device Imager v1");
       if (path !== "/writeimage") return new Response("rebooting");
-      if (write !== undefined) return await write();
+      if (write !== undefined) return await write(url);
       imager.written = await fetchFrom(url);
       return new Response(`wrote ${imager.written.length} bytes`);
     }),
@@ -237,6 +238,41 @@ Deno.test("an imager that answers 200 and speaks of an error, or did not fetch a
   assertStringIncludes(
     (await lazy.lab.failure("provision")).exception_message ?? "",
     "The file was not requested within 120 s",
+  );
+});
+
+Deno.test("an image that takes more than 1800 s to arrive is written for all that", async () => {
+  await using scene = await openLab();
+  const { lab, imager } = scene;
+  await using images = slowImages(lab, {
+    image: IMAGE,
+    ms: 2_000_000,
+    isWriting: () => imager.asked.some((line) => line.startsWith("/writeimage")),
+  });
+  await lab.job({ provision_data: { url: `${images.url}/i.img` } });
+  const run = await lab.stage("netboot", "provision");
+  assertEquals(run.code, 0, run.stderr);
+  assert(lab.clock.elapsed > 2_000_000);
+  assertEquals(await unxz(lab, imager.written ?? new Uint8Array()), IMAGE);
+});
+
+Deno.test("an imager that has the image and does not say within 1800 s that it is written has failed", async () => {
+  const { promise: isOver, resolve: end } = Promise.withResolvers<void>();
+  let isFetched = false;
+  await using scene = await openLab({
+    async write(url) {
+      await fetchFrom(url);
+      isFetched = true;
+      await isOver;
+      return new Response();
+    },
+  });
+  scene.lab.hang = () => isFetched;
+  assertEquals((await scene.lab.stage("netboot", "provision")).code, 1);
+  end();
+  assertStringIncludes(
+    (await scene.lab.failure("provision")).exception_message ?? "",
+    "The imager did not write the image: no answer within 1800 s",
   );
 });
 

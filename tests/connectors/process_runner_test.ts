@@ -54,3 +54,27 @@ Deno.test("00-common 11.4: a test that leaves a silent process behind is over af
     assertEquals(await status, 3);
     assertEquals(output(), "early\n");
   }));
+
+Deno.test("the limit of a program stands still while nothing comes for it, not while it takes nothing", async () => {
+  const clock = new FakeClock();
+  const never = new AbortController().signal;
+  const env = { PATH: "/usr/bin:/bin" };
+  const runner = processRunner({ cwd: "/", env, clock, signal: never, forceStop: never });
+  const timeoutMs = 1_800_000;
+  let pieces = 0;
+  const input = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      await clock.advance(2 * timeoutMs);
+      // More than fits into a pipe.
+      controller.enqueue(new Uint8Array(1024 * 1024));
+      pieces++;
+    },
+  }, { highWaterMark: 0 });
+  let isOver = false;
+  const running = runner.run(["sleep", "1000"], { timeoutMs, input }).finally(() => isOver = true);
+  await until(() => pieces === 1 && clock.nextDue === timeoutMs);
+  await clock.advance(timeoutMs - 1);
+  assertEquals(isOver, false);
+  await clock.advance(1);
+  assertEquals(await running, { ended: "timeout", timeoutMs, stdout: "", stderr: "" });
+});

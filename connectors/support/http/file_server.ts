@@ -5,7 +5,7 @@ import { isIPv4, isIPv6 } from "node:net";
 import type { ConnectorContext } from "../../context.ts";
 import { fullMessageOf, ProvisioningError } from "../errors.ts";
 import { openTcp } from "../wait/tcp.ts";
-import { timeLimit } from "../wait/time_limit.ts";
+import { type StageLimit, timeLimit } from "../wait/time_limit.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const ACCEPT_TIMEOUT_MS = 120_000;
@@ -32,13 +32,16 @@ interface Serving {
   readonly device: { readonly host: string; readonly port: number };
   /** By way of it the device may fetch, or it may fetch for the device. */
   readonly controlHost?: string | undefined;
+  /** Stands still while there is nothing of the body to send. */
+  readonly limit?: StageLimit;
 }
 
 /** Serves `body` once, to the device or its control host, and to nobody else. */
 export async function serveOnce(
   ctx: Pick<ConnectorContext, "limits" | "log" | "signal">,
-  { body, device, controlHost }: Serving,
+  serving: Serving,
 ): Promise<OneShotServer> {
+  const { body, device, controlHost } = serving;
   const { address, peer } = await wayTo(ctx, device);
   const hosts = controlHost === undefined ? [device.host] : [device.host, controlHost];
   const peers = [peer, ...(await Promise.all(hosts.map((one) => addressesOf(ctx, one)))).flat()];
@@ -72,15 +75,15 @@ export async function serveOnce(
     address,
     port: listener.addr.port,
     async sent() {
-      using limit = timeLimit(ctx, {
+      using coming = timeLimit(ctx, {
         ms: ACCEPT_TIMEOUT_MS,
         message: `The file was not requested within ${ACCEPT_TIMEOUT_MS / 1000} s`,
       });
-      const client = await unlessAborted(accepted, limit.signal).catch((error) => {
+      const client = await unlessAborted(accepted, coming.signal).catch((error) => {
         ctx.signal.throwIfAborted();
         throw new ProvisioningError(fullMessageOf(error));
       });
-      return await send(ctx, body, client);
+      return await send(ctx, serving, client);
     },
     [Symbol.asyncDispose]: close,
   };
@@ -88,7 +91,7 @@ export async function serveOnce(
 
 async function send(
   ctx: Pick<ConnectorContext, "limits" | "signal">,
-  body: ReadableStream<Uint8Array>,
+  { body, limit }: Pick<Serving, "body" | "limit">,
   client: Deno.Conn,
 ): Promise<number> {
   const reader = body.getReader();
@@ -96,15 +99,16 @@ async function send(
   try {
     while (true) {
       // How long it may take to come is its own affair.
-      const { done, value } = await reader.read();
+      const reading = reader.read();
+      const { done, value } = await (limit?.outside(reading) ?? reading);
       if (done) break;
-      using limit = timeLimit(ctx, {
+      using stall = timeLimit(ctx, {
         ms: STALL_TIMEOUT_MS,
         message: `the client read nothing for ${STALL_TIMEOUT_MS / 1000} s`,
       });
       try {
         await writeAll({
-          write: (bytes) => unlessAborted(client.write(bytes), limit.signal),
+          write: (bytes) => unlessAborted(client.write(bytes), stall.signal),
         }, value);
       } catch (error) {
         ctx.signal.throwIfAborted();

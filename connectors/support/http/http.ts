@@ -1,20 +1,24 @@
 import type { Clock } from "../../../lib/clock.ts";
 import { requestMessageOf } from "../../../lib/message.ts";
-import { timeLimit } from "../wait/time_limit.ts";
+import { type StageLimit, timeLimit } from "../wait/time_limit.ts";
 
 /** Longest answer that is read; what is beyond is cut off. */
 const ANSWER_MAX_BYTES = 4 * 1024 * 1024;
 
-/** One request. */
-export interface HttpRequest {
+/** What is sent. */
+interface RequestParts {
   /** @default "GET" */
   readonly method?: string;
   /** Sent as JSON, with its content type. */
   readonly json?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Milliseconds for the whole exchange, answer included. */
-  readonly timeoutMs: number;
 }
+
+/** For the whole exchange, answer included: milliseconds, or a limit that runs already. */
+type RequestTime = { readonly timeoutMs: number } | { readonly limit: StageLimit };
+
+/** One request. */
+export type HttpRequest = RequestParts & RequestTime;
 
 /** What came of a request. */
 type HttpResult =
@@ -36,29 +40,38 @@ export function httpClient(limits: Clock, signal: AbortSignal): HttpClient {
   return {
     async send(url, request) {
       signal.throwIfAborted();
+      if ("limit" in request) return await send(url, request, { signal, limit: request.limit });
       using limit = timeLimit({ limits, signal }, {
         ms: request.timeoutMs,
         message: `no answer within ${request.timeoutMs / 1000} s`,
       });
-      try {
-        const answer = await fetch(url, {
-          method: request.method ?? "GET",
-          headers: {
-            ...request.headers,
-            ...(request.json === undefined ? {} : { "content-type": "application/json" }),
-          },
-          body: request.json === undefined ? null : JSON.stringify(request.json),
-          signal: limit.signal,
-        });
-        const body = await readText(answer);
-        return { ended: "answered", status: answer.status, ok: answer.ok, body };
-      } catch (error) {
-        signal.throwIfAborted();
-        const cause = limit.signal.aborted ? limit.signal.reason : error;
-        return { ended: "failed", message: requestMessageOf(cause) };
-      }
+      return await send(url, request, { signal, limit });
     },
   };
+}
+
+async function send(
+  url: string,
+  request: RequestParts,
+  { signal, limit }: { readonly signal: AbortSignal; readonly limit: StageLimit },
+): Promise<HttpResult> {
+  try {
+    const answer = await fetch(url, {
+      method: request.method ?? "GET",
+      headers: {
+        ...request.headers,
+        ...(request.json === undefined ? {} : { "content-type": "application/json" }),
+      },
+      body: request.json === undefined ? null : JSON.stringify(request.json),
+      signal: limit.signal,
+    });
+    const body = await readText(answer);
+    return { ended: "answered", status: answer.status, ok: answer.ok, body };
+  } catch (error) {
+    signal.throwIfAborted();
+    const cause = limit.signal.aborted ? limit.signal.reason : error;
+    return { ended: "failed", message: requestMessageOf(cause) };
+  }
 }
 
 async function readText(answer: Response): Promise<string> {

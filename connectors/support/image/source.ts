@@ -20,7 +20,7 @@ import {
   unpacker,
 } from "./image.ts";
 
-/** How long writing may take. */
+/** How long writing may take, without the time in which nothing has arrived that could be written. */
 const FLASH_URL_TIMEOUT_MS = 1_800_000;
 const FLASH_ATTACHMENT_TIMEOUT_MS = 1_200_000;
 

@@ -1,6 +1,7 @@
 import type { Clock } from "../../../lib/clock.ts";
 import { capture, run } from "../../../lib/process/run.ts";
 import type { Exit } from "../../../lib/process/exit.ts";
+import { type StageLimit, timeLimit } from "../wait/time_limit.ts";
 import type { CommandOptions, CommandRunner } from "./runner.ts";
 
 /** What is kept of each stream. Programs that say more are not made for being read. */
@@ -37,15 +38,19 @@ export function processRunner(options: ProcessRunnerOptions): CommandRunner {
   return {
     async run(argv, command) {
       signal.throwIfAborted();
-      const input = inputOf(command.input);
+      using limit = timeLimit({ limits: clock, signal }, {
+        ms: command.timeoutMs,
+        message: "the time limit is over",
+      });
+      const input = inputOf(command.input, limit);
       const captured = await capture(argv, {
         ...common,
+        signal: limit.signal,
         cwd: command.cwd ?? cwd,
         env: { ...env, ...command.env },
         input: input.source,
         onOutput: command.onOutput,
         onStdout: command.onStdout,
-        timeoutMs: command.timeoutMs,
         maxBytes: OUTPUT_MAX_BYTES,
       }).finally(() => input.close());
       const { result } = captured;
@@ -58,12 +63,12 @@ export function processRunner(options: ProcessRunnerOptions): CommandRunner {
         case "exited":
           input.throwIfFailed();
           return { ended: "exited", status: statusOf(result.exit), ...output };
+        case "aborted":
         case "limit":
+          signal.throwIfAborted();
           return { ended: "timeout", timeoutMs: command.timeoutMs, ...output };
         case "not_started":
           return { ended: "not_started", message: result.message };
-        case "aborted":
-          throw result.reason;
         case "sink_failed":
           throw result.error;
       }
@@ -117,9 +122,9 @@ interface Input {
 
 /**
  * A stream that breaks off looks to the program like one that ends: half an image would be written
- * and called good. So the break is remembered.
+ * and called good. So the break is remembered. A program cannot help it when nothing comes.
  */
-function inputOf(input: CommandOptions["input"]): Input {
+function inputOf(input: CommandOptions["input"], limit: StageLimit): Input {
   if (typeof input === "string") {
     return { source: new TextEncoder().encode(input), ...plainInput };
   }
@@ -129,7 +134,7 @@ function inputOf(input: CommandOptions["input"]): Input {
   const source = new ReadableStream<Uint8Array>({
     async pull(controller) {
       try {
-        const { done, value } = await reader.read();
+        const { done, value } = await limit.outside(reader.read());
         if (done) controller.close();
         else controller.enqueue(value);
       } catch (error) {

@@ -7,7 +7,10 @@ import { ProvisioningError } from "../errors.ts";
 
 /** How to run one program. */
 export interface CommandOptions {
-  /** Time limit in milliseconds; the whole process group is ended when it is over. */
+  /**
+   * Time limit in milliseconds; the whole process group is ended when it is over. The time in which
+   * a stream has nothing for the program does not count.
+   */
   readonly timeoutMs: number;
   /** Variables added to the connector's own environment, for this program alone. */
   readonly env?: Readonly<Record<string, string>>;
