@@ -100,6 +100,7 @@ async function readConfig(
   if (configFile === undefined) {
     // Phases have the agent's name in their environment.
     const values = { agent_name: env.agent_id ?? connector.name };
+    // Each connector's shape has the common keys in it.
     const config = z.looseObject(connector.configShape).parse(values);
     return { config: config as CommonConfig, configValues: values, warnings: [] };
   }

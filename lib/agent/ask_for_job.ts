@@ -5,7 +5,7 @@ import type { StopSignals } from "../job/job_context.ts";
 import type { Log } from "../log.ts";
 import type { Connectivity } from "../server/connectivity.ts";
 import { type Answer, isFinal, type JobOffer, type ServerApi } from "../server/api.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import type { ResultUpdate } from "../server/schema.ts";
 import type { AgentContext } from "./context.ts";
 

@@ -8,7 +8,7 @@ import { DEVICE_UNUSABLE } from "../observe/words.ts";
 import type { StopSignals } from "../job/job_context.ts";
 import { isSaidElsewhere } from "../server/connectivity.ts";
 import type { Failure } from "../server/api.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
 import { askForJob } from "./ask_for_job.ts";
 import type { AgentContext } from "./context.ts";

@@ -6,7 +6,7 @@ import { Said } from "../once.ts";
 import { within } from "../wait.ts";
 import { isSaidElsewhere } from "../server/connectivity.ts";
 import { type Answer, isFinal } from "../server/api.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
 import type { AgentContext } from "./context.ts";
 import {

@@ -7,7 +7,7 @@ import type { AgentConfig } from "../config/agent_config.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { type Sink, sinkOf } from "../observe/events.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import type { Wanted } from "./configurations.ts";
 import { HostedAgent, type SharedByAgents } from "./hosted_agent.ts";
 

@@ -3,7 +3,7 @@ import type { HostClock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { type Answer, isFinal, type ServerApi } from "../server/api.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import type { Job } from "./job.ts";
 
 /** The parent's state is asked for at this pace while a child waits for it. */

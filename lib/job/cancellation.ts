@@ -3,7 +3,7 @@ import { untilAborted, within } from "../wait.ts";
 import type { Clock } from "../clock.ts";
 import type { Connectivity } from "../server/connectivity.ts";
 import type { ServerApi } from "../server/api.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import type { EndReason } from "./job_context.ts";
 
 /** People wait for a cancellation; the server must not be asked more often than this. */

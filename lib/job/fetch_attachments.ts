@@ -9,7 +9,7 @@ import type { Outbox } from "../outbox/outbox.ts";
 import { join } from "../path.ts";
 import { watched } from "../progress.ts";
 import { type Failure, isFinal, type ServerApi } from "../server/api.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import { unpackAttachments } from "./attachments/unpack.ts";
 import { makeAttachmentsFolder } from "./folder.ts";
 import type { Job } from "./job.ts";

@@ -23,6 +23,7 @@ export function unkeptLimits(
   config: Partial<Pick<AgentConfig, keyof typeof LIMITS>>,
   controllers: readonly string[],
 ): (keyof typeof LIMITS)[] {
+  // Object.keys() does not tell its compiler which strings they are.
   const keys = Object.keys(LIMITS) as (keyof typeof LIMITS)[];
   return keys.filter((key) => config[key] !== undefined && !controllers.includes(LIMITS[key]));
 }

@@ -11,7 +11,7 @@ import type { Emit } from "../observe/events.ts";
 import type { UploaderOptions } from "../outbox/delivery.ts";
 import { deliver } from "../outbox/uploader.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import { makeRoom, type SparePart } from "./space_cap.ts";
 import type { JobStore } from "./store.ts";
 

@@ -4,6 +4,7 @@
  *
  * @see https://docs.influxdata.com/influxdb/v1/write_protocols/line_protocol_reference/
  */
+import { Backoff } from "../backoff.ts";
 import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { requestMessageOf } from "../message.ts";
@@ -76,21 +77,24 @@ export function createInflux(options: InfluxOptions): Influx | undefined {
   const sendAll = async () => {
     // Points that are told in the same breath go in the same request.
     await Promise.resolve();
-    let pause = FIRST_PAUSE_MS;
+    const backoff = new Backoff({
+      baseMs: FIRST_PAUSE_MS,
+      capMs: LONGEST_PAUSE_MS,
+      random: () => 1,
+    });
     while (queue.length > 0 || !databaseMade) {
       const sent = await sendSome(REQUEST_LIMIT_MS, closing.signal);
       if (closing.signal.aborted) return;
       note(sent);
       if (isFinal(sent)) {
-        pause = FIRST_PAUSE_MS;
+        backoff.reset();
         continue;
       }
       try {
-        await clock.sleep(pause, closing.signal);
+        await clock.sleep(backoff.next(), closing.signal);
       } catch {
         return;
       }
-      pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
     }
   };
 

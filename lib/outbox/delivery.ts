@@ -13,7 +13,7 @@ import {
   type ServerApi,
   type Upload,
 } from "../server/api.ts";
-import { Backoff } from "../server/backoff.ts";
+import { Backoff } from "../backoff.ts";
 import type { Connectivity } from "../server/connectivity.ts";
 import type { JobState } from "./job_state.ts";
 import type { Outbox } from "./outbox.ts";

@@ -38,7 +38,7 @@ export function buildAutomaton(strings: readonly Uint8Array[]): Automaton {
   const children = new Int32Array(most);
   let states = 1;
   let path = [0];
-  let previous = new Uint8Array();
+  let previous: Uint8Array = new Uint8Array();
   for (const { bytes, index } of sorted) {
     const shared = sharedLength(previous, bytes);
     path = path.slice(0, shared + 1);
@@ -51,7 +51,7 @@ export function buildAutomaton(strings: readonly Uint8Array[]): Automaton {
       path.push(states++);
     }
     found[path[bytes.byteLength]!] = index;
-    previous = bytes as Uint8Array<ArrayBuffer>;
+    previous = bytes;
   }
 
   // 2. Where each state leads to. The root always has a table, so that every search ends there.

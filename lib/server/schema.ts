@@ -1,6 +1,5 @@
 /**
- * The bodies that travel between an agent and a Testflinger server, as
- * `docs/server-api.md` describes them. The client and the sandbox share this
+ * The bodies that travel between an agent and a Testflinger server. The client and the sandbox share this
  * file and nothing else, so that they cannot agree on a mistake by sharing code.
  */
 import * as z from "zod";

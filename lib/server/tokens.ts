@@ -3,7 +3,7 @@ import type { Clock } from "../clock.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import type { Answer, Failure } from "./api.ts";
-import { Backoff } from "./backoff.ts";
+import { Backoff } from "../backoff.ts";
 import { foreignLine } from "./classify.ts";
 import type { TokenAnswer } from "./schema.ts";
 

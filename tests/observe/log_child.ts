@@ -1,4 +1,4 @@
-// Logs through a file system that gets full and has room again. Started by log_test.ts, which has
+// Logs through a file system that gets full and has room again. Started by agent_log_test.ts, which has
 // the shell ignore SIGXFSZ, so that the limit on the size of files shows as an error of write(2).
 import { systemClock } from "../../lib/clock.ts";
 import { emitterOf } from "../../lib/observe/events.ts";

@@ -2,6 +2,7 @@
  * Provisioning by the service of a control host: one request, then its log, line by line, until it
  * says that it is done. The service may be restarted meanwhile, and connections may break.
  */
+import { Backoff } from "../../../lib/backoff.ts";
 import * as z from "zod";
 import { join } from "../../../lib/path.ts";
 import type { ConnectorContext, PrepareContext } from "../../context.ts";
@@ -24,6 +25,11 @@ const STREAM_SILENCE_MS = 300_000;
 
 const FIRST_PAUSE_MS = 2_000;
 const LONGEST_PAUSE_MS = 30_000;
+
+/** Each pause is twice as long as the one before it. */
+function pauses(): Backoff {
+  return new Backoff({ baseMs: FIRST_PAUSE_MS, capMs: LONGEST_PAUSE_MS, random: () => 1 });
+}
 /** Failures in a row, of the service as a whole. */
 const MAX_FAILURES = 10;
 
@@ -153,7 +159,7 @@ async function submit(ctx: ConnectorContext, request: ControlHostRequest): Promi
     headers: jobId === undefined ? {} : { "idempotency-key": headerText(jobId) },
     timeoutMs: TIMEOUT_MS,
   };
-  let pauseMs = FIRST_PAUSE_MS;
+  const backoff = pauses();
   for (let attempt = 1;; attempt++) {
     const answer = request.bootBinary === undefined
       ? await rest.call(ctx, "/api/v1/provision", { ...common, json })
@@ -177,9 +183,9 @@ async function submit(ctx: ConnectorContext, request: ControlHostRequest): Promi
     const failure = `The control host ${rest.url} does not take the request: ${answer.why}`;
     // Once it has got something, it may be at work, and a second request would be in its way.
     if (!answer.unreachable || attempt >= MAX_FAILURES) throw new ProvisioningError(failure);
+    const pauseMs = backoff.next();
     ctx.log.warning(`${failure}; trying again in ${pauseMs / 1000} s`);
     await ctx.clock.sleep(pauseMs, ctx.signal);
-    pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
   }
 }
 
@@ -194,7 +200,7 @@ class Work {
   #cursor: string | undefined;
   readonly #warned = new Set<unknown>();
   #failures = 0;
-  #pauseMs = FIRST_PAUSE_MS;
+  readonly #backoff = pauses();
   /** Of the look before. */
   #entries = 0;
   #over = false;
@@ -209,8 +215,8 @@ class Work {
 
   /** The pause after a look; after one that brought nothing new, the next one doubles. */
   pauseMs(): number {
-    const pause = this.#pauseMs;
-    this.#pauseMs = this.#entries > 0 ? FIRST_PAUSE_MS : Math.min(2 * pause, LONGEST_PAUSE_MS);
+    const pause = this.#backoff.next();
+    if (this.#entries > 0) this.#backoff.reset();
     return pause;
   }
 

@@ -165,6 +165,7 @@ export function logEntry(log: Log, data: string, warned: Set<unknown>): boolean 
     log.warning(`The control host logs what is not JSON: ${data.slice(0, 200)}`);
     return false;
   }
+  // Any object may have these, of any type.
   const isObject = typeof entry === "object" && entry !== null && !Array.isArray(entry);
   const { level, message } = isObject ? entry as { level?: unknown; message?: unknown } : {};
   const text = typeof message === "string" ? message : data;

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { Backoff } from "../../lib/server/backoff.ts";
+import { Backoff } from "../lib/backoff.ts";
 
 Deno.test("the upper bound of the wait doubles up to 180 s and starts again after a success", () => {
   const backoff = new Backoff({ random: () => 1 });

@@ -15,7 +15,7 @@ export interface BackoffOptions {
    * @default Infinity
    */
   longestRetryAfterMs?: number;
-  /** A number from 0 up to 1, as `Math.random()` gives. */
+  /** A number from 0 up to 1, as `Math.random()` gives; always 1 where nobody else waits for the same. */
   random?: () => number;
 }
 
