@@ -85,6 +85,8 @@ export interface Connector {
   readonly provisionShape: Shape;
   /** Configuration keys without which it cannot provision. */
   readonly needs: readonly string[];
+  /** The same for most jobs: by key, for which jobs. */
+  readonly mostlyNeeds: Readonly<Record<string, string>>;
   /** Whether it runs without a configuration file. */
   readonly configOptional: boolean;
   /** All programs that its stages call on this host, but for those that configurations and jobs name. */

@@ -69,7 +69,7 @@ export const controlHostIot = defineConnector({
   config: {},
   provisionData,
   testedAgainst: "a real HTTP server, in place of the control host's service",
-  needs: ["control_host", "agent_name", "device_ip"],
+  needs: ["control_host", "agent_name", "device_ip", "reboot_script"],
   powerManagement: true,
   programs: [
     { ...SSHPASS, onlyFor: "copying the ssh key" },

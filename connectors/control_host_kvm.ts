@@ -38,6 +38,7 @@ export const controlHostKvm = defineConnector({
   provisionData: kvmProvisionShape,
   testedAgainst: "a real HTTP server, in place of the control host's service",
   needs: ["control_host", "agent_name", "device_ip"],
+  mostlyNeeds: { reboot_script: "jobs without a 'reboot_script'" },
   programs: [SSH, SCP, SSHPASS, SSH_COPY_ID, { ...GIT, onlyFor: "presets from Launchpad" }, TAR]
     .map((program) => ({ ...program, onlyFor: program.onlyFor ?? OEM_ONLY })),
   async prepare(ctx, { job, data }) {

@@ -8,6 +8,8 @@ import {
   type CommonConfig,
   commonShape,
   mappingSchema,
+  missingKeys,
+  missingText,
   needAll,
   type Shape,
   type ShapeOutput,
@@ -54,6 +56,10 @@ export interface ConnectorParts<ConfigShape extends Shape, DataShape extends Sha
   readonly provisionData: DataShape;
   /** Configuration keys that `provision` cannot do without: checked before anything is done. */
   readonly needs?: readonly (string & keyof (CommonConfig & ShapeOutput<ConfigShape>))[];
+  /** Keys that some jobs can do without: by key, which jobs need it, as "jobs that ...". @default none */
+  readonly mostlyNeeds?: Readonly<
+    Partial<Record<string & keyof (CommonConfig & ShapeOutput<ConfigShape>), string>>
+  >;
   /** It runs without a configuration file, too. @default false */
   readonly configOptional?: boolean;
   /** Programs that it calls on this host, besides what all connectors do. @default none */
@@ -137,8 +143,18 @@ export function defineConnector<
     const { provision_data: section } = await ctx.readJob();
     // The agent provisions only for a section that says something.
     const provisions = section != null && Object.keys(section).length > 0 && !section.skip;
-    if (provisions) await prepared(ctx);
-    ctx.log.info("The device configuration and the job can be used");
+    if (provisions) {
+      await prepared(ctx);
+      ctx.log.info("The device configuration and the job can be used");
+      return;
+    }
+    // Nothing of it is needed for this job.
+    const missing = missingKeys(ctx.config, parts.needs ?? []);
+    ctx.log.info(
+      missing.length === 0
+        ? "The job can be used; it is not provisioned"
+        : `The job can be used, as it is not provisioned: for that, ${missingText(missing)}`,
+    );
   }
 
   async function provision(ctx: OwnContext): Promise<number | void> {
@@ -171,6 +187,9 @@ export function defineConnector<
     ownConfigShape: parts.config,
     provisionShape: parts.provisionData,
     needs: parts.needs ?? [],
+    mostlyNeeds: Object.fromEntries(
+      Object.entries(parts.mostlyNeeds ?? {}).map(([key, jobs]) => [key, String(jobs)]),
+    ),
     configOptional: parts.configOptional ?? false,
     testedAgainst: parts.testedAgainst ?? "stand-ins for every program, server and device",
     controlHostPrograms: parts.controlHostPrograms ?? [],

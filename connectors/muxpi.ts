@@ -42,6 +42,10 @@ export const muxpi = defineConnector({
     "a real OpenSSH server as control host and device, with real images of each kind on " +
     "loop devices, and the real mount, lsblk, hdparm and dd; multiplexers and boards are stand-ins",
   needs: ["agent_name", "control_host"],
+  mostlyNeeds: {
+    test_device: "jobs without 'media'",
+    device_ip: "jobs without a 'boot_check_url'",
+  },
   powerManagement: true,
   programs: [SSH, SSHPASS, SSH_COPY_ID, QEMU_IMG, ...UNPACK_PROGRAMS],
   controlHostPrograms: [...IMAGE_PROGRAMS, ...FLASH_PROGRAMS],

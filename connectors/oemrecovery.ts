@@ -43,7 +43,7 @@ export const oemrecovery = defineConnector({
     ),
   },
   provisionData: {},
-  needs: ["device_ip"],
+  needs: ["device_ip", "recovery_cmds"],
   setupBody: { usb: "DUT" },
   programs: [SSH, SSHPASS, SSH_COPY_ID],
   testedAgainst: "a real OpenSSH server as the device; what recovers it, and snapd, are stand-ins",
@@ -51,7 +51,7 @@ export const oemrecovery = defineConnector({
     const commands = ctx.config.recovery_cmds ?? [];
     if (commands.length === 0) {
       throw new ProvisioningError(
-        "'recovery_cmds' is missing or empty in the device configuration: nothing would recover " +
+        "'recovery_cmds' is empty in the device configuration: nothing would recover " +
           "the device",
       );
     }

@@ -197,10 +197,18 @@ export function need<C, K extends keyof C & string>(config: C, key: K): NonNulla
  * @throws ProvisioningError naming every one that is absent.
  */
 export function needAll<C>(config: C, keys: readonly (keyof C & string)[]): void {
-  const missing = keys.filter((key) => config[key] === undefined).map((key) => `'${key}'`);
-  if (missing.length === 0) return;
-  const [are, them] = missing.length === 1 ? ["is", "it"] : ["are", "them"];
-  throw new ProvisioningError(
-    `${missing.join(", ")} ${are} missing in the device configuration: set ${them}`,
-  );
+  const missing = missingKeys(config, keys);
+  if (missing.length > 0) throw new ProvisioningError(missingText(missing));
+}
+
+/** Those of the keys that the configuration does not have. */
+export function missingKeys<C>(config: C, keys: readonly (keyof C & string)[]): string[] {
+  return keys.filter((key) => config[key] === undefined);
+}
+
+/** What is to be done about keys that the configuration does not have. */
+export function missingText(keys: readonly string[]): string {
+  const [are, them] = keys.length === 1 ? ["is", "it"] : ["are", "them"];
+  const names = keys.map((key) => `'${key}'`).join(", ");
+  return `${names} ${are} missing in the device configuration: set ${them}`;
 }

@@ -52,7 +52,8 @@ const STAGE_TABLE = markdownTable([
   ["stage", "does"],
   [
     "`setup`",
-    "says what is wrong with the device configuration and the job, as `provision` would; touches nothing",
+    "of a job that is provisioned, says what is wrong with it and with the device configuration, as " +
+    "`provision` would; of another one, what provisioning would need; touches nothing",
   ],
   ["`provision`", "what the sections below say, after telling the device's control host (if any)"],
   ["`runtest` (or `test`)", "runs the job's `test_cmds` on this host"],
@@ -115,6 +116,7 @@ function chapter(
     summary,
     ownConfigShape,
     needs,
+    mostlyNeeds,
     configOptional,
     provisionShape,
     programs,
@@ -131,6 +133,9 @@ function chapter(
     ...(elsewhere.length === 0
       ? []
       : [`Of the common keys it needs ${elsewhere.map(code).join(", ")} to provision.\n`]),
+    ...Object.entries(mostlyNeeds).map(([key, jobs]) =>
+      `It needs ${code(key)} to provision ${jobs.replaceAll(/'(\w+)'/g, "`$1`")}.\n`
+    ),
     `On the agent's host it calls ${programs.map(programInCode).join("; ")}.\n`,
     ...(controlHostPrograms.length === 0 ? [] : [
       `On the control host it needs, besides what every system has and what the configuration names, ` +

@@ -113,8 +113,11 @@ Deno.test("check judges the other keys while one is wrong", async () => {
     `c.conf:5:18: ${SAME_LOG}`,
     "c.conf:9:12: max_spool: is the text 'much', must be a number of bytes, or a size such as '500 MB' or '1 GiB'",
     "device.yaml:1:1: control_host: is missing, muxpi cannot provision without it",
+    "device.yaml:1:1: warning: test_device: is missing, muxpi needs it for jobs without 'media'",
+    "device.yaml:1:1: warning: device_ip: is missing, muxpi needs it for jobs without a " +
+    "'boot_check_url'",
     "device.yaml:1:14: serial_port: is the text 'many', must be a port number, 1 to 65535",
-    "4 files: 10 mistakes, 3 warnings",
+    "4 files: 10 mistakes, 5 warnings",
   ]);
 });
 
@@ -323,6 +326,37 @@ Deno.test("check reads a device configuration by itself, by the connector that i
     unnamed.lines[0],
     "device.yaml: the device's configuration is valid as far as all connectors have it in common " +
       "(--connector NAME checks more)",
+  );
+});
+
+Deno.test("check --connector names all keys without which nothing, or not everything, is provisioned", async () => {
+  const about = async (connector: string, device: string) =>
+    await check(
+      { "device.yaml": device },
+      (folder) => ["--connector", connector, `${folder}/device.yaml`],
+    );
+  // A file without keys is that of a device, too, once a connector is named.
+  assertEquals(await about("muxpi", "{}\n"), {
+    status: 2,
+    lines: [
+      "device.yaml:1:1: agent_name: is missing, muxpi cannot provision without it",
+      "device.yaml:1:1: control_host: is missing, muxpi cannot provision without it",
+      "device.yaml:1:1: warning: test_device: is missing, muxpi needs it for jobs without " +
+      "'media'",
+      "device.yaml:1:1: warning: device_ip: is missing, muxpi needs it for jobs without a " +
+      "'boot_check_url'",
+      "1 file: 2 mistakes, 2 warnings",
+    ],
+  });
+  const recovery = await about("oemrecovery", "device_ip: 10.0.0.1\n");
+  assertEquals([recovery.status, recovery.lines[0]], [
+    2,
+    "device.yaml:1:1: recovery_cmds: is missing, oemrecovery cannot provision without it",
+  ]);
+  const empty = await about("oemrecovery", "device_ip: 10.0.0.1\nrecovery_cmds: []\n");
+  assertStringIncludes(
+    empty.lines[0] ?? "",
+    "warning: recovery_cmds: is empty, oemrecovery needs it to provision",
   );
 });
 

@@ -1,6 +1,6 @@
 /** What is wrong with a job or a configuration is told before anything happens, and told by `setup`. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
-import { CONNECTOR_NAMES } from "../../connectors/registry.ts";
+import { CONNECTOR_NAMES, loadConnector } from "../../connectors/registry.ts";
 import { Lab } from "./support/lab.ts";
 import { answerAll, SCENES } from "./support/scenes.ts";
 import { httpStub } from "./support/stubs.ts";
@@ -36,8 +36,16 @@ const OEM: readonly Refused[] = [
 const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
   cm3: [{ data: { url: "http://127.0.0.1:9/i" }, says: "missing in the device configuration" }],
   control_host_iot: [
-    { data: { a: 1 }, says: "neither 'preset' nor 'provision_plan'" },
-    { config: { agent_name: "a1" }, data: { a: 1 }, says: "'device_ip' is missing" },
+    {
+      config: { ...DEVICE, reboot_script: ["pdu"] },
+      data: { a: 1 },
+      says: "neither 'preset' nor 'provision_plan'",
+    },
+    {
+      config: { agent_name: "a1" },
+      data: { a: 1 },
+      says: "'device_ip', 'reboot_script' are missing",
+    },
   ],
   control_host_kvm: [
     { config: { agent_name: "a1" }, data: { a: 1 }, says: "'device_ip' is missing" },
@@ -87,7 +95,7 @@ const REFUSED: Readonly<Record<string, readonly Refused[]>> = {
     },
   ],
   noprovision: [{ config: { agent_name: "a1" }, data: { a: 1 }, says: "'device_ip' is missing" }],
-  oemrecovery: [{ config: DEVICE, data: { a: 1 }, says: "'recovery_cmds' is missing or empty" }],
+  oemrecovery: [{ config: DEVICE, data: { a: 1 }, says: "'recovery_cmds' is missing" }],
 };
 
 Deno.test("of every connector there is a job here that it cannot provision", () => {
@@ -145,3 +153,20 @@ Deno.test("a misspelt key of provision_data is reported, an unrelated unknown ke
     assertEquals(stderr.split("did you mean").length, 2, stderr);
   }
 });
+
+for (const provision_data of [undefined, null, {}, { skip: true, url: "x" }]) {
+  const title = JSON.stringify(provision_data) ?? "no provision_data";
+  Deno.test(`setup of a job with ${title} names what provisioning would need, and passes`, async () => {
+    for (const connector of CONNECTOR_NAMES) {
+      await using lab = await Lab.open();
+      await lab.config({});
+      await lab.job({ job_id: "j1", ...(provision_data !== undefined && { provision_data }) });
+      const { code, stderr } = await lab.stage(connector, "setup");
+      assertEquals(code, 0, stderr);
+      const { needs = [] } = await loadConnector(connector) ?? {};
+      for (const key of needs) assertStringIncludes(stderr, `'${key}'`, connector);
+      assertEquals(stderr.includes("missing in the device configuration"), needs.length > 0);
+      assertEquals(stderr.includes("The device configuration and the job can be used"), false);
+    }
+  });
+}

@@ -76,7 +76,7 @@ export async function checkFiles(
     const real = await realPath(file);
     if (seen.has(real)) continue;
     seen.add(real);
-    const kind = await kindOf(file, findings);
+    const kind = await kindOf(file, { findings, connector });
     if (kind === "device") devices.push({ file, real });
     else if (kind === "unknown") checked.push({ file, kind });
     else checked.push({ file, kind, ...await readAgent(file, { agents, findings }) });
@@ -126,8 +126,14 @@ export async function checkFiles(
 
 const Anything = z.looseObject({});
 
-/** Which of the two kinds of file this is, by the keys that it has. */
-async function kindOf(file: string, findings: Finding[]): Promise<CheckedFile["kind"]> {
+/**
+ * Which of the two kinds of file this is, by the keys that it has. Where a connector is named, what has no
+ * key of an agent is a device's.
+ */
+async function kindOf(
+  file: string,
+  { findings, connector }: { findings: Finding[]; connector: string | undefined },
+): Promise<CheckedFile["kind"]> {
   const result = await readYamlFile(file, Anything);
   if (!result.ok) {
     findings.push(...result.mistakes.map((one) => ({ severity: "mistake" as const, ...one })));
@@ -135,6 +141,7 @@ async function kindOf(file: string, findings: Finding[]): Promise<CheckedFile["k
   }
   const keys = Object.keys(result.value);
   const agentKeys = keys.filter((key) => Object.hasOwn(AgentConfig.shape, key)).length;
+  if (connector !== undefined && agentKeys === 0) return "device";
   const known = await deviceKeys();
   return keys.filter((key) => known.has(key)).length > agentKeys ? "device" : "agent";
 }

@@ -66,10 +66,17 @@ export async function checkDevice(
   }
   for (const key of ONCE_SPLIT) checkScript(key, values[key], say);
   checkBmc(values, { updatesFirmware, say });
+  const isMissing = (key: string) => result.ok ? values[key] === undefined : !result.given.has(key);
   for (const key of provisions ? connector?.needs ?? [] : []) {
-    if (result.ok ? values[key] === undefined : !result.given.has(key)) {
+    if (isMissing(key)) {
       say("mistake", [key], `is missing, ${connector?.name} cannot provision without it`);
+    } else if (Array.isArray(values[key]) && values[key].length === 0) {
+      say("warning", [key], `is empty, ${connector?.name} needs it to provision`);
     }
+  }
+  for (const [key, jobs] of Object.entries(provisions ? connector?.mostlyNeeds ?? {} : {})) {
+    if (!isMissing(key)) continue;
+    say("warning", [key], `is missing, ${connector?.name} needs it for ${jobs}`);
   }
   return findings;
 }
