@@ -290,6 +290,8 @@ export class Reporter {
     if (this.#wanted.state === state && this.#wanted.comment === comment) return;
     this.#wanted.state = state;
     this.#wanted.comment = comment;
+    // What was read may be the end of a job, which still shows the last phase.
+    this.#dirty.add("state").add("comment");
     this.#options.emit({ type: "mode", state, comment });
   }
 

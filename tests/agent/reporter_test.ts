@@ -1,7 +1,15 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
+import { DesiredState } from "../../lib/agent/desired_state.ts";
+import { Reporter } from "../../lib/agent/reporter.ts";
+import { StateFile } from "../../lib/agent/state_file.ts";
+import { scaledClock } from "../../lib/clock.ts";
+import { Connectivity } from "../../lib/server/connectivity.ts";
+import { createServerClient } from "../../lib/server/client.ts";
 import { FakeClock, settle } from "../support/fake_clock.ts";
 import { Lab } from "../support/lab.ts";
+import { recordingLog } from "../support/recording_log.ts";
+import { TempFolder } from "../support/temp_folder.ts";
 
 /** The limit of each call: while one waits for it, a request is under way. */
 const CALL_LIMIT_MS = 30_000;
@@ -88,6 +96,46 @@ Deno.test("lines of the agent's log that the server did not take are posted agai
   lines = ["three"];
   await lab.until(() => logged().length > 2, "one more");
   assertEquals(logged(), ["one", "two", "three"]);
+});
+
+Deno.test("an offline that is read as the end of a job is told is shown, not taken for shown", async () => {
+  await using lab = await Lab.open();
+  await using temp = new TempFolder();
+  const clock = scaledClock(1);
+  const log = recordingLog();
+  const { agent_id: agentId, server_address: address } = lab.config;
+  const server = createServerClient({ address, agentId, clock, log });
+  const reporter = new Reporter({
+    config: lab.config,
+    server,
+    connectivity: new Connectivity(clock, log),
+    clock,
+    log,
+    emit() {},
+    desired: new DesiredState(new StateFile(temp.path, log), log),
+    recentLog: () => [],
+  });
+  const over = new AbortController();
+  const flush = () => reporter.flush(30_000, over.signal);
+  const running = reporter.run(over.signal);
+  // The poll loop has read nothing for long: each post looks at the record first.
+  reporter.register();
+  reporter.setJob(crypto.randomUUID());
+  reporter.showPhase("setup");
+  await flush();
+  lab.sandbox.setAgent(agentId, { state: "offline", comment: "cable broken" });
+  reporter.showPhase("test");
+  await flush();
+  assertEquals(lab.sandbox.agent(agentId)?.state, "test");
+  reporter.setJob("");
+  await flush();
+  reporter.showIdle();
+  await flush();
+  over.abort();
+  await running;
+  server.close();
+  const { state, comment } = lab.sandbox.agent(agentId) ?? {};
+  assertEquals([state, comment], ["offline", "cable broken"]);
 });
 
 const AFTER_CANCELLATION = {
