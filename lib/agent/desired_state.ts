@@ -116,7 +116,9 @@ export class DesiredState {
   requestRestart(comment: string, because: string): void {
     if (this.restart !== undefined) return;
     this.#file.update({ restart: { comment } });
-    this.#log.info(`${because}; it is carried out when no job runs`, { comment });
+    this.#log.info(`${because}; it is carried out when no job runs and the agent is online`, {
+      comment,
+    });
   }
 
   /** The restart is carried out now. */

@@ -211,7 +211,7 @@ export const logsCommand: Command = {
 /** `testflinger-agent restart`. */
 export const restartCommand: Command = {
   name: "restart",
-  summary: "Asks agents to restart as soon as no job runs on them.",
+  summary: "Asks agents to restart as soon as they are online and run no job.",
   ...AGENT_OPERANDS,
   flags: [...CONFIG_FLAGS, ALL_FLAG, ...WAIT_FLAGS],
   examples: [

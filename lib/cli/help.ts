@@ -94,7 +94,7 @@ export function manPage(commands: readonly Command[], bare: Command): string {
     ...definition("46", "Of device-connector: a device that only a person can bring back."),
     ...definition("141", "The reader of the output is gone (broken pipe)."),
     ".SH SIGNALS",
-    ...definition("SIGUSR1", "Restart as soon as no job runs."),
+    ...definition("SIGUSR1", "Restart as soon as the agent is online and runs no job."),
     ...definition("SIGTERM, SIGINT", "End the running phase, clean up, and stop. Again: at once."),
     ".SH FILES",
     ...definition("/etc/testflinger-agent/NAME/testflinger-agent.conf", "Configurations."),

@@ -64,6 +64,7 @@ export function watchRequests(options: PendingRequestsOptions): Sink {
   const markers = new Markers({ agentId, log: SILENT });
   let told = "{}";
   let isBusy = false;
+  let isOffline = false;
   let pause: Either | undefined;
   const look = async () => {
     while (!signal.aborted) {
@@ -74,14 +75,17 @@ export function watchRequests(options: PendingRequestsOptions): Sink {
         told = words;
         emit({ type: "requests", ...requests });
       }
-      const ms = isBusy ? LOOK_FOR_REQUESTS_EVERY_MS : LOOK_RARELY_MS;
+      const ms = isBusy || isOffline ? LOOK_FOR_REQUESTS_EVERY_MS : LOOK_RARELY_MS;
       await clock.sleep(ms, pause.signal).catch(() => {});
       pause[Symbol.dispose]();
     }
   };
   look();
   return sinkOf({
-    mode: () => pause?.abort(),
+    mode({ state }) {
+      isOffline = state === "offline" || state === "maintenance";
+      pause?.abort();
+    },
     job_began() {
       isBusy = true;
       pause?.abort();

@@ -93,6 +93,12 @@ export function requestWords(requests: AgentStatus["requests"] = {}): string[] {
   ];
 }
 
+/** When that is carried out. */
+export function whenAsked({ job, mode }: Pick<AgentStatus, "job" | "mode">): string {
+  if (job !== undefined) return "After its job";
+  return mode?.state === "offline" || mode?.state === "maintenance" ? "Once online" : "Soon";
+}
+
 /** A name from outside, on one line. */
 function show(text: string): string {
   return showText(text).replaceAll("\n", " ");

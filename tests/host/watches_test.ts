@@ -3,6 +3,7 @@ import { watchFreeSpace } from "../../lib/host/watches.ts";
 import type { Happening } from "../../lib/observe/events.ts";
 import { AgentStatus } from "../../lib/observe/status_schema.ts";
 import { FakeClock } from "../support/fake_clock.ts";
+import { run } from "../cli/support.ts";
 import { HostLab } from "./support/host_lab.ts";
 
 /** Waits for what the file system says, which no clock of ours tells. */
@@ -57,4 +58,12 @@ Deno.test("what is asked of an agent is shown while its job runs, with comment a
   await lab.until(() => `${lab.shown("a")}` === "offline,new card", "a offline");
   // It is so now, and waits no more.
   await lab.until(async () => (await requests()) === undefined, "nothing waits");
+  // Offline comes first: what is asked then waits, and is shown.
+  const on = ["-c", `${lab.configs}/a.conf`];
+  assertStringIncludes((await run("restart", ...on)).stdout, "restarts when it is online again");
+  await lab.until(
+    async () =>
+      / {2}Once online +restarts \(asked on this host\)/.test((await run("status", ...on)).stdout),
+    "the restart is shown",
+  );
 });

@@ -1,7 +1,7 @@
 /** What an agent is doing, and its last jobs, in lines for a person. */
 import { showText } from "../../observe/output_text.ts";
 import type { AgentStatus, CurrentJob, PastJob } from "../../observe/status_schema.ts";
-import { backlog, duration, requestWords, size } from "../../observe/words.ts";
+import { backlog, duration, requestWords, size, whenAsked } from "../../observe/words.ts";
 import { progressWords } from "../../progress.ts";
 import type { AgentRef } from "./agent_ref.ts";
 import type { AgentAnswer } from "./ask_agent.ts";
@@ -36,9 +36,7 @@ export function statusLines({ id, file }: AgentRef, answer: AgentAnswer): string
     trouble === undefined ? "" : row("Trouble", `it seems to hang: ${text(trouble)}`),
     ...job === undefined ? [] : jobLines(job),
     ...(status.transfers ?? []).map((transfer) => row("On its way", transferWords(transfer, job))),
-    ...requestWords(status.requests).map((words, n) =>
-      row(n > 0 ? "" : job === undefined ? "Soon" : "After the job", words)
-    ),
+    ...requestWords(status.requests).map((words, n) => row(n > 0 ? "" : whenAsked(status), words)),
     row(
       "Server",
       `${text(server.address)}, ` +

@@ -14,6 +14,7 @@ import {
   requestWords,
   resultOf,
   size,
+  whenAsked,
 } from "../words.ts";
 import {
   absolute,
@@ -203,7 +204,7 @@ function renderNotices(status: AgentStatus): Markup {
     )
   }${
     requestWords(status.requests).map((words) =>
-      notice("warn", `${status.job === undefined ? "Soon it" : "After its job it"} ${words}.`)
+      notice("warn", `${whenAsked(status)} it ${words}.`)
     )
   }${
     server.reachable !== false ? NOTHING : notice(
