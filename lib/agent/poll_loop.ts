@@ -136,6 +136,7 @@ export class PollLoop {
     const marker = markers.offlineComment();
     const record = await this.#readRecord();
     if (this.#isOver || isLeaving()) return { next: "at once" };
+    this.#noteMarker(marker);
 
     const offline = desired.offline ??
       (marker === undefined ? undefined : { state: "offline", comment: marker });
@@ -192,6 +193,22 @@ export class PollLoop {
     }
     this.#forget("record");
     return { ...record, isCertain: desired.learn(record.value, moment) };
+  }
+
+  /** What is asked on the host by a file is as good to know later as what is asked on the server. */
+  #noteMarker(comment: string | undefined): void {
+    const { log, desired: { offline } } = this.#options;
+    if (comment !== undefined) {
+      if (!this.#said.isNew("marker", comment)) return;
+      log.warning("A marker file on this host sets this agent to offline", { comment });
+    } else if (this.#said.forget("marker")) {
+      log.info(
+        offline === undefined
+          ? "The marker file is gone: this agent is online again"
+          : `The marker file is gone, and this agent stays ${offline.state}`,
+        offline === undefined ? {} : { comment: offline.comment },
+      );
+    }
   }
 
   #noteDevice(trouble: string | undefined): void {

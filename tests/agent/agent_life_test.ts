@@ -285,9 +285,16 @@ Deno.test("an offline marker keeps the agent offline while it exists, its first 
   lab.start();
   await lab.until(() => lab.sandbox.agent("agent-1")?.state === "offline", "offline");
   assertEquals(lab.sandbox.agent("agent-1")?.comment, "bench power off");
+  assertEquals(lab.logged("warning"), [
+    "A marker file on this host sets this agent to offline",
+  ]);
+  const logged = lab.log.lines.find(({ level }) => level === "warning");
+  assertEquals(logged?.fields, { comment: "bench power off" });
   const jobId = lab.submit({ test_data: { a: 1 } });
   await Deno.remove(marker);
   await lab.complete(jobId);
+  const back = "The marker file is gone: this agent is online again";
+  assertEquals(lab.logged("info").filter((line) => line.includes("marker file")), [back]);
 });
 
 Deno.test("offline wins over restart: the restart waits until the agent is online", async () => {
@@ -296,7 +303,12 @@ Deno.test("offline wins over restart: the restart waits until the agent is onlin
   const agent = lab.start();
   await Deno.writeTextFile(restartMarker(lab), "");
   await lab.eventually(
-    () => lab.logged("info").some((line) => line.includes("asks for a restart")),
+    () =>
+      lab.logged("info").some((line) =>
+        line.includes(
+          "asks for a restart; it is carried out when no job runs and the agent is online",
+        )
+      ),
     "the agent knows",
   );
   const rounds = lab.sandbox.requestCount;
