@@ -76,11 +76,20 @@ export class UploadQueue {
     this.#start(outbox, this.#earlierThan(outbox), how);
   }
 
-  /** Resolves when what was accepted before of the same job is through. */
+  /** Resolves when what was accepted before of the same job is through, or complete at least. */
   async #earlierThan(outbox: Outbox): Promise<void> {
     const all = this.of(outbox.jobId);
     const earlier = all.includes(outbox) ? all.slice(0, all.indexOf(outbox)) : all;
-    await Promise.all(earlier.map((other) => this.#uploads.get(other)?.done));
+    await Promise.all(
+      earlier.map((other) => Promise.race([this.#uploads.get(other)?.done, this.#complete(other)])),
+    );
+  }
+
+  async #complete(outbox: Outbox): Promise<void> {
+    const { signal } = this.#stop;
+    while (!outbox.isComplete && !signal.aborted) {
+      await outbox.changed(signal, { ofLogs: true }).catch(() => {});
+    }
   }
 
   /** Delivers what an earlier process left, when its turn comes. */

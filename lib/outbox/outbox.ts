@@ -185,6 +185,13 @@ export class Outbox implements Disposable {
     );
   }
 
+  /** Whether the job is complete on the server, with its logs and artifacts. */
+  get isComplete(): boolean {
+    const { finished, pending } = this.state;
+    return finished !== undefined && this.undeliveredBytes === 0 &&
+      pending.every(({ message }) => message.kind === "provision_log");
+  }
+
   /** How many fragments that will be at least. */
   get undeliveredFragments(): number {
     return LOG_NAMES.filter((log) => this.length(log) > this.state.logs[log].settled).length;

@@ -33,7 +33,7 @@ export class ResultLanes {
   get isOutcomeNext(): boolean {
     const { outbox, state: { logs, pending } } = this.#delivery;
     return pending.some(({ message }) => message.kind === "outcome") &&
-      pending.every(({ message }) => ["state", "status", "outcome"].includes(message.kind)) &&
+      pending.every(({ message }) => WITHOUT_OUTCOME.has(message.kind)) &&
       LOG_NAMES.every((log) =>
         (logs[log].inFlight?.to ?? logs[log].settled) === outbox.length(log)
       );
@@ -202,6 +202,14 @@ export class ResultLanes {
 function isAllocated(message: Message | undefined): boolean {
   return message?.kind === "state" && message.state === "allocated";
 }
+
+/**
+ * What the outcome does not wait for: it says it itself, or nobody who waits for the job waits for it, as for the
+ * provision log, which belongs to the agent.
+ */
+const WITHOUT_OUTCOME: ReadonlySet<Message["kind"]> = new Set(
+  ["state", "status", "provision_log", "outcome"],
+);
 
 const DONE: Answer<void> = { ok: true, value: undefined };
 

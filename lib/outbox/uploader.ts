@@ -1,7 +1,7 @@
 /**
  * Brings what one job has for the server to the server: each thing until the server has answered 2xx
  * or has refused it for good, and never a piece of a log twice. What does not depend on one another
- * goes in parallel lanes; the outcome waits for all of them.
+ * goes in parallel lanes; the outcome waits for all of them but the provision log and the events.
  */
 import { Said } from "../once.ts";
 import { messageOf } from "../message.ts";
@@ -125,7 +125,8 @@ class Uploader {
     if (outcome === undefined) return this.#delivery.isOver ? "over" : Infinity;
     if (!this.#results.isOutcomeNext || this.#results.isBusy) return Infinity;
     return async () => {
-      for (const { n } of this.#delivery.state.pending.filter((each) => each !== outcome)) {
+      for (const { n, message } of this.#delivery.state.pending) {
+        if (message.kind !== "state" && message.kind !== "status") continue;
         this.#delivery.outbox.append({ t: "settled", n, how: "overtaken" });
       }
       this.#delivery.acknowledge(outcome.n, "outcome", await this.#deliverOutcome(outcome.message));

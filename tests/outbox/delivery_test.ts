@@ -275,6 +275,33 @@ Deno.test("a server that does not answer does not hold up the job: it runs to it
   assertEquals(numbers, numbers.map((_, index) => index));
 });
 
+Deno.test("a provision log that the server cannot take keeps neither the job from being complete nor its next run", async () => {
+  for (const status of [500, 403]) {
+    await using lab = await Lab.open({ config: { provision_command: "echo provisioned" } });
+    let isBroken = true;
+    lab.sandbox.intercept((request) =>
+      isBroken && request.url.includes("/provision_logs/")
+        ? Response.json({ message: "boom" }, { status })
+        : undefined
+    );
+    const jobId = await lab.run({ provision_data: { url: "x" } });
+    assertEquals(lab.statuses(jobId), { provision: 0 });
+    await lab.run({ job_id: jobId, provision_data: { url: "x" } });
+    const log = lab.sandbox.log(jobId, "output", "provision");
+    assertEquals(log.split("provisioned\n").length - 1, 2);
+    const numbers = fragmentNumbers(lab, jobId);
+    assertEquals(numbers, [...new Set(numbers)].sort((a, b) => a - b));
+    assertEquals(lab.sandbox.provisionLogs("agent-1"), []);
+    isBroken = false;
+    await lab.until(
+      () => lab.sandbox.provisionLogs("agent-1").length === 2,
+      "the entries are delivered",
+    );
+    const jobs = join(lab.config.results_basedir, "agent-agent-1", "jobs");
+    await lab.eventually(() => [...Deno.readDirSync(jobs)].length === 0, "nothing is left");
+  }
+});
+
 Deno.test("a job that cannot be delivered does not hold up the log of the next one", async () => {
   await using lab = await Lab.open({ config: { test_command: PRINT_LINES } });
   const stuck = lab.submit({ test_data: { a: 1 } });
