@@ -11,11 +11,13 @@ shift 2
 size=$(wget --spider --server-response --tries=1 --timeout=30 "$@" "$url" 2>&1 |
   sed -n 's/^ *[Cc]ontent-[Ll]ength: *\([0-9][0-9]*\).*/\1/p' | tail -n 1)
 # Also what is kept for root, who downloads; and what is there under the name is overwritten.
-free=$(stat -f -c '%f * %S' "$(dirname "$file")" 2>/dev/null)
-old=$(stat -c '%b * %B' "$file" 2>/dev/null)
-if [ -z "$size" ] || [ -z "$free" ]; then exit 0; fi
-free=$(($free + (${old:-0})))
+folder=$(dirname "$file")
+blocks=$(stat -f -c %f "$folder" 2>/dev/null)
+block_size=$(stat -f -c %S "$folder" 2>/dev/null)
+old=$(du -B1 "$file" 2>/dev/null | cut -f1)
+if [ -z "$size" ] || [ -z "$blocks" ] || [ -z "$block_size" ]; then exit 0; fi
+free=$((blocks * block_size + ${old:-0}))
 if [ "$free" -lt "$size" ]; then
-  echo "the ISO has $size bytes, and there is room for $free in $(dirname "$file")" >&2
+  echo "the ISO has $size bytes, and there is room for $free in $folder" >&2
   exit 28
 fi
