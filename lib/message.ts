@@ -1,6 +1,15 @@
 /** What an error says, on one line. */
 export function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ");
+  const text = error instanceof Error ? error.message : String(error);
+  return withoutAdvice(text.replaceAll(/\s+/g, " "));
+}
+
+/** Some folders of the system the runtime opens to no program without all rights; its advice is no help. */
+export function withoutAdvice(text: string): string {
+  return text.replace(
+    /\bRequires all access to .*, run again with the --allow-all flag/,
+    "what is below /dev, /proc and /sys is closed to this program",
+  );
 }
 
 /**

@@ -2,6 +2,7 @@
  * What can go wrong in a connector. The class name of an error is shown to the job's owner
  * (`device-connector-error.json`), so the names are part of the contract.
  */
+import { withoutAdvice } from "../../lib/message.ts";
 
 /** Exit status that tells the agent to take itself offline: the device needs a person. */
 export const RECOVERY_STATUS = 46;
@@ -48,5 +49,5 @@ export class Stopped extends Error {
 
 /** The message of whatever was thrown. */
 export function fullMessageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  return withoutAdvice(error instanceof Error ? error.message : String(error));
 }

@@ -41,6 +41,13 @@ const HIGHEST_PORT = 65_535;
 /** Text; without NUL, since most of it ends in an environment or a file name. */
 const text = () => z.string().refine((value) => !value.includes("\0"), "must not contain NUL");
 const filledText = () => text().min(1);
+/** A folder of the agent; what is below some folders of the system the runtime opens to nobody. */
+const folder = () =>
+  filledText().refine(
+    (path) => !/^\/(dev|proc|sys)(\/|$)/.test(normalized(path)),
+    "must not be below /dev, /proc or /sys, which are closed to this program: choose another folder, " +
+      "such as one on a tmpfs below /run",
+  );
 const wholeSeconds = () => z.int().min(1).meta({ type: "integer, seconds" });
 const command = (when: string) =>
   text().default("").describe(`Shell command ${when}; empty: the phase is skipped.`);
@@ -121,13 +128,13 @@ const establishedKeys = {
   output_polling_interval: z.number().gt(0).optional().meta({ type: "number, seconds" }).describe(
     "Accepted, as newer versions of the established agent have it, and without effect: output is sent as it comes.",
   ),
-  execution_basedir: filledText().default("/tmp/testflinger/run").describe(
+  execution_basedir: folder().default("/tmp/testflinger/run").describe(
     "Folder for the working folders, one per job.",
   ),
-  logging_basedir: filledText().default("/tmp/testflinger/logs").describe(
+  logging_basedir: folder().default("/tmp/testflinger/logs").describe(
     "Folder for `testflinger-agent.log`, which is rotated at midnight; 6 old files are kept. Each line has the name of the agent.",
   ),
-  results_basedir: filledText().default("/tmp/testflinger/results").describe(
+  results_basedir: folder().default("/tmp/testflinger/results").describe(
     "Folder for the agent's journal and undelivered results.",
   ),
   logging_level: text().transform((name) => levelOf(name) ?? "INFO").default("INFO").describe(
@@ -188,7 +195,7 @@ const newKeys = {
   max_spool: bytes().prefault("10 GiB").describe(
     "How much disk space undelivered logs and artifacts may take.",
   ),
-  hooks_dir: filledText().refine(isAbsolute, "must be an absolute path").optional().describe(
+  hooks_dir: folder().refine(isAbsolute, "must be an absolute path").optional().describe(
     "Folder with programs that run before and after a job and its phases: `pre-job`, `post-job`, " +
       "`pre-<phase>`, `post-<phase>`; see docs/operations.md.",
   ),

@@ -473,3 +473,23 @@ Deno.test("check names a hook that would never run, or cannot", () =>
       "1 file: 0 mistakes, 3 warnings\n",
     ]);
   }));
+
+Deno.test("what the runtime keeps closed is said in plain words, whether folder or file", async () => {
+  const closed = "must not be below /dev, /proc or /sys, which are closed to this program";
+  for (const key of ["execution_basedir", "logging_basedir", "results_basedir"]) {
+    const { status, lines } = await check({
+      "a.conf": AGENT.replace(new RegExp(`^${key}: .*$`, "m"), `${key}: /dev/../dev/shm/x`),
+    }, (folder) => [`${folder}/a.conf`]);
+    assertEquals(status, 2);
+    assertStringIncludes(lines[0] ?? "", `${key}: is the text '/dev/../dev/shm/x', ${closed}`);
+  }
+  for (const args of [["check"], ["try"], ["submit"], ["-c"]]) {
+    for (const file of ["/dev/shm/a.conf", "/proc/self/stat", "/sys/a"]) {
+      const { status, stdout, stderr } = await run(...args, file);
+      assertEquals(status, 2);
+      const text = stdout + stderr;
+      assertStringIncludes(text, "what is below /dev, /proc and /sys is closed to this program");
+      assertEquals(text.includes("--allow-all"), false, text);
+    }
+  }
+});
