@@ -96,7 +96,12 @@ export function watchRequests(options: PendingRequestsOptions): Sink {
   });
 }
 
-function requestsNow(markers: Markers, folder: string): PendingRequests {
+/**
+ * What is asked of an agent at this moment.
+ *
+ * @param folder the agent's own folder.
+ */
+export function requestsNow(markers: Markers, folder: string): PendingRequests {
   const { desired, restart } = new StateFile(folder, SILENT).content;
   const marker = markers.offlineComment();
   const wantsRestart = markers.wantsRestart();

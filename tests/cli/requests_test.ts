@@ -142,13 +142,22 @@ Deno.test("offline, online and restart --all ask every agent, and say of each wh
   );
   await fleet.until(idle, "offline for ");
 
-  // One that cannot be asked is worth more than one that is late.
+  const on = ["-c", fleet.file(stopped)];
+  const asked = "goes offline (asked on this host)\n";
+  assertStringIncludes((await run("status", ...on)).stdout, `\n  Once started   ${asked}`);
   const late = await fleet.all("online", { timeout: "0" });
-  assertEquals(late.status, 1);
-  assertStringIncludes(late.lines.join("\n"), `${stopped}: does not run; start it: `);
+  assertEquals(late.status, 3);
+  const again = `${stopped}: does not run; when it is started it takes jobs again; start it: `;
+  assertStringIncludes(late.lines.join("\n"), again);
+  assertEquals((await run("status", ...on)).stdout.includes("goes offline"), false);
+  assertMatch(
+    (await run("online", ...on)).stdout,
+    /: does not run, and was not asked on this host/,
+  );
   await fleet.until(idle, "waiting for ");
 
-  const restart = await fleet.all("restart");
+  // One that cannot be asked is worth more than one that is late.
+  const restart = await fleet.all("restart", { timeout: "0" });
   assertEquals(restart.status, 1, "the stopped one cannot restart");
   assertMatch(restart.lines.join("\n"), new RegExp(`${busy}: restarts when this is over: job `));
   assertEquals(await agents[1]?.exited, 1);

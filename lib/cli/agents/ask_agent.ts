@@ -1,5 +1,8 @@
 /** Asking a running agent over its status socket. */
+import { Markers } from "../../agent/markers.ts";
+import { requestsNow } from "../../host/watches.ts";
 import { messageOf } from "../../message.ts";
+import type { PendingRequests } from "../../observe/events.ts";
 import { AgentStatus, HostStatus } from "../../observe/status_schema.ts";
 import { statusSocketPath } from "../../observe/status_socket.ts";
 import { join } from "../../path.ts";
@@ -13,8 +16,8 @@ export type AgentAnswer =
   | { kind: "running"; status: AgentStatus }
   /** It runs, or it cannot be told: the line says why nothing is known. */
   | { kind: "silent"; why: string; pid?: number }
-  /** `why`: as the process of its host says, which would run it. */
-  | { kind: "stopped"; why?: string };
+  /** `why`: as the process of its host says, which would run it; `requests`: what waits for its start. */
+  | { kind: "stopped"; why?: string; requests?: PendingRequests };
 
 /** What an agent says of itself; undefined where it does not. */
 export async function askStatus(folder: string): Promise<AgentStatus | undefined> {
@@ -62,10 +65,26 @@ export async function askAgents<Agent extends { id: string; folder: string; mist
   const known = hosts.flatMap((host) => host?.agents ?? []);
   return entries.map(({ agent, answer }) => {
     const why = known.find(({ agent_id: id }) => id === agent.id)?.trouble ?? agent.mistake;
-    return answer.kind !== "stopped" || why === undefined
-      ? { agent, answer }
-      : { agent, answer: { ...answer, why } };
+    if (answer.kind !== "stopped") return { agent, answer };
+    const requests = requestsOf(agent);
+    const isAsked = Object.keys(requests).length > 0;
+    return {
+      agent,
+      answer: { ...answer, ...why !== undefined && { why }, ...isAsked && { requests } },
+    };
   });
+}
+
+/** What is asked of an agent that does not run. */
+function requestsOf({ id, folder }: { id: string; folder: string }): PendingRequests {
+  const log = { debug() {}, info() {}, warning() {}, error() {} };
+  let uid: number | null = null;
+  try {
+    uid = Deno.statSync(folder).uid;
+  } catch {
+    // It has never run.
+  }
+  return requestsNow(new Markers({ agentId: id, log, ...uid !== null && { uid } }), folder);
 }
 
 /** The hosts that run these agents, each asked once. */

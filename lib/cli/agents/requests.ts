@@ -164,8 +164,12 @@ export const requestOnline: Request = async (agent, answer, talk) => {
     return "refused";
   }
   if (answer.kind === "stopped") {
-    say(`does not run; ${await startHint(agent)}`);
-    return "refused";
+    if (removed.length === 0) {
+      say(`does not run, and was not asked on this host to be offline; ${await startHint(agent)}`);
+      return "refused";
+    }
+    say(`does not run; when it is started it takes jobs again; ${await startHint(agent)}`);
+    return "done";
   }
   if (removed.length === 0) say("was not asked on this host to be offline");
   else say("takes jobs again");

@@ -11,7 +11,10 @@ export function statusLines({ id, file }: AgentRef, answer: AgentAnswer): string
   const heading = `${text(id)}  `;
   if (answer.kind === "stopped") {
     const why = answer.why === undefined ? "" : row("Because", text(answer.why));
-    return `${heading}does not run\n${why}${row("Configuration", file)}`;
+    const asked = requestWords(answer.requests).map((words, n) =>
+      row(n > 0 ? "" : "Once started", words)
+    );
+    return `${heading}does not run\n${why}${asked.join("")}${row("Configuration", file)}`;
   }
   if (answer.kind === "silent") {
     const process = answer.pid === undefined ? "" : `process ${answer.pid}: `;
@@ -129,7 +132,9 @@ function serverInOneWord({ reachable, turned_away }: AgentStatus["server"]): str
 
 function summary(answer: AgentAnswer): string[] {
   if (answer.kind === "stopped") {
-    return ["stopped", "", "", "", "", "", answer.why === undefined ? "" : text(answer.why)];
+    const asked = requestWords(answer.requests).map((words) => `once started ${words}`);
+    const comment = [...answer.why === undefined ? [] : [text(answer.why)], ...asked].join("; ");
+    return ["stopped", "", "", "", "", "", comment];
   }
   if (answer.kind === "silent") return ["silent", "", "", "", "", "", answer.why];
   const { mode, job, server, undelivered, trouble, now, recovering } = answer.status;
