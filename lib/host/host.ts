@@ -270,6 +270,14 @@ class Host {
   #take({ wanted, broken, warnings }: Look): void {
     for (const warning of warnings) this.#log.warning(warning);
     this.#takeBroken(broken);
+    const isEmpty = wanted.size === 0 && broken.length === 0;
+    if (isEmpty && this.#said.isNew("empty")) {
+      const where = "folder" in this.#options.source ? ` in ${this.#options.source.folder}` : "";
+      this.#log.warning(
+        `There is no agent's configuration${where}, so nothing runs: ` +
+          "one that is put there is taken up within 10 s",
+      );
+    } else if (!isEmpty) this.#said.forget("empty");
     this.#pool?.want(wanted);
   }
 

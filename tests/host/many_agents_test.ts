@@ -246,3 +246,14 @@ Deno.test("an agent keeps its configuration over a restart, whatever a stray cop
   const words = `${stray}: agent_id: '${lab.id("b")}' is the agent_id of ${file} too`;
   assertStringIncludes(lab.process.output(), words);
 });
+
+Deno.test("a host without any configuration says so once, and takes up the first that comes", async () => {
+  await using lab = await HostLab.open();
+  lab.start();
+  const words = `There is no agent's configuration in ${lab.configs}, so nothing runs`;
+  await lab.until(() => lab.process.output().includes(words), "it warns");
+  await lab.configure("a");
+  lab.process.kill("SIGHUP");
+  await lab.waiting("a");
+  assertEquals(lab.process.output().split(words).length, 2);
+});
