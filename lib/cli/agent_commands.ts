@@ -192,7 +192,7 @@ export const logsCommand: Command = {
       return USAGE_STATUS;
     }
     const { chooseAgents } = await import("./agents/choose.ts");
-    const chosen = await chooseAgents(line, io, { manyByDefault: false });
+    const chosen = await chooseAgents(line, io, { manyByDefault: false, isForOne: true });
     const [agent, ...more] = chosen?.agents ?? [];
     if (agent === undefined) return USAGE_STATUS;
     if (more.length > 0) {

@@ -70,8 +70,13 @@ export const sandboxCommand: Command = {
       });
       return 0;
     } catch (error) {
-      const reason = messageOf(error);
-      io.stderr(`The sandbox cannot listen on port ${port}: ${reason}; choose another --port\n`);
+      const hostname = line.values.host ?? "127.0.0.1";
+      const isPort = error instanceof Deno.errors.AddrInUse ||
+        error instanceof Deno.errors.PermissionDenied;
+      io.stderr(
+        `The sandbox cannot listen on port ${port} of ${hostname}: ${messageOf(error)}; ` +
+          `choose another ${isPort ? "--port" : "--host, an address of this machine"}\n`,
+      );
       return 1;
     }
   },

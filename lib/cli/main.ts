@@ -76,7 +76,7 @@ function spellings(flag: Flag): string[] {
 export function parseCommandLine(command: Command, args: readonly string[]): Parsed {
   const flags = [...command.flags, HELP_FLAG];
   const unknown: string[] = [];
-  const raw = Arguments.parse(parseArgs([...args], {
+  const raw = Arguments.parse(parseArgs(withNegatives(args, flags), {
     string: ["_", ...flags.filter((flag) => flag.value !== undefined).map((flag) => flag.name)],
     boolean: flags.filter((flag) => flag.value === undefined).map((flag) => flag.name),
     collect: flags.filter((flag) => flag.value !== undefined).map((flag) => flag.name),
@@ -114,6 +114,21 @@ export function parseCommandLine(command: Command, args: readonly string[]): Par
     return { ok: false, message: `${command.operands ?? "an argument"} is missing` };
   }
   return { ok: true, line: { values, lists, switches, positionals }, help: false };
+}
+
+/** `--timeout -1` as `--timeout=-1`: a negative number is the value of the option before it, and none itself. */
+function withNegatives(args: readonly string[], flags: readonly Flag[]): string[] {
+  const joined: string[] = [];
+  for (const arg of args) {
+    const last = joined.at(-1);
+    const flag = flags.find((one) =>
+      one.value !== undefined &&
+      spellings(one).some((name) => last === `-${name}` || last === `--${name}`)
+    );
+    if (flag === undefined || !/^-\d/.test(arg) || joined.includes("--")) joined.push(arg);
+    else joined.splice(-1, 1, `--${flag.name}=${arg}`);
+  }
+  return joined;
 }
 
 function empty(): CommandLine {

@@ -28,11 +28,16 @@ export interface Chosen {
  * used any more, which is told; undefined when none is found, which has been told then.
  *
  * @param options.manyByDefault whether all are meant where none is named; else there must be one.
+ * @param options.isForOne whether the command takes no more than one. @default false
  */
 export async function chooseAgents(
   line: CommandLine,
   io: Io,
-  { manyByDefault, places }: { manyByDefault: boolean; places?: AgentPlaces | undefined },
+  { manyByDefault, isForOne = false, places }: {
+    manyByDefault: boolean;
+    isForOne?: boolean;
+    places?: AgentPlaces | undefined;
+  },
 ): Promise<Chosen | undefined> {
   const { positionals } = line;
   const files = line.lists.config ?? [];
@@ -68,7 +73,8 @@ export async function chooseAgents(
     return undefined;
   }
   if (agents.length > 1 && !manyByDefault && !isNamed) {
-    io.stderr(`Which agent? Name one or more of them, or --all: ${ids(agents)}\n`);
+    const what = isForOne ? "Name one of them" : "Name one or more of them, or --all";
+    io.stderr(`Which agent? ${what}: ${ids(agents)}\n`);
     return undefined;
   }
   return { agents, isComplete, isBroken: broken.size > 0 };

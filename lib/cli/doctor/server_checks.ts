@@ -153,7 +153,9 @@ async function tokenOf(
       checkResult: failed(
         "token",
         `${tokenFile} cannot be read: ${readFailure(error)}`,
-        `give it to ${user.name}, mode 0600 (and run this as that user, or root)`,
+        error instanceof Deno.errors.PermissionDenied
+          ? `give it to ${user.name}, mode 0600 (and run this as that user, or root)`
+          : "name the file with the token: --token-file, or token_file in the configuration",
       ),
     };
   }
