@@ -5,6 +5,7 @@ import {
   type CommandLine,
   FORMAT_FLAG,
   type Io,
+  PROGRAM,
   readFormat,
   USAGE_STATUS,
 } from "./command.ts";
@@ -51,9 +52,12 @@ export const cacheCommand: Command = {
         io.stdout(`${folder}: no image has been kept yet\n`);
         continue;
       }
-      const opened = await ImageCache.open(folder, limits);
+      const opened = await ImageCache.openExisting(folder, limits);
       if (!opened.ok) {
-        io.stderr(`The image cache cannot be used: ${opened.why}\n`);
+        const hint = opened.owner === undefined
+          ? ""
+          : `; try as that user: sudo -u '#${opened.owner}' ${PROGRAM} cache ${action} --dir ${folder}`;
+        io.stderr(`The image cache cannot be used: ${opened.why}${hint}\n`);
         status = 1;
         continue;
       }

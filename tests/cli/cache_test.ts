@@ -49,3 +49,36 @@ Deno.test("cache says what it does not know, and what is not there yet", async (
   assertEquals(status, 0);
   assertStringIncludes(stdout, "no image has been kept yet");
 });
+
+Deno.test("cache makes nothing in a folder that is no cache", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "no-cache-" });
+  try {
+    for (const action of ["list", "verify", "prune"]) {
+      assertEquals(await run("cache", action, "--dir", folder), {
+        status: 1,
+        stdout: "",
+        stderr:
+          `The image cache cannot be used: ${folder} is no image cache: it has no folder 'content'\n`,
+      });
+    }
+    assertEquals([...Deno.readDirSync(folder)], []);
+  } finally {
+    await Deno.remove(folder);
+  }
+});
+
+Deno.test({
+  name: "cache names the account that may use a cache of another user's",
+  ignore: Deno.uid() !== 0,
+  fn: () =>
+    withCache(async (folder) => {
+      await Deno.chown(folder, 65_534, 65_534);
+      assertEquals(await run("cache", "prune", "--dir", folder), {
+        status: 1,
+        stdout: "",
+        stderr:
+          `The image cache cannot be used: ${folder} belongs to user 65534; try as that user: ` +
+          `sudo -u '#65534' testflinger-agent cache prune --dir ${folder}\n`,
+      });
+    }),
+});

@@ -23,6 +23,7 @@ import { writeFile } from "../files.ts";
 import { SPARE_BYTES } from "../http/transfer.ts";
 
 const FOLDERS = ["content", "urls", "incoming", "absent", "forms"];
+const OWN_FOLDER = { recursive: true, mode: 0o700 } as const;
 const DIGEST = /^[0-9a-f]{64}$/;
 
 /** What a server does not have it may get: it is asked again after a day. */
@@ -85,7 +86,12 @@ export interface CachedContent {
 /** A cache, or why there is none. */
 export type OpenedCache =
   | { readonly ok: true; readonly cache: ImageCache }
-  | { readonly ok: false; readonly why: string };
+  | {
+    readonly ok: false;
+    readonly why: string;
+    /** The user whose it is, where it is another one's. */
+    readonly owner?: number;
+  };
 
 /** The cache of a host. */
 export class ImageCache {
@@ -96,17 +102,36 @@ export class ImageCache {
    * may write to, is not used: they would decide what is written to devices.
    */
   static async open(folder: string, limits: CacheLimits): Promise<OpenedCache> {
+    return await ImageCache.#open(folder, limits, () => Deno.mkdir(folder, OWN_FOLDER));
+  }
+
+  /** The same for a cache that is there: nothing is made in a folder that is none. */
+  static async openExisting(folder: string, limits: CacheLimits): Promise<OpenedCache> {
+    return await ImageCache.#open(folder, limits, async () => {
+      const isCache = await Deno.stat(join(folder, "content")).then(
+        ({ isDirectory }) => isDirectory,
+        (error) => error instanceof Deno.errors.PermissionDenied,
+      );
+      if (!isCache) throw new Error(`${folder} is no image cache: it has no folder 'content'`);
+    });
+  }
+
+  static async #open(
+    folder: string,
+    limits: CacheLimits,
+    make: () => Promise<void>,
+  ): Promise<OpenedCache> {
     try {
-      await Deno.mkdir(folder, { recursive: true, mode: 0o700 });
-      const info = await Deno.lstat(folder);
-      if (!info.isDirectory) return { ok: false, why: `${folder} is not a folder` };
-      if (info.uid !== Deno.uid()) return { ok: false, why: `${folder} belongs to another user` };
-      if (((info.mode ?? 0) & 0o022) !== 0) {
+      await make();
+      const { isDirectory, uid, mode } = await Deno.lstat(folder);
+      if (!isDirectory) return { ok: false, why: `${folder} is not a folder` };
+      if (uid !== Deno.uid()) {
+        return { ok: false, why: `${folder} belongs to user ${uid}`, owner: uid ?? 0 };
+      }
+      if (((mode ?? 0) & 0o022) !== 0) {
         return { ok: false, why: `other users may write to ${folder}: chmod 700 it` };
       }
-      for (const name of FOLDERS) {
-        await Deno.mkdir(join(folder, name), { recursive: true, mode: 0o700 });
-      }
+      for (const name of FOLDERS) await Deno.mkdir(join(folder, name), OWN_FOLDER);
     } catch (error) {
       return { ok: false, why: fullMessageOf(error) };
     }
