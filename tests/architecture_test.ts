@@ -156,6 +156,24 @@ Deno.test("no name that files of lib or connectors export means two things", () 
   assertEquals(doubled, []);
 });
 
+/** Functions, classes and constants; a type may be exported since a function's options are of it. */
+const VALUES = /^export (?:async )?(?:abstract )?(?:function\*?|const|class) (\w+)/gm;
+
+Deno.test("nothing is exported that nothing imports", () => {
+  const all = ["main.ts", ...filesOf("lib", "connectors", "tests", "bench", "tools")];
+  const words = all.map((file) =>
+    [file, new Set(Deno.readTextFileSync(join(ROOT, file)).match(/\w+/g))] as const
+  );
+  const unused: string[] = [];
+  for (const file of filesOf("lib", "connectors")) {
+    for (const [, name = ""] of Deno.readTextFileSync(join(ROOT, file)).matchAll(VALUES)) {
+      const isUsed = words.some(([other, names]) => other !== file && names.has(name));
+      if (!isUsed) unused.push(`${name}: ${file}`);
+    }
+  }
+  assertEquals(unused, []);
+});
+
 /** A loop that writes what is left, and a wait for one thing or a time, made by hand. */
 const SAID_ONCE = {
   "lib/bytes.ts": /\.write(?:Sync)?\(\w+\.subarray\(/,

@@ -4,7 +4,7 @@ import { checksumKey, type CommonConfig, directOnly, type ShapeOutput } from "..
 import { controlHostProvisionShape } from "../support/control_host/provision.ts";
 
 /** What a control host can boot on the device. */
-export const ISO_TYPES = ["bootstrap", "stock", "bios", "dummyefi"] as const;
+const ISO_TYPES = ["bootstrap", "stock", "bios", "dummyefi"] as const;
 
 const attachment = (what: string) =>
   z.string().optional().describe(`Attachment of the phase provision: ${what}`);

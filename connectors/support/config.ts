@@ -17,7 +17,7 @@ export const script = z.union([z.string(), z.array(z.string())], {
 }).transform((value) => typeof value === "string" ? [value] : value).meta({ type: "list of text" });
 
 /** An IP address or a host name. */
-export const host = z.string({ error: "must be an address or a host name, in quotes" })
+const host = z.string({ error: "must be an address or a host name, in quotes" })
   .regex(HOST, "must be an IP address or a host name");
 
 /** A TCP port; numbers written as text are accepted. */

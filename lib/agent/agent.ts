@@ -4,7 +4,7 @@ import { importLegacyResults } from "../job/legacy_results.ts";
 import { artifactUpload } from "../job/transfer.ts";
 import { UploadQueue } from "../job/upload_queue.ts";
 import type { EndReason, JobContext, StopSignals } from "../job/job_context.ts";
-import { removeFolder } from "../job/folder.ts";
+import { removeFolder, trashOf } from "../job/folder.ts";
 import { Job } from "../job/job.ts";
 import { endAnyway } from "../job/job_ending.ts";
 import { JobGroups, unkeptLimits } from "../job/job_groups.ts";
@@ -16,7 +16,7 @@ import { messageOf } from "../message.ts";
 import type { Emit } from "../observe/events.ts";
 import type { JournalHook } from "../outbox/journal.ts";
 import type { Outbox } from "../outbox/outbox.ts";
-import { join, resolve } from "../path.ts";
+import { resolve } from "../path.ts";
 import { bootId } from "../process/proc.ts";
 import type { AgentContext, AgentControl, ControlGroupsResult, LeaveReason } from "./context.ts";
 import { type HostTrouble, type LookAtDisk, removeProbes } from "./host_check.ts";
@@ -434,7 +434,7 @@ class Agent {
 
   async #removeFolder(folder: string): Promise<void> {
     const { config, log } = this.#options;
-    const trash = join(config.execution_basedir, `.trash-${encodeURIComponent(config.agent_id)}`);
+    const trash = trashOf(config);
     await removeFolder(folder, { trash, log, said: this.#foldersSaid });
     await forgetClaim(folder, config.agent_id);
   }

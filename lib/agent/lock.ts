@@ -37,11 +37,16 @@ export interface LockOptions {
   uid?: number;
 }
 
+/** The lock by which agents of one name see each other whatever their folders are. */
+export function sharedLockPath(sharedFolder: string, agentId: string): string {
+  return join(sharedFolder, `testflinger-agent-${encodeURIComponent(agentId)}.lock`);
+}
+
 /** Takes the locks of an agent, or says who has them. */
 export function takeLock(options: LockOptions): LockResult {
   const { agentId, folder, sharedFolder = "/tmp" } = options;
   const ownPath = join(folder, "lock");
-  const sharedPath = join(sharedFolder, `testflinger-agent-${encodeURIComponent(agentId)}.lock`);
+  const sharedPath = sharedLockPath(sharedFolder, agentId);
   const own = takeOwn(ownPath);
   if (!own.held) return { held: false, path: ownPath, owner: own.owner };
   const shared = takeShared(sharedPath, options);

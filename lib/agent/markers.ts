@@ -25,6 +25,15 @@ export interface MarkersOptions {
   uid?: number;
 }
 
+/** The paths of an agent's markers: its id as it is, and with every dash removed. */
+export function markerPaths(
+  kind: MarkerKind,
+  { agentId, folder }: { agentId: string; folder: string },
+): string[] {
+  const ids = new Set([agentId, agentId.replaceAll("-", "")]);
+  return [...ids].map((id) => join(folder, `TESTFLINGER-DEVICE-${kind}-${id}`));
+}
+
 /** The markers of one agent. */
 export class Markers {
   readonly #options: MarkersOptions;
@@ -41,11 +50,9 @@ export class Markers {
     this.#uid = options.uid ?? Deno.uid() ?? 0;
   }
 
-  /** The paths that count: the agent's id as it is, and with every dash removed. */
+  /** The paths that count. */
   paths(kind: MarkerKind): string[] {
-    const { agentId } = this.#options;
-    const ids = new Set([agentId, agentId.replaceAll("-", "")]);
-    return [...ids].map((id) => join(this.#folder, `TESTFLINGER-DEVICE-${kind}-${id}`));
+    return markerPaths(kind, { agentId: this.#options.agentId, folder: this.#folder });
   }
 
   /** The markers that are there and count. */

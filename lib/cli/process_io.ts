@@ -67,7 +67,7 @@ export function endOnError({ stderr }: Pick<Output, "stderr">): Uncaught {
 }
 
 /** Nobody reads the output any more, or its disk is full. */
-export function endForOutput(error: unknown): never {
+function endForOutput(error: unknown): never {
   if (error instanceof Deno.errors.BrokenPipe) Deno.exit(BROKEN_PIPE_STATUS);
   ownOutput().stderr(`${PROGRAM}: the output cannot be written: ${messageOf(error)}\n`);
   Deno.exit(FAILED_STATUS);

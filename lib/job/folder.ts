@@ -2,6 +2,7 @@
  * The working folder of a job: created from scratch, never mixed with what an earlier run left, and removed
  * in the end whatever the job has put into it.
  */
+import type { AgentConfig } from "../config/agent_config.ts";
 import { Said } from "../once.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
@@ -19,6 +20,13 @@ export const JOB_FILE = "testflinger.json";
 /** Connectors mount these into containers, where other users read them. */
 const SHARED_FILE_MODE = 0o644;
 const ATTACHMENTS_MODE = 0o755;
+
+/** Where an agent keeps what it cannot remove. */
+export function trashOf(
+  { execution_basedir, agent_id }: Pick<AgentConfig, "execution_basedir" | "agent_id">,
+): string {
+  return join(execution_basedir, `.trash-${encodeURIComponent(agent_id)}`);
+}
 
 /** What {@linkcode removeFolder} needs. */
 export interface RemoveOptions {

@@ -53,7 +53,7 @@ export type Step =
   | { do: "nothing" };
 
 /** What comes next in the life of a job. */
-export function nextStep(state: JobState): Step {
+function nextStep(state: JobState): Step {
   const { decided, passed, phases, skipped } = state;
   const isOver = (phase: Phase) => skipped.has(phase) || phases.get(phase)?.status !== undefined;
   if (state.finished !== undefined) return { do: "nothing" };

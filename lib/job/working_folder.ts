@@ -11,6 +11,7 @@ import {
   makeJobFolder,
   moveFolder,
   removeFolder,
+  trashOf,
 } from "./folder.ts";
 import type { Job } from "./job.ts";
 import { examineFolder } from "./untrusted_paths.ts";
@@ -142,8 +143,8 @@ export class WorkingFolder {
    * @param keep what `handOverArtifacts()` gave back: all but the artifacts is removed from it.
    */
   async remove(keep?: string): Promise<void> {
-    const { execution_basedir, agent_id } = this.#config;
-    const trash = join(execution_basedir, `.trash-${encodeURIComponent(agent_id)}`);
+    const { agent_id } = this.#config;
+    const trash = trashOf(this.#config);
     const log = this.#log;
     for (const folder of [this.path, keep]) {
       if (folder !== undefined) await Deno.remove(join(folder, JOB_FILE)).catch(() => {});

@@ -258,7 +258,7 @@ export async function postOutcome(
  * The server's generation; where it has trouble with its logs just now, so that it cannot be found
  * out, most servers'. One of the other answers 422.
  */
-export async function assumeGeneration(
+async function assumeGeneration(
   server: ServerApi,
   signal: AbortSignal,
 ): Promise<Answer<Generation>> {

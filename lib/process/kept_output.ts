@@ -238,7 +238,7 @@ class Pace {
 }
 
 /** What the keeper of a folder puts behind the output of its command. */
-export function endMark(folder: string): Uint8Array {
+function endMark(folder: string): Uint8Array {
   try {
     const token = Deno.readTextFileSync(join(folder, "end"));
     return new Uint8Array([FIRST_OF_MARK, ...new TextEncoder().encode(token)]);

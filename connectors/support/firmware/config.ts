@@ -2,11 +2,11 @@
 import * as z from "zod";
 
 /** lvfs: fwupd on the device. hpe: the server's iLO, from the agent's host. */
-export const FIRMWARE_METHODS = ["lvfs", "hpe"] as const;
+const FIRMWARE_METHODS = ["lvfs", "hpe"] as const;
 export type FirmwareMethod = typeof FIRMWARE_METHODS[number];
 
 /** A word for the command line of `maas` that is no option. */
-export const maasWord = z.string({ error: "must be text, in quotes" })
+const maasWord = z.string({ error: "must be text, in quotes" })
   .regex(/^[^-\s]\S*$/, "must be one word that does not begin with '-'");
 
 export const firmwareShape = {

@@ -261,7 +261,7 @@ export class Ilorest implements AsyncDisposable {
 }
 
 /** The JSON object in a program's output, which may have other lines before it. */
-export function jsonIn(text: string): unknown {
+function jsonIn(text: string): unknown {
   const start = text.search(/^\s*\{/m);
   if (start < 0) return undefined;
   try {

@@ -38,7 +38,7 @@ const METHOD_BY_VENDOR: Readonly<Record<string, FirmwareMethod>> = {
  * @param dmi its `chassis_vendor` and `chassis_type`, as the kernel shows them.
  * @throws FirmwareUpdateError when there is no way.
  */
-export function methodFor(dmi: { readonly vendor: string; readonly type: string }): FirmwareMethod {
+function methodFor(dmi: { readonly vendor: string; readonly type: string }): FirmwareMethod {
   const method = METHOD_BY_VENDOR[dmi.vendor];
   if (method !== undefined && METHODS_BY_CHASSIS[dmi.type]?.includes(method)) return method;
   throw new FirmwareUpdateError(

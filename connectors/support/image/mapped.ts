@@ -316,7 +316,7 @@ interface Selection {
  * where it goes. It fails
  * before its end where the image is not the one that the map is of.
  */
-export function mappedStream(
+function mappedStream(
   unpacked: ReadableStream<Uint8Array>,
   selection: Selection,
 ): ReadableStream<Uint8Array> {

@@ -10,7 +10,7 @@ import { credentials, issuesText } from "../job.ts";
 import { deviceTarget } from "../ssh/ssh.ts";
 
 /** Keys of `firmware_update_data`. */
-export const firmwareUpdateShape = {
+const firmwareUpdateShape = {
   version: z.string({ error: "must be text: latest, previous or a release of HPE" }).min(1)
     .describe(
       "latest; previous (not for HPE servers); or for HPE servers the name of a release, such as " +

@@ -1,5 +1,4 @@
 /** Who holds a lock, without taking it even for a moment: an agent that starts must not meet it. */
-import { join } from "../../path.ts";
 import { ask, processesOf } from "../../process/proc.ts";
 
 /** The process that holds a lock. */
@@ -7,11 +6,6 @@ export interface LockHolder {
   pid: number;
   /** As it was started, in one short line; empty where it may not be seen. */
   command: string;
-}
-
-/** The lock by which agents of one name see each other whatever their folders are. */
-export function sharedLockPath(sharedFolder: string, agentId: string): string {
-  return join(sharedFolder, `testflinger-agent-${encodeURIComponent(agentId)}.lock`);
 }
 
 /** The locks that processes of this host hold: inode to pid, which is 0 for one in a container. */

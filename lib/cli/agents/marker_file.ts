@@ -1,8 +1,8 @@
 /** Making and removing the files in /tmp by which an administrator asks something of an agent. */
-import type { MarkerKind } from "../../agent/markers.ts";
+import { sharedLockPath } from "../../agent/lock.ts";
+import { type MarkerKind, markerPaths } from "../../agent/markers.ts";
 import { join } from "../../path.ts";
 import { type AgentRef, SHARED_FOLDER } from "./agent_ref.ts";
-import { sharedLockPath } from "./lock_holder.ts";
 
 /** Whose files an agent takes for requests. */
 interface Owner {
@@ -11,9 +11,8 @@ interface Owner {
 }
 
 /** The path of a marker; the other spelling, without dashes, is only looked for. */
-export function markerPaths({ id }: AgentRef, kind: MarkerKind): string[] {
-  const ids = new Set([id, id.replaceAll("-", "")]);
-  return [...ids].map((one) => join(SHARED_FOLDER, `TESTFLINGER-DEVICE-${kind}-${one}`));
+function pathsOf({ id }: AgentRef, kind: MarkerKind): string[] {
+  return markerPaths(kind, { agentId: id, folder: SHARED_FOLDER });
 }
 
 /** As whom the agent runs, or would; undefined when that cannot be told. */
@@ -42,7 +41,7 @@ export async function whyMarkerIgnored(agent: AgentRef): Promise<string | undefi
 /** The markers of that kind which are there. */
 export async function presentMarkers(agent: AgentRef, kind: MarkerKind): Promise<string[]> {
   const present: string[] = [];
-  for (const path of markerPaths(agent, kind)) {
+  for (const path of pathsOf(agent, kind)) {
     if (await Deno.lstat(path).then(() => true, () => false)) present.push(path);
   }
   return present;
@@ -58,7 +57,7 @@ export async function makeMarker(
   kind: MarkerKind,
   content: string,
 ): Promise<string> {
-  const [path = ""] = markerPaths(agent, kind);
+  const [path = ""] = pathsOf(agent, kind);
   // Whole from the first moment on, and never through another user's link.
   const fresh = join(SHARED_FOLDER, `.testflinger-${crypto.randomUUID()}`);
   await Deno.writeTextFile(fresh, content, { createNew: true, mode: 0o644 });

@@ -181,7 +181,7 @@ async function checkPrograms(
  * One warning for each file of `hooks_dir` that looks like a hook and is none, or that cannot be run: a hook with
  * a slip in its name would never run, and nobody would know.
  */
-export async function hookWarnings(folder: string): Promise<string[]> {
+async function hookWarnings(folder: string): Promise<string[]> {
   const names: string[] = [];
   try {
     for await (const { name } of Deno.readDir(folder)) names.push(name);

@@ -1,4 +1,6 @@
 /** What an agent needs of its host. */
+import { markerPaths } from "../../agent/markers.ts";
+import { sharedLockPath } from "../../agent/lock.ts";
 import { FOLDER_KEYS } from "../../config/agent_config.ts";
 import { lackOfSpace } from "../../agent/host_check.ts";
 import { unkeptLimits } from "../../job/job_groups.ts";
@@ -6,12 +8,7 @@ import { dirname, join, resolve } from "../../path.ts";
 import { controllersOfHost, inspectGroups } from "../../process/cgroup.ts";
 import { ask } from "../../process/proc.ts";
 import { canRead, whyNotWritable } from "../agents/agent_user.ts";
-import {
-  isLockHidden,
-  type LockHolder,
-  lockHolder,
-  sharedLockPath,
-} from "../agents/lock_holder.ts";
+import { isLockHidden, type LockHolder, lockHolder } from "../agents/lock_holder.ts";
 import { formatFinding } from "../check/finding.ts";
 import { checkFiles } from "../check/check_files.ts";
 import { type Check, failed, ok, skipped, warning } from "./check_result.ts";
@@ -199,8 +196,8 @@ export const groupsCheck: Check = async ({ agent: { config, folder }, user }) =>
 export const markersCheck: Check = async ({ agent, user, sharedFolder }) => {
   const checkResults = [];
   for (const kind of ["OFFLINE", "RESTART"] as const) {
-    for (const id of new Set([agent.config.agent_id, agent.config.agent_id.replaceAll("-", "")])) {
-      const path = join(sharedFolder, `TESTFLINGER-DEVICE-${kind}-${id}`);
+    const { agent_id: agentId } = agent.config;
+    for (const path of markerPaths(kind, { agentId, folder: sharedFolder })) {
       const info = await Deno.lstat(path).catch(() => undefined);
       if (info === undefined) continue;
       if (!info.isFile || info.uid !== 0 && info.uid !== user.uid) {

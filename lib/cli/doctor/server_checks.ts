@@ -1,9 +1,10 @@
 /** Whether the server would have this agent. Nothing is posted but the exchange of the token. */
+import { sharedLockPath } from "../../agent/lock.ts";
+import { markerPaths } from "../../agent/markers.ts";
 import * as z from "zod";
 import type { Log } from "../../log.ts";
 import { showText } from "../../observe/output_text.ts";
 import { duration } from "../../observe/words.ts";
-import { join } from "../../path.ts";
 import type { CallFailure } from "../../server/classify.ts";
 import { Received } from "../../server/exchange.ts";
 import { AgentRecord, TokenAnswer } from "../../server/schema.ts";
@@ -11,7 +12,7 @@ import { Connections } from "../../server/connections.ts";
 import { Transport } from "../../server/transport.ts";
 import { canRead } from "../agents/agent_user.ts";
 import { readFailure } from "../../config/source_text.ts";
-import { lockHolder, sharedLockPath } from "../agents/lock_holder.ts";
+import { lockHolder } from "../agents/lock_holder.ts";
 import {
   type Check,
   type CheckResult,
@@ -243,8 +244,7 @@ async function roleOf(transport: Transport, token: string | undefined): Promise<
 
 /** Whether a marker file asks for it: then the server only shows what the check of those tells of. */
 async function isAskedHere(agentId: string, sharedFolder: string): Promise<boolean> {
-  for (const id of [agentId, agentId.replaceAll("-", "")]) {
-    const path = join(sharedFolder, `TESTFLINGER-DEVICE-OFFLINE-${id}`);
+  for (const path of markerPaths("OFFLINE", { agentId, folder: sharedFolder })) {
     if (await Deno.lstat(path).then(() => true, () => false)) return true;
   }
   return false;

@@ -224,7 +224,7 @@ export async function* contentsOf(
 }
 
 /** What a file lacks of the size that its header says, and of its last block. */
-export async function* zerosFor(
+async function* zerosFor(
   { name, size }: ArchiveMember,
   { read, reason }: { read: number; reason: string },
   options: PackOptions,
