@@ -114,7 +114,10 @@ export const netboot = defineConnector({
     });
     await select(ctx, "select_test_script");
     // Whether it reboots is seen by what comes up.
-    await ctx.http.send(imagerUrl(ctx, "reboot"), { timeoutMs: REBOOT_TIMEOUT_MS });
+    await ctx.http.send(imagerUrl(ctx, "reboot"), {
+      timeoutMs: REBOOT_TIMEOUT_MS,
+      onlyBeginning: true,
+    });
     await ctx.clock.sleep(BOOT_PAUSE_MS, ctx.signal);
     const missing = await waitForLogin(ctx, device, FIRST_BOOT_LIMIT_MS);
     if (missing === undefined) return;
@@ -130,7 +133,10 @@ function imagerUrl(ctx: NetbootContext, path: string): string {
 
 /** @returns why the imager is thought not to run; undefined when it does. */
 async function imagerMissing(ctx: NetbootContext): Promise<string | undefined> {
-  const answer = await ctx.http.send(imagerUrl(ctx, "check"), { timeoutMs: CHECK_TIMEOUT_MS });
+  const answer = await ctx.http.send(imagerUrl(ctx, "check"), {
+    timeoutMs: CHECK_TIMEOUT_MS,
+    onlyBeginning: true,
+  });
   if (answer.ended === "failed") return answer.message;
   return answer.ok && answer.body.includes(IMAGER_MARK)
     ? undefined

@@ -7,6 +7,9 @@ import type { HttpRequest } from "../support/http/http.ts";
 
 const REQUEST_TIMEOUT_MS = 15_000;
 
+/** A result has all that the job has printed. */
+const RESULT_MAX_BYTES = 64 * 1024 * 1024;
+
 /** How much of an answer is shown. */
 const SHOWN_CHARS = 500;
 
@@ -59,7 +62,7 @@ export async function childJobServer(
 
   async function send<T>(
     path: string,
-    request: Pick<HttpRequest, "method" | "json">,
+    request: Pick<HttpRequest, "method" | "json" | "maxBytes">,
     read: (body: string) => T | undefined,
   ): Promise<Reply<T>> {
     const answer = await ctx.http.send(`${root}${path}`, {
@@ -86,7 +89,12 @@ export async function childJobServer(
         const answer = submitted.safeParse(jsonOf(body));
         return answer.success ? answer.data.job_id : undefined;
       }),
-    result: (jobId) => send(`/v1/result/${encodeURIComponent(jobId)}`, {}, readResult),
+    result: (jobId) =>
+      send(
+        `/v1/result/${encodeURIComponent(jobId)}`,
+        { maxBytes: RESULT_MAX_BYTES },
+        readResult,
+      ),
     async cancel(jobId) {
       const path = `/v1/job/${encodeURIComponent(jobId)}/action`;
       const reply = await send(path, { method: "POST", json: { action: "cancel" } }, () => true);

@@ -430,6 +430,16 @@ Deno.test("a server that is broken, or that has a page for everything, has no bl
   assertStringIncludes(lab.log.join("\n"), "every block is written");
 });
 
+Deno.test("a block map of many megabytes is read whole, and one that is no end of them is none", async () => {
+  await using lab = await Lab.open();
+  let length = 10_000_000;
+  await using images = httpStub(() => new Response(MAP + " ".repeat(length)));
+  assertEquals((await findBeside(lab, `${images.url}/i.img`))?.imageSize, 14_336);
+  length = 40_000_000;
+  assertEquals(await findBeside(lab, `${images.url}/i.img`), undefined);
+  assertStringIncludes(lab.log.join("\n"), "the answer is longer than 32 MiB");
+});
+
 Deno.test("a block map beside an attachment is used, but no link to somewhere else", async () => {
   await using lab = await Lab.open();
   const image = join(lab.root, "i.img");

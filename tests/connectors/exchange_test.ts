@@ -80,6 +80,24 @@ Deno.test("exchange() says that a connection broke off in the middle of an answe
   assertEquals((error as Error).message, "the connection broke off");
 });
 
+Deno.test("an answer as text is read whole, or it is none; of a refusal the beginning is enough", async () => {
+  await using lab = await Lab.open();
+  await using server = httpStub(({ path }) =>
+    new Response(new Uint8Array(5 * 1024 * 1024), { status: path === "/refused" ? 403 : 200 })
+  );
+  const { hostname: control_host, port: control_host_port } = new URL(server.url);
+  await lab.config({ control_host, control_host_port });
+  await inStage(lab, async (ctx) => {
+    const rest = await restService(ctx);
+    const call = async (path: string) => {
+      const answer = await rest.call(ctx, path, { timeoutMs: 30_000 });
+      return answer.ok ? "" : answer.why.slice(0, 40);
+    };
+    assertEquals(await call("/whole"), "the answer is longer than 4 MiB");
+    assertEquals((await call("/refused")).slice(0, 11), "status 403:");
+  });
+});
+
 Deno.test("a server that falls silent is given up after the read limit, and not before", async () => {
   await using lab = await Lab.open();
   await using server = pieces(["one"], "wait");

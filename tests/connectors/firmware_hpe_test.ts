@@ -50,14 +50,17 @@ interface HpeServer {
   romVersion?: string;
   /** How the certificate of its iLO is checked. @default not at all */
   trust?: Record<string, unknown>;
+  /** How long the indexes of its repository are made. */
+  indexBytes?: number;
   /** Shell for `ilorest flashfwpkg`. */
   flash?: string;
 }
 
 /** An HPE server: its DMI data, its iLO behind a fake ilorest, and a repository on loopback. */
 async function openServer(lab: Lab, server: HpeServer = {}) {
-  const { romVersion = "U30 v2.70 (01/01/2023)", flash = "true" } = server;
-  const index = indexOf("2.76_02-09-2023");
+  const { romVersion = "U30 v2.70 (01/01/2023)", flash = "true", indexBytes = 0 } = server;
+  const filler = { "filler.txt": "y".repeat(indexBytes) };
+  const index = { ...filler, ...indexOf("2.76_02-09-2023") };
   const current = { ...index, "ilo5_281.fwpkg": { version: "2.81", target: ["ilo-target"] } };
   const repository = httpStub(({ path }) => {
     const links = [RELEASE, "2022.03.0_supspp_rhel9.0_x86_64", "current"].map((name) =>
@@ -131,6 +134,15 @@ Deno.test("an HPE server gets each package that it lacks through its iLO, the sy
   );
   assertEquals(commands.at(-1), "logout");
   assert(await lab.has("server-rebooted"));
+});
+
+Deno.test("a release whose index has more than a few megabytes is read whole", async () => {
+  await using lab = await Lab.open();
+  await using _repository = await openServer(lab, { indexBytes: 10_000_000 });
+  await lab.job(update({ version: "latest" }));
+  const { code, stderr } = await updateOf(lab);
+  assertEquals(code, 0, stderr);
+  assert(await lab.has("flashed"));
 });
 
 Deno.test("the certificate of a BMC is checked unless a key says otherwise, which is told of at each update", async () => {

@@ -117,6 +117,18 @@ Deno.test("05-multi 1: the devices of all children are listed in their order", a
   assertEquals(lab.clock.paused, [10_000, 10_000, 10_000]);
 });
 
+Deno.test("a child that has printed megabytes is like any other", async () => {
+  await using lab = await Lab.open();
+  const results = ALLOCATED(1).map((result) => ({
+    ...Object(result),
+    provision_output: "y".repeat(10_000_000),
+  }));
+  await using stub = server({ children: [results, ALLOCATED(2)] });
+  await prepare(lab, stub.url);
+  assertEquals((await lab.stage("multi", "provision")).code, 0);
+  assertEquals(await lab.json("job_list.json"), JOB_LIST);
+});
+
 Deno.test("the ids of the children are where scripts in the field look for them", async () => {
   await using lab = await Lab.open();
   await using stub = server();

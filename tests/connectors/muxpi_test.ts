@@ -125,7 +125,9 @@ Deno.test("12-muxpi 10: boot_check_url decides, and every kind of failure means 
   let asked = 0;
   await using device = httpStub(({ path }) => {
     asked++;
-    return new Response(null, { status: asked === 1 ? 503 : path === "/x" ? 200 : 404 });
+    // However long the page is.
+    const page = new Uint8Array(5_000_000);
+    return new Response(page, { status: asked === 1 ? 503 : path === "/x" ? 200 : 404 });
   });
   await lab.config({ ...CONFIG, device_ip: "127.0.0.1" });
   await lab.job({

@@ -113,7 +113,14 @@ export async function restService(
     },
     async call(ctx, path, call) {
       const answer = await service.open(ctx, path, call);
-      return "ended" in answer ? { ok: true, body: await answer.text() } : answer;
+      if (!("ended" in answer)) return answer;
+      try {
+        return { ok: true, body: await answer.text() };
+      } catch (error) {
+        ctx.signal.throwIfAborted();
+        const { status } = answer;
+        return { ok: false, why: fullMessageOf(error), status, unreachable: false };
+      }
     },
   };
   return service;

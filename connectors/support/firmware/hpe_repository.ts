@@ -17,6 +17,8 @@ const CURRENT = "current";
 
 const PAGE_LIMIT_MS = 1_800_000;
 const FILE_LIMIT_MS = 300_000;
+/** Indexes have megabytes. */
+const FILE_MAX_BYTES = 64 * 1024 * 1024;
 const ATTEMPTS = 3;
 const ATTEMPT_PAUSE_MS = 5_000;
 
@@ -185,7 +187,7 @@ async function fetchIndex(ctx: ConnectorContext, url: string): Promise<Record<st
 
 async function fetchText(ctx: ConnectorContext, url: string, timeoutMs: number): Promise<string> {
   for (let attempt = 1;; attempt++) {
-    const answer = await ctx.http.send(url, { timeoutMs });
+    const answer = await ctx.http.send(url, { timeoutMs, maxBytes: FILE_MAX_BYTES });
     if (answer.ended === "answered" && answer.status === 200) return answer.body;
     const why = answer.ended === "failed" ? answer.message : `status ${answer.status}`;
     if (attempt === ATTEMPTS) throw new FirmwareUpdateError(`Cannot read ${url}: ${why}`);

@@ -7,9 +7,7 @@ import { unlessAborted } from "../../../lib/wait.ts";
 import type { ClientRequest, IncomingMessage } from "node:http";
 import type { ConnectorContext } from "../../context.ts";
 import { requestMessageOf } from "../../../lib/message.ts";
-
-/** Longest answer that is read as text; what is beyond is cut off. */
-const TEXT_MAX_BYTES = 4 * 1024 * 1024;
+import { textOf } from "./http.ts";
 
 /** What is sent with a request. */
 export interface HttpBody {
@@ -55,7 +53,11 @@ export interface HttpAnswer extends Disposable {
    * @throws Error saying why it broke off; the signal's reason, when the connector is stopped.
    */
   readonly body: AsyncIterable<Uint8Array>;
-  /** The whole body, or what came of it before it broke off. */
+  /**
+   * The whole body, or what came of it before it broke off.
+   *
+   * @throws Error when it is too long, unless the status is one of refusal.
+   */
   text(): Promise<string>;
 }
 
@@ -216,20 +218,15 @@ function answerOf(
     status,
     ok: status >= 200 && status < 300,
     body: body(),
-    async text() {
-      const decoder = new TextDecoder();
-      let text = "";
-      let size = 0;
-      try {
-        for await (const piece of answer.body) {
-          text += decoder.decode(piece, { stream: true });
-          size += piece.length;
-          if (size >= TEXT_MAX_BYTES) break;
+    text() {
+      async function* untilItBreaksOff() {
+        try {
+          yield* answer.body;
+        } catch (error) {
+          if (silence.stopped) throw error;
         }
-      } catch (error) {
-        if (silence.stopped) throw error;
       }
-      return text + decoder.decode();
+      return textOf(untilItBreaksOff(), { onlyBeginning: !answer.ok });
     },
     [Symbol.dispose]: dispose,
   };

@@ -2,11 +2,20 @@ import type { Clock } from "../../../lib/clock.ts";
 import { requestMessageOf } from "../../../lib/message.ts";
 import { type StageLimit, timeLimit } from "../wait/time_limit.ts";
 
-/** Longest answer that is read; what is beyond is cut off. */
-const ANSWER_MAX_BYTES = 4 * 1024 * 1024;
+const MIB = 1024 * 1024;
 
-/** What is sent. */
-interface RequestParts {
+/** How much of an answer is read. */
+interface AnswerSize {
+  /** A longer one fails the request. @default 4 MiB */
+  readonly maxBytes?: number;
+  /** What is beyond that is not missed. @default where the status is one of refusal */
+  readonly onlyBeginning?: boolean;
+}
+
+const ANSWER_MAX_BYTES = 4 * MIB;
+
+/** What is sent, and how much of the answer is read. */
+interface RequestParts extends AnswerSize {
   /** @default "GET" */
   readonly method?: string;
   /** Sent as JSON, with its content type. */
@@ -65,8 +74,14 @@ async function send(
       body: request.json === undefined ? null : JSON.stringify(request.json),
       signal: limit.signal,
     });
-    const body = await readText(answer);
-    return { ended: "answered", status: answer.status, ok: answer.ok, body };
+    const { status, ok } = answer;
+    const { maxBytes = ANSWER_MAX_BYTES, onlyBeginning = !ok } = request;
+    if (!onlyBeginning && Number(answer.headers.get("content-length")) > maxBytes) {
+      await answer.body?.cancel();
+      throw tooLong(maxBytes);
+    }
+    const body = await textOf(answer.body ?? [], { maxBytes, onlyBeginning });
+    return { ended: "answered", status, ok, body };
   } catch (error) {
     signal.throwIfAborted();
     const cause = limit.signal.aborted ? limit.signal.reason : error;
@@ -74,16 +89,30 @@ async function send(
   }
 }
 
-async function readText(answer: Response): Promise<string> {
+/**
+ * Reads an answer.
+ *
+ * @throws Error when it is longer than that, and all of it is wanted.
+ */
+export async function textOf(
+  pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  { maxBytes = ANSWER_MAX_BYTES, onlyBeginning = false }: AnswerSize,
+): Promise<string> {
   const decoder = new TextDecoder();
   let text = "";
   let size = 0;
-  for await (const part of answer.body ?? []) {
-    text += decoder.decode(part, { stream: true });
-    size += part.length;
-    if (size >= ANSWER_MAX_BYTES) break;
+  for await (const piece of pieces) {
+    text += decoder.decode(piece, { stream: true });
+    size += piece.length;
+    if (size <= maxBytes) continue;
+    if (onlyBeginning) break;
+    throw tooLong(maxBytes);
   }
   return text + decoder.decode();
+}
+
+function tooLong(maxBytes: number): Error {
+  return new Error(`the answer is longer than ${maxBytes / MIB} MiB`);
 }
 
 /** Both spellings that programs know. */

@@ -9,6 +9,8 @@ import { type Bmap, looksLikeBmap, parseBmap } from "./bmap.ts";
 import type { ImageCache } from "./cache.ts";
 
 const TIMEOUT_MS = 30_000;
+/** A line of some hundred bytes for each of many small ranges. */
+const BMAP_MAX_BYTES = 32 * 1024 * 1024;
 
 /** What a packed image's name has behind that of the image. */
 const PACKED = /\.(?:xz|lzma|zst|zstd|gz|bz2|lz4|zip)$/i;
@@ -106,7 +108,10 @@ async function read(ctx: ConnectorContext, url: URL): Promise<Got> {
       };
     }
   }
-  const answer = await ctx.http.send(url.href, { timeoutMs: TIMEOUT_MS });
+  const answer = await ctx.http.send(url.href, {
+    timeoutMs: TIMEOUT_MS,
+    maxBytes: BMAP_MAX_BYTES,
+  });
   if (answer.ended === "failed") return { kind: "failed", why: answer.message };
   if (answer.ok) return { kind: "text", text: answer.body };
   const why = `the server answered with status ${answer.status}`;

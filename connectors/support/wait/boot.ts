@@ -215,7 +215,10 @@ export function bootCheck(
 async function whyNotUp(ctx: ConnectorContext, check: BootCheck): Promise<string | undefined> {
   if (check.kind === "url") {
     const { url } = check;
-    const answer = await ctx.http.send(url, { timeoutMs: REQUEST_TIMEOUT_MS });
+    const answer = await ctx.http.send(url, {
+      timeoutMs: REQUEST_TIMEOUT_MS,
+      onlyBeginning: true,
+    });
     if (answer.ended === "failed") return `${url}: ${answer.message}`;
     return answer.status === 200 ? undefined : `${url} answered with status ${answer.status}`;
   }
