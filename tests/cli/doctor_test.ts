@@ -396,3 +396,24 @@ Deno.test("doctor says of several agents only what is not well, each below its n
     const json = JSON.parse((await run("doctor", "--format", "json", ...args)).stdout);
     assertEquals(json.map(({ agent_id }: { agent_id: string }) => agent_id), ["rpi4-1", "rpi4-2"]);
   }));
+
+Deno.test("doctor warns of a program only where the device's configuration can need it", async () => {
+  const programs = (device: string) => {
+    let lines = "";
+    return withFixture({
+      agent: "connector: fake_connector\nconnector_config: DIR/device.yaml\n",
+      files: { "device.yaml": device },
+    }, async ({ examine, folder }) => {
+      lines = about("programs", await examine({ env: { PATH: folder } }));
+    }).then(() => lines);
+  };
+  const plain = await programs("device_ip: 127.0.0.1\n");
+  assertEquals(
+    [plain.includes("there is no ping"), plain.includes("ilorest")],
+    [false, false],
+    plain,
+  );
+  const scripted = await programs("device_ip: 127.0.0.1\ncontrol_host_reboot_script: ['true']\n");
+  assertStringIncludes(scripted, "there is no ping");
+  assertEquals(scripted.includes("ilorest"), false, scripted);
+});

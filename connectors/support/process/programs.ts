@@ -10,6 +10,8 @@ export interface ProgramNeed {
   readonly version?: readonly string[];
   /** Undefined: the connector cannot do without it. */
   readonly onlyFor?: string;
+  /** Needed only where the device configuration has one of these keys. */
+  readonly onlyWithKeys?: readonly string[];
 }
 
 const OPENSSH = "apt install openssh-client";
@@ -64,6 +66,9 @@ export const UNPACK_PROGRAMS: readonly ProgramNeed[] = [
   { name: "zstd", install: "apt install zstd", onlyFor: "zstd images that are unpacked here" },
 ];
 
+/** The address of a server's iLO is in the device configuration, or known to MAAS. */
+const BMC_KEYS = ["bmc", "maas_user"];
+
 /** What the stages call that all connectors have. */
 export const COMMON_PROGRAMS: readonly ProgramNeed[] = [
   { ...SSH_COPY_ID, onlyFor: "reservations" },
@@ -77,6 +82,7 @@ export const COMMON_PROGRAMS: readonly ProgramNeed[] = [
     install: "apt install iputils-ping",
     version: ["-V"],
     onlyFor: "control_host_reboot_script",
+    onlyWithKeys: ["control_host_reboot_script", ...BMC_KEYS],
   },
   { ...SSH, onlyFor: "firmware updates" },
   {
@@ -84,6 +90,7 @@ export const COMMON_PROGRAMS: readonly ProgramNeed[] = [
     install: "HPE's ilorest 5.3 or later",
     version: ["--version"],
     onlyFor: "firmware of HPE servers",
+    onlyWithKeys: BMC_KEYS,
   },
 ];
 
@@ -94,7 +101,15 @@ export function mergePrograms(needs: Iterable<ProgramNeed>): ProgramNeed[] {
     const same = [first, ...rest];
     const purposes = new Set(same.flatMap(({ onlyFor }) => onlyFor ?? []));
     const always = same.find(({ onlyFor }) => onlyFor === undefined);
-    return [always ?? { ...first, onlyFor: [...purposes].join(", ") }];
+    if (always !== undefined) return [always];
+    const { onlyWithKeys: _, ...need } = first;
+    const isConditional = same.every(({ onlyWithKeys }) => onlyWithKeys !== undefined);
+    const keys = new Set(same.flatMap(({ onlyWithKeys }) => onlyWithKeys ?? []));
+    return [{
+      ...need,
+      onlyFor: [...purposes].join(", "),
+      ...isConditional && { onlyWithKeys: [...keys] },
+    }];
   });
 }
 

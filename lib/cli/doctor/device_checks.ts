@@ -88,12 +88,16 @@ async function devicesOf({ agent: { config, file } }: Examined): Promise<Device[
 async function programResults(
   { env, user, agent: { config, file } }: Examined,
 ): Promise<CheckResult[]> {
-  const names = new Set(connectorCalls(config, file).map(({ connector }) => connector));
+  const calls = connectorCalls(config, file);
+  const names = new Set(calls.map(({ connector }) => connector));
+  const keys = await keysOf(calls);
   const loaded = await Promise.all([...names].map(loadConnector));
   const connectors = loaded.filter((connector) => connector !== undefined);
   const checkResults: CheckResult[] = [];
   const found: string[] = [];
-  const needs = connectors.flatMap(({ programs }) => programs);
+  const needs = connectors.flatMap(({ programs }) => programs).filter(({ onlyWithKeys }) =>
+    keys === undefined || onlyWithKeys === undefined || onlyWithKeys.some((key) => keys.has(key))
+  );
   for (const { name, version, install, onlyFor } of mergePrograms(needs)) {
     const path = await findProgram(name, { user, path: user.path ?? env.PATH });
     if (path !== undefined) {
@@ -110,6 +114,21 @@ async function programResults(
     );
   }
   return found.length === 0 ? checkResults : [...checkResults, ok("programs", found.join("; "))];
+}
+
+/** The keys of all device configurations together; undefined where one of them is not known. */
+async function keysOf(
+  calls: ReturnType<typeof connectorCalls>,
+): Promise<ReadonlySet<string> | undefined> {
+  const keys = new Set<string>();
+  for (const { connector, configFile } of calls) {
+    if (configFile === undefined) continue;
+    if (!isFixed(configFile)) return undefined;
+    const result = await readDeviceConfig(configFile, await loadConnector(connector));
+    if (!result.ok) return undefined;
+    for (const [key, value] of Object.entries(result.value)) if (value !== undefined) keys.add(key);
+  }
+  return keys;
 }
 
 /** First line of what the program says of itself. */
