@@ -28,16 +28,19 @@ import { StateFile } from "./state_file.ts";
 import { refuseJob } from "./ask_for_job.ts";
 import { LAST_STATE_MS, Reporter } from "./reporter.ts";
 import { PollLoop } from "./poll_loop.ts";
-import { DesiredState, REMOVED_COMMENT, STOPPED_COMMENT } from "./desired_state.ts";
+import {
+  DesiredState,
+  HOST_RESTARTS,
+  REMOVED_COMMENT,
+  restartComment,
+  STOPPED_COMMENT,
+} from "./desired_state.ts";
 
 /** When an agent is stopped, this is left for what is on its way to the server. */
 const DRAIN_MS = 10_000;
 
 /** Folders that are the same ones as before need not be examined from the root on in each round. */
 const EXAMINE_EVERY_MS = 60_000;
-
-/** What the server shows while an agent restarts that was asked to without a word. */
-const RESTART_COMMENT = "The agent restarts";
 
 /** What an agent is made of. */
 export interface AgentOptions extends AgentContext {
@@ -220,7 +223,7 @@ class Agent {
     const { log, control, config, clock } = this.#options;
     control.listen({
       restart: () => {
-        this.#desired.requestRestart("Restart signal (SIGUSR1)", "SIGUSR1 asks for a restart");
+        this.#desired.requestRestart(HOST_RESTARTS.signal, "SIGUSR1 asks for a restart");
         this.#pollLoop.wakeUp();
       },
       offline: async (comment) => {
@@ -451,7 +454,7 @@ class Agent {
     // An administrator's offline stays as it is, comment included; so does that of a lost device. A job
     // that has been ended by this has shown its phases in their place.
     if (offline !== undefined) this.#reporter.showIdle();
-    else if (isRestart) this.#reporter.showRestart(restart?.comment || RESTART_COMMENT);
+    else if (isRestart) this.#reporter.showRestart(restartComment(restart?.comment));
     else this.#reporter.setState("offline", why ? REMOVED_COMMENT : STOPPED_COMMENT);
     await this.#reporter.flush(LAST_STATE_MS, this.#forceStop.signal);
     // Not before: should this process be killed on its way, the next one restarts in its place.

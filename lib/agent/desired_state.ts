@@ -3,6 +3,7 @@
  * apart from what the agent itself has written into its record on the server.
  */
 import type { Log } from "../log.ts";
+import { DEVICE_UNUSABLE } from "../observe/words.ts";
 import type { AgentRecord, AgentUpdate } from "../server/schema.ts";
 import type { DesiredMode, StateFile } from "./state_file.ts";
 
@@ -12,12 +13,48 @@ export const STOPPED_COMMENT = "Agent stopped";
 /** The comment of an agent that its host no longer has. */
 export const REMOVED_COMMENT = "Agent removed from its host";
 
-/** With one of these an agent has gone offline by itself, the established one included. */
-const NOBODYS_COMMENTS = [
+/** Restarts that are asked for on the host, where nobody says why. */
+export const HOST_RESTARTS = {
+  signal: "Restart signal (SIGUSR1)",
+  marker: "Restart marker file",
+};
+
+/** What the server shows while an agent restarts that was asked to without a word. */
+const RESTART_COMMENT = "The agent restarts";
+
+/** Before the words of an administrator, which are not those of an offline that he has set. */
+const RESTART_BECAUSE = `${RESTART_COMMENT}: `;
+
+/** With one of these an agent has gone offline as it ended, the established one included. */
+const COMMENTS_AT_END = [
   STOPPED_COMMENT,
   REMOVED_COMMENT,
+  RESTART_COMMENT,
+  ...Object.values(HOST_RESTARTS),
   "Restart signal detected from supervisor process",
 ];
+
+/** What the server shows while an agent restarts. */
+export function restartComment(asked = ""): string {
+  if (asked === "") return RESTART_COMMENT;
+  return isOfHost(asked) ? asked : RESTART_BECAUSE + asked;
+}
+
+/** Whether a restart was asked for on the host. */
+export function isOfHost(comment: string): boolean {
+  return Object.values(HOST_RESTARTS).includes(comment);
+}
+
+/**
+ * Whether an agent has gone offline with this comment as it ended. Told by the words alone: the files in which an
+ * agent remembers what it has posted may be as short-lived as a container, or `/tmp`.
+ */
+export function isOfEnd(comment: string): boolean {
+  return COMMENTS_AT_END.includes(comment) || comment.startsWith(RESTART_BECAUSE);
+}
+
+/** With this an agent goes offline by itself whose device cannot be brought back, the established one included. */
+const LOST_DEVICE = "Set to offline by agent. Recovery failed during job ";
 
 /** What is wanted of the agent. */
 export class DesiredState {
@@ -99,7 +136,15 @@ export class DesiredState {
       (desired.state === state || desired.own === true);
     if (desired !== undefined && isShown) {
       this.#file.update({ desired: { ...desired, state, posted: true } });
-    } else if (!this.#isOurs(state, comment)) {
+    } else if (this.#isOurs(state, comment)) {
+      return;
+    } else if (comment.startsWith(LOST_DEVICE)) {
+      this.#file.update({
+        desired: { state, comment, posted: true, own: true },
+        acknowledged: { state, comment },
+      });
+      this.#log.warning(`The agent stays ${state}: its device was lost`, { comment });
+    } else {
       this.#file.update({ desired: { state, comment, posted: true } });
       this.#log.warning(`An administrator set this agent to ${state}`, { comment });
     }
@@ -107,7 +152,8 @@ export class DesiredState {
 
   /** Whether a state on the server is one that no administrator has set. */
   #isOurs(state: string, comment: string): boolean {
-    if (state === "offline" && NOBODYS_COMMENTS.includes(comment)) return true;
+    const isOwn = isOfEnd(comment) || comment.startsWith(`${DEVICE_UNUSABLE}: `);
+    if (state === "offline" && isOwn) return true;
     const { posted, acknowledged } = this.#file.content;
     return [posted, acknowledged].some((own) => own?.state === state && own.comment === comment);
   }
@@ -133,7 +179,7 @@ export class DesiredState {
   noteLostDevice(jobId: string): void {
     if (this.#file.content.lost === jobId) return;
     const state = this.#hasMode ? "maintenance" : "offline";
-    const comment = `Set to offline by agent. Recovery failed during job '${jobId}' execution.`;
+    const comment = `${LOST_DEVICE}'${jobId}' execution.`;
     this.#file.update({
       lost: jobId,
       desired: { state, comment, posted: false, own: true },

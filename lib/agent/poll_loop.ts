@@ -12,7 +12,7 @@ import { Backoff } from "../backoff.ts";
 import type { AgentRecord } from "../server/schema.ts";
 import { askForJob } from "./ask_for_job.ts";
 import type { AgentContext } from "./context.ts";
-import { type DesiredState, isForgotten, NO_JOB } from "./desired_state.ts";
+import { type DesiredState, HOST_RESTARTS, isForgotten, NO_JOB } from "./desired_state.ts";
 import { type HostTrouble, type LookAtDisk, troubleWith } from "./host_check.ts";
 import type { Markers } from "./markers.ts";
 import { LAST_STATE_MS, type Reporter } from "./reporter.ts";
@@ -130,7 +130,7 @@ export class PollLoop {
     const { config, desired, isLeaving, markers, reporter, folder } = this.#options;
     // What is asked on the host is heard even when the server is away.
     if (markers.wantsRestart()) {
-      desired.requestRestart("Restart marker file", "A marker file asks for a restart");
+      desired.requestRestart(HOST_RESTARTS.marker, "A marker file asks for a restart");
     }
     if (await markers.takeOnline()) desired.comeBack();
     const marker = markers.offlineComment();

@@ -1,4 +1,5 @@
 /** What is looked at now and then for an agent: the space on its disks, and what has been asked of it. */
+import { isOfHost } from "../agent/desired_state.ts";
 import { type LookAtDisk, lookAtDisk } from "../agent/host_check.ts";
 import { Markers } from "../agent/markers.ts";
 import { StateFile } from "../agent/state_file.ts";
@@ -120,9 +121,6 @@ export function requestsNow(markers: Markers, folder: string): PendingRequests {
   };
 }
 
-/** Comments of an agent's own, for what was asked without words. */
-const HOST_COMMENTS = ["Restart marker file", "Restart signal (SIGUSR1)"];
-
 function askedBy({ comment }: { comment: string }): string {
-  return HOST_COMMENTS.includes(comment) ? ON_THE_HOST : ON_THE_SERVER;
+  return isOfHost(comment) ? ON_THE_HOST : ON_THE_SERVER;
 }

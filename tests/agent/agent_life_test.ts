@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { scaledClock } from "../../lib/clock.ts";
 import type { ControlGroupsResult } from "../../lib/process/cgroup.ts";
 import { serveSandbox } from "../../lib/sandbox/serve.ts";
-import { Lab } from "../support/lab.ts";
+import { Lab, type RunningAgent } from "../support/lab.ts";
 
 /** A test that ends when the file `go` appears. */
 const UNTIL_GO = "echo ready; while [ ! -e ../go ]; do sleep 0.02; done";
@@ -203,7 +203,7 @@ Deno.test("a restart asked for on the server is carried out once, and the next a
   assertEquals(await first.ended, { ended: "restart" });
   // `restart` would look busy: clients would go on to give it jobs.
   assertEquals(lab.sandbox.agent("agent-1")?.state, "offline");
-  assertEquals(lab.sandbox.agent("agent-1")?.comment, "new version");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, "The agent restarts: new version");
   lab.start();
   await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting again");
   await lab.run({ test_data: { a: 1 } });
@@ -214,6 +214,52 @@ Deno.test("a restart that is asked for while the agent is away is done when it s
   lab.sandbox.setAgent("agent-1", { state: "restart", comment: "new version" });
   lab.start();
   await lab.run({ test_data: { a: 1 } });
+});
+
+const RESTARTS: Record<string, (lab: Lab, agent: RunningAgent) => void> = {
+  "SIGUSR1": (_lab, agent) => agent.restart(),
+  "a marker file": (lab) => Deno.writeTextFileSync(restartMarker(lab), ""),
+  "an administrator": (lab) =>
+    lab.sandbox.setAgent("agent-1", { state: "restart", comment: "new version" }),
+  "an administrator without a word": (lab) =>
+    lab.sandbox.setAgent("agent-1", { state: "restart", comment: "" }),
+};
+for (const [who, ask] of Object.entries(RESTARTS)) {
+  Deno.test(`the offline of a restart that ${who} asks for is nobody's, also for an agent that finds its own files gone`, async () => {
+    await using lab = await Lab.open({ config: { test_command: "true" } });
+    const agent = lab.start();
+    await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+    ask(lab, agent);
+    assertEquals(await agent.ended, { ended: "restart" });
+    assertEquals(lab.sandbox.agent("agent-1")?.state, "offline");
+    await Deno.remove(lab.config.results_basedir, { recursive: true });
+    lab.start();
+    await lab.run({ test_data: { a: 1 } });
+    assertEquals(lab.logged("warning"), []);
+  });
+}
+
+Deno.test("a device configuration that could not be used keeps no agent offline that finds its own files gone", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  const comment = "The device configuration cannot be used: device.yaml: there is no such file";
+  lab.sandbox.setAgent("agent-1", { state: "offline", comment });
+  lab.start();
+  await lab.run({ test_data: { a: 1 } });
+});
+
+Deno.test("the offline of a lost device is the agent's own, whichever agent has set it", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  const comment = "Set to offline by agent. Recovery failed during job 'one' execution.";
+  lab.sandbox.setAgent("agent-1", { state: "offline", comment });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.eventually(() => lab.logged("warning").length > 0, "the agent knows");
+  const rounds = lab.sandbox.requestCount;
+  await lab.until(() => lab.sandbox.requestCount > rounds + 4, "some rounds");
+  assertEquals(lab.sandbox.state(jobId), "waiting");
+  assertEquals(lab.sandbox.agent("agent-1")?.comment, comment);
+  await Deno.writeTextFile(join(lab.folder, "TESTFLINGER-DEVICE-ONLINE-agent-1"), "");
+  await lab.complete(jobId);
 });
 
 Deno.test("the offline with which the established agent restarts does not keep this one from working", async () => {

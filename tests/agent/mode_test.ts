@@ -102,7 +102,7 @@ Deno.test("a restart that is set as mode shows offline while the agent is away, 
   await untilMode(lab, "online");
   lab.sandbox.setAgent("agent-1", { mode: "restart", comment: "new version" });
   assertEquals(await agent.ended, { ended: "restart" });
-  assertEquals(shown(lab).slice(0, 2), ["offline", "new version"]);
+  assertEquals(shown(lab).slice(0, 2), ["offline", "The agent restarts: new version"]);
   lab.start();
   await lab.run({ test_data: { a: 1 } });
   assertEquals(shown(lab).slice(0, 2), ["online", ""]);

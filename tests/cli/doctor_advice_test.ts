@@ -184,6 +184,12 @@ Deno.test("doctor suspects no other process where an agent is about to start aga
     );
     served.sandbox.setAgent("rpi4-1", { state: "offline", comment: "new card" });
     assertMatch(about("agent", await examine()), /^agent: warning: .* it is set online on/);
+    served.sandbox.setAgent("rpi4-1", { state: "offline", comment: "Restart marker file" });
+    assertEquals(
+      about("agent", await examine()),
+      "agent: ok: the server has 'rpi4-1' as offline: Restart marker file",
+    );
+    served.sandbox.setAgent("rpi4-1", { state: "offline", comment: "new card" });
     await Deno.writeTextFile(`${folder}/TESTFLINGER-DEVICE-OFFLINE-rpi4-1`, "new card");
     const lines = await examine();
     assertEquals(

@@ -22,9 +22,11 @@ function lostIn(jobId: string): [string, string] {
 /** Checks that the agent, which runs, is offline on account of `lost`, and takes no job. */
 async function assertOffline(lab: Lab, lost: string): Promise<void> {
   const next = lab.submit({ test_data: { a: 1 } });
-  await lab.until(() => shown(lab)[0] === "offline", "offline");
+  const over = `Job ${lost} ended`;
+  await lab.eventually(() => lab.logged("info").includes(over), over);
   const rounds = lab.sandbox.requestCount;
   await lab.until(() => lab.sandbox.requestCount > rounds + 6, "some rounds");
+  await lab.until(() => shown(lab)[0] === "offline", "offline");
   assertEquals([shown(lab), lab.sandbox.state(next)], [lostIn(lost), "waiting"]);
 }
 

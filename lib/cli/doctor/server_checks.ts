@@ -2,6 +2,7 @@
 import { sharedLockPath } from "../../agent/lock.ts";
 import { markerPaths } from "../../agent/markers.ts";
 import * as z from "zod";
+import { isOfEnd } from "../../agent/desired_state.ts";
 import type { Log } from "../../log.ts";
 import { showText } from "../../observe/output_text.ts";
 import { duration } from "../../observe/words.ts";
@@ -299,7 +300,7 @@ async function recordOf(
   if (state === "offline" && await isAskedHere(id, sharedFolder)) {
     return ok("agent", `the server has '${id}' as offline, as a file on this host asks`);
   }
-  if ((state === "offline" || state === "maintenance") && comment !== "Agent stopped") {
+  if ((state === "offline" || state === "maintenance") && !isOfEnd(comment ?? "")) {
     return warning(
       "agent",
       `the server has '${id}' as ${state}${because}`,
