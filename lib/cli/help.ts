@@ -96,6 +96,13 @@ export function manPage(commands: readonly Command[], bare: Command): string {
     ".SH SIGNALS",
     ...definition("SIGUSR1", "Restart as soon as the agent is online and runs no job."),
     ...definition("SIGTERM, SIGINT", "End the running phase, clean up, and stop. Again: at once."),
+    ".SH ENVIRONMENT",
+    ...definition("TESTFLINGER_SERVER", "The server of submit, results, artifacts and cancel."),
+    ...definition("TESTFLINGER_CLIENT_ID", "As whom they log in, where the server wants to know."),
+    ...definition(
+      "TESTFLINGER_SECRET_KEY",
+      "The secret of that client; there is no option for it.",
+    ),
     ".SH FILES",
     ...definition("/etc/testflinger-agent/NAME/testflinger-agent.conf", "Configurations."),
     ...definition("/var/lib/testflinger-agent/refresh_token", "The token for the server."),

@@ -1,5 +1,6 @@
 /** A person's side of a lab, in this process: what the server does in between is the test's to say. */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { LabServer } from "../../lib/cli/lab/lab_server.ts";
 import { main } from "../../lib/cli/main.ts";
 import { type ServedSandbox, serveSandbox } from "../../lib/sandbox/serve.ts";
 import { FakeClock } from "../support/fake_clock.ts";
@@ -130,6 +131,23 @@ Deno.test("an address that is none of a server is refused before anything is ask
       }
     }
   }));
+
+Deno.test("a client without its secret is refused, and every help says where the secret goes", async () => {
+  const line = { lists: {}, switches: new Set<string>(), positionals: [] };
+  const message = "The client 'me' has no secret: set TESTFLINGER_SECRET_KEY in the environment";
+  const byOption = { ...line, values: { "client-id": "me" } };
+  assertEquals(LabServer.read(byOption, {}), { ok: false, message });
+  const env = { TESTFLINGER_CLIENT_ID: "me", TESTFLINGER_SECRET_KEY: "" };
+  assertEquals(LabServer.read({ ...line, values: {} }, env), { ok: false, message });
+  assertEquals(LabServer.read(byOption, { TESTFLINGER_SECRET_KEY: "s" }).ok, true);
+  for (const [command = ""] of calls("")) {
+    const { stdout } = await run(command, "--help");
+    for (const name of ["SERVER", "CLIENT_ID", "SECRET_KEY"]) {
+      assertStringIncludes(stdout, `$TESTFLINGER_${name}`);
+    }
+  }
+  assertStringIncludes((await run("help", "--man")).stdout, "TESTFLINGER");
+});
 
 Deno.test("artifacts of which only a part arrives are named in one line", async () => {
   const served = serveSandbox();

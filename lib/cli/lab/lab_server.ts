@@ -1,6 +1,7 @@
 /** A Testflinger server as a person who submits jobs sees it. */
 import * as z from "zod";
 import { serverAddress } from "../../config/agent_config.ts";
+import { foreignLine } from "../../server/classify.ts";
 import { describeNoAnswer } from "../../server/exchange.ts";
 import { type CommandLine, type Flag, type Io, USAGE_STATUS } from "../command.ts";
 
@@ -21,7 +22,9 @@ export const SERVER_FLAGS: readonly Flag[] = [
   {
     name: "client-id",
     value: "ID",
-    help: "for servers with authentication (default: $TESTFLINGER_CLIENT_ID)",
+    help:
+      "for servers with authentication (default: $TESTFLINGER_CLIENT_ID); its secret must be in " +
+      "$TESTFLINGER_SECRET_KEY",
   },
 ];
 
@@ -58,11 +61,14 @@ export class LabServer {
     if (!given.success) {
       return { ok: false, message: `${setting} ${given.error.issues[0]?.message}` };
     }
-    const clientId = values["client-id"] ?? env.TESTFLINGER_CLIENT_ID;
-    const secret = env.TESTFLINGER_SECRET_KEY;
-    const login = clientId === undefined || secret === undefined
-      ? undefined
-      : `${clientId}:${secret}`;
+    const clientId = values["client-id"] ?? env.TESTFLINGER_CLIENT_ID ?? "";
+    const secret = env.TESTFLINGER_SECRET_KEY ?? "";
+    if (clientId !== "" && secret === "") {
+      const message = `The client '${foreignLine(clientId)}' has no secret: set ` +
+        "TESTFLINGER_SECRET_KEY in the environment";
+      return { ok: false, message };
+    }
+    const login = clientId === "" ? undefined : `${clientId}:${secret}`;
     return { ok: true, server: new LabServer(given.data, login) };
   }
 
