@@ -32,6 +32,9 @@ export const LAST_STATE_MS = 5_000;
 /** The server keeps as many. */
 const MOST_LOG_LINES = 100;
 
+/** What does not change while the agent runs. */
+const SIGNS_OF_LIFE = ["location", "provision_type", "queues"] as const;
+
 /** What a reporter needs. */
 export interface ReporterOptions extends AgentContext {
   desired: DesiredState;
@@ -59,6 +62,8 @@ export class Reporter {
   #isPosting = false;
   #wake = Promise.withResolvers<void>();
   readonly #said = new Said();
+  /** Parts of the record that the server has refused when they were last posted. */
+  readonly #refused = new Set<string>();
 
   constructor(options: ReporterOptions) {
     this.#options = options;
@@ -237,28 +242,71 @@ export class Reporter {
     if (log.length > 0) update.log = log;
     if (Object.keys(update).length === 0) {
       if (this.#untilHeartbeat > 0) return { ok: true, value: undefined };
-      // A post needs some content to count as a sign of life.
-      update.location = this.#wanted.location ?? "";
+      // A post needs some content to count as a sign of life: some that the server takes.
+      const key = SIGNS_OF_LIFE.find((key) => !this.#refused.has(key)) ?? SIGNS_OF_LIFE[0];
+      Object.assign(update, { [key]: this.#wanted[key] });
     }
     // Also where the server shows it already: from now on it is the agent's own.
     if (shown !== undefined) desired.aboutToPost(shown);
     const answer = await server.postAgent(update, signal);
-    // What it is not known to have is posted again: rather twice than never, it is for people.
-    if (answer.ok || answer.kind === "refused") this.#log = [];
     if (answer.ok) {
-      this.#postedAt = this.#options.clock.monotonic();
-      this.#said.forget("agent's record");
-      if (shown !== undefined) desired.posted(shown);
+      this.#noteTaken(update, shown);
       return answer;
     }
     if (answer.kind === "refused") {
-      // The same post will never be taken; what it said is not worth the agent's life.
-      this.#postedAt = this.#options.clock.monotonic();
-      this.#failed("agent's record", answer);
-      return { ok: true, value: undefined };
+      return await this.#postParts(update, { refusal: answer, shown, signal });
     }
     for (const key of keys) this.#dirty.add(key);
     return this.#failed("agent's record", answer);
+  }
+
+  /**
+   * Posts each part of what the server has refused as a whole: a field that it does not know costs nothing but itself.
+   * A part that is refused, too, will never be taken, and is not worth the agent's life.
+   */
+  async #postParts(
+    update: AgentUpdate,
+    { refusal, shown, signal }: {
+      refusal: Answer<void> & { ok: false };
+      shown: ShownState | undefined;
+      signal: AbortSignal;
+    },
+  ): Promise<Answer<void>> {
+    const parts = partsOf(update);
+    for (const [index, part] of parts.entries()) {
+      const answer = parts.length === 1 ? refusal : await this.#options.server.postAgent(
+        part.update,
+        signal,
+      );
+      if (answer.ok) {
+        this.#noteTaken(part.update, part.name === "state" ? shown : undefined);
+      } else if (answer.kind === "refused") {
+        if (part.name === "log") this.#log = [];
+        this.#refused.add(part.name);
+        this.#failed(`agent's ${part.name}`, answer);
+      } else {
+        for (const { keys } of parts.slice(index)) {
+          for (const key of keys) this.#dirty.add(key);
+        }
+        return this.#failed("agent's record", answer);
+      }
+    }
+    // Also where it has refused all of it: to post that again at once would not help.
+    this.#postedAt = this.#options.clock.monotonic();
+    return { ok: true, value: undefined };
+  }
+
+  /** The server has this now. */
+  #noteTaken(update: AgentUpdate, shown: ShownState | undefined): void {
+    this.#postedAt = this.#options.clock.monotonic();
+    this.#said.forget("agent's record");
+    // Lines that it is not known to have are posted again: rather twice than never, they are for people.
+    if (update.log !== undefined) this.#log = [];
+    for (const { name } of partsOf(update)) {
+      this.#refused.delete(name);
+      this.#said.forget(`agent's ${name}`);
+    }
+    if (shown !== undefined) this.#options.desired.posted(shown);
   }
 
   /** After a cancellation no id is posted but to clear one that an older server still shows. */
@@ -329,4 +377,30 @@ export class Reporter {
     }
     return failure;
   }
+}
+
+/** A part of the record that can be posted by itself. */
+interface RecordPart {
+  name: string;
+  update: AgentUpdate;
+  /** What is to be posted again where it does not arrive. */
+  keys: (keyof AgentUpdate)[];
+}
+
+/** The state, which goes with its comment and its mode, then everything else field by field. */
+function partsOf({ mode, state, comment, ...others }: AgentUpdate): RecordPart[] {
+  const ofState = {
+    ...mode !== undefined && { mode },
+    ...state !== undefined && { state },
+    ...comment !== undefined && { comment },
+  };
+  const parts: RecordPart[] = Object.entries(others).map(([key, value]) => ({
+    name: key,
+    update: { [key]: value },
+    // Lines of the log are kept elsewhere. The others are keys of an update.
+    keys: key === "log" ? [] : [key as keyof AgentUpdate],
+  }));
+  return Object.keys(ofState).length === 0
+    ? parts
+    : [{ name: "state", update: ofState, keys: ["state", "comment"] }, ...parts];
 }

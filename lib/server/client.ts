@@ -145,9 +145,13 @@ class ServerClient implements ServerApi {
   }
 
   async postAgent(update: AgentUpdate, signal?: AbortSignal): Promise<Answer<void>> {
-    const { state: _state, comment: _comment, job_id: _job, log: _log, ...lasting } = update;
-    this.#profile = { ...this.#profile, ...lasting };
-    return await this.#postAgent(update, signal);
+    const answer = await this.#postAgent(update, signal);
+    // What the server refuses would get no cookie either; and a mode is the server's to keep.
+    if (answer.ok) {
+      const { state: _s, comment: _c, mode: _m, job_id: _j, log: _l, ...lasting } = update;
+      this.#profile = { ...this.#profile, ...lasting };
+    }
+    return answer;
   }
 
   async #postAgent(update: AgentUpdate, signal?: AbortSignal): Promise<Answer<void>> {

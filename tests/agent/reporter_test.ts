@@ -98,6 +98,76 @@ Deno.test("lines of the agent's log that the server did not take are posted agai
   assertEquals(logged(), ["one", "two", "three"]);
 });
 
+/** Has the server refuse each post to the agent's record that has one of `fields`, as one that does not know them. */
+function refuse(lab: Lab, fields: string[]): void {
+  lab.sandbox.intercept(async (request) => {
+    if (request.method !== "POST" || !request.url.includes("/v1/agents/data/")) return undefined;
+    const body = await request.clone().json();
+    const unknown = fields.filter((field) => field in body);
+    if (unknown.length === 0) return undefined;
+    const json = Object.fromEntries(unknown.map((field) => [field, ["Unknown field."]]));
+    return Response.json({ detail: { json }, message: "Validation error" }, { status: 422 });
+  });
+}
+
+for (const field of ["identifier", "location", "log", "job_id"]) {
+  Deno.test(`a server that refuses ${field} has all the rest of the agent's record, and one line is logged`, async () => {
+    const lines = ["one"];
+    await using lab = await Lab.open({
+      config: {
+        identifier: "SN-1",
+        location: "rack 4",
+        provision_type: "muxpi",
+        test_command: "true",
+      },
+      recentLog: () => lines.splice(0),
+    });
+    refuse(lab, [field]);
+    lab.start();
+    await lab.run({ test_data: { a: 1 } });
+    await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "waiting");
+    const { state, queues, provision_type } = lab.sandbox.agent("agent-1") ?? {};
+    assertEquals([state, queues, provision_type], ["waiting", ["queue-1"], "muxpi"]);
+    assertEquals(
+      lab.logged("error").map((line) => line.split(":")[0]),
+      [`The server does not take the agent's ${field}`],
+    );
+  });
+}
+
+Deno.test("a sign of life is one that the server takes", async () => {
+  await using lab = await Lab.open({ config: { provision_type: "muxpi" } });
+  refuse(lab, ["location"]);
+  let alone = 0;
+  lab.sandbox.intercept(async (request) => {
+    if (request.method !== "POST" || !request.url.includes("/v1/agents/data/")) return undefined;
+    const keys = Object.keys(await request.clone().json());
+    if (keys.join() === "provision_type") alone++;
+    return undefined;
+  });
+  lab.start();
+  // The first time is that of the record's parts.
+  await lab.until(() => alone > 1, "a sign of life");
+});
+
+Deno.test("what is lost on its way after a refusal is posted again", async () => {
+  await using lab = await Lab.open({ config: { identifier: "SN-1" } });
+  refuse(lab, ["identifier"]);
+  let isBusy = true;
+  lab.sandbox.intercept(async (request) => {
+    if (!isBusy || request.method !== "POST" || !request.url.includes("/v1/agents/data/")) {
+      return undefined;
+    }
+    const { queues, identifier } = await request.clone().json();
+    if (queues === undefined || identifier !== undefined) return undefined;
+    isBusy = false;
+    return new Response("busy", { status: 503 });
+  });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.queues !== undefined, "the queues");
+  assertEquals(isBusy, false);
+});
+
 Deno.test("an offline that is read as the end of a job is told is shown, not taken for shown", async () => {
   await using lab = await Lab.open();
   await using temp = new TempFolder();
