@@ -281,26 +281,29 @@ interface ShownOnServer {
   record: AgentRecord | null;
   /** Whether the server has `mode`; a record that is gone does not say. */
   hasMode: boolean;
+  /** The last state that it has taken besides modes; it may show the mode in its place. */
+  lastState?: string | undefined;
 }
 
 /** What to post so that the server shows `wanted`; empty when it does already. */
-export function updateFor(wanted: ShownState, { record, hasMode }: ShownOnServer): AgentUpdate {
+export function updateFor(wanted: ShownState, onServer: ShownOnServer): AgentUpdate {
+  const { record, hasMode } = onServer;
   const shown = stateIn(record);
   if (!hasMode) {
     return shown.state === wanted.state && shown.comment === wanted.comment ? {} : { ...wanted };
   }
   if (MODES.includes(wanted.state)) {
     const comment = wanted.comment || NO_COMMENT;
-    if (shown.state === wanted.state && shown.comment === comment) return {};
+    if (shown.state === wanted.state && shown.comment === comment) {
+      return updateInMode(shown, "waiting", onServer);
+    }
     // Offline, an agent does nothing; in maintenance it waits.
     const state = wanted.state === "maintenance" ? { state: "waiting" } : {};
     return { mode: wanted.state, ...state, comment };
   }
   if (wanted.state !== "waiting") {
-    // A phase that is posted while an administrator's mode is set would put it back to online.
-    return MODES.includes(shown.state) || shown.state === wanted.state
-      ? {}
-      : { state: wanted.state };
+    if (MODES.includes(shown.state)) return updateInMode(shown, wanted.state, onServer);
+    return shown.state === wanted.state ? {} : { state: wanted.state };
   }
   // What an administrator has written to an agent that is online stays there.
   const isOther = shown.comment !== wanted.comment &&
@@ -309,4 +312,21 @@ export function updateFor(wanted: ShownState, { record, hasMode }: ShownOnServer
     return { mode: "online", state: "waiting", comment: wanted.comment };
   }
   return shown.state === "waiting" ? {} : { state: "waiting" };
+}
+
+/**
+ * What to post so that the server shows the agent's own `state` while an administrator's mode is set, which stays. A
+ * state that is posted alone would put the agent back to online. In maintenance it goes with the mode and the comment,
+ * as they have just been read. Offline, the server takes no state: it keeps the one that was posted last, and shows
+ * the mode.
+ */
+function updateInMode(
+  shown: ShownState,
+  state: string,
+  { record, lastState }: ShownOnServer,
+): AgentUpdate {
+  if (shown.state !== "maintenance") return {};
+  const isRepeated = !record?.state || MODES.includes(record.state);
+  if ((isRepeated ? lastState : record.state) === state) return {};
+  return { mode: shown.state, state, comment: shown.comment || NO_COMMENT };
 }

@@ -62,6 +62,8 @@ export class Reporter {
   #isPosting = false;
   #wake = Promise.withResolvers<void>();
   readonly #said = new Said();
+  /** The last state that the server has taken. */
+  #lastState: string | undefined;
   /** Parts of the record that the server has refused when they were last posted. */
   readonly #refused = new Set<string>();
 
@@ -227,7 +229,11 @@ export class Reporter {
       if (this.#isJobCancelled()) this.#leaveOutJob(record.value);
       if (this.#dirty.has("state")) {
         if (saysMode(this.shown.state, desired.hasMode)) shown = this.shown;
-        stateUpdate = updateFor(this.shown, { record: record.value, hasMode: desired.hasMode });
+        stateUpdate = updateFor(this.shown, {
+          record: record.value,
+          hasMode: desired.hasMode,
+          lastState: this.#lastState,
+        });
       }
     }
     const keys = [...this.#dirty];
@@ -302,6 +308,7 @@ export class Reporter {
     this.#said.forget("agent's record");
     // Lines that it is not known to have are posted again: rather twice than never, they are for people.
     if (update.log !== undefined) this.#log = [];
+    if (update.state !== undefined) this.#lastState = update.state;
     for (const { name } of partsOf(update)) {
       this.#refused.delete(name);
       this.#said.forget(`agent's ${name}`);

@@ -85,6 +85,54 @@ for (const mode of ["offline", "maintenance"]) {
   });
 }
 
+Deno.test("in an administrator's maintenance the agent's state is shown, each once, and the mode stays", async () => {
+  await using lab = await openLab({
+    setup_command: "while [ ! -e ../tested ]; do sleep 0.02; done",
+    test_command: UNTIL_GO,
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "setup", "state setup");
+  lab.sandbox.setAgent("agent-1", { mode: "maintenance", comment: "after this one" });
+  const posts = watchPosts(lab);
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "tested"), "");
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "test", "state test");
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.complete(jobId);
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "state waiting");
+  const rounds = lab.sandbox.requestCount;
+  await lab.until(() => lab.sandbox.requestCount > rounds + 6, "some rounds");
+  const mode = { mode: "maintenance", comment: "after this one" };
+  assertEquals(posts, [{ ...mode, state: "test" }, { ...mode, state: "waiting" }]);
+  lab.sandbox.setAgent("agent-1", { mode: "online", comment: "" });
+  await lab.run({ test_data: { a: 1 } });
+});
+
+Deno.test("in an administrator's offline no state is posted, which would end it", async () => {
+  await using lab = await openLab({
+    setup_command: "while [ ! -e ../go ]; do sleep 0.02; done",
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "setup", "state setup");
+  lab.sandbox.setAgent("agent-1", { mode: "offline", comment: "after this one" });
+  const posts = watchPosts(lab);
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.complete(jobId);
+  const rounds = lab.sandbox.requestCount;
+  await lab.until(() => lab.sandbox.requestCount > rounds + 6, "some rounds");
+  assertEquals(posts, []);
+  assertEquals(shown(lab).slice(0, 2), ["offline", "after this one"]);
+});
+
+Deno.test("a state that a killed agent has left is put right in an administrator's maintenance", async () => {
+  await using lab = await openLab();
+  lab.sandbox.setAgent("agent-1", { mode: "maintenance", state: "test", comment: "new disk" });
+  lab.start();
+  await lab.until(() => lab.sandbox.agent("agent-1")?.state === "waiting", "state waiting");
+  assertEquals(shown(lab).slice(0, 2), ["maintenance", "new disk"]);
+});
+
 Deno.test("an agent that stops goes to mode offline, and the next one back to online", async () => {
   await using lab = await openLab();
   lab.start();
