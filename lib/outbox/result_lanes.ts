@@ -19,11 +19,14 @@ export class ResultLanes {
   readonly #inFlight = new Set<number>();
   /** States from this number on have not waited: the lane had nothing to do when they were made. */
   #freshFrom = Infinity;
+  /** It is unknown whether messages before this number were posted by an earlier delivery. */
+  readonly #doubtfulTo: number;
   /** A state before which the server is being asked whether the job is cancelled. */
   #askedFor: PendingMessage | undefined;
 
   constructor(delivery: Delivery) {
     this.#delivery = delivery;
+    this.#doubtfulTo = delivery.state.nextMessage;
   }
 
   /**
@@ -106,29 +109,43 @@ export class ResultLanes {
     if (messages.length > 0) await this.#post(messages);
   }
 
-  /** Asks whether the job is cancelled; false as well when the state has been overtaken meanwhile. */
+  /**
+   * Asks whether the job is cancelled; false as well when the state has been overtaken meanwhile, or has arrived
+   * already: an earlier process may have posted it.
+   */
   async #mayPost(state: PendingMessage): Promise<boolean> {
     // Meanwhile the address of a device does not leave: it is to be there with the state, not behind it.
     this.#askedFor = state;
     try {
-      await this.#delivery.persist(async () =>
-        this.#isLatest(state) ? await this.#learnOfCancellation() : DONE
+      const there = await this.#delivery.persist<Known>(async () =>
+        this.#isLatest(state) ? await this.#learnWhatIsThere() : { ok: true, value: {} }
       );
+      if (there.ok && this.#isLatest(state) && hasArrived(state.message, there.value)) {
+        for (const { n } of this.#statesUpTo(state)) {
+          this.#delivery.outbox.append({
+            t: "settled",
+            n,
+            how: n === state.n ? "delivered" : "overtaken",
+          });
+        }
+      }
     } finally {
       this.#askedFor = undefined;
     }
     return this.#isLatest(state);
   }
 
-  async #learnOfCancellation(): Promise<Answer<void>> {
+  /** Asks what the server has of the job; that it is cancelled becomes known to all. */
+  async #learnWhatIsThere(): Promise<Answer<Known>> {
     const { outbox, options: { server, onCancelled }, signal, state } = this.#delivery;
-    const now = await server.getJobState(outbox.jobId, signal);
-    if (!now.ok) return now;
+    const now = await server.getStatuses(outbox.jobId, signal);
+    // What will never be answered tells nothing of what can be posted.
+    if (!now.ok) return isFinal(now) ? { ok: true, value: {} } : now;
     if (now.value === "cancelled") {
       if (!state.cancelled) outbox.append({ t: "cancelled" });
       onCancelled?.();
     }
-    return DONE;
+    return { ok: true, value: { state: now.value, statuses: now.statuses } };
   }
 
   #isLatest({ n }: PendingMessage): boolean {
@@ -150,7 +167,8 @@ export class ResultLanes {
       }
     }
     for (const { n } of latest) this.#inFlight.add(n);
-    const whole = await this.#persist(latest, { isFirstTry: true });
+    const isFirstTry = latest.every(({ n }) => n >= this.#doubtfulTo);
+    const whole = await this.#persist(latest, { isFirstTry });
     for (const each of latest) {
       const answer = whole.ok || latest.length === 1
         ? whole
@@ -166,16 +184,19 @@ export class ResultLanes {
     { isFirstTry }: { isFirstTry: boolean },
   ): Promise<Answer<void>> {
     const { outbox, options: { server }, signal } = this.#delivery;
-    const state = messages.find(({ message }) => message.kind === "state");
-    let mayOverwrite = isFirstTry;
+    const isChange = messages.some(({ message }) => message.kind !== "device_info");
+    let isRepeat = !isFirstTry;
     return await this.#delivery.persist(async () => {
       let posted = messages;
-      if (state !== undefined && !mayOverwrite) {
-        const asked = await this.#learnOfCancellation();
-        if (!asked.ok) return asked;
-        if (!this.#isLatest(state)) posted = messages.filter((each) => each !== state);
+      if (isChange && isRepeat) {
+        const there = await this.#learnWhatIsThere();
+        if (!there.ok) return there;
+        posted = messages.filter((each) =>
+          !hasArrived(each.message, there.value) &&
+          (each.message.kind !== "state" || this.#isLatest(each))
+        );
       }
-      mayOverwrite = false;
+      isRepeat = true;
       const update = await this.#updateOf(posted);
       if (!update.ok) return update;
       if (Object.keys(update.value).length === 0) return DONE;
@@ -197,6 +218,21 @@ export class ResultLanes {
     }
     return { ok: true, value };
   }
+}
+
+/** What the server has of a job, as far as it is known. */
+interface Known {
+  state?: string | undefined;
+  statuses?: PhaseStatuses;
+}
+
+/** Whether a state or statuses need not be posted: the server keeps a history of what is, and would say it twice. */
+function hasArrived(message: Message, { state, statuses = {} }: Known): boolean {
+  if (message.kind === "state") return message.state === state;
+  if (message.kind !== "status") return false;
+  return PHASES.every((phase) =>
+    message.status[phase] === undefined || message.status[phase] === statuses[phase]
+  );
 }
 
 function isAllocated(message: Message | undefined): boolean {

@@ -5,9 +5,11 @@
  */
 import { Said } from "../once.ts";
 import { messageOf } from "../message.ts";
-import type { Answer } from "../server/api.ts";
+import { type Answer, isFinal } from "../server/api.ts";
+import type { PhaseStatuses } from "../server/schema.ts";
 import { Delivery, type NextStep, type UploaderOptions } from "./delivery.ts";
 import { LOG_NAMES, type Message } from "./entries.ts";
+import { PHASES } from "../phases.ts";
 import type { PendingMessage } from "./job_state.ts";
 import { findWhatIsThere, LogLane } from "./log_lane.ts";
 import { postOutcome, ResultLanes } from "./result_lanes.ts";
@@ -47,12 +49,15 @@ export async function deliver(
 class Uploader {
   readonly #delivery: Delivery;
   readonly #results: ResultLanes;
+  /** It is unknown whether messages before this number were posted by an earlier delivery. */
+  readonly #doubtfulTo: number;
   #whatIsThere: Promise<void> | undefined;
   readonly #said = new Said();
 
   constructor(delivery: Delivery) {
     this.#delivery = delivery;
     this.#results = new ResultLanes(delivery);
+    this.#doubtfulTo = delivery.state.nextMessage;
   }
 
   logLanes(): (() => NextStep)[] {
@@ -129,25 +134,33 @@ class Uploader {
         if (message.kind !== "state" && message.kind !== "status") continue;
         this.#delivery.outbox.append({ t: "settled", n, how: "overtaken" });
       }
-      this.#delivery.acknowledge(outcome.n, "outcome", await this.#deliverOutcome(outcome.message));
+      this.#delivery.acknowledge(outcome.n, "outcome", await this.#deliverOutcome(outcome));
     };
   }
 
   /** The whole outcome; where the server will not have it, as much of it as it does take. */
   async #deliverOutcome(
-    { status }: Extract<Message, { kind: "outcome" }>,
+    { n, message: { status } }: PendingMessage & { message: Extract<Message, { kind: "outcome" }> },
   ): Promise<Answer<void>> {
     const { outbox, options, signal } = this.#delivery;
     const { server } = options;
-    const whole = await this.#delivery.persist(() =>
-      postOutcome(outbox, status, { ...options, signal })
-    );
+    let isRepeat = n < this.#doubtfulTo;
+    const persist = (post: () => Promise<Answer<void>>) =>
+      this.#delivery.persist(async (): Promise<Answer<void>> => {
+        if (isRepeat) {
+          const there = await server.getStatuses(outbox.jobId, signal);
+          if (!there.ok && !isFinal(there)) return there;
+          if (there.ok && isComplete(there, status)) return { ok: true, value: undefined };
+        }
+        isRepeat = true;
+        return await post();
+      });
+    const whole = await persist(() => postOutcome(outbox, status, { ...options, signal }));
     if (whole.ok) return whole;
     this.#delivery.complain("its outcome in one piece (it will be posted in parts)", whole);
+    isRepeat = false;
     for (const part of [{ status }, { job_state: "complete" }]) {
-      const answer = await this.#delivery.persist(() =>
-        server.postResult(outbox.jobId, part, signal)
-      );
+      const answer = await persist(() => server.postResult(outbox.jobId, part, signal));
       if ("job_state" in part) return answer;
     }
     return whole;
@@ -199,4 +212,13 @@ class Uploader {
         `last event: ${reason}. The job goes on`,
     );
   }
+}
+
+/** Whether the server has this outcome, as far as it says: it arrives as a whole. */
+function isComplete(
+  there: { value: string | undefined; statuses: PhaseStatuses },
+  status: PhaseStatuses,
+): boolean {
+  return (there.value === "complete" || there.value === "completed") &&
+    PHASES.every((phase) => (there.statuses[phase] ?? status[phase]) === status[phase]);
 }

@@ -1,8 +1,9 @@
 /** Reading what the server answers: a job, or as much of a result as is wanted. */
-import { PHASES } from "../phases.ts";
+import { type Phase, PHASES } from "../phases.ts";
 import type { Answer, JobOffer, ResultView, StateAnswer } from "./api.ts";
 import { isMarkup, MARKUP, parseJson } from "./classify.ts";
 import type { Received } from "./exchange.ts";
+import type { PhaseStatuses } from "./schema.ts";
 import { JsonFault, ObjectScanner, type ScanOptions } from "./json_scan.ts";
 
 const HEX = "[0-9a-f]";
@@ -91,20 +92,33 @@ const LOG_KEYS = new Map<string, keyof ResultView["logBytes"]>(
     .map((key) => [key, key]),
 );
 
-/** Reads a result as far as `job_state`, and drops the rest: it may be the whole log of the job. */
-export async function readJobState(result: Received): Promise<StateAnswer> {
+/** The keys of a result under which the statuses are. */
+const STATUS_KEYS = new Map<string, Phase>(PHASES.map((phase) => [`${phase}_status`, phase]));
+
+/**
+ * Reads a result as far as `job_state`, and drops the rest: it may be the whole log of the job.
+ *
+ * @param options.isWhole it has no logs, and is read to its end. @default false
+ */
+export async function readJobState(
+  result: Received,
+  { isWhole = false } = {},
+): Promise<StateAnswer> {
   let state: string | undefined;
+  const statuses: PhaseStatuses = {};
   const scanned = await scan(result, {
-    want: (key) => key === "job_state" ? "text" : undefined,
-    found: ({ text }) => {
-      state = text;
-      return true;
+    want: (key) => key === "job_state" ? "text" : STATUS_KEYS.has(key) ? "number" : undefined,
+    found: ({ key, text }) => {
+      const phase = STATUS_KEYS.get(key);
+      if (phase !== undefined) statuses[phase] = Number(text);
+      else state = text;
+      return phase === undefined && !isWhole;
     },
   });
   if (!scanned.ok) return scanned;
   // What is not read costs the server no less.
   const announced = Number(result.headers.get("content-length") ?? 0);
-  return { ok: true, value: state, bytes: Math.max(scanned.value, announced) };
+  return { ok: true, value: state, statuses, bytes: Math.max(scanned.value, announced) };
 }
 
 /** Reads a whole result and keeps the state and the lengths of the logs. */

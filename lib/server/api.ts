@@ -8,6 +8,7 @@ import type {
   AgentUpdate,
   EventsUpdate,
   LogFragment,
+  PhaseStatuses,
   ProvisionLogEntry,
   ResultUpdate,
 } from "./schema.ts";
@@ -89,8 +90,10 @@ export interface ResultView {
 
 /** The state of a job; undefined where the server knows nothing of it. */
 export type StateAnswer =
-  /** `bytes`: how large the answer was, which tells what it costs the server to be asked. */
-  { ok: true; value: string | undefined; bytes: number } | Failure;
+  /**
+   * `statuses`: those that were read. `bytes`: how large the answer was, which tells what it costs the server to be asked.
+   */
+  { ok: true; value: string | undefined; statuses: PhaseStatuses; bytes: number } | Failure;
 
 /** A piece of a log; its text may come in the form in which it leaves. */
 export type LogPiece = Omit<LogFragment, "log_data"> & { log_data: string | LogText };
@@ -147,6 +150,8 @@ export interface ServerApi {
 
   /** Asks for the state alone where the server has that, else for the result as far as `job_state`. */
   getJobState(jobId: string, signal?: AbortSignal): Promise<StateAnswer>;
+  /** The same, and all statuses where the server can be asked for them without the logs. */
+  getStatuses(jobId: string, signal?: AbortSignal): Promise<StateAnswer>;
   /** Reads the whole result as a stream, keeping nothing but lengths. */
   viewResult(jobId: string, signal?: AbortSignal): Promise<Answer<ResultView>>;
   postResult(jobId: string, update: ResultUpdate, signal?: AbortSignal): Promise<Answer<void>>;

@@ -156,7 +156,9 @@ class ServerClient implements ServerApi {
 
   async #postAgent(update: AgentUpdate, signal?: AbortSignal): Promise<Answer<void>> {
     const path = `/v1/agents/data/${this.#agent}`;
-    const answer = await this.#send({ path, body: update, signal });
+    // The server appends what there is of a log.
+    const once = update.log !== undefined;
+    const answer = await this.#send({ path, body: update, signal, once });
     if (!(answer instanceof Received)) return answer;
     this.#session.cookie.keepFrom(answer.headers);
     return DONE;
@@ -269,7 +271,11 @@ class ServerClient implements ServerApi {
   }
 
   async getJobState(jobId: string, signal?: AbortSignal): Promise<StateAnswer> {
-    return await this.#results.state(jobId, signal);
+    return await this.#results.state(jobId, { signal, isWhole: false });
+  }
+
+  async getStatuses(jobId: string, signal?: AbortSignal): Promise<StateAnswer> {
+    return await this.#results.state(jobId, { signal, isWhole: true });
   }
 
   async viewResult(jobId: string, signal?: AbortSignal): Promise<Answer<ResultView>> {
@@ -282,7 +288,7 @@ class ServerClient implements ServerApi {
     signal?: AbortSignal,
   ): Promise<Answer<void>> {
     const path = jobPath("/v1/result/", jobId);
-    const answer = await this.#send({ path, body: update, signal });
+    const answer = await this.#send({ path, body: update, signal, once: true });
     return answer instanceof Received ? DONE : await this.#results.judge(jobId, answer, signal);
   }
 

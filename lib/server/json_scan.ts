@@ -7,30 +7,32 @@ export class JsonFault extends Error {
 export interface ScanOptions {
   /**
    * Asked for each key of the top-level object: report the `text` of its value, only the `length`
-   * of it, or nothing?
+   * of it, the `number` that it is, or nothing?
    */
-  want: (key: string) => "text" | "length" | undefined;
+  want: (key: string) => "text" | "length" | "number" | undefined;
   /**
-   * Told of each wanted value that is a string, as soon as it is complete. A text of more than
-   * 64 KiB is not reported.
+   * Told of each wanted value that is a string, or the number that was wanted, as soon as it is complete. A text
+   * of more than 64 KiB is not reported.
    *
    * @returns true to stop reading.
    */
-  found: (value: ScannedString) => boolean | void;
+  found: (value: ScannedValue) => boolean | void;
 }
 
-/** The string value of a wanted key. */
-export interface ScannedString {
+/** The value of a wanted key. */
+export interface ScannedValue {
   key: string;
-  /** Length of the decoded text in bytes of UTF-8. */
+  /** Length of the decoded text in bytes of UTF-8; of a number, that of its digits. */
   bytes: number;
-  /** Only where the text was wanted. */
+  /** Only where the text, or the number, was wanted. */
   text?: string;
 }
 
 /** No key of the API comes near; longer ones are skipped. */
 const KEY_BYTES = 1024;
 const TEXT_BYTES = 65_536;
+/** Longer ones are no number of the API, and are not reported. */
+const NUMBER_CHARS = 32;
 
 /** Nesting that no answer of the API comes near, and that must not fill the memory. */
 const DEEPEST = 10_000;
@@ -89,6 +91,8 @@ export class ObjectScanner {
   #afterHigh = false;
 
   #number = "";
+  /** Those of a wanted one. */
+  #digitsOf: string | undefined;
   #literal = "";
   #literalAt = 0;
 
@@ -179,13 +183,15 @@ export class ObjectScanner {
     }
     if (byte === QUOTE) {
       const wanted = this.#open.length === 1 ? this.#options.want(this.#key) : undefined;
-      this.#stringBegins(false, wanted);
+      this.#stringBegins(false, wanted === "number" ? undefined : wanted);
     } else if (byte === 0x7b || byte === 0x5b) {
       if (this.#open.length >= DEEPEST) throw new JsonFault("it is nested too deeply");
       this.#open.push(byte === 0x7b);
       this.#state = byte === 0x7b ? "first_key_or_end" : "first_value_or_end";
     } else if (byte === 0x2d || (byte >= 0x30 && byte <= 0x39)) {
       this.#number = byte === 0x2d ? "sign" : byte === 0x30 ? "zero" : "int";
+      const isWanted = this.#open.length === 1 && this.#options.want(this.#key) === "number";
+      this.#digitsOf = isWanted ? String.fromCharCode(byte) : undefined;
       this.#state = "number";
     } else {
       this.#literal = byte === 0x74 ? "true" : byte === 0x66 ? "false" : "null";
@@ -293,7 +299,7 @@ export class ObjectScanner {
     }
     this.#valueEnds();
     if (this.#wanted === undefined || this.#tooLong) return;
-    const value: ScannedString = { key: this.#key, bytes: this.#bytes };
+    const value: ScannedValue = { key: this.#key, bytes: this.#bytes };
     if (this.#wanted === "text") value.text = this.#decode();
     this.#stopped = this.#options.found(value) === true;
   }
@@ -309,10 +315,17 @@ export class ObjectScanner {
     const next = NUMBER_STEPS[this.#number]?.find(([pattern]) => pattern.test(char));
     if (next !== undefined) {
       this.#number = next[1];
+      if (this.#digitsOf !== undefined) this.#digitsOf += char;
+      if ((this.#digitsOf?.length ?? 0) > NUMBER_CHARS) this.#digitsOf = undefined;
       return true;
     }
     if (!WHOLE_NUMBERS.has(this.#number)) throw unexpected(byte);
     this.#valueEnds();
+    const text = this.#digitsOf;
+    if (text !== undefined) {
+      const value: ScannedValue = { key: this.#key, bytes: text.length, text };
+      this.#stopped = this.#options.found(value) === true;
+    }
     return false;
   }
 }

@@ -14,7 +14,7 @@ const RESULT_TOTAL_MS = 600_000;
 /** A server that cannot be asked for the state alone may have been upgraded. */
 const NO_STATUS_FOR_MS = 3_600_000;
 
-const NOTHING_KNOWN: StateAnswer = { ok: true, value: undefined, bytes: 0 };
+const NOTHING_KNOWN: StateAnswer = { ok: true, value: undefined, statuses: {}, bytes: 0 };
 
 /** What `Results` works with. */
 export interface ResultsOptions {
@@ -38,13 +38,20 @@ export class Results {
     this.#noStatusUntil = -Infinity;
   }
 
-  /** The state alone where the server has that, else the result as far as `job_state`. */
-  async state(jobId: string, signal: AbortSignal | undefined): Promise<StateAnswer> {
+  /**
+   * The state alone where the server has that, else the result as far as `job_state`.
+   *
+   * @param isWhole what has no logs is read to its end, for the statuses.
+   */
+  async state(
+    jobId: string,
+    { signal, isWhole }: { signal: AbortSignal | undefined; isWhole: boolean },
+  ): Promise<StateAnswer> {
     const { clock } = this.#options;
     const limits = { totalMs: STATE_TOTAL_MS, signal };
     if (clock.monotonic() >= this.#noStatusUntil) {
       const answer = await this.#get(jobPath("/v1/result/", jobId, "/status"), limits);
-      if (answer instanceof Received) return await readJobState(answer);
+      if (answer instanceof Received) return await readJobState(answer, { isWhole });
       if (answer.kind !== "missing") return answer;
       if (isAboutJob(answer)) return NOTHING_KNOWN;
       this.#noStatusUntil = clock.monotonic() + NO_STATUS_FOR_MS;

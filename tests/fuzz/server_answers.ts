@@ -82,6 +82,7 @@ const CALLS: Record<string, (server: ServerApi) => Promise<Answer<unknown>>> = {
   getAgent: (server) => server.getAgent(),
   nextJob: (server) => server.nextJob(["q"]),
   getJobState: (server) => server.getJobState(JOB_ID),
+  getStatuses: (server) => server.getStatuses(JOB_ID),
   viewResult: (server) => server.viewResult(JOB_ID),
   postAgent: (server) => server.postAgent({ state: "waiting" }),
   postResult: (server) => server.postResult(JOB_ID, { job_state: "test" }),

@@ -318,6 +318,114 @@ Deno.test("a process that takes a cancelled job over posts no state of it", asyn
   assertEquals(statesIn(posted), ["test", "complete"]);
 });
 
+for (const hasStatus of [true, false]) {
+  Deno.test(
+    `states, statuses and an outcome whose answers are lost are posted once${
+      hasStatus ? "" : ", as far as an older server says what it has"
+    }`,
+    async () => {
+      await using lab = await Lab.open({
+        sandbox: { hasStatus },
+        config: {
+          setup_command: "true",
+          test_command: `touch ../testing; ${UNTIL_TOLD}; exit 3`,
+          cleanup_command: "true",
+        },
+      });
+      const posted = recordResults(lab);
+      const lost = new Set<string>();
+      lab.sandbox.intercept(async (request, proceed) => {
+        if (!isResult(request)) return undefined;
+        const body = await request.clone().text();
+        if (lost.has(body)) return undefined;
+        lost.add(body);
+        await proceed();
+        return new Response("busy", { status: 503 });
+      });
+      const jobId = lab.submit({ test_data: { a: 1 } });
+      lab.start();
+      await ran(lab, "testing");
+      await lab.until(() => lab.sandbox.state(jobId) === "test", "the state of the test");
+      await lab.until(() => lab.statuses(jobId).setup === 0, "the status of the setup");
+      // The agent asks once a second, and repeats a post for the first time after a second or so.
+      const before = lab.sandbox.requests.length;
+      await lab.until(
+        () =>
+          lab.sandbox.requests.slice(before).filter(({ method }) => method === "GET").length > 4,
+        "what is repeated is repeated",
+      );
+      await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+      await lab.complete(jobId);
+      await lab.eventually(
+        () => lab.inExecutionBasedir().every((name) => name !== jobId),
+        "the job is over",
+      );
+      const states = statesIn(posted);
+      assertEquals(states, [...new Set(states)]);
+      assertEquals(states.at(-1), "complete");
+      if (!hasStatus) return;
+      const statuses = posted.flatMap(({ status, job_state }) =>
+        status === undefined || job_state === "complete" ? [] : [JSON.stringify(status)]
+      );
+      assertEquals(statuses, [...new Set(statuses)]);
+    },
+  );
+}
+
+Deno.test("a state that an earlier process had posted is not posted again", async () => {
+  await using lab = await Lab.open({ config: { test_command: UNTIL_TOLD } });
+  const posted = recordResults(lab);
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  let isFirst = true;
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (!isResult(request) || !isFirst) return undefined;
+    isFirst = false;
+    const answer = await proceed();
+    await over;
+    return answer;
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  const agent = lab.start();
+  await lab.eventually(() => lab.sandbox.state(jobId) === "test", "the state of the test");
+  agent.handOver();
+  await agent.ended;
+  const before = lab.sandbox.requests.length;
+  lab.start();
+  await lab.until(
+    () =>
+      lab.sandbox.requests.slice(before).some(({ method, path }) =>
+        method === "GET" && path === `/v1/result/${jobId}/status`
+      ),
+    "the next process asks",
+  );
+  await Deno.writeTextFile(join(lab.config.execution_basedir, "go"), "");
+  await lab.complete(jobId);
+  resolve();
+  assertEquals(statesIn(posted), ["test", "complete"]);
+});
+
+Deno.test("an outcome that an earlier process had posted is not posted again", async () => {
+  await using lab = await Lab.open({ config: { test_command: "true" } });
+  const posted = recordResults(lab);
+  const { promise: over, resolve } = Promise.withResolvers<void>();
+  lab.sandbox.intercept(async (request, proceed) => {
+    if (!isResult(request)) return undefined;
+    const answer = await proceed();
+    if (lab.sandbox.state(jobId) === "complete") await over;
+    return answer;
+  });
+  const jobId = lab.submit({ test_data: { a: 1 } });
+  const agent = lab.start();
+  await lab.eventually(() => lab.sandbox.state(jobId) === "complete", "the outcome is there");
+  agent.handOver();
+  await agent.ended;
+  lab.start();
+  const jobs = join(lab.config.results_basedir, "agent-agent-1", "jobs");
+  await lab.eventually(() => [...Deno.readDirSync(jobs)].length === 0, "the job is delivered");
+  resolve();
+  assertEquals(statesIn(posted).filter((state) => state === "complete").length, 1);
+});
+
 Deno.test("a job of four phases that prints nothing makes one post for each log, and one at its end", async () => {
   await using lab = await Lab.open({
     config: {

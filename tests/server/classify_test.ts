@@ -41,6 +41,7 @@ const CALLS: Record<string, (server: ServerApi) => Promise<{ ok: true } | Failur
   getAgent: (server) => server.getAgent(),
   nextJob: (server) => server.nextJob(["q"]),
   getJobState: (server) => server.getJobState(JOB_ID),
+  getStatuses: (server) => server.getStatuses(JOB_ID),
   viewResult: (server) => server.viewResult(JOB_ID),
   getAttachments: (server) => server.getAttachments(JOB_ID),
 };

@@ -10,7 +10,7 @@ Deno.test("an answer that stands still ends with its time or its caller, also wh
     signal: AbortSignal.timeout(60_000),
   }).output();
   assertEquals(code, 0, new TextDecoder().decode(stderr));
-  const calls = ["nextJob", "getAgent", "getJobState", "viewResult", "postResult"];
+  const calls = ["nextJob", "getAgent", "getJobState", "getStatuses", "viewResult", "postResult"];
   assertEquals(JSON.parse(new TextDecoder().decode(stdout)), {
     ...Object.fromEntries(calls.flatMap((call) => [
       [`${call} aborted`, "aborted"],
@@ -29,6 +29,7 @@ const HEAD =
 const PATIENT: Record<string, { call: (server: ServerApi) => Promise<Answered>; s: number }> = {
   nextJob: { call: (server) => server.nextJob(["q"]), s: 120 },
   getJobState: { call: (server) => server.getJobState(JOB_ID), s: 60 },
+  getStatuses: { call: (server) => server.getStatuses(JOB_ID), s: 60 },
   viewResult: { call: (server) => server.viewResult(JOB_ID), s: 600 },
 };
 type Answered = { ok: true } | Failure;

@@ -160,3 +160,19 @@ Deno.test("endless nesting and endless keys do not fill the memory", () => {
   const { lengths } = scan(encode(`{"${"k".repeat(100_000)}": "x", "b": "yy"}`));
   assertEquals(lengths.get("b"), 2);
 });
+
+Deno.test("numbers that are wanted are those of the top-level object, however the bytes are cut", () => {
+  const text = '{"n": 46, "x": {"n": 1}, "y": [2], "m":-1.5e3,"long": ' + "1".repeat(100) +
+    ', "n2": "7", "n3": null, "last": 0}';
+  for (let cut = 0; cut <= text.length; cut++) {
+    const found: Record<string, string | undefined> = {};
+    const scanner = new ObjectScanner({
+      want: () => "number",
+      found: ({ key, text }) => void (found[key] = text),
+    });
+    scanner.push(encode(text.slice(0, cut)));
+    scanner.push(encode(text.slice(cut)));
+    assertEquals(found, { n: "46", m: "-1.5e3", last: "0" });
+    assert(scanner.complete);
+  }
+});

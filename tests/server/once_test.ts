@@ -1,6 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { createServer } from "node:http";
 import { systemClock } from "../../lib/clock.ts";
+import type { Answer, ServerApi } from "../../lib/server/api.ts";
 import { createServerClient } from "../../lib/server/client.ts";
 import { recordingLog } from "../support/recording_log.ts";
 
@@ -47,14 +48,32 @@ const FRAGMENT = {
   log_data: "hello\n",
 } as const;
 
-Deno.test("a piece of a log is sent once when the connection is lost before the answer", () =>
-  withLossyServer(() => "lose", async (url, bodies) => {
-    const client = clientOf(url);
-    const answer = await client.postLog(crypto.randomUUID(), "output", FRAGMENT);
-    client.close();
-    assertEquals(answer.ok, false);
-    assertEquals(bodies.length, 1);
-  }));
+/** What the server adds to what it has, or tells in a job's history. */
+const POSTS: Record<string, (client: ServerApi) => Promise<Answer<void>>> = {
+  "a piece of a log": (client) => client.postLog(crypto.randomUUID(), "output", FRAGMENT),
+  "a state": (client) => client.postResult(crypto.randomUUID(), { job_state: "test" }),
+  "the agent's own log": (client) => client.postAgent({ log: ["hello"] }),
+  "an event": (client) =>
+    client.postEvents(crypto.randomUUID(), {
+      agent_id: "agent-1",
+      job_queue: "queue-1",
+      job_status_webhook: "http://127.0.0.1:9/hook",
+      events: [],
+    }),
+  "a provision log": (client) =>
+    client.postProvisionLog({ job_id: crypto.randomUUID(), exit_code: 0, detail: "" }),
+};
+
+for (const [what, post] of Object.entries(POSTS)) {
+  Deno.test(`${what} is sent once when the connection is lost before the answer`, () =>
+    withLossyServer(() => "lose", async (url, bodies) => {
+      const client = clientOf(url);
+      const answer = await post(client);
+      client.close();
+      assertEquals(answer.ok, false);
+      assertEquals(bodies.filter((body) => body !== "").length, 1);
+    }));
+}
 
 Deno.test("a server that insists on the length of a body gets it", () =>
   withLossyServer((length) => length === undefined ? 411 : 200, async (url, bodies) => {

@@ -70,6 +70,26 @@ Deno.test("the state is found wherever it stands, and no log can imitate it", as
   }
 });
 
+Deno.test("statuses are known as far as the state is read: all of them where there are no logs", async () => {
+  const body = {
+    cleanup_status: 0,
+    firmware_update_status: null,
+    job_state: "reserve",
+    setup_status: 0,
+    test_status: 46,
+  };
+  for (const hasStatus of [true, false]) {
+    await using server = serve(({ path }) =>
+      hasStatus || !path.endsWith("/status") ? json(body) : new Response("none", { status: 404 })
+    );
+    using link = connect(server);
+    const { client } = link;
+    const answer = await client.getStatuses(JOB_ID);
+    const statuses = hasStatus ? { cleanup: 0, setup: 0, test: 46 } : { cleanup: 0 };
+    assertEquals(answer.ok && answer.statuses, statuses);
+  }
+});
+
 Deno.test("204 and an empty answer mean that nothing is known of the job", async () => {
   for (const status of [204, 200]) {
     await using server = serve(() => new Response(null, { status }));

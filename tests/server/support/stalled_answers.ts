@@ -12,6 +12,7 @@ const CALLS: Record<string, (server: ServerApi, signal: AbortSignal) => Promise<
   nextJob: (server, signal) => server.nextJob(["q"], { signal }),
   getAgent: (server, signal) => server.getAgent(signal),
   getJobState: (server, signal) => server.getJobState(JOB_ID, signal),
+  getStatuses: (server, signal) => server.getStatuses(JOB_ID, signal),
   viewResult: (server, signal) => server.viewResult(JOB_ID, signal),
   postResult: (server, signal) => server.postResult(JOB_ID, { job_state: "test" }, signal),
   attachments: async (server, signal) => {
