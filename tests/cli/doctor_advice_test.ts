@@ -146,7 +146,7 @@ Deno.test("doctor lists the programs of every connector that a phase calls, with
     await withFixture({
       agent: `provision_command: testflinger-device-connector ${connector} provision -c ` +
         "DIR/device.yaml testflinger.json\n",
-      files: { "device.yaml": "device_ip: 127.0.0.1\nssh_port: 1\n" },
+      files: { "device.yaml": "device_ip: 127.0.0.1\nssh_port: 1\nmaas_user: lab\n" },
     }, async ({ examine, folder }) => {
       const none = about("programs", await examine({ env: { PATH: "/nowhere", HOME: folder } }));
       assertEquals(
