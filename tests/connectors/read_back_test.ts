@@ -1,10 +1,12 @@
 /** Reading back what is written while the rest of the image arrives, from a real ssh server. */
+import { takeApart } from "../../connectors/support/image/read_back.ts";
 import {
   assert,
   assertEquals,
   assertMatch,
   assertRejects,
   assertStringIncludes,
+  assertThrows,
 } from "@std/assert";
 import { join } from "node:path";
 import { ProvisioningError } from "../../connectors/support/errors.ts";
@@ -250,4 +252,14 @@ await testWithLoops("a real block device is read back while it is written", {
     await host.close();
     assertSame((await Deno.readFile(file)).subarray(0, bytes.length), bytes);
   },
+});
+
+Deno.test("what a program says of its failure is whole, though another one wrote in the middle of it", () => {
+  const stderr = "sh: 1: testflinger: written bytes: 1002\nhead: not found\n" +
+    "testflinger: the medium could not be read\n";
+  assertThrows(
+    () => takeApart({ ended: "exited", status: 1, stdout: "", stderr }, "/dev/sda"),
+    ProvisioningError,
+    "'dd' cannot read it: sh: 1: head: not found",
+  );
 });

@@ -117,7 +117,7 @@ export function takeApart(result: CommandResult, device: string): SaidOfCopy {
         `written, and after more had been written no longer`,
     );
   }
-  const written = new RegExp(`^${WRITTEN} (\\d+)`, "m").exec(stderr)?.[1];
+  const written = new RegExp(`${WRITTEN} (\\d+)`).exec(stderr)?.[1];
   return {
     result: { ...result, stdout: plain(stdout), stderr: plain(stderr) },
     written: written === undefined ? undefined : Number(written),
@@ -126,7 +126,11 @@ export function takeApart(result: CommandResult, device: string): SaidOfCopy {
   };
 }
 
-const OUR_LINES = new RegExp(`^((${WRITTEN}|${READ}|${SUM}).*|[0-9a-f]{64}  -\r?)\n?`, "gm");
+/** Several programs write there at once: what ours say may be in the middle of another one's line. */
+const OUR_LINES = new RegExp(
+  `(?:${WRITTEN}|${READ}) ?\\d*\\r?\\n?|^(?:${SUM}.*|[0-9a-f]{64}  -\\r?)\\n?`,
+  "gm",
+);
 
 function plain(output: string): string {
   return output.replaceAll(OUR_LINES, "");
