@@ -275,6 +275,7 @@ export async function runSeed(seed: number, attachments: Uint8Array): Promise<Se
     const scene = { sandbox, generation, submitted: ours, folder, truth, agentIds, kills };
     found.push(...await violations(scene));
     if (status !== 0) found.push(`the agent's last exit status is ${status}, not 0`);
+    if (found.length > 0) output += whatTheServerSaw(sandbox, ours);
     return {
       seed,
       generation,
@@ -327,6 +328,20 @@ async function killProcessesOf(jobIds: readonly string[]): Promise<void> {
       }
     }
   }
+}
+
+/** For finding out what went wrong: the requests in their order, and the pieces of the logs. */
+function whatTheServerSaw(sandbox: Sandbox, submitted: readonly Submitted[]): string {
+  const requests = sandbox.requests.map(({ at, method, path, query, status }) =>
+    `${new Date(at).toISOString()} ${method} ${path}${query} ${status}`
+  );
+  const pieces = submitted.flatMap(({ jobId }) =>
+    sandbox.fragments(jobId, "output").map((piece) =>
+      `${jobId} ${piece.fragment_number} ${piece.phase} ${piece.timestamp} ` +
+      JSON.stringify(piece.log_data.slice(0, 200))
+    )
+  );
+  return `\n--- what the server saw\n${[...requests, ...pieces].join("\n")}\n`;
 }
 
 /** Waits until all jobs are complete; what is not by then is found by the invariants. */
