@@ -124,9 +124,9 @@ export class DesiredState {
     return true;
   }
 
-  /** Whether somebody sets an agent online of which the server does not show that it is not. */
+  /** Whether an administrator has set the agent online before the server showed it as offline. */
   #isSetOnline({ own }: DesiredMode, { state, comment }: ShownState): boolean {
-    // Nobody can take back what nobody has seen: that a device is lost. The words are of an earlier time.
+    // That a device is lost was not shown yet, so nobody has answered it: the comment is an older one.
     return own !== true && state === "waiting" && !this.#isOurs(state, comment);
   }
 

@@ -73,7 +73,7 @@ function endForOutput(error: unknown): never {
   Deno.exit(FAILED_STATUS);
 }
 
-/** A stream that somebody else has made non-blocking takes nothing while it is full. */
+/** Another process may have made the stream non-blocking: then it takes nothing while it is full. */
 function writeText(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {
   const writeSync = (bytes: Uint8Array) => {
     try {

@@ -1,7 +1,7 @@
 /**
- * Files and folders at paths where somebody else may have put something: a link, a FIFO that would make us
- * wait, a device, a second name of a file that is none of their business. What is opened is the
- * regular file of that very name, or nothing.
+ * Files and folders at paths that another user can write to, who may have put there a link, a FIFO on which
+ * opening blocks, a device, or a second name of a file of others. What is opened is the regular file of
+ * that very name, or nothing.
  *
  * O_NOFOLLOW alone does not do: unless everything is permitted, the runtime resolves links itself
  * before it opens. So what was opened is compared with what stands at the path.
@@ -182,8 +182,8 @@ export interface FolderTrust {
 
 /**
  * Whether a folder can be trusted to hold what the agent puts into it. The folders of the established
- * defaults are below `/tmp`, where any account can have made them first: whoever owns a folder can
- * put something else in the place of whatever is in it.
+ * defaults are below `/tmp`, where any account can have made them first, and the owner of a folder can
+ * replace what is in it.
  *
  * Follows the way to the folder, links included. Below a folder that everybody may write to, `/tmp` for
  * one, each step must belong to root or to the agent's user. Elsewhere whoever made the folders has

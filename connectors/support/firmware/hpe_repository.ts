@@ -24,7 +24,7 @@ const ATTEMPT_PAUSE_MS = 5_000;
 
 /**
  * `2023.09.00.04`, and releases other than the plain ones, such as `2022.03.0_supspp_rhel9.0_x86_64`:
- * wherever it stands in a page, as each server lists its folders in its own way. A part of another
+ * anywhere in a page, since each server lists its folders in its own way. A part of another
  * name is none, nor is a name that the page has cut off (`2022.03.0_supsp..`), nor a date with a time.
  */
 const RELEASE_NAME = /(?<![\w.-])\d{4}\.\d{2}\.\d(?:[\w.]*\w)?(?![\w-]|\.[\w.]|\s+\d{1,2}:\d{2})/g;

@@ -4,7 +4,7 @@ import type { Clock } from "../../../lib/clock.ts";
 export interface StageLimit extends Disposable {
   /** Aborts when the time is over, or when the signal above it does. */
   readonly signal: AbortSignal;
-  /** Waits for what somebody else is to do first, while the limit stands still. One at a time. */
+  /** Waits for another party, such as a download, without counting that time. One at a time. */
   outside<T>(thing: Promise<T>): Promise<T>;
 }
 

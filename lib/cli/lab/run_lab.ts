@@ -20,8 +20,8 @@ const LOOK_MS = 1_000;
 /** So many looks may fail, one after the other, before it is given up. */
 const MOST_FAILURES = 30;
 /**
- * So many looks, one after the other, may find that the server knows nothing of the job: one that has
- * just taken it may have no result yet. One that was started anew without its jobs never will.
+ * So many looks, one after the other, may find that the server knows nothing of the job: it may have no result
+ * of a new job yet. A server that was restarted with an empty database will never have one.
  */
 const MOST_UNKNOWN = 10;
 
