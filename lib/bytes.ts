@@ -36,6 +36,17 @@ export function writeAllSync(
   for (let written = 0; written < bytes.length;) written += to.writeSync(bytes.subarray(written));
 }
 
+/**
+ * Puts a text in the place of a file's content: renamed into place, so that a kill or a full disk leaves the former
+ * content whole.
+ *
+ * @throws what the file system says.
+ */
+export function replaceFile(path: string, text: string): void {
+  Deno.writeTextFileSync(`${path}.new`, text, { mode: 0o600 });
+  Deno.renameSync(`${path}.new`, path);
+}
+
 /** How many bytes at the beginning are the rest of a character that began before. */
 export function cutAtStart(bytes: Uint8Array): number {
   let start = 0;

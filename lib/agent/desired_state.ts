@@ -217,8 +217,10 @@ export class DesiredState {
     const acknowledged = remembered({ state, comment });
     if (desired !== undefined) {
       this.#file.update({ acknowledged, desired: { ...desired, posted: shown } });
-    } // After a kill an earlier one of the agent's own states counts as its own, too.
-    else this.#file.updateLater({ acknowledged });
+    } else {
+      // After a kill an earlier one of the agent's own states counts as its own, too.
+      this.#file.updateLater({ acknowledged });
+    }
   }
 }
 

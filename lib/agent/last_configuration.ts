@@ -1,4 +1,5 @@
 /** With which configuration an agent last ran: where two files name its id, the next start knows which one it is. */
+import { replaceFile } from "../bytes.ts";
 import type { AgentConfig } from "../config/agent_config.ts";
 import { agentFolder } from "../job/store.ts";
 import { join, resolve } from "../path.ts";
@@ -28,11 +29,8 @@ function readIn(folder: string): string | undefined {
 export function rememberConfiguration(folder: string, file: string): void {
   const path = resolve(file);
   if (readIn(folder) === path) return;
-  const place = join(folder, FILE_NAME);
   try {
-    // Renamed into place, so that a kill or a full disk leaves the former content whole.
-    Deno.writeTextFileSync(`${place}.new`, `${path}\n`, { mode: 0o600 });
-    Deno.renameSync(`${place}.new`, place);
+    replaceFile(join(folder, FILE_NAME), `${path}\n`);
   } catch {
     // It matters only where two files have one id, and then a person is asked.
   }

@@ -1,4 +1,5 @@
 /** What an agent has to remember over a restart, in one small file. */
+import { replaceFile } from "../bytes.ts";
 import { Said } from "../once.ts";
 import * as z from "zod";
 import type { Log } from "../log.ts";
@@ -103,9 +104,7 @@ export class StateFile {
   write(): void {
     const text = stored(this.#content);
     try {
-      // Renamed into place, so that a kill or a full disk leaves the former content whole.
-      Deno.writeTextFileSync(`${this.#path}.new`, text, { mode: 0o600 });
-      Deno.renameSync(`${this.#path}.new`, this.#path);
+      replaceFile(this.#path, text);
       this.#written = text;
       this.#said.forget("write");
     } catch (error) {

@@ -2,6 +2,7 @@
  * The jobs of which the server has everything. Should it hand one of them out again, the log of the new run goes
  * behind the one that is there.
  */
+import { replaceFile } from "../bytes.ts";
 import type { Log } from "../log.ts";
 import { messageOf } from "../message.ts";
 import { Said } from "../once.ts";
@@ -46,9 +47,7 @@ export class DeliveredJobs {
     const others = this.#ids.filter((id) => id !== jobId);
     this.#ids = [...others, jobId].slice(-MOST_JOBS);
     try {
-      // Renamed into place, so that a kill or a full disk leaves the former list whole.
-      Deno.writeTextFileSync(`${this.#path}.new`, `${this.#ids.join("\n")}\n`, { mode: 0o600 });
-      Deno.renameSync(`${this.#path}.new`, this.#path);
+      replaceFile(this.#path, `${this.#ids.join("\n")}\n`);
       this.#said.forget("write");
     } catch (error) {
       if (!this.#said.isNew("write")) return;
