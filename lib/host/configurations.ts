@@ -137,6 +137,16 @@ export class Configurations {
   }
 }
 
+/** Of several files with one id, those with which its agent has run last. */
+function ownersOf<File extends Wanted>(
+  agentId: string,
+  all: readonly File[],
+  { wanted, lastOf }: Before,
+): File[] {
+  const had = all.filter(({ file }) => wanted.get(agentId)?.file === file);
+  return had.length > 0 ? had : all.filter(({ file, config }) => lastOf(config) === resolve(file));
+}
+
 /** What `sortOut()` knows of the time before. */
 interface Before {
   wanted: ReadonlyMap<string, Wanted>;
@@ -165,11 +175,7 @@ function sortOut(
     byId.set(agentId, [...byId.get(agentId) ?? [], { file, config: good, isRead: read.ok }]);
   }
   for (const [agentId, all] of byId) {
-    const had = all.filter(({ file }) => before.wanted.get(agentId)?.file === file);
-    const last = had.length > 0
-      ? had
-      : all.filter(({ file, config }) => before.lastOf(config) === resolve(file));
-    const [owner, ...others] = all.length === 1 ? all : last;
+    const [owner, ...others] = all.length === 1 ? all : ownersOf(agentId, all, before);
     if (owner !== undefined && others.length === 0) {
       wanted.set(agentId, { file: owner.file, config: owner.config });
     }
